@@ -1,0 +1,279 @@
+"""One request: its URL and headers, its time-out, the bounded read of its answer, and errors from what went wrong.
+
+The only user of aiohttp's client. None of aiohttp's exceptions gets out of here, as some of them show the request's
+headers, the key among them; ours are raised outside of the `except` blocks, so that no context holds theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from aiocopyai._gate import Gate
+from aiocopyai._retry import RetryPolicy, parse_retry_after
+from aiocopyai._wire import parse_json, read_error
+from aiocopyai.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    ConfigurationError,
+    CopyAIError,
+    InvalidResponseError,
+    RateLimitedError,
+    status_error,
+)
+from aiocopyai.models import JSON
+
+
+T = TypeVar("T")
+
+MAX_BODY: Final = 64 * 2**20
+"""Bytes of an answer, after decompression, beyond which it is refused."""
+_MAX_ERROR_BODY: Final = 64 * 2**10
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Transport:
+    """Sends requests to one API with one key, in one event loop."""
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str,
+        *,
+        http: aiohttp.ClientSession | None,
+        timeout: float | aiohttp.ClientTimeout,
+        retry: RetryPolicy,
+        max_rate: float | None,
+    ) -> None:
+        self._api_key = _checked_key(api_key)
+        self._base_url = _checked_base_url(base_url)
+        self._timeout = _checked_timeout(timeout)
+        self._retry = retry
+        self._gate = Gate(_checked_rate(max_rate))
+        self._http = http
+        self._owns_http = http is None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Transport: {self._base_url}>"
+
+    @property
+    def base_url(self) -> str:
+        """Where requests go, without a slash at its end."""
+        return self._base_url
+
+    async def close(self) -> None:
+        """Close what was opened here; a caller's own ``aiohttp.ClientSession`` stays open."""
+        self._closed = True
+        if self._owns_http and self._http is not None:
+            await self._http.close()
+
+    async def get(self, path: str, query: Mapping[str, int], read: Callable[[JSON], T]) -> T:
+        """Send a GET, again where that is worth it, and return what `read` makes of the answer's JSON.
+
+        Raises:
+            CopyAIError: as `aiocopyai.errors` tells.
+            RuntimeError: the session is closed, or belongs to another event loop.
+        """
+        self._check_usable()
+        parameters = "&".join(f"{name}={value}" for name, value in query.items())
+        url = f"{self._base_url}/{path}?{parameters}"
+
+        async def attempt(number: int) -> T:
+            await self._gate.pass_through()
+            return await self._send("GET", url, number, read)
+
+        try:
+            return await self._retry.call(attempt, self._cool_down)
+        except RateLimitedError as error:
+            # No retry of this one follows, but the other requests had better wait as well.
+            if error.retry_after is not None and self._retry.allows(error.retry_after):
+                self._gate.hold(error.retry_after)
+            raise
+
+    def _cool_down(self, error: CopyAIError, seconds: float) -> None:
+        if isinstance(error, RateLimitedError):
+            self._gate.hold(seconds)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            msg = "this CopyAISession is closed"
+            raise RuntimeError(msg)
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            msg = "this CopyAISession was used in another event loop before: make one session for each loop"
+            raise RuntimeError(msg)
+
+    async def _send(self, method: str, url: str, number: int, read: Callable[[JSON], T]) -> T:
+        """Send one attempt."""
+        problem: CopyAIError
+        try:
+            status, headers, body = await self._exchange(method, url)
+            if 200 <= status < 300:  # noqa: PLR2004 (HTTP's own numbers)
+                return read(parse_json(body))
+            problem = self._status_error(status, headers, body, method, url, number)
+        except InvalidResponseError as error:
+            problem = InvalidResponseError(
+                error.reason, error.place, self._hide(error.excerpt), method, url, number, error.transient
+            )
+        except aiohttp.ClientConnectorCertificateError as error:
+            problem = APIConnectionError(self._tell(error), method, url, number, False)  # noqa: FBT003
+        except TimeoutError:
+            problem = APITimeoutError("no whole answer in time", method, url, number)
+        except (aiohttp.ClientError, OSError) as error:
+            problem = APIConnectionError(self._tell(error), method, url, number)
+        raise problem
+
+    async def _exchange(self, method: str, url: str) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request and read its answer, both within the time-out of one attempt."""
+        http = self._open()
+        async with http.request(
+            method,
+            URL(url, encoded=True),
+            headers={"x-copy-ai-api-key": self._api_key, "Accept": "application/json", "User-Agent": _user_agent()},
+            timeout=self._timeout,
+            # aiohttp would send the key along to whatever host a redirect names.
+            allow_redirects=False,
+            # A caller's own session may be set to raise, and what it raises shows the key.
+            raise_for_status=False,
+        ) as answer:
+            if 200 <= answer.status < 300:  # noqa: PLR2004 (HTTP's own numbers)
+                body = await _read_body(answer)
+            else:
+                body = await _read_error_body(answer)
+            return answer.status, answer.headers, body
+
+    def _open(self) -> aiohttp.ClientSession:
+        # Made at the first request, as it needs the running loop, and a session may be constructed before that.
+        if self._http is None:
+            self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        return self._http
+
+    def _status_error(
+        self, status: int, headers: Mapping[str, str], body: bytes, method: str, url: str, number: int
+    ) -> APIStatusError:
+        code, details, shown = read_error(self._hide(body.decode(errors="replace")))
+        kept = {name.lower(): self._hide(value) for name, value in headers.items()}
+        retry_after = parse_retry_after(headers.get("Retry-After"))
+        return status_error(status, code)(status, code, details, shown, kept, method, url, number, retry_after)
+
+    def _hide(self, text: str) -> str:
+        """Blot out the key, which a server may echo."""
+        return text.replace(self._api_key, "***")
+
+    def _tell(self, error: Exception) -> str:
+        """Say in one line what a foreign error says."""
+        text = _CONTROLS.sub(" ", str(error))
+        return self._hide(f"{type(error).__name__}: {text:.300}" if text else type(error).__name__)
+
+
+def path_segment(name: str, value: str) -> str:
+    """Return an id as one percent-encoded segment of a URL's path.
+
+    Raises:
+        ValueError: it is no text, empty, ``.`` or ``..``, or has control characters.
+    """
+    if not isinstance(value, str) or not value or value in {".", ".."} or _CONTROLS.search(value):
+        msg = f"{name} must be an id such as 'WCFG-6db59f06-…', not {value!r}"
+        raise ValueError(msg)
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        msg = f"{name} has a lone surrogate: {value!r}"
+        raise ValueError(msg) from None
+
+
+async def _read_body(answer: aiohttp.ClientResponse) -> bytes:
+    """Read a body, up to `MAX_BODY`."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in answer.content.iter_any():
+        size += len(chunk)
+        if size > MAX_BODY:
+            reason = f"an answer of more than {MAX_BODY // 2**20} MiB"
+            raise InvalidResponseError(reason)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _read_error_body(answer: aiohttp.ClientResponse) -> bytes:
+    """Read the beginning of an error's body; the status matters more than whether its body arrives."""
+    body = b""
+    try:
+        async for chunk in answer.content.iter_any():
+            body += chunk
+            if len(body) >= _MAX_ERROR_BODY:
+                break
+    except (aiohttp.ClientError, OSError):
+        pass
+    return body[:_MAX_ERROR_BODY]
+
+
+@cache
+def _user_agent() -> str:
+    return f"aiocopyai/{version('aiocopyai')}"
+
+
+def _checked_key(key: str) -> str:
+    if not isinstance(key, str) or not key.isascii() or not key.isprintable() or " " in key:
+        msg = "the API key has a character that no key has: a line break at its end, perhaps, or a space"
+        raise ConfigurationError(msg)
+    return key
+
+
+def _checked_base_url(base_url: str) -> str:
+    try:
+        url = URL(base_url)
+    except (ValueError, TypeError):
+        url = URL()
+    # The address itself isn't shown: one that is refused may hold a password.
+    if not url.host or url.scheme not in {"http", "https"}:
+        msg = "base_url must be an http(s) address such as 'https://api.copy.ai/api'"
+        raise ConfigurationError(msg)
+    if url.user is not None or url.password is not None or url.query_string or url.fragment:
+        msg = "base_url must be a plain address, without user, password, query or fragment"
+        raise ConfigurationError(msg)
+    if url.scheme == "http" and not _is_loopback(url.host):
+        msg = f"base_url would send the key in cleartext to {url.host}: use https"
+        raise ConfigurationError(msg)
+    return str(url).rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _checked_timeout(timeout: float | aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
+    if isinstance(timeout, aiohttp.ClientTimeout):
+        return timeout
+    _check_positive("timeout", timeout, "seconds or an aiohttp.ClientTimeout")
+    return aiohttp.ClientTimeout(total=timeout)
+
+
+def _checked_rate(max_rate: float | None) -> float | None:
+    if max_rate is not None:
+        _check_positive("max_rate", max_rate, "requests a second, or None for no limit")
+    return max_rate
+
+
+def _check_positive(name: str, value: float, meaning: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        msg = f"{name} must be a positive number of {meaning}, not {value!r}"
+        raise ConfigurationError(msg)

@@ -1,0 +1,247 @@
+"""From bytes to models: the JSON parser, the fast and the tolerant reader, envelopes and error bodies.
+
+The rules, each from a vendor page or a captured payload:
+
+- ``total`` and ``credits`` are integers or digits in a string.
+- ``createdAt`` is ISO 8601 with a zone, with or without milliseconds.
+- ``input``, ``output`` and ``metadata`` are objects, null or absent; null reads as empty.
+- ``id`` may be missing where ``workflowRunId`` holds the same value.
+- Any other field, and any value that doesn't fit its field, is kept in ``extra`` under its wire name.
+
+A run is read by a function that cattrs generates once; it refuses whatever doesn't fit, and only then the tolerant
+reader goes over that one item, field by field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from typing import Final, NoReturn
+
+from aiocopyai.errors import InvalidResponseError
+from aiocopyai.models import JSON, Page, Run, RunStatus
+
+
+def _load_strictly(body: bytes) -> JSON:
+    def refuse(constant: str) -> NoReturn:
+        msg = f"{constant} is no JSON"
+        raise ValueError(msg)
+
+    loaded: JSON = json.loads(body.decode(), parse_constant=refuse)
+    return loaded
+
+
+def _loader() -> Callable[[bytes], JSON]:
+    try:
+        from orjson import loads  # noqa: PLC0415 (the extra `speedups`)
+    except ImportError:
+        return _load_strictly
+    return loads
+
+
+_load: Final = _loader()
+
+
+def parse_json(body: bytes) -> JSON:
+    """Parse one answer's body.
+
+    Raises:
+        InvalidResponseError: it is no JSON; transient, as gateways answer with pages of their own.
+    """
+    try:
+        parsed = _load(body.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError):
+        shown = excerpt(body.decode(errors="replace")) if body else "nothing"
+        reason = "the answer is not JSON"
+        raise InvalidResponseError(reason, excerpt=shown, transient=True) from None
+    return parsed
+
+
+def read_run_page(answer: JSON, number: int, size: int) -> Page[Run]:
+    """Read an answer of ``GET /workflow/{id}/run`` that was asked for page `number` of `size` runs.
+
+    Raises:
+        InvalidResponseError: no list of runs stands where it should, or an item is no object or has no id.
+    """
+    data = _envelope(answer)
+    if not isinstance(data, dict):
+        raise InvalidResponseError("no object", "data", excerpt(data))
+    items = data.get("data")
+    if not isinstance(items, list):
+        raise InvalidResponseError("no list of runs", "data.data", excerpt(items))
+    runs: list[Run] = []
+    odd: set[str] = set()
+    read = _fast_reader()
+    for item in items:
+        try:
+            runs.append(read(item))
+        except _REFUSALS:
+            run, misfits = _read_tolerantly(item, f"data.data[{len(runs)}]")
+            runs.append(run)
+            odd |= misfits
+    return Page(number, size, read_total(data.get("total")), runs, frozenset(odd))
+
+
+def read_total(total: JSON) -> int | None:
+    """Read a list's ``total``: an integer, or one in a string; anything else is unknown."""
+    try:
+        count = _credits(total)
+    except _REFUSALS:
+        return None
+    return count if count is not None and count >= 0 else None
+
+
+def read_error(text: str) -> tuple[str | None, JSON, JSON]:
+    """Read an error's body: its ``errorCode``, its ``details``, and the body itself, JSON or the text's beginning."""
+    try:
+        body = parse_json(text.encode())
+    except (InvalidResponseError, UnicodeEncodeError):
+        return None, None, text[:_TEXT_KEPT]
+    if not isinstance(body, dict):
+        return None, None, body
+    code = body.get("errorCode")
+    return (code if isinstance(code, str) else None), body.get("details"), body
+
+
+def excerpt(value: JSON) -> str:
+    """Show the beginning of a value on one line, control characters escaped."""
+    shown = repr(value[:_SHOWN] if isinstance(value, str | list) else value)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+
+
+def _envelope(answer: JSON) -> JSON:
+    """Take the ``data`` out of ``{"status": "success", "data": …}``."""
+    if not isinstance(answer, dict):
+        raise InvalidResponseError("no object", "", excerpt(answer))
+    if answer.get("status") == "error":
+        raise InvalidResponseError("an error in an answer that says success", "status", excerpt(answer))
+    return answer.get("data")
+
+
+def _id(value: JSON, _: object = None) -> str:
+    if type(value) is not str or not value:
+        raise TypeError
+    return value
+
+
+def _text(value: JSON, _: object = None) -> str | None:
+    if value is None or type(value) is str:
+        return value
+    raise TypeError
+
+
+def _status(value: JSON, _: object = None) -> RunStatus | None:
+    known = _STATUSES.get(value)  # type: ignore[arg-type]  # an unhashable value is refused by the look-up's TypeError
+    if known is not None or value is None:
+        return known
+    return RunStatus(value)  # type: ignore[arg-type]  # what is no text is refused by its ValueError
+
+
+def _mapping(value: JSON, _: object = None) -> dict[str, JSON]:
+    if type(value) is dict:
+        return value
+    if value is None:
+        return {}
+    raise TypeError
+
+
+def _moment(value: JSON, _: object = None) -> datetime | None:
+    if value is None:
+        return None
+    moment = datetime.fromisoformat(value)  # type: ignore[arg-type]  # what is no text is refused by its TypeError
+    if moment.tzinfo is UTC:
+        return moment
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment.astimezone(UTC)
+
+
+def _credits(value: JSON, _: object = None) -> int | None:
+    if type(value) is int or value is None:
+        return value
+    if type(value) is str and value.isascii() and value.removeprefix("-").isdecimal():
+        return int(value)
+    raise TypeError
+
+
+def _raw(value: JSON, _: object = None) -> JSON:
+    return value
+
+
+_Hook = Callable[[JSON, object], object]
+_FIELDS: Final[dict[str, tuple[str, _Hook]]] = {
+    "id": ("id", _id),
+    "workflow_id": ("workflowId", _text),
+    "status": ("status", _status),
+    "input": ("input", _mapping),
+    "output": ("output", _mapping),
+    "metadata": ("metadata", _mapping),
+    "created_at": ("createdAt", _moment),
+    "credits": ("credits", _credits),
+    "error": ("error", _raw),
+}
+_KNOWN: Final = frozenset(wire_name for wire_name, _ in _FIELDS.values())
+_EXTRA: Final = "\0extra"
+_STATUSES: Final = {status.value: status for status in RunStatus}
+_REFUSALS: Final = (TypeError, ValueError, KeyError, AttributeError, OverflowError)
+_SHOWN: Final = 80
+_TEXT_KEPT: Final = 2_000
+
+
+@cache
+def _fast_reader() -> Callable[[JSON], Run]:
+    """Generate the reader of one item, once in a process. It raises one of `_REFUSALS` at whatever doesn't fit."""
+    # Imported at the first answer: cattrs takes longer to import than all the rest of this package.
+    from cattrs import Converter  # noqa: PLC0415
+    from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
+
+    overrides = {name: override(rename=wire_name, struct_hook=hook) for name, (wire_name, hook) in _FIELDS.items()}
+    overrides["extra"] = override(rename=_EXTRA, struct_hook=_mapping)
+    structure = make_dict_structure_fn(
+        Run,
+        Converter(detailed_validation=False),
+        _cattrs_detailed_validation=False,
+        **overrides,  # type: ignore[arg-type]  # cattrs types its own options and the overrides by one signature
+    )
+    run_type = Run
+
+    def read(item: JSON) -> Run:
+        unknown = item.keys() - _KNOWN  # type: ignore[union-attr]  # no object: refused by its AttributeError
+        if unknown:
+            item[_EXTRA] = {name: item[name] for name in unknown}  # type: ignore[index, call-overload]  # see above
+        return structure(item, run_type)  # type: ignore[arg-type]  # see above
+
+    return read
+
+
+def _read_tolerantly(item: JSON, place: str) -> tuple[Run, set[str]]:
+    """Read an item that the fast reader refused, and name the fields whose values didn't fit."""
+    if not isinstance(item, dict):
+        raise InvalidResponseError("a run that is no object", place, excerpt(item))
+    values: dict[str, object] = {}
+    # Put there by the fast reader, which read the names before it refused a value.
+    extra = item.pop(_EXTRA, {})
+    odd: set[str] = set()
+    for name, (wire_name, hook) in _FIELDS.items():
+        if wire_name not in item:
+            continue
+        try:
+            values[name] = hook(item[wire_name], None)
+        except _REFUSALS:
+            extra[wire_name] = item[wire_name]  # type: ignore[call-overload, index]  # a dict of the fast reader's
+            odd.add(wire_name)
+    if "id" not in values:
+        values["id"] = _other_id(item, place)
+    return Run(**values, extra=extra), odd  # type: ignore[arg-type]  # each value comes from its own field's hook
+
+
+def _other_id(item: dict[str, JSON], place: str) -> str:
+    """Find an id for an item whose ``id`` is none."""
+    for value in (item.get("workflowRunId"), item.get("id")):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, str) and value:
+            return value
+    raise InvalidResponseError("a run without an id", place, excerpt(item))

@@ -1,0 +1,246 @@
+"""Everything that aiocopyai raises, apart from `ValueError` for a bad argument.
+
+::
+
+    CopyAIError
+    ├── ConfigurationError         (also a ValueError) no key, a key or an address that can't be used
+    ├── APIConnectionError         no answer, or one that broke off
+    │   └── APITimeoutError        (also a TimeoutError) no answer in time
+    ├── InvalidResponseError       an answer that is not the documented JSON
+    ├── PaginationError            the list does not advance
+    └── APIStatusError             an answer with an HTTP status that is no success
+        ├── BadRequestError        400
+        │   └── CreditLimitReachedError
+        ├── AuthenticationError    401
+        ├── PermissionDeniedError  403
+        ├── NotFoundError          404
+        ├── RequestInvalidError    422
+        ├── RateLimitedError       429
+        └── ServerError            5xx
+
+Every error is plain data: it pickles, copies, and never holds the API key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiocopyai.models import JSON
+
+
+class CopyAIError(Exception):
+    """The base of all errors of this package."""
+
+    page: int | None = None
+    """In a walk: the page that was being read. `start_page` takes it, to go on in another process."""
+
+    def __init__(self, *args: object) -> None:
+        # OSError, which TimeoutError is, reads two to five arguments as errno and file names; this keeps them as given.
+        Exception.__init__(self, *args)
+
+    @property
+    def message(self) -> str:
+        """What went wrong, without the page."""
+        return str(self.args[0]) if self.args else type(self).__name__
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed later, so that retrying is worth it."""
+        return False
+
+    def __str__(self) -> str:
+        return self.message if self.page is None else f"page {self.page}: {self.message}"
+
+
+class ConfigurationError(CopyAIError, ValueError):
+    """A session can't be made of this: no key, a malformed key, an address that would send the key in cleartext."""
+
+
+class APIConnectionError(CopyAIError):
+    """No answer came, or it broke off: no route, refused, reset, a failed TLS handshake, a truncated body."""
+
+    def __init__(
+        self,
+        message: str,
+        method: str = "",
+        url: str = "",
+        attempts: int = 1,
+        transient: bool = True,  # noqa: FBT001, FBT002 (positional, so that the error pickles)
+    ) -> None:
+        super().__init__(message, method, url, attempts, transient)
+        self.method = method
+        self.url = url
+        self.attempts = attempts
+        self._transient = transient
+
+    @property
+    def message(self) -> str:
+        """What went wrong, for which request, and how often it was tried."""
+        return f"{self.args[0]} ({_request(self.method, self.url, self.attempts)})"
+
+    @property
+    def transient(self) -> bool:
+        """True, unless the server's certificate can't be trusted."""
+        return self._transient
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """No whole answer came within the time-out of one attempt."""
+
+
+class InvalidResponseError(CopyAIError):
+    """An answer that is not the documented JSON."""
+
+    def __init__(
+        self,
+        reason: str,
+        place: str = "",
+        excerpt: str = "",
+        method: str = "",
+        url: str = "",
+        attempts: int = 1,
+        transient: bool = False,  # noqa: FBT001, FBT002 (positional, so that the error pickles)
+    ) -> None:
+        super().__init__(reason, place, excerpt, method, url, attempts, transient)
+        self.reason = reason
+        self.place = place
+        """Where in the answer, such as ``data.data[3]``; empty for the answer as a whole."""
+        self.excerpt = excerpt
+        """A short piece of what came instead."""
+        self.method = method
+        self.url = url
+        self.attempts = attempts
+        self._transient = transient
+
+    @property
+    def message(self) -> str:
+        """What is wrong, where, what came instead, and for which request."""
+        place = f"{self.place}: " if self.place else ""
+        shown = f", got {self.excerpt}" if self.excerpt else ""
+        return f"{place}{self.reason}{shown} ({_request(self.method, self.url, self.attempts)})"
+
+    @property
+    def transient(self) -> bool:
+        """True for an answer that is no JSON at all (a gateway's page, half a body)."""
+        return self._transient
+
+
+class PaginationError(CopyAIError):
+    """The list does not advance: page after page brings nothing new, or it shrinks faster than it can be read."""
+
+
+class APIStatusError(CopyAIError):
+    """The server answered with a status that is no success."""
+
+    _hint = ""
+
+    def __init__(
+        self,
+        status: int,
+        error_code: str | None = None,
+        details: JSON = None,
+        body: JSON = None,
+        headers: Mapping[str, str] | None = None,
+        method: str = "",
+        url: str = "",
+        attempts: int = 1,
+        retry_after: float | None = None,
+    ) -> None:
+        headers = dict(headers or {})
+        super().__init__(status, error_code, details, body, headers, method, url, attempts, retry_after)
+        self.status = status
+        """The HTTP status."""
+        self.error_code = error_code
+        """The vendor's ``errorCode``, where the body has one."""
+        self.details = details
+        """The vendor's ``details``, where the body has them: for a 422 the reasons by field."""
+        self.body = body
+        """The body: JSON, or the beginning of its text where it is none."""
+        self.headers: Mapping[str, str] = headers
+        """The answer's headers, under lower-case names."""
+        self.method = method
+        self.url = url
+        self.attempts = attempts
+        """How often the request was sent."""
+        self.retry_after = retry_after
+        """Seconds that the server asks to wait, where it does."""
+
+    @property
+    def message(self) -> str:
+        """The status, the vendor's code, the request, and what to do about it where that is known."""
+        code = f" {self.error_code}" if self.error_code else ""
+        details = f": {self.details!r:.300}" if self.details else ""
+        hint = f"; {self._hint}" if self._hint else ""
+        return f"HTTP {self.status}{code}{details} ({_request(self.method, self.url, self.attempts)}){hint}"
+
+    @property
+    def transient(self) -> bool:
+        """True for 408, 429 and 5xx."""
+        return self.status in {408, 429} or self.status >= 500  # noqa: PLR2004 (HTTP's own numbers)
+
+
+class BadRequestError(APIStatusError):
+    """400: the server can't make sense of the request. Its body is often ``{}``."""
+
+
+class CreditLimitReachedError(BadRequestError):
+    """400 with ``WORKFLOW_CREDIT_LIMIT_REACHED``: the workspace is out of credits."""
+
+    _hint = "the workspace is out of credits"
+
+
+class AuthenticationError(APIStatusError):
+    """401: the key is not accepted."""
+
+    _hint = "check the API key (COPYAI_API_KEY); keys can expire or be disabled"
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key is known but may not do this."""
+
+    _hint = "the key may not do this; keys are made by a workspace's Owner or Admin"
+
+
+class NotFoundError(APIStatusError):
+    """404: no such workflow, run or webhook for this key."""
+
+    _hint = "check the id, and that the key belongs to its workspace"
+
+
+class RequestInvalidError(APIStatusError):
+    """422: the request's fields don't fit; `details` says which and why."""
+
+
+class RateLimitedError(APIStatusError):
+    """429: too many requests; `retry_after` says how many seconds to wait, where the server does."""
+
+    _hint = "lower max_rate or prefetch"
+
+
+class ServerError(APIStatusError):
+    """5xx: the server, or a gateway before it, failed."""
+
+
+def status_error(status: int, error_code: str | None) -> type[APIStatusError]:
+    """Return the class for an HTTP status and the vendor's code."""
+    if status >= 500:  # noqa: PLR2004 (HTTP's own number)
+        return ServerError
+    if error_code == "WORKFLOW_CREDIT_LIMIT_REACHED":
+        return CreditLimitReachedError
+    return _BY_STATUS.get(status, APIStatusError)
+
+
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    422: RequestInvalidError,
+    429: RateLimitedError,
+}
+
+
+def _request(method: str, url: str, attempts: int) -> str:
+    """Say which request it was, and how often it was tried if more than once."""
+    tries = f", {attempts} attempts" if attempts > 1 else ""
+    return f"{method} {url}{tries}".strip()
