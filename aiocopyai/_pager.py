@@ -146,10 +146,18 @@ class PageIterator(AsyncIterator[Page[T]]):
         self._ask(number)
         if self._window:
             self._ask_ahead(number)
+        request = self._ahead[number]
         try:
-            return await self._ahead[number]
+            return await request
+        except asyncio.CancelledError:
+            consumer = asyncio.current_task()
+            if consumer is None or consumer.cancelling():
+                raise
         finally:
             self._ahead.pop(number, None)
+        # Not whoever waits was cancelled but the request, by the session's end.
+        msg = "this CopyAISession was closed in the middle of a walk"
+        raise RuntimeError(msg)
 
     def _take(self, page: Page[T]) -> Page[T]:
         """Account for a page, ask for those behind it, and return it with what is to be given out."""
@@ -192,7 +200,7 @@ class PageIterator(AsyncIterator[Page[T]]):
             self._ask(page)
 
     def _ask(self, number: int) -> None:
-        if number in self._ahead:
+        if number in self._ahead and not self._ahead[number].cancelled():
             return
         task = asyncio.ensure_future(self._fetch(number, self._plan.size))
         self._ahead[number] = task

@@ -134,12 +134,13 @@ class Walk(Generic[T]):
             self._served = max(self._served, page.number * self._step)
             self._stale = self._same = self._empty = 0
             self._pages_fresh += 1
+        new_ground = page.number > self._highest
+        self._highest = max(self._highest, page.number)
         self.joined = self._read >= (page.number - 1) * self._step
         if self.joined:
-            self._join(page, fresh)
+            self._join(page, is_stale=new_ground and not fresh)
         else:
             self._go_back()
-        self._highest = max(self._highest, page.number)
         self._latest = [item.id for item in page.items]
         return fresh
 
@@ -184,14 +185,14 @@ class Walk(Generic[T]):
                 f"the list shrank at {PATIENCE} requests without getting any further; try again when it is calmer"
             )
 
-    def _join(self, page: Page[T], fresh: Sequence[T]) -> None:
+    def _join(self, page: Page[T], *, is_stale: bool) -> None:
         """Move the border behind a page that joins up, and decide whether the list is over or stuck."""
         self._read = max(self._read, page.number * self._step)
         if self._read > self._furthest:
             self._furthest, self._falls = self._read, 0
         if not page.items:
             self._judge_empty(page)
-        elif not fresh and page.number > self._highest:
+        elif is_stale:
             self._judge_stale(page)
         if self.total is not None and self._read >= self.total and not self._overrun:
             self._finish()

@@ -1,0 +1,163 @@
+"""How a run is shown: a line of a table for people, a line of JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC
+from enum import StrEnum
+from typing import Final, Protocol
+
+from rich.console import Console
+from rich.text import Text
+
+from aiocopyai import JSON, Run
+
+
+class Format(StrEnum):
+    """What ``--format`` takes."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+
+    @classmethod
+    def fitting_stdout(cls) -> Format:
+        """Return the one for standard output as it is: a terminal or not."""
+        return cls.TABLE if sys.stdout.isatty() else cls.JSONL
+
+
+class Sink(Protocol):
+    """Where runs are written."""
+
+    def write(self, run: Run, /) -> None:
+        """Write one run; it may be held until `flush`."""
+
+    def flush(self) -> None:
+        """Let the reader have what was written."""
+
+
+def sink(chosen: Format) -> Sink:
+    """Return a writer to standard output."""
+    return Table() if chosen is Format.TABLE else JSONLines()
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would obey, or not show, in a text from elsewhere: ESC becomes ``\u001b``.
+
+    The escapes are JSON's, so that JSON stays the same JSON.
+    """
+    return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    # json.dumps splits what is beyond four digits in two, but leaves DEL as it is.
+    return f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(character)[1:-1]  # noqa: PLR2004
+
+
+class JSONLines:
+    """One JSON object a line, in UTF-8 whatever the locale says."""
+
+    def __init__(self) -> None:
+        self._out = sys.stdout.buffer
+        self._escape = printable if sys.stdout.isatty() else str
+
+    def write(self, run: Run, /) -> None:
+        line = self._escape(json.dumps(_row(run), ensure_ascii=False))
+        # Half of a surrogate pair can't be UTF-8; backslashreplace makes it the JSON escape that it came as.
+        self._out.write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
+def _row(run: Run) -> dict[str, JSON]:
+    created = run.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z") if run.created_at else None
+    return {
+        "id": run.id,
+        "workflow_id": run.workflow_id,
+        "status": run.status,
+        "created_at": created,
+        "credits": run.credits,
+        "input": dict(run.input),
+        "output": dict(run.output),
+        "metadata": dict(run.metadata),
+        "error": run.error,
+        "extra": dict(run.extra),
+    }
+
+
+class Table:
+    """Lines with columns of fixed widths: they can be shown before the next run is known."""
+
+    COLUMNS: Final = {"CREATED": 19, "STATUS": 10, "CREDITS": 7, "ID": 41}
+    """The widths, in cells of the terminal: 80 with the gaps. The output gets what is left, if that is worth it."""
+    LEAST_OUTPUT: Final = 10
+    COLOURS: Final = {
+        "NEW": "cyan",
+        "WAITING": "cyan",
+        "PROCESSING": "yellow",
+        "RETRYING": "yellow",
+        "COMPLETE": "green",
+        "FAILED": "red",
+    }
+
+    def __init__(self) -> None:
+        # A terminal that can't show a character gets its escape, rather than us an error.
+        reconfigure: Callable[..., object] | None = getattr(sys.stdout, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+        self._console = Console(highlight=False, markup=False, emoji=False)
+        width = self._console.width if self._console.is_terminal else 140
+        self._left = width - sum(self.COLUMNS.values()) - len(self.COLUMNS)
+        self._print("bold", *self.COLUMNS, "OUTPUT")
+
+    def write(self, run: Run, /) -> None:
+        status = str(run.status or "-")
+        created = run.created_at
+        self._print(
+            self.COLOURS.get(status, ""),
+            f"{created.astimezone():%Y-%m-%d %H:%M:%S}" if created else "-",
+            status,
+            "-" if run.credits is None else str(run.credits),
+            run.id,
+            _gist(run),
+        )
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def _print(self, style: str, *texts: str) -> None:
+        """Print one line; the style is the status's."""
+        created, status, credit, run_id, gist = texts
+        widths = self.COLUMNS
+        cells = [
+            _cell(created, widths["CREATED"]),
+            _cell(status, widths["STATUS"], style),
+            _cell(credit.rjust(widths["CREDITS"]), widths["CREDITS"]),
+            _cell(run_id, widths["ID"]),
+        ]
+        if self._left >= self.LEAST_OUTPUT:
+            cells.append(_cell(gist, self._left))
+        line = Text(" ").join(cells)
+        line.rstrip()
+        self._console.print(line, soft_wrap=True)
+
+
+def _cell(text: str, width: int, style: str = "") -> Text:
+    cell = Text(printable(text[: 4 * width]), style)
+    cell.truncate(width, overflow="ellipsis", pad=True)
+    return cell
+
+
+def _gist(run: Run) -> str:
+    """Return the beginning of the first output that isn't empty, or else of the error."""
+    value = next((value for value in run.output.values() if value), run.error)
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return re.sub(r"\s+", " ", text[:1000]).strip()

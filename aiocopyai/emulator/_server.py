@@ -1,0 +1,227 @@
+"""The emulator itself: what its user holds, and the way from a request to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from aiohttp import web
+
+from aiocopyai.emulator import _routes, _sending
+from aiocopyai.emulator._faults import Fault, Faults
+from aiocopyai.emulator._json import JSON
+from aiocopyai.emulator._quirks import Quirks
+from aiocopyai.emulator._request import Request, make_request, read_body
+from aiocopyai.emulator._state import State
+
+
+_HOST: Final = "127.0.0.1"
+_NO_FAULT: Final = Fault()
+# For requests that hang on purpose: nobody waits for their answers any more.
+_GRACE_SECONDS: Final = 0.01
+
+
+class Emulator:
+    """A local Copy.ai: a server on a loopback port that answers like the Workflows API.
+
+    ::
+
+        async with Emulator(runs=250) as emulator:
+            async with CopyAISession(emulator.api_key, base_url=emulator.url) as session:
+                ...
+
+    It answers the list of runs, `GET /workflow/{workflow_id}/run?size=&page=`, with or without a
+    slash at the end, as the vendor's reference documents it. A wrong key gets a 401, an unknown
+    workflow or call a 404, a `size` or `page` that is no number, or too small, a 400 with `{}`.
+    The reference says nothing of a 401's body; here it is like the documented error bodies.
+
+    Args:
+        runs: How many runs to invent, the same ones for the same `seed`; or the raw JSON items of
+            the list, newest first, which are sent as they are and may be malformed.
+        workflow_id: The workflow that has these runs.
+        api_key: The only key that is let in.
+        seed: What the invented runs follow from.
+        quirks: How the server deviates.
+        latency: Seconds between the work and the answer, for every request.
+        port: The port to listen on; 0 for any that is free.
+
+    Raises:
+        ValueError: `runs` is negative.
+    """
+
+    def __init__(
+        self,
+        runs: int | Iterable[JSON] = 0,
+        *,
+        workflow_id: str = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27",
+        api_key: str = "emulator-key",
+        seed: int = 0,
+        quirks: Quirks = Quirks(),  # noqa: B008 (a frozen value)
+        latency: float = 0.0,
+        port: int = 0,
+    ) -> None:
+        self.workflow_id: Final = workflow_id
+        """The workflow that the other methods mean unless told."""
+        self.api_key: Final = api_key
+        """The key to send as `x-copy-ai-api-key`."""
+        self.quirks = quirks
+        """How the server deviates; may be assigned at any time."""
+        self.latency = latency
+        """Seconds between the work and the answer; may be assigned at any time."""
+        self.requests: list[Request] = []
+        """Every request so far, in the order in which they were answered."""
+        self.on_request: Callable[[Emulator, Request], None] | None = None
+        """Called before each answer is computed; adds or removes runs for a list that moves."""
+        self._port = port
+        self._faults = Faults()
+        self._state = State(seed)
+        self._runner: web.ServerRunner | None = None
+        if isinstance(runs, int):
+            self.add_runs(runs)
+        else:
+            self.put_runs(runs)
+
+    def __repr__(self) -> str:
+        where = "stopped" if self._runner is None else self.url
+        return f"<Emulator {where}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen; afterwards `url` is known.
+
+        Raises:
+            RuntimeError: it has been started already.
+            OSError: the port is taken.
+        """
+        if self._runner is not None:
+            raise RuntimeError("the emulator has been started already")
+        # A client that goes away ends its request, so that none outlives the test that made it.
+        server = web.Server(self._handle, access_log=None, handler_cancellation=True)
+        runner = web.ServerRunner(server, shutdown_timeout=_GRACE_SECONDS)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, _HOST, self._port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+
+    async def stop(self) -> None:
+        """Close every connection and stop listening, at once; a second time does nothing."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        """The base URL, such as `http://127.0.0.1:41234/api`.
+
+        Raises:
+            RuntimeError: the emulator is not started.
+        """
+        if self._runner is None:
+            raise RuntimeError("the emulator is not started: use `async with`, or await start()")
+        return f"http://{_HOST}:{self._runner.addresses[0][1]}/api"
+
+    def runs(self, workflow_id: str | None = None) -> list[dict[str, JSON]]:
+        """Give a workflow's runs, newest first, as copies.
+
+        Items put in by hand that are no objects are left out.
+        """
+        return self._state.workflow(workflow_id or self.workflow_id).objects()
+
+    def add_runs(
+        self,
+        count: int = 1,
+        *,
+        workflow_id: str | None = None,
+        at: Literal["head", "tail"] = "head",
+        **fields: JSON,
+    ) -> list[str]:
+        """Invent runs that are newer than all before, or at the tail older than all.
+
+        Args:
+            count: How many.
+            workflow_id: Whose; one not known yet becomes known.
+            at: At which end of the list.
+            **fields: Wire names with the values that each of these runs has, such as
+                `status="FAILED"`.
+
+        Returns:
+            The ids of the new runs, in the list's order.
+
+        Raises:
+            ValueError: `count` is negative.
+        """
+        if count < 0:
+            raise ValueError(f"the number of runs can't be negative: {count}")
+        return self._state.workflow(workflow_id or self.workflow_id).add(count, at, fields)
+
+    def put_runs(self, items: Iterable[JSON], *, workflow_id: str | None = None) -> None:
+        """Replace a workflow's list by raw JSON items, which may be malformed.
+
+        A workflow not known yet becomes known, with an empty list if there are no items.
+        """
+        self._state.workflow(workflow_id or self.workflow_id).put(items)
+
+    def remove_runs(self, ids: Iterable[str], *, workflow_id: str | None = None) -> None:
+        """Take runs out of a workflow's list; an id that isn't there is passed over."""
+        self._state.workflow(workflow_id or self.workflow_id).remove(ids)
+
+    def fail(
+        self,
+        fault: Fault,
+        *,
+        times: int | None = 1,
+        method: str | None = None,
+        path: str | None = None,
+        page: int | None = None,
+    ) -> None:
+        """Let the next requests go wrong.
+
+        Of several faults that match a request, it meets the one that was asked for first.
+
+        Args:
+            fault: What goes wrong.
+            times: For how many requests; None for all from now on.
+            method: Only for this HTTP method.
+            path: Only where this stands in the path, percent-encoded.
+            page: Only where this page is asked for.
+
+        Raises:
+            ValueError: `times` is less than 1.
+        """
+        self._faults.arm(fault, times=times, method=method, path=path, page=page)
+
+    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        body = await read_body(http)
+        # No await until the answer is there: requests are answered in the order they are logged.
+        request = make_request(http, body, len(self.requests) + 1)
+        self.requests.append(request)
+        if self.on_request is not None:
+            self.on_request(self, request)
+        fault = self._faults.take(request) or _NO_FAULT
+        answer = self._answer(request, fault)
+        if wait := self.latency + fault.delay:
+            await asyncio.sleep(wait)
+        if fault.reset is not None:
+            return _sending.drop(http)
+        return await _sending.send(http, answer, fault)
+
+    def _answer(self, request: Request, fault: Fault) -> _routes.Answer:
+        if fault.spares_work:
+            return _sending.faulty_answer(fault)
+        return _routes.answer(self._state, self.quirks, self.api_key, request)

@@ -1,0 +1,99 @@
+"""Every check of this repository: ``nox`` runs the default ones, ``nox -l`` names them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+from nox import project
+
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["tests", "lint", "types", "lowest"]
+
+PYPROJECT = project.load_toml("pyproject.toml")
+PYTHONS = project.python_versions(PYPROJECT)
+
+
+def _group(name: str) -> list[str]:
+    return list(project.dependency_groups(PYPROJECT, name))
+
+
+def _lower_bounds(*extras: str) -> list[str]:
+    """Pin each direct dependency to the oldest version that pyproject.toml admits."""
+    metadata = PYPROJECT["project"]
+    wanted = list(metadata["dependencies"])
+    for extra in extras:
+        wanted += metadata["optional-dependencies"][extra]
+    return [requirement.replace(">=", "==") for requirement in wanted]
+
+
+def _suite(session: nox.Session) -> None:
+    """Run the tests and hold the branch coverage that pyproject.toml asks for.
+
+    `coverage run` starts before pytest: the package's plugin is imported while pytest starts up.
+    """
+    session.install("-e", ".[cli,speedups]", *_group("test"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    if not session.posargs:  # a chosen part of the tests can't cover the whole
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests with the Python that runs nox."""
+    _suite(session)
+
+
+@nox.session(python=PYTHONS, default=False)
+def pythons(session: nox.Session) -> None:
+    """Run the tests with each supported Python that is installed."""
+    _suite(session)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the oldest dependencies admitted, and without orjson."""
+    session.install("-e", ".[cli]", *_lower_bounds("cli"), *_group("test"))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the package, and of the API as a caller sees it."""
+    session.install("-e", ".[cli,speedups]", *_group("types"))
+    session.run("mypy", "aiocopyai", "tests/typing")
+    session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure the client against the floor and against others; prints one table."""
+    session.install("-e", ".", *_group("bench"))
+    session.run("python", "tests/benchmarks", *session.posargs)
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Build what is uploaded, check its metadata, and run the demo from the wheel."""
+    out = Path(session.create_tmp()).resolve()
+    session.install("build", "twine")
+    session.run("python", "-m", "build", "--outdir", str(out))
+    built = sorted(str(path) for path in out.iterdir() if path.suffix in {".whl", ".gz"})
+    session.run("twine", "check", "--strict", *built)
+    wheel = next(path for path in built if path.endswith(".whl"))
+    session.install(f"{wheel}[cli]")
+    session.chdir(out)  # away from the source tree, so that the wheel's package is imported
+    session.run("aiocopyai", "runs", "--demo", "--limit", "3")

@@ -1,0 +1,31 @@
+"""The floor: aiohttp reads the pages one after the other and orjson parses them; nothing is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import orjson
+from pages import PAGE_SIZE, WORKFLOW
+
+from contenders import Walk
+
+
+@asynccontextmanager
+async def walker(base_url: str, _prefetch: int) -> AsyncGenerator[Walk]:
+    """Open a session."""
+    url = f"{base_url}/workflow/{WORKFLOW}/run?size={PAGE_SIZE}&page="
+
+    async with aiohttp.ClientSession() as http:
+
+        async def walk() -> int:
+            count, number, total = 0, 1, 1
+            while count < total:
+                async with http.get(f"{url}{number}") as answer:
+                    data = orjson.loads(await answer.read())["data"]
+                count += len(data["data"])
+                number, total = number + 1, data["total"]
+            return count
+
+        yield walk

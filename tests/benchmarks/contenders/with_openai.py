@@ -1,0 +1,71 @@
+"""The openai SDK's own client, models and asynchronous pager, told how this API numbers its pages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+
+from openai import AsyncOpenAI, BaseModel
+from openai._base_client import BaseAsyncPage, BasePage, PageInfo, make_request_options
+from pages import PAGE_SIZE, WORKFLOW
+from pydantic import Field
+
+from contenders import Walk
+
+
+T = TypeVar("T")
+
+
+class Run(BaseModel):
+    """A run, declared as the SDK declares its own objects."""
+
+    id: str
+    workflow_id: str | None = Field(None, alias="workflowId")
+    status: Literal["NEW", "WAITING", "PROCESSING", "RETRYING", "COMPLETE", "FAILED"] | None = None
+    input: dict[str, object] | None = None
+    output: dict[str, object] | None = None
+    metadata: dict[str, object] | None = None
+    created_at: datetime | None = Field(None, alias="createdAt")
+    credits: int | None = None
+    error: object = None
+
+
+class Listing(BaseModel, Generic[T]):
+    """What stands in the envelope."""
+
+    total: int
+    data: list[T]
+
+
+class RunPage(BaseAsyncPage[T], BasePage[T], Generic[T]):
+    """One page; the next is asked for by its number."""
+
+    data: Listing[T]
+
+    def _get_page_items(self) -> list[T]:
+        return self.data.data
+
+    def next_page_info(self) -> PageInfo | None:
+        """Ask for the next page, as long as `total` promises one."""
+        number = self._options.params.get("page")
+        if not isinstance(number, int) or number * PAGE_SIZE >= self.data.total:
+            return None
+        return PageInfo(params={"page": number + 1})
+
+
+@asynccontextmanager
+async def walker(base_url: str, _prefetch: int) -> AsyncGenerator[Walk]:
+    """Open a client."""
+    async with AsyncOpenAI(api_key="benchmark-key", base_url=base_url) as client:
+
+        async def walk() -> int:
+            count = 0
+            options = make_request_options(query={"size": PAGE_SIZE, "page": 1})
+            listed = client.get_api_list(f"/workflow/{WORKFLOW}/run", model=Run, page=RunPage[Run], options=options)
+            async for _ in listed:
+                count += 1
+            return count
+
+        yield walk

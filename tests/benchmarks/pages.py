@@ -1,0 +1,85 @@
+"""The pages that the contenders read: made up, always the same, about 1 KB a run."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+
+WORKFLOW: Final = "WCFG-6db59f06-5a3c-4a0e-9d1e-0f2b6c1d7e88"
+PAGE_SIZE: Final = 100
+_NEWEST: Final = datetime(2026, 6, 1, 12, 0, 0, 326_000, tzinfo=UTC)
+_PROSE: Final = (
+    "a b2b buyer reads this mail before lunch, so lead with the number; our café team in Zürich cut onboarding "
+    "from nine days to two, and “ready by Friday” is now the rule; ask for ten minutes, offer a date, close warmly"
+)
+_WORDS: Final = _PROSE.split()
+
+
+def write_pages(folder: Path, count: int) -> int:
+    """Write ``page-1.json`` to ``page-<count>.json``, newest runs first; return the bytes of a run on average."""
+    written = 0
+    for number in range(1, count + 1):
+        written += (folder / f"page-{number}.json").write_bytes(page(number, count * PAGE_SIZE))
+    return written // (count * PAGE_SIZE)
+
+
+def page(number: int, total: int) -> bytes:
+    """Make the answer for one page of `PAGE_SIZE` runs, of a list of `total`."""
+    first = (number - 1) * PAGE_SIZE
+    runs = [_run(position) for position in range(first, first + PAGE_SIZE)]
+    return _dump({"status": "success", "data": {"total": total, "data": runs}})
+
+
+def small_page(number: int, total: int) -> bytes:
+    """Make a page of small runs, quickly: the only part that differs from one page to the next is the ids."""
+    return _SMALL.replace(b"@page", b"%07d" % number).replace(b"@total", b"%d" % total)
+
+
+def _run(position: int) -> dict[str, object]:
+    chance = random.Random(position)  # noqa: S311 (invented runs need repeatable numbers, not secret ones)
+    failed = position % 20 == 7
+    name = f"WRUN-{chance.getrandbits(32):08x}-4aa3-4d1c-a87e-{position:012x}"
+    return {
+        "id": name,
+        "workflowRunId": name,
+        "workflowId": WORKFLOW,
+        "status": "FAILED" if failed else "COMPLETE",
+        "input": {
+            "Company": _text(chance, 3),
+            "Recipient email": f"reader{position}@example.com",
+            "Talking points": _text(chance, 16),
+        },
+        "output": {} if failed else {"Research": _text(chance, 30), "Draft": _text(chance, 60), "score": position % 11},
+        "metadata": None if position % 10 == 3 else {"api": True},
+        "createdAt": _iso(_NEWEST - timedelta(seconds=97 * position)),
+        "credits": 0 if failed else chance.randrange(1, 40),
+        "error": {"message": "step Draft failed", "code": 500} if failed else None,
+    }
+
+
+def _text(chance: random.Random, words: int) -> str:
+    return " ".join(chance.choices(_WORDS, k=words))
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _small_template() -> bytes:
+    runs = [
+        {"id": f"WRUN-@page-{place:02d}", "status": "COMPLETE", "createdAt": _iso(_NEWEST), "credits": 2}
+        for place in range(PAGE_SIZE)
+    ]
+    body = _dump({"status": "success", "data": {"total": "@total", "data": runs}})
+    return body.replace(b'"@total"', b"@total")
+
+
+_SMALL: Final = _small_template()

@@ -1,0 +1,33 @@
+"""Fixtures that all tests share: a session on the emulator, and a fast profile for hypothesis."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import settings
+
+from aiocopyai import CopyAISession, RetryPolicy
+from aiocopyai.emulator import Emulator
+
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a developer's own key and address out of the tests."""
+    monkeypatch.delenv("COPYAI_API_KEY", raising=False)
+    monkeypatch.delenv("COPYAI_BASE_URL", raising=False)
+
+
+@pytest.fixture(name="session")
+async def _session(copyai_emulator: Emulator) -> AsyncIterator[CopyAISession]:
+    """A session on the emulator that retries without waiting."""
+    async with CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url, retry=AT_ONCE) as session:
+        yield session

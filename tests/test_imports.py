@@ -1,0 +1,40 @@
+"""What `import aiocopyai` costs: it loads what it needs, and no more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Return the modules that a fresh interpreter has loaded after a statement."""
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
+    return set(done.stdout.split())
+
+
+def test_the_core_loads_no_extra() -> None:
+    """The command line's packages, the server and the test tools stay out of a program that only calls the API."""
+    loaded = loaded_after("import aiocopyai")
+
+    assert loaded & {"typer", "rich", "click", "pydantic", "pytest", "hypothesis", "aiocopyai.emulator"} == set()
+
+
+def test_the_core_adds_no_server_to_the_client() -> None:
+    """What is loaded beside aiohttp's client is ours, our four other dependencies, and the standard library."""
+    base = loaded_after("import aiohttp, attrs, cattrs, tenacity, aiolimiter")
+    added = loaded_after("import aiocopyai") - base
+    foreign = {name.partition(".")[0] for name in added} - set(sys.stdlib_module_names)
+
+    assert foreign <= {"aiocopyai", "aiohttp", "attr", "attrs", "cattr", "cattrs", "tenacity", "aiolimiter", "orjson"}
+    assert "aiohttp.web" not in loaded_after("import aiocopyai")
+
+
+def test_the_pytest_plugin_loads_no_server_until_it_is_used() -> None:
+    """The plugin is imported in every pytest run where the package is installed: the server waits for the fixture."""
+    assert "aiohttp.web" not in loaded_after("import aiocopyai.emulator.pytest_plugin")
+
+
+def test_the_command_line_loads_no_server_unless_it_is_the_demo() -> None:
+    """`aiocopyai --help` does without the emulator."""
+    assert "aiocopyai.emulator" not in loaded_after("import aiocopyai.cli._app")
