@@ -58,6 +58,7 @@ class Walk(Generic[T]):
         self._read = (start_page - 1) * size
         self._furthest = self._read  # the highest that `_read` has been
         self._served = self._read  # up to where pages held something new
+        self._filled = 0  # up to where pages held anything
         self._highest = 0  # the highest page number taken
         self._pages_fresh = 0
         self._last_length = 0
@@ -123,6 +124,7 @@ class Walk(Generic[T]):
         reach = (page.number - 1) * self._step + length
         total = page.total
         self._overrun = total is not None and length > 0 and reach > total
+        self._filled = max(self._filled, reach if length else 0)
         if self._overrun and fresh:
             # The page itself proves the total wrong, so it tells nothing of what was added or removed.
             total = None
@@ -236,7 +238,7 @@ class Walk(Generic[T]):
 
     def _finish(self) -> None:
         self._done = True
-        self._note(missing=0 if self.total is None else max(0, self.total - self._served))
+        self._note(missing=0 if self.total is None else max(0, self.total - self._filled))
 
 
 class RecentIds:

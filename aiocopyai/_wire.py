@@ -50,13 +50,18 @@ def parse_json(body: bytes) -> JSON:
     Raises:
         InvalidResponseError: it is no JSON; transient, as gateways answer with pages of their own.
     """
+    text = body.removeprefix(b"\xef\xbb\xbf")
     try:
-        parsed = _load(body.removeprefix(b"\xef\xbb\xbf"))
+        return _load(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        # orjson refuses half a surrogate pair, which would cost a page for one odd character in one output.
+        return _load_strictly(text)
     except (ValueError, RecursionError):
         shown = excerpt(body.decode(errors="replace")) if body else "nothing"
-        reason = "the answer is not JSON"
-        raise InvalidResponseError(reason, excerpt=shown, transient=True) from None
-    return parsed
+    reason = "the answer is not JSON"
+    raise InvalidResponseError(reason, excerpt=shown, transient=True)
 
 
 def read_run_page(answer: JSON, number: int, size: int) -> Page[Run]:

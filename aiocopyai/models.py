@@ -112,7 +112,7 @@ class Drift:
     reread: int = 0
     """Pages asked for again because the list had shrunk."""
     missing: int = 0
-    """List positions that `total` promised and the server never filled. Only a finished walk knows."""
+    """Positions at the list's end that `total` promised and no page filled. Only a finished walk knows."""
     total_first: int | None = None
     """The first `total` seen."""
     total_last: int | None = None

@@ -42,9 +42,7 @@ EXAMPLES: list[CopyAIError] = [
 
 def test_tree_is_complete() -> None:
     """Every class of the module is under the base, is named in the module's tree, and has an example here."""
-    classes = [
-        cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == "aiocopyai.errors"
-    ]
+    classes = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == "aiocopyai.errors"]
 
     assert all(issubclass(cls, CopyAIError) for cls in classes)
     assert all(cls.__name__ in (errors.__doc__ or "") for cls in classes)

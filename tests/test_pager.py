@@ -90,6 +90,7 @@ def test_still_list(moving: MovingList, size: int, prefetch: int, limit: int | N
 @given(moving_lists(), st.integers(1, 12))
 def test_moving_list_without_prefetch(moving: MovingList, size: int) -> None:
     """With ``prefetch=0`` no run comes twice and none that stayed is lost, however the list moves."""
+
     async def check() -> None:
         server = Server(moving)
         pager = Pager(server.fetch, Plan("runs", size, prefetch=0))

@@ -50,7 +50,9 @@ async def test_every_run_once(session: CopyAISession, copyai_emulator: Emulator)
 
 async def test_a_runs_fields(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A run holds what the server sent of it."""
-    copyai_emulator.add_runs(1, status="FAILED", credits=7, error={"why": 1}, toolKey="t", createdAt="2026-01-02T03:04:05Z")
+    copyai_emulator.add_runs(
+        1, status="FAILED", credits=7, error={"why": 1}, toolKey="t", createdAt="2026-01-02T03:04:05Z"
+    )
     (wire,) = copyai_emulator.runs()
     run = (await session.runs_page(copyai_emulator.workflow_id)).items[0]
 
@@ -149,7 +151,10 @@ async def test_limit(
     """`limit` is exact, and no more pages are asked for than it needs."""
     copyai_emulator.add_runs(95)
 
-    assert await walk(session, copyai_emulator, page_size=20, limit=limit, prefetch=prefetch) == ids(copyai_emulator)[:limit]
+    assert (
+        await walk(session, copyai_emulator, page_size=20, limit=limit, prefetch=prefetch)
+        == ids(copyai_emulator)[:limit]
+    )
     assert len(copyai_emulator.requests) == requests
 
 

@@ -26,8 +26,8 @@ from aiocopyai import (
     RequestInvalidError,
     RetryPolicy,
     ServerError,
+    _transport,
 )
-from aiocopyai import _transport
 from aiocopyai.emulator import Emulator, Fault
 from tests.conftest import AT_ONCE
 
@@ -76,7 +76,11 @@ async def test_transient_faults(
     ("fault", "error", "attempts"),
     [
         (Fault(status=302, headers={"Location": "https://example.com"}), APIStatusError, 1),
-        (Fault(status=400, body={"status": "error", "errorCode": "WORKFLOW_CREDIT_LIMIT_REACHED"}), CreditLimitReachedError, 1),
+        (
+            Fault(status=400, body={"status": "error", "errorCode": "WORKFLOW_CREDIT_LIMIT_REACHED"}),
+            CreditLimitReachedError,
+            1,
+        ),
         (Fault(status=401), AuthenticationError, 1),
         (Fault(status=403), PermissionDeniedError, 1),
         (Fault(status=422, body={"errorCode": "REQUEST_INVALID", "details": {"page": ["?"]}}), RequestInvalidError, 1),
@@ -132,7 +136,7 @@ async def test_nobody_there() -> None:
     async with Emulator() as emulator:
         session = session_on(emulator)
     async with session:
-        with pytest.raises(APIConnectionError, match="Cannot connect to host 127.0.0.1") as caught:
+        with pytest.raises(APIConnectionError, match=r"Cannot connect to host 127\.0\.0\.1") as caught:
             await session.runs_page("W")
 
     assert caught.value.attempts == 5

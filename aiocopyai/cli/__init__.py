@@ -13,10 +13,11 @@ def main() -> None:
     try:
         from aiocopyai.cli._app import app  # noqa: PLC0415 (typer may be missing)
     except ModuleNotFoundError as error:
-        if error.name not in {"typer", "rich"}:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in {"typer", "rich"}:
             raise
         sys.stderr.write(
-            f'aiocopyai: the command line needs {error.name}; install it by: python -m pip install "aiocopyai[cli]"\n'
+            f'aiocopyai: the command line needs {missing}; install it by: python -m pip install "aiocopyai[cli]"\n'
         )
         raise SystemExit(2) from None
     app()

@@ -64,12 +64,11 @@ class JSONLines:
 
     def __init__(self) -> None:
         self._out = sys.stdout.buffer
-        self._escape = printable if sys.stdout.isatty() else str
 
     def write(self, run: Run, /) -> None:
-        line = self._escape(json.dumps(_row(run), ensure_ascii=False))
-        # Half of a surrogate pair can't be UTF-8; backslashreplace makes it the JSON escape that it came as.
-        self._out.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        # Escaped for pipes too: some readers take U+2028 for the end of a line.
+        line = printable(json.dumps(_row(run), ensure_ascii=False))
+        self._out.write(line.encode() + b"\n")
 
     def flush(self) -> None:
         self._out.flush()

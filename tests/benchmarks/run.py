@@ -1,6 +1,6 @@
 """Compare aiocopyai with the floor and with other ways to read the same pages; print one table of ratios.
 
-``python tests/benchmarks/run.py`` takes about two minutes; ``--quick`` half of one, for a look only; ``--only cpu``
+``python tests/benchmarks/run.py`` takes one to two minutes; ``--quick`` half of one, for a look only; ``--only cpu``
 (or ``latency``, ``memory``, ``imports``) does one part. Every figure comes from fresh processes, the contenders take
 turns, and of each contender's rounds the lowest counts: what else the machine does can only add to it.
 """
