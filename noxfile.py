@@ -81,8 +81,8 @@ def types(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure the client against the floor and against others; prints one table."""
-    session.install("-e", ".", *_group("bench"))
-    session.run("python", "tests/benchmarks", *session.posargs)
+    session.install("-e", ".[speedups]", *_group("bench"))
+    session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 
 @nox.session(default=False)

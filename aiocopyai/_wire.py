@@ -188,7 +188,7 @@ _FIELDS: Final[dict[str, tuple[str, _Hook]]] = {
     "error": ("error", _raw),
 }
 _KNOWN: Final = frozenset(wire_name for wire_name, _ in _FIELDS.values())
-_EXTRA: Final = "\0extra"
+_EXTRA: Final = "<extra>"
 _STATUSES: Final = {status.value: status for status in RunStatus}
 _REFUSALS: Final = (TypeError, ValueError, KeyError, AttributeError, OverflowError)
 _SHOWN: Final = 80

@@ -31,7 +31,7 @@ WIRE_NAMES = {
     "error": "error",
 }
 ITEMS = st.dictionaries(
-    st.sampled_from([*WIRE_NAMES.values(), "workflowRunId", "toolKey", "\0extra", "extra"]) | st.text(), JSON_VALUES
+    st.sampled_from([*WIRE_NAMES.values(), "workflowRunId", "toolKey", "<extra>", "extra"]) | st.text(), JSON_VALUES
 )
 
 
