@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from aiocopyai._paging import Listed, Since, Walk
 from aiocopyai.errors import BadRequestError, CopyAIError, NotFoundError, RequestInvalidError
@@ -175,7 +175,7 @@ class PageIterator(AsyncIterator[Page[T]]):
             self._adapt_window()
             if self._window:
                 self._ask_ahead(self._walk.next_page)
-        return evolve(page, items=items)
+        return Page(page.number, page.size, page.total, items, page.odd)
 
     def _is_satisfied(self) -> bool:
         nothing_newer = self._since is not None and self._since.is_over and self._walk.joined

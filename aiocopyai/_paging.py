@@ -65,7 +65,7 @@ class Walk(Generic[T]):
         self._empty = 0
         self._stale = 0  # pages in a row that held nothing new
         self._same = 0  # those of them that were the same as the page before
-        self._latest: list[str] = []  # the ids of the page before
+        self._latest: Sequence[T] = ()  # the page before
         self._falls = 0
         self._growth = 0  # runs added by the total's account, and not yet met as repeats
         self._overrun = False  # the page held more than its total allows
@@ -143,7 +143,7 @@ class Walk(Generic[T]):
             self._join(page, is_stale=new_ground and not fresh)
         else:
             self._go_back()
-        self._latest = [item.id for item in page.items]
+        self._latest = page.items
         return fresh
 
     def refuse(self, page: int) -> bool:
@@ -213,7 +213,7 @@ class Walk(Generic[T]):
         if explained:
             return
         self._stale += 1
-        self._same += self._latest == [item.id for item in page.items]
+        self._same += [item.id for item in self._latest] == [item.id for item in page.items]
         same = self._same >= SAME_PAGES and self._same * len(page.items) >= SAME_ITEMS
         if not same and self._stale < PATIENCE:
             return
@@ -251,11 +251,13 @@ class RecentIds:
     def filter(self, items: Sequence[T]) -> list[T]:
         """Return the items whose ids are not remembered, each once, and remember them."""
         newer, older = self._newer, self._older
-        fresh: list[T] = []
-        for item in items:
-            if item.id not in newer and item.id not in older:
-                newer.add(item.id)
-                fresh.append(item)
+        ids = {item.id for item in items}
+        fresh = list(items)
+        if len(ids) < len(items) or not newer.isdisjoint(ids) or not older.isdisjoint(ids):
+            once = {item.id: item for item in reversed(items)}
+            known = newer | older
+            fresh = [item for item in items if item.id not in known and once[item.id] is item]
+        newer |= ids
         if len(newer) >= REMEMBERED:
             self._newer, self._older = set(), newer
         return fresh

@@ -53,7 +53,7 @@ class RunStatus(StrEnum):
         return self == RunStatus.COMPLETE or self == RunStatus.FAILED  # noqa: PLR1714 (twice as fast as `in`)
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Run:
     """One run of a workflow, as the API last told it.
 

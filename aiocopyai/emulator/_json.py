@@ -15,7 +15,9 @@ JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | Non
 
 def encode_plainly(value: JSON) -> bytes:
     """Encode with the standard library, which takes any integer and half a surrogate pair."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # Half a surrogate pair can't be UTF-8; backslashreplace makes it JSON's own escape.
+    return text.encode("utf-8", "backslashreplace")
 
 
 _encode_fast: Final[Callable[[JSON], bytes]] = import_module("orjson").dumps if find_spec("orjson") else encode_plainly
