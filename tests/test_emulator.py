@@ -356,7 +356,7 @@ async def test_truncate_fault(http: aiohttp.ClientSession, sent: int) -> None:
     async with Emulator(1) as emulator:
         emulator.fail(Fault(truncate=sent))
         async with http.get(runs_url(emulator)) as response:
-            with pytest.raises(aiohttp.ClientPayloadError, match="[Nn]ot enough data|not completed"):
+            with pytest.raises(aiohttp.ClientPayloadError, match=r"[Nn]ot enough data|not completed"):
                 await response.read()
             assert response.content.total_bytes == sent
 
