@@ -1,9 +1,12 @@
 """The asyncio-native client for the Copy.ai Workflows API: start at `CopyAISession`."""
 
+from aiocopyai._bulk import RunResult, RunResults
+from aiocopyai._events import WebhookEvent
 from aiocopyai._pager import Pager
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._session import CopyAISession
 from aiocopyai.errors import (
+    AmbiguousStartError,
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
@@ -12,15 +15,18 @@ from aiocopyai.errors import (
     ConfigurationError,
     CopyAIError,
     CreditLimitReachedError,
+    InvalidEventError,
     InvalidResponseError,
     NotFoundError,
     PaginationError,
     PermissionDeniedError,
     RateLimitedError,
     RequestInvalidError,
+    RunFailedError,
+    RunTimeoutError,
     ServerError,
 )
-from aiocopyai.models import JSON, Drift, Page, Run, RunStatus
+from aiocopyai.models import JSON, Drift, Page, Run, RunStatus, Webhook, WebhookEventType
 
 
 __all__ = [
@@ -28,6 +34,7 @@ __all__ = [
     "APIConnectionError",
     "APIStatusError",
     "APITimeoutError",
+    "AmbiguousStartError",
     "AuthenticationError",
     "BadRequestError",
     "ConfigurationError",
@@ -35,6 +42,7 @@ __all__ = [
     "CopyAISession",
     "CreditLimitReachedError",
     "Drift",
+    "InvalidEventError",
     "InvalidResponseError",
     "NotFoundError",
     "Page",
@@ -45,8 +53,15 @@ __all__ = [
     "RequestInvalidError",
     "RetryPolicy",
     "Run",
+    "RunFailedError",
+    "RunResult",
+    "RunResults",
     "RunStatus",
+    "RunTimeoutError",
     "ServerError",
+    "Webhook",
+    "WebhookEvent",
+    "WebhookEventType",
 ]
 
 

@@ -77,7 +77,7 @@ class RetryPolicy:
         retrying = tenacity.AsyncRetrying(
             stop=self._stop(),
             wait=self._wait,
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, CopyAIError) and error.transient),
+            retry=tenacity.retry_if_exception(_is_worth_another),
             before_sleep=before_sleep,
             reraise=True,
         )
@@ -85,6 +85,13 @@ class RetryPolicy:
             with state:
                 return await attempt(state.retry_state.attempt_number)
         raise AssertionError  # pragma: no cover (tenacity ends by returning or raising)
+
+    def wait_after(self, attempt: int) -> float:
+        """Draw the seconds to wait after so many attempts, from 1 on, where the server asks for no longer."""
+        jitter = min(self.wait_jitter, self.wait_max)
+        # 2 ** 60 half seconds outlive any wait_max, and stay a float.
+        growing = self.wait_initial * 2.0 ** min(attempt - 1, 60)
+        return min(growing, self.wait_max - jitter) + random.uniform(0, jitter)  # noqa: S311 (jitter keeps no secret)
 
     def allows(self, seconds: float) -> bool:
         """Whether a wait of so many seconds fits into `timeout`."""
@@ -99,10 +106,7 @@ class RetryPolicy:
         return stop
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        jitter = min(self.wait_jitter, self.wait_max)
-        # 2 ** 60 half seconds outlive any wait_max, and stay a float.
-        growing = self.wait_initial * 2.0 ** min(state.attempt_number - 1, 60)
-        own = min(growing, self.wait_max - jitter) + random.uniform(0, jitter)  # noqa: S311 (jitter keeps no secret)
+        own = self.wait_after(state.attempt_number)
         error = _error(state)
         asked = error.retry_after if isinstance(error, APIStatusError) else None
         return own if asked is None else max(own, asked)
@@ -130,3 +134,8 @@ _A_YEAR = 365 * 86_400.0
 def _error(state: tenacity.RetryCallState) -> CopyAIError | None:
     error = state.outcome.exception() if state.outcome else None
     return error if isinstance(error, CopyAIError) else None
+
+
+def _is_worth_another(error: BaseException) -> bool:
+    """Whether to try again: what may have been done already is never asked for twice."""
+    return isinstance(error, CopyAIError) and error.transient and not error.ambiguous

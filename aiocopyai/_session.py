@@ -1,26 +1,52 @@
-"""`CopyAISession`: one short method for each call of the API."""
+"""`CopyAISession`: one short method for each call of the API, and for each verb above them."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
 
+from aiocopyai._bulk import BulkPlan, Inputs, RunResults
+from aiocopyai._checks import (
+    MAX_PAGE_SIZE,
+    as_json_object,
+    check_moment,
+    check_page_size,
+    check_seconds,
+    check_text,
+    check_url,
+    check_whole,
+    with_key,
+)
 from aiocopyai._pager import Pager, Plan
 from aiocopyai._retry import RetryPolicy
+from aiocopyai._start import Calls, Start, find, start
 from aiocopyai._transport import Transport, path_segment
-from aiocopyai._wire import read_run_page
-from aiocopyai.errors import ConfigurationError, CopyAIError, InvalidResponseError
-from aiocopyai.models import Page, Run
+from aiocopyai._wait import wait
+from aiocopyai._watch import Watch, WatchPlan
+from aiocopyai._wire import (
+    encode_json,
+    read_nothing,
+    read_run,
+    read_run_page,
+    read_started_id,
+    read_webhook,
+    read_webhook_page,
+)
+from aiocopyai.errors import ConfigurationError, CopyAIError, InvalidResponseError, NotFoundError
+from aiocopyai.models import JSON, Page, Run, Webhook, WebhookEventType
 
+
+logger = logging.getLogger("aiocopyai")
 
 VENDOR_URL: Final = "https://api.copy.ai/api"
-MAX_PAGE_SIZE: Final = 100
-"""The most runs that the vendor's reference lets a page have."""
 
 
 class CopyAISession:
@@ -64,7 +90,9 @@ class CopyAISession:
             retry=retry,
             max_rate=max_rate,
         )
+        self._retry = retry
         self._tasks: set[asyncio.Task[object]] = set()
+        self._in_doubt: set[tuple[str, str]] = set()  # workflows and keys of starts whose answers were lost
 
     def __repr__(self) -> str:
         return f"<CopyAISession: {self._transport.base_url}>"
@@ -116,14 +144,12 @@ class CopyAISession:
             CopyAIError: while iterating. Its `page` names the page; the next step asks for that page again.
         """
         path = _runs_path(workflow_id)
-        _check_page_size("page_size", page_size)
-        _check_whole("start_page", start_page, 1)
-        _check_whole("prefetch", prefetch, 0)
+        check_page_size("page_size", page_size)
+        check_whole("start_page", start_page, 1)
+        check_whole("prefetch", prefetch, 0)
         if limit is not None:
-            _check_whole("limit", limit, 0)
-        if since is not None and (not isinstance(since, datetime) or since.utcoffset() is None):
-            msg = f"since must be a datetime with a time zone, such as datetime(2026, 1, 1, tzinfo=UTC), not {since!r}"
-            raise ValueError(msg)
+            check_whole("limit", limit, 0)
+        check_moment("since", since)
         name = f"runs of {workflow_id}"
         plan = Plan(name, page_size, start_page, limit, since, prefetch, self._tasks)
         return Pager(lambda page, size: self._fetch_runs(path, page, size), plan)
@@ -136,8 +162,8 @@ class CopyAISession:
             CopyAIError: no page came; for a page past the end some servers answer with an error, others with no items.
         """
         path = _runs_path(workflow_id)
-        _check_whole("page", page, 1)
-        _check_page_size("size", size)
+        check_whole("page", page, 1)
+        check_page_size("size", size)
         try:
             return await self._fetch_runs(path, page, size)
         except CopyAIError as error:
@@ -163,19 +189,342 @@ class CopyAISession:
             path, {"size": size, "page": page}, lambda answer: read_run_page(answer, page, size)
         )
 
+    async def get_run(self, workflow_id: str, run_id: str) -> Run:
+        """Read one run, as it stands: ``GET /workflow/{id}/run/{run_id}``.
+
+        Raises:
+            ValueError: an id can't be one.
+            NotFoundError: there is no such run; for one just started that may be so for some seconds.
+            CopyAIError: no answer, or an error.
+        """
+        path = f"{_runs_path(workflow_id)}/{path_segment('run_id', run_id)}"
+        return await self._transport.get(path, {}, lambda answer: read_run(answer, workflow_id))
+
+    async def start_run(
+        self,
+        workflow_id: str,
+        inputs: Mapping[str, JSON],
+        *,
+        metadata: Mapping[str, JSON] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Start a run, which spends credits: ``POST /workflow/{id}/run``.
+
+        It is sent again by itself only where the server can't have taken it: no connection was made, or 429. After a
+        lost answer (a time-out, a reset, 5xx) the start is ambiguous. With an `idempotency_key`, which travels in the
+        run's metadata as ``idempotencyKey``, the newest runs are then searched for it, three times with growing waits,
+        and only if it is not there is the start sent again. The key protects this call, and later calls of this session
+        with the same key after an `AmbiguousStartError`; the API knows nothing of it, so that in another process
+        `find_run` has to be asked first.
+
+        Args:
+            workflow_id: the workflow's id.
+            inputs: its start variables by name: any JSON.
+            metadata: what the run is to carry along.
+            idempotency_key: a text that no other start has.
+
+        Returns:
+            The run with its id, its workflow's id, and what was sent; its status is not known yet.
+
+        Raises:
+            ValueError: an argument can't be sent.
+            AmbiguousStartError: a run may or may not have been started.
+            CreditLimitReachedError: the workspace is out of credits.
+            CopyAIError: the run was not started.
+        """
+        _runs_path(workflow_id)
+        sent = with_key(as_json_object("metadata", metadata or {}), idempotency_key)
+        wanted = Start(workflow_id, as_json_object("inputs", inputs), sent, idempotency_key)
+        doubt = (workflow_id, idempotency_key or "")
+        try:
+            run = await start(wanted, self._calls(), self._retry, in_doubt=doubt in self._in_doubt)
+        except BaseException as error:
+            if idempotency_key and (not isinstance(error, CopyAIError) or error.ambiguous):
+                self._in_doubt.add(doubt)
+            raise
+        self._in_doubt.discard(doubt)
+        logger.info("run %s of %s started", run.id, workflow_id)
+        return run
+
+    async def find_run(self, workflow_id: str, idempotency_key: str, *, since: datetime | None = None) -> Run | None:
+        """Search a workflow's runs for the one that was started with an idempotency key; None where there is none.
+
+        Args:
+            workflow_id: the workflow's id.
+            idempotency_key: what `start_run` was given.
+            since: look at no runs created before this moment, which must have a time zone; None for all.
+
+        Raises:
+            ValueError: an argument is no id, no key or no such moment.
+            AmbiguousStartError: it is not there, but some run shows neither its input nor its metadata.
+            CopyAIError: the runs can't be read.
+        """
+        check_text("idempotency_key", idempotency_key)
+        check_moment("since", since)
+        wanted = Start(workflow_id, {}, with_key({}, idempotency_key), idempotency_key)
+        return await find(wanted, self._calls(), since)
+
+    async def wait_run(
+        self,
+        workflow_id: str,
+        run_id: str,
+        *,
+        timeout: float | None = 600.0,  # noqa: ASYNC109 (the deadline's error names the run)
+        poll: float = 15.0,
+    ) -> Run:
+        """Wait until a run is over, and return it as it ended.
+
+        It looks after a second, and then at waits that grow by half up to `poll` seconds, each with jitter. A 404 in
+        the first 15 seconds and errors that may pass are lived through, up to the deadline.
+
+        Args:
+            workflow_id: the workflow's id.
+            run_id: the run's id.
+            timeout: seconds to wait in all; None for as long as it takes.
+            poll: seconds between two looks, at the most.
+
+        Raises:
+            ValueError: an argument can't be one.
+            RunFailedError: the run ended as ``FAILED``; it is the error's `run`.
+            RunTimeoutError: it was not over in time; the error has the ids to wait further with.
+            CopyAIError: it can't be read, and trying again won't help.
+        """
+        _check_waiting(timeout, poll)
+        path_segment("workflow_id", workflow_id)
+        path_segment("run_id", run_id)
+        return await wait(self.get_run, workflow_id, run_id, timeout=timeout, poll=poll)
+
+    async def run_workflow(
+        self,
+        workflow_id: str,
+        inputs: Mapping[str, JSON],
+        *,
+        metadata: Mapping[str, JSON] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = 600.0,  # noqa: ASYNC109 (the deadline's error names the run)
+        poll: float = 15.0,
+    ) -> Run:
+        """Start a run, wait until it is over, and return it as it ended: `start_run`, then `wait_run`.
+
+        `timeout` counts from when the run was started. The run's id is logged once it is known.
+
+        Raises:
+            ValueError: as both; before anything is sent.
+            CopyAIError: as both. What is raised after the start has a note with the run's id.
+        """
+        _check_waiting(timeout, poll)
+        run = await self.start_run(workflow_id, inputs, metadata=metadata, idempotency_key=idempotency_key)
+        try:
+            return await self.wait_run(workflow_id, run.id, timeout=timeout, poll=poll)
+        except BaseException as error:
+            error.add_note(f"run {run.id} of {workflow_id} was started")
+            raise
+
+    def run_many(
+        self,
+        workflow_id: str,
+        rows: Iterable[Inputs] | AsyncIterable[Inputs],
+        *,
+        concurrency: int = 8,
+        metadata: Mapping[str, JSON] | None = None,
+        idempotency_key: Callable[[int, Inputs], str] | None = None,
+        timeout: float | None = 600.0,
+        poll: float = 15.0,
+    ) -> RunResults:
+        """Run a workflow for each row of inputs: ``async for result in session.run_many(workflow_id, rows)``.
+
+        Nothing is started before it is iterated. Rows are taken one by one, as there is room, and a result comes as
+        soon as its run ends. A failure is a result, not the end. At the first `CreditLimitReachedError`, or where the
+        key is refused, no more is started, and what was started is still given. Each start has an idempotency key, so
+        that a lost answer costs no second run.
+
+        Args:
+            workflow_id: the workflow's id.
+            rows: the inputs of each run; an iterable or an asynchronous one, which may be endless.
+            concurrency: runs open at a time, at the most.
+            metadata: what each run is to carry along.
+            idempotency_key: makes a row's key of its index, from 0, and its inputs; by default a random one.
+            timeout: seconds to wait for each run; None for as long as it takes.
+            poll: seconds between two looks at a run, at the most.
+
+        Raises:
+            ValueError: an argument can't be one; raised here, before anything is sent.
+        """
+        _runs_path(workflow_id)
+        _check_waiting(timeout, poll)
+        check_whole("concurrency", concurrency, 1)
+        with_key(as_json_object("metadata", metadata or {}), None)
+        make_key = idempotency_key or _random_key
+        plan = BulkPlan(
+            f"runs of {workflow_id}",
+            concurrency,
+            lambda index, row: self.start_run(
+                workflow_id, row, metadata=metadata, idempotency_key=make_key(index, row)
+            ),
+            lambda run: self.wait_run(workflow_id, run.id, timeout=timeout, poll=poll),
+            self._tasks,
+        )
+        return RunResults(plan, rows)
+
+    def watch(self, workflow_id: str, *, interval: float = 10.0, since: datetime | None = None) -> AsyncIterator[Run]:
+        """Give each new run of a workflow once, and again at each later change of its status, without end.
+
+        Each round reads the runs of the last ten minutes again, and some of the older ones that are still open: a run
+        that turns up later than that is missed. Outages are lived through, with growing waits. Nothing is under way but
+        while the next item is awaited.
+
+        Args:
+            workflow_id: the workflow's id.
+            interval: seconds between two rounds.
+            since: begin with the runs created at or after this moment, which must have a time zone; None to begin with
+                what is new from now on. Then the latest runs that are open are told of when their status changes.
+
+        Raises:
+            ValueError: an argument can't be one; raised here, before anything is sent.
+            CopyAIError: while iterating, where going on won't help: the key is refused, or there is no such workflow.
+        """
+        _runs_path(workflow_id)
+        check_seconds("interval", interval)
+        check_moment("since", since)
+        return Watch(
+            WatchPlan(
+                workflow_id,
+                interval,
+                since,
+                lambda moment, limit: self.runs(workflow_id, since=moment, limit=limit, prefetch=0),
+                lambda run_id: self.get_run(workflow_id, run_id),
+            )
+        )
+
+    def webhooks(self) -> Pager[Webhook]:
+        """List the workspace's webhooks: ``async for webhook in session.webhooks()``; each comes once.
+
+        The API counts this list's pages from 0, and sends it without an envelope; an error's `page` counts from 1.
+
+        Raises:
+            CopyAIError: while iterating; the next step asks for that page again.
+        """
+        return Pager(self._fetch_webhooks, Plan("webhooks", MAX_PAGE_SIZE, prefetch=0, tasks=self._tasks))
+
+    async def register_webhook(
+        self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
+    ) -> Webhook:
+        """Have Copy.ai post an event to a URL: ``POST /webhook``. Doing it twice makes two; see `ensure_webhook`.
+
+        Args:
+            url: where to post; deliveries are not signed, so let it hold a secret.
+            event_type: one event, such as `WebhookEventType.RUN_COMPLETED`.
+            workflow_id: whose runs; None for those of the whole workspace.
+
+        Raises:
+            ValueError: an argument can't be one.
+            CopyAIError: no answer, or an error; its `ambiguous` says whether the webhook may have been registered.
+        """
+        check_url(url)
+        check_text("event_type", event_type)
+        body: dict[str, JSON] = {"url": url, "eventType": str(event_type)}
+        if workflow_id is not None:
+            path_segment("workflow_id", workflow_id)
+            body["workflowId"] = workflow_id
+        return await self._transport.post("webhook", encode_json("the webhook", body), read_webhook)
+
+    async def ensure_webhook(
+        self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
+    ) -> Webhook:
+        """Return the webhook that does this already, or register it; the arguments are those of `register_webhook`.
+
+        It may be called at each start of a service. Two that call it at the same moment can make two.
+
+        Raises:
+            ValueError: an argument can't be one.
+            CopyAIError: no answer, or an error.
+        """
+        check_url(url)
+        check_text("event_type", event_type)
+        if (same := await self._same_webhook(url, event_type, workflow_id)) is not None:
+            return same
+        try:
+            return await self.register_webhook(url, event_type, workflow_id)
+        except CopyAIError as error:
+            same = await self._same_webhook(url, event_type, workflow_id) if error.ambiguous else None
+            if same is None:
+                raise
+            return same
+
+    async def get_webhook(self, webhook_id: str) -> Webhook:
+        """Read one webhook: ``GET /webhook/{id}``.
+
+        Raises:
+            ValueError: the id can't be one.
+            NotFoundError: there is no such webhook.
+            CopyAIError: no answer, or an error.
+        """
+        return await self._transport.get(f"webhook/{path_segment('webhook_id', webhook_id)}", {}, read_webhook)
+
+    async def delete_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook: ``DELETE /webhook/{id}``.
+
+        Raises:
+            ValueError: the id can't be one.
+            NotFoundError: there is no such webhook; rarely also where this call deleted it and the connection broke
+                off, as aiohttp then sends a DELETE once more by itself.
+            CopyAIError: no answer, or an error.
+        """
+        try:
+            await self._transport.delete(f"webhook/{path_segment('webhook_id', webhook_id)}", read_nothing)
+        except NotFoundError as error:
+            # Sent more than once, it may be gone by the first whose answer was lost.
+            if error.attempts == 1:
+                raise
+
+    async def check_key(self) -> None:
+        """Ask for one webhook, which changes and costs nothing, to see whether the key is accepted.
+
+        No call of the API checks a key; this one is inferred to be free of side effects.
+
+        Raises:
+            AuthenticationError: the key is not accepted.
+            CopyAIError: no answer, or another error.
+        """
+        await self._fetch_webhooks(1, 1)
+
+    async def _same_webhook(self, url: str, event_type: str, workflow_id: str | None) -> Webhook | None:
+        async for webhook in self.webhooks():
+            if (webhook.url, webhook.event_type, webhook.workflow_id) == (url, event_type, workflow_id):
+                return webhook
+        return None
+
+    async def _fetch_webhooks(self, page: int, size: int) -> Page[Webhook]:
+        return await self._transport.get(
+            "webhook", {"size": size, "page": page - 1}, lambda answer: read_webhook_page(answer, page, size)
+        )
+
+    async def _post_run(self, wanted: Start) -> Run:
+        body: dict[str, JSON] = {"startVariables": dict(wanted.inputs)}
+        if wanted.metadata:
+            body["metadata"] = dict(wanted.metadata)
+        run_id = await self._transport.post(
+            _runs_path(wanted.workflow_id), encode_json("the inputs", body), read_started_id
+        )
+        return Run(run_id, wanted.workflow_id, input=wanted.inputs, metadata=wanted.metadata)
+
+    def _calls(self) -> Calls:
+        return Calls(
+            self._post_run,
+            lambda workflow_id, since: self.runs(workflow_id, since=since, prefetch=0),
+            self.get_run,
+        )
+
 
 def _runs_path(workflow_id: str) -> str:
     return f"workflow/{path_segment('workflow_id', workflow_id)}/run"
 
 
-def _check_whole(name: str, value: int, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        msg = f"{name} must be a whole number from {minimum} on, not {value!r}"
-        raise ValueError(msg)
+def _random_key(_index: int, _inputs: Inputs) -> str:
+    return str(uuid.uuid4())
 
 
-def _check_page_size(name: str, value: int) -> None:
-    _check_whole(name, value, 1)
-    if value > MAX_PAGE_SIZE:
-        msg = f"{name} can be {MAX_PAGE_SIZE} at the most, not {value}"
-        raise ValueError(msg)
+def _check_waiting(timeout: float | None, poll: float) -> None:
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+    check_seconds("poll", poll)

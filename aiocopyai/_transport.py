@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Final, TypeVar
@@ -87,13 +87,34 @@ class Transport:
             CopyAIError: as `aiocopyai.errors` tells.
             RuntimeError: the session is closed, or belongs to another event loop.
         """
-        self._check_usable()
         parameters = "&".join(f"{name}={value}" for name, value in query.items())
-        url = f"{self._base_url}/{path}?{parameters}"
+        return await self._call("GET", f"{path}?{parameters}" if parameters else path, None, read)
+
+    async def delete(self, path: str, read: Callable[[JSON], T]) -> T:
+        """Send a DELETE, again where that is worth it: doing it twice does no more than doing it once.
+
+        Raises:
+            CopyAIError: as `get`.
+            RuntimeError: as `get`.
+        """
+        return await self._call("DELETE", path, None, read)
+
+    async def post(self, path: str, body: bytes, read: Callable[[JSON], T]) -> T:
+        """Send a POST, again only where the server can't have taken it: no connection was made, or 429.
+
+        Raises:
+            CopyAIError: as `get`. Its `ambiguous` says whether the server may have taken it.
+            RuntimeError: as `get`.
+        """
+        return await self._call("POST", path, body, read)
+
+    async def _call(self, method: str, path: str, body: bytes | None, read: Callable[[JSON], T]) -> T:
+        self._check_usable()
+        url = f"{self._base_url}/{path}"
 
         async def attempt(number: int) -> T:
             await self._gate.pass_through()
-            return await self._send("GET", url, number, read)
+            return await self._send(method, url, None if body is None else Payload(body), number, read)
 
         try:
             return await self._retry.call(attempt, self._cool_down)
@@ -118,11 +139,11 @@ class Transport:
             msg = "this CopyAISession was used in another event loop before: make one session for each loop"
             raise RuntimeError(msg)
 
-    async def _send(self, method: str, url: str, number: int, read: Callable[[JSON], T]) -> T:
+    async def _send(self, method: str, url: str, payload: Payload | None, number: int, read: Callable[[JSON], T]) -> T:
         """Send one attempt."""
         problem: CopyAIError
         try:
-            status, headers, body = await self._exchange(method, url)
+            status, headers, body = await self._exchange(method, url, payload)
             if 200 <= status < 300:  # noqa: PLR2004 (HTTP's own numbers)
                 return read(parse_json(body))
             problem = self._status_error(status, headers, body, method, url, number)
@@ -136,15 +157,20 @@ class Transport:
             problem = APITimeoutError("no whole answer in time", method, url, number)
         except (aiohttp.ClientError, OSError) as error:
             problem = APIConnectionError(self._tell(error), method, url, number)
+        problem.ambiguous = payload is not None and payload.is_begun and _leaves_doubt(problem)
         raise problem
 
-    async def _exchange(self, method: str, url: str) -> tuple[int, Mapping[str, str], bytes]:
+    async def _exchange(self, method: str, url: str, payload: Payload | None) -> tuple[int, Mapping[str, str], bytes]:
         """Send a request and read its answer, both within the time-out of one attempt."""
         http = self._open()
+        headers = {"x-copy-ai-api-key": self._api_key, "Accept": "application/json", "User-Agent": _user_agent()}
+        if payload is not None:
+            headers |= {"Content-Type": "application/json", "Content-Length": str(len(payload))}
         async with http.request(
             method,
             URL(url, encoded=True),
-            headers={"x-copy-ai-api-key": self._api_key, "Accept": "application/json", "User-Agent": _user_agent()},
+            data=None if payload is None else payload.send(),
+            headers=headers,
             timeout=self._timeout,
             # aiohttp would send the key along to whatever host a redirect names.
             allow_redirects=False,
@@ -179,6 +205,37 @@ class Transport:
         """Say in one line what a foreign error says."""
         text = _CONTROLS.sub(" ", str(error))
         return self._hide(f"{type(error).__name__}: {text:.300}" if text else type(error).__name__)
+
+
+class Payload:
+    """A request's body that knows whether any of it was handed to a connection: before that, no server can act on it.
+
+    aiohttp doesn't tell a time-out while it connects from one while it waits for the answer, but it asks for a body's
+    pieces only once there is a connection.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.is_begun = False
+        """Whether the sending was begun."""
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __repr__(self) -> str:
+        return f"<Payload: {len(self)} bytes{', begun' if self.is_begun else ''}>"
+
+    async def send(self) -> AsyncIterator[bytes]:
+        """Give the body's one piece."""
+        self.is_begun = True
+        yield self._body
+
+
+def _leaves_doubt(problem: CopyAIError) -> bool:
+    """Whether a server that answered so, or not at all, may have done what a POST asked for."""
+    if isinstance(problem, APIStatusError):
+        return problem.status >= 500 or problem.status == 408  # noqa: PLR2004 (HTTP's own numbers)
+    return True
 
 
 def path_segment(name: str, value: str) -> str:

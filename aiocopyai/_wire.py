@@ -15,15 +15,15 @@ reader goes over that one item, field by field.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Final, NoReturn, cast
 
-from attrs import field, fields, make_class
+from attrs import evolve, field, fields, make_class
 
 from aiocopyai.errors import InvalidResponseError
-from aiocopyai.models import JSON, Page, Run, RunStatus
+from aiocopyai.models import JSON, Page, Run, RunStatus, Webhook, WebhookEventType
 
 
 def _load_strictly(body: bytes) -> JSON:
@@ -72,9 +72,7 @@ def read_run_page(answer: JSON, number: int, size: int) -> Page[Run]:
     Raises:
         InvalidResponseError: no list of runs stands where it should, or an item is no object or has no id.
     """
-    data = _envelope(answer)
-    if not isinstance(data, dict):
-        raise InvalidResponseError("no object", "data", excerpt(data))
+    data = _data_object(answer)
     items = data.get("data")
     if not isinstance(items, list):
         raise InvalidResponseError("no list of runs", "data.data", excerpt(items))
@@ -89,6 +87,85 @@ def read_run_page(answer: JSON, number: int, size: int) -> Page[Run]:
             runs.append(run)
             odd |= misfits
     return Page(number, size, read_total(data.get("total")), runs, frozenset(odd))
+
+
+def read_run(answer: JSON, workflow_id: str) -> Run:
+    """Read an answer of ``GET /workflow/{id}/run/{run_id}``; a run that doesn't name its workflow is of `workflow_id`.
+
+    Raises:
+        InvalidResponseError: no run stands where it should, or it has no id.
+    """
+    run, _ = _read_tolerantly(_data_object(answer), "data")
+    return run if run.workflow_id is not None else evolve(run, workflow_id=workflow_id)
+
+
+def read_started_id(answer: JSON) -> str:
+    """Read the run's id from an answer of ``POST /workflow/{id}/run``.
+
+    Raises:
+        InvalidResponseError: there is none.
+    """
+    data = _data_object(answer)
+    run_id = data.get("id")
+    return run_id if isinstance(run_id, str) and run_id else _other_id(data, "data")
+
+
+def read_webhook(answer: JSON) -> Webhook:
+    """Read an answer that holds one webhook.
+
+    Raises:
+        InvalidResponseError: no webhook stands where it should, or it has no id.
+    """
+    webhook, _ = _read_webhook_item(_data_object(answer), "data")
+    return webhook
+
+
+def read_webhook_page(answer: JSON, number: int, size: int) -> Page[Webhook]:
+    """Read an answer of ``GET /webhook``: the one list without an envelope, though one is taken if it comes.
+
+    Raises:
+        InvalidResponseError: no list of webhooks stands where it should, or an item is no object or has no id.
+    """
+    if isinstance(answer, dict) and isinstance(answer.get("data"), dict):
+        answer = _data_object(answer)
+    if not isinstance(answer, dict):
+        raise InvalidResponseError("no object", "", excerpt(answer))
+    items = answer.get("data")
+    if not isinstance(items, list):
+        raise InvalidResponseError("no list of webhooks", "data", excerpt(items))
+    read = [_read_webhook_item(item, f"data[{index}]") for index, item in enumerate(items)]
+    odd = frozenset[str]().union(*(misfits for _, misfits in read))
+    return Page(number, size, read_total(answer.get("total")), [webhook for webhook, _ in read], odd)
+
+
+def read_nothing(_answer: JSON) -> None:
+    """Take an answer whose body tells nothing, such as the ``{}`` of a deletion."""
+
+
+def encode_json(name: str, value: Mapping[str, JSON]) -> bytes:
+    """Encode an object as JSON in ASCII; `name` says in an error what it is.
+
+    Raises:
+        ValueError: something in it is no JSON: a NaN, a date, a key that is no text.
+    """
+    try:
+        _check_keys(value)
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = str(error)
+    raise ValueError(f"{name} can't be sent as JSON: {reason}")
+
+
+def _check_keys(value: object) -> None:
+    """Refuse keys that json.dumps would turn into texts in silence."""
+    if isinstance(value, dict):
+        for key, inner in cast("dict[object, object]", value).items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is no text")
+            _check_keys(inner)
+    elif isinstance(value, list | tuple):
+        for inner in cast("list[object]", value):
+            _check_keys(inner)
 
 
 def read_total(total: JSON) -> int | None:
@@ -127,6 +204,14 @@ def _envelope(answer: JSON) -> JSON:
     return answer.get("data")
 
 
+def _data_object(answer: JSON) -> dict[str, JSON]:
+    """Take the object out of an envelope."""
+    data = _envelope(answer)
+    if not isinstance(data, dict):
+        raise InvalidResponseError("no object", "data", excerpt(data))
+    return data
+
+
 def _id(value: JSON, _: object = None) -> str:
     if type(value) is not str or not value:
         raise TypeError
@@ -144,6 +229,11 @@ def _status(value: JSON, _: object = None) -> RunStatus | None:
     if known is not None or value is None:
         return known
     return RunStatus(value)  # type: ignore[arg-type]  # what is no text is refused by its ValueError
+
+
+def _event_type(value: JSON, _: object = None) -> WebhookEventType | None:
+    text = _text(value)
+    return None if text is None else WebhookEventType(text)
 
 
 def _mapping(value: JSON, _: object = None) -> dict[str, JSON]:
@@ -188,6 +278,13 @@ _FIELDS: Final[dict[str, tuple[str, _Hook]]] = {
     "created_at": ("createdAt", _moment),
     "credits": ("credits", _credits),
     "error": ("error", _raw),
+}
+_WEBHOOK_FIELDS: Final[dict[str, tuple[str, _Hook]]] = {
+    "id": ("id", _id),
+    "url": ("url", _text),
+    "event_type": ("eventType", _event_type),
+    "workflow_id": ("workflowId", _text),
+    "created_at": ("createdAt", _moment),
 }
 _KNOWN: Final = frozenset(wire_name for wire_name, _ in _FIELDS.values())
 _STATUSES: Final = {status.value: status for status in RunStatus}
@@ -246,10 +343,28 @@ def _read_tolerantly(item: JSON, place: str) -> tuple[Run, set[str]]:
     """Read an item that the fast reader refused, and name the fields whose values didn't fit."""
     if not isinstance(item, dict):
         raise InvalidResponseError("a run that is no object", place, excerpt(item))
+    values, odd = _read_fields(item, _FIELDS)
+    if "id" not in values:
+        values["id"] = _other_id(item, place)
+    return Run(**values), odd  # type: ignore[arg-type]  # each value comes from its own field's hook
+
+
+def _read_webhook_item(item: JSON, place: str) -> tuple[Webhook, set[str]]:
+    if not isinstance(item, dict):
+        raise InvalidResponseError("a webhook that is no object", place, excerpt(item))
+    values, odd = _read_fields(item, _WEBHOOK_FIELDS)
+    if "id" not in values:
+        values["id"] = _other_id(item, place, "webhook")
+    return Webhook(**values), odd  # type: ignore[arg-type]  # each value comes from its own field's hook
+
+
+def _read_fields(item: dict[str, JSON], table: Mapping[str, tuple[str, _Hook]]) -> tuple[dict[str, object], set[str]]:
+    """Read the fields of a table from an item, what doesn't fit into ``extra``; name the latter."""
+    known = {wire_name for wire_name, _ in table.values()}
     values: dict[str, object] = {}
-    extra = {name: value for name, value in item.items() if name not in _KNOWN}
+    extra = {name: value for name, value in item.items() if name not in known}
     odd: set[str] = set()
-    for name, (wire_name, hook) in _FIELDS.items():
+    for name, (wire_name, hook) in table.items():
         if wire_name not in item:
             continue
         try:
@@ -257,16 +372,15 @@ def _read_tolerantly(item: JSON, place: str) -> tuple[Run, set[str]]:
         except _REFUSALS:
             extra[wire_name] = item[wire_name]
             odd.add(wire_name)
-    if "id" not in values:
-        values["id"] = _other_id(item, place)
-    return Run(**values, extra=extra), odd  # type: ignore[arg-type]  # each value comes from its own field's hook
+    values["extra"] = extra
+    return values, odd
 
 
-def _other_id(item: dict[str, JSON], place: str) -> str:
+def _other_id(item: dict[str, JSON], place: str, what: str = "run") -> str:
     """Find an id for an item whose ``id`` is none."""
     for value in (item.get("workflowRunId"), item.get("id")):
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if isinstance(value, str) and value:
             return value
-    raise InvalidResponseError("a run without an id", place, excerpt(item))
+    raise InvalidResponseError(f"a {what} without an id", place, excerpt(item))

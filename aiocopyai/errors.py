@@ -8,6 +8,10 @@
     │   └── APITimeoutError        (also a TimeoutError) no answer in time
     ├── InvalidResponseError       an answer that is not the documented JSON
     ├── PaginationError            the list does not advance
+    ├── AmbiguousStartError        a run may or may not have been started
+    ├── RunFailedError             a run that was waited for has failed
+    ├── RunTimeoutError            (also a TimeoutError) a run is not over in time
+    ├── InvalidEventError          (also a ValueError) a webhook's body that is no event
     └── APIStatusError             an answer with an HTTP status that is no success
         ├── BadRequestError        400
         │   └── CreditLimitReachedError
@@ -25,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aiocopyai.models import JSON
+from aiocopyai.models import JSON, Run, RunStatus
 
 
 class CopyAIError(Exception):
@@ -33,6 +37,8 @@ class CopyAIError(Exception):
 
     page: int | None = None
     """In a walk: the page that was being read. `start_page` takes it, to go on in another process."""
+    ambiguous: bool = False
+    """Whether the server may have done what was asked, though its answer was lost. Only for what changes something."""
 
     def __init__(self, *args: object) -> None:
         # OSError, which TimeoutError is, reads two to five arguments as errno and file names; this keeps them as given.
@@ -127,6 +133,89 @@ class InvalidResponseError(CopyAIError):
 
 class PaginationError(CopyAIError):
     """The list does not advance: page after page brings nothing new, or it shrinks faster than it can be read."""
+
+
+class AmbiguousStartError(CopyAIError):
+    """The answer to a start was lost, so that a run may be under way, and may cost credits, or not.
+
+    Nothing is sent again by itself. Its ``__cause__`` is what befell the request. With an idempotency key,
+    `CopyAISession.find_run` finds the run if there is one, now or later, and so does a second `start_run` with that
+    key in the same session.
+    """
+
+    def __init__(self, reason: str, workflow_id: str, idempotency_key: str | None = None) -> None:
+        super().__init__(reason, workflow_id, idempotency_key)
+        self.reason = reason
+        self.workflow_id = workflow_id
+        self.idempotency_key = idempotency_key
+        """The key that the run carries in its metadata, if it was started; None where none was given."""
+        self.ambiguous = True
+
+    @property
+    def message(self) -> str:
+        """What happened, for which workflow, and what to do."""
+        if self.idempotency_key is None:
+            advice = "look at the newest runs before starting again; with an idempotency_key that is done for you"
+        else:
+            advice = f"look for it later by find_run with the key {self.idempotency_key!r}"
+        return f"a run of {self.workflow_id} may have been started: {self.reason}; {advice}"
+
+
+class RunFailedError(CopyAIError):
+    """A run that was waited for ended as ``FAILED``."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.run = run
+        """The run as it ended."""
+
+    @property
+    def error(self) -> JSON:
+        """Why it failed, as raw JSON (its shape is not documented)."""
+        return self.run.error
+
+    @property
+    def message(self) -> str:
+        """Which run failed, and why as far as the server says."""
+        why = f": {self.error!r:.300}" if self.error is not None else ", and the server doesn't say why"
+        return f"run {self.run.id} failed{why}"
+
+
+class RunTimeoutError(CopyAIError, TimeoutError):
+    """A run that was waited for is not over. It goes on: `wait_run` with the same ids waits further."""
+
+    def __init__(self, workflow_id: str, run_id: str, seconds: float, status: RunStatus | None = None) -> None:
+        super().__init__(workflow_id, run_id, seconds, status)
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.seconds = seconds
+        """How long it was waited for."""
+        self.status = status
+        """Where the run stood when last seen; None if it never was."""
+
+    @property
+    def message(self) -> str:
+        """Which run, for how long, and how to go on."""
+        seen = f"it was {self.status}" if self.status is not None else "its status was never seen"
+        return (
+            f"run {self.run_id} of {self.workflow_id} was not over after {self.seconds:g} s ({seen}); "
+            f"it goes on, and wait_run waits further"
+        )
+
+
+class InvalidEventError(CopyAIError, ValueError):
+    """A webhook's body that is no event."""
+
+    def __init__(self, reason: str, excerpt: str = "") -> None:
+        super().__init__(reason, excerpt)
+        self.reason = reason
+        self.excerpt = excerpt
+        """A short piece of what came instead."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, and what came instead."""
+        return f"{self.reason}, got {self.excerpt}" if self.excerpt else self.reason
 
 
 class APIStatusError(CopyAIError):

@@ -1,14 +1,15 @@
-"""The values a caller meets: runs, pages of them, and what moved during a walk.
+"""The values a caller meets: runs, webhooks, pages of them, and what moved during a walk.
 
 Plain frozen attrs classes without a wire name in them; how they are read from JSON is in ``_wire``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
@@ -19,7 +20,25 @@ JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | Non
 T_co = TypeVar("T_co", covariant=True)
 
 
-class RunStatus(StrEnum):
+class _OpenEnum(StrEnum):
+    """Texts of which the reference names some; any other makes a member on the fly."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        # Not registered: a server that invents a new one each time can't fill the memory.
+        unknown = str.__new__(cls, value)
+        unknown._name_ = value
+        unknown._value_ = value
+        return unknown
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[type[Self], tuple[str]]:
+        """Pickle by value, so that an unknown one survives."""
+        return type(self), (self._value_,)
+
+
+class RunStatus(_OpenEnum):
     """Where a run stands. The six states are those of the vendor's reference.
 
     A status that the reference doesn't know is kept: ``RunStatus("PAUSED") == "PAUSED"``. It hashes, prints and
@@ -33,24 +52,19 @@ class RunStatus(StrEnum):
     COMPLETE = "COMPLETE"
     FAILED = "FAILED"
 
-    @classmethod
-    def _missing_(cls, value: object) -> RunStatus | None:
-        if not isinstance(value, str):
-            return None
-        # Made on the fly and not registered: a server that invents a status a run can't fill the memory.
-        unknown = str.__new__(cls, value)
-        unknown._name_ = value
-        unknown._value_ = value
-        return unknown
-
-    def __reduce_ex__(self, _protocol: object) -> tuple[type[RunStatus], tuple[str]]:
-        """Pickle by value, so that an unknown status survives."""
-        return RunStatus, (self._value_,)
-
     @property
     def is_final(self) -> bool:
         """Whether the run is over: ``COMPLETE`` or ``FAILED``. An unknown status is not final."""
         return self == RunStatus.COMPLETE or self == RunStatus.FAILED  # noqa: PLR1714 (twice as fast as `in`)
+
+
+class WebhookEventType(_OpenEnum):
+    """What a webhook is called for. The four are those of the vendor's reference; any other is kept, like a status."""
+
+    RUN_STARTED = "workflowRun.started"
+    RUN_COMPLETED = "workflowRun.completed"
+    RUN_FAILED = "workflowRun.failed"
+    CREDIT_LIMIT_REACHED = "workflowCreditLimit.reached"
 
 
 @frozen(weakref_slot=False)
@@ -80,6 +94,56 @@ class Run:
     """What the run has cost so far, in credits."""
     error: JSON = None
     """Why the run failed, as raw JSON (its shape is not documented)."""
+    extra: Mapping[str, JSON] = field(factory=dict[str, JSON], repr=False)
+    """Every field that has no attribute of its own here, under its wire name and as it came."""
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def output_json(self, key: str) -> JSON:
+        """Return the output `key` as JSON: read from its text, or as it is where the server sent more than a text.
+
+        Workflow steps often give JSON inside a string; a captured payload shows that.
+
+        Raises:
+            KeyError: the run has no such output; the message names those it has.
+            ValueError: the text is not JSON; the message says where it stops being so.
+        """
+        if key not in self.output:
+            known = ", ".join(map(repr, self.output)) or "none"
+            raise KeyError(f"run {self.id} has no output {key!r}; it has: {known}")
+        value = self.output[key]
+        if not isinstance(value, str):
+            return value
+        try:
+            parsed: JSON = json.loads(value, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            shown = repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}…"
+            raise ValueError(f"output {key!r} of run {self.id} is not JSON ({error}): {shown}") from None
+        return parsed
+
+
+_SHOWN: Final = 80
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+@frozen
+class Webhook:
+    """A URL that Copy.ai calls when something happens to runs."""
+
+    id: str
+    """The webhook's id; opaque."""
+    url: str | None = None
+    """Where deliveries are posted."""
+    event_type: WebhookEventType | None = None
+    """What it is called for; one event for each webhook."""
+    workflow_id: str | None = None
+    """Whose runs it is called for; None for those of the whole workspace."""
+    created_at: datetime | None = None
+    """When it was registered, where the server says; the vendor's reference has no such field."""
     extra: Mapping[str, JSON] = field(factory=dict[str, JSON], repr=False)
     """Every field that has no attribute of its own here, under its wire name and as it came."""
 

@@ -3,81 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
 import os
-import pty
 import re
+import shlex
+import shutil
 import signal
-import struct
 import sys
-import termios
-from collections.abc import AsyncIterator, Mapping
-from typing import NamedTuple
+from collections.abc import AsyncIterator
 
 import pytest
 
 from aiocopyai import JSON
 from aiocopyai.emulator import Emulator, Fault, Request
-
-
-MAIN = ("-m", "aiocopyai.cli")
-START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-"""Whoever runs the tests in the background may have told their children to ignore Ctrl-C."""
-
-
-PATIENCE = 15
-"""Seconds until a process is taken for stuck."""
-
-
-class Done(NamedTuple):
-    """How a process ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, object]]:
-        """Its output, as lines of JSON."""
-        return [json.loads(line) for line in self.out.split("\n") if line]
-
-
-def environment(emulator: Emulator | None = None, **more: str) -> dict[str, str]:
-    """Return this process's environment without what would change the output, and with the emulator's address."""
-    dropped = ("COPYAI_", "COLUMNS", "NO_COLOR", "FORCE_COLOR")
-    base = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    ours = {"COPYAI_API_KEY": emulator.api_key, "COPYAI_BASE_URL": emulator.url} if emulator else {}
-    return {**base, "TZ": "UTC", "TERM": "xterm-256color", **ours, **more}
-
-
-async def start(
-    *arguments: str,
-    env: Mapping[str, str],
-    stdin: int = asyncio.subprocess.DEVNULL,
-    stdout: int = asyncio.subprocess.PIPE,
-    stderr: int = asyncio.subprocess.PIPE,
-) -> asyncio.subprocess.Process:
-    """Start an interpreter in a session of its own: the terminal that the tests run on is none of its business."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
-    )
-
-
-async def finish(process: asyncio.subprocess.Process) -> Done:
-    """Wait for a process to end, but not for ever."""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    return Done(await process.wait(), (out or b"").decode(), (err or b"").decode())
-
-
-async def cli(*arguments: str, emulator: Emulator | None = None, **env: str) -> Done:
-    """Run the command to its end."""
-    return await finish(await start(*MAIN, *arguments, env=environment(emulator, **env)))
+from tests.commands import MAIN, START, cli, environment, finish, start, terminal
 
 
 @pytest.fixture(name="emulator")
@@ -179,6 +117,8 @@ async def test_a_list_that_moved_is_told(emulator: Emulator) -> None:
         (["runs", "WCFG-1", "--limit", "-1"], "--limit"),
         (["runs", "WCFG-1", "--format", "xml"], "--format"),
         (["runs", ".."], "workflow_id"),
+        (["runs", "WCFG-1", "--metadata", "batch"], "--metadata takes KEY=VALUE"),
+        (["runs", "WCFG-1", "--metadata", "=7"], "--metadata takes KEY=VALUE"),
         (["walk"], "walk"),
     ],
 )
@@ -222,9 +162,9 @@ async def test_a_server_that_is_not_there_is_one_line(emulator: Emulator) -> Non
     there = environment(emulator)
     await emulator.stop()
     body = START + (
-        "import aiocopyai, aiocopyai.cli._runs as runs, aiocopyai.cli as cli\n"
+        "import aiocopyai, aiocopyai.cli._common as common, aiocopyai.cli as cli\n"
         "once = aiocopyai.RetryPolicy(attempts=1)\n"
-        "runs.CopyAISession = lambda key: aiocopyai.CopyAISession(key, retry=once)\n"
+        "common.CopyAISession = lambda key: aiocopyai.CopyAISession(key, retry=once)\n"
         "cli.main()"
     )
     process = await start("-c", body, "runs", "WCFG-1", env=there)
@@ -261,11 +201,13 @@ async def test_ctrl_c_ends_with_130(emulator: Emulator) -> None:
     assert "Traceback" not in done.err
 
 
-async def test_a_reader_that_leaves_is_no_error(emulator: Emulator) -> None:
+@pytest.mark.parametrize("chosen", ["table", "jsonl", "csv"])
+async def test_a_reader_that_leaves_is_no_error(emulator: Emulator, chosen: str) -> None:
     """`aiocopyai runs … | head -1` ends at once, quietly and with 0."""
     emulator.put_runs([{"id": str(number), "output": {"text": "x" * 2000}} for number in range(300)])
     reader, writer = os.pipe()
-    process = await start(*MAIN, "runs", emulator.workflow_id, env=environment(emulator), stdout=writer)
+    arguments = ("runs", emulator.workflow_id, "--format", chosen)
+    process = await start(*MAIN, *arguments, env=environment(emulator), stdout=writer)
     os.close(writer)
     # In a thread: the emulator that the process reads from runs in this one.
     await asyncio.to_thread(os.read, reader, 10)
@@ -288,12 +230,37 @@ async def test_a_full_disk_is_one_line(emulator: Emulator) -> None:
     assert "Traceback" not in done.err
 
 
-async def test_help_has_examples() -> None:
-    """`--help` shows lines to copy, one below the other."""
-    done = await cli("runs", "--help")
+@pytest.mark.parametrize("command", ["runs", "export", "report"])
+async def test_help_has_examples(command: str) -> None:
+    """`--help` of each command shows lines to copy, one below the other."""
+    done = await cli(command, "--help")
 
     assert done.code == 0
-    assert "\n    aiocopyai runs --demo\n" in done.out
+    assert re.search(rf"Examples:\n    aiocopyai {command} --demo.*\n    aiocopyai {command} WCFG-", done.out)
+
+
+async def test_a_shell_completes_commands_and_options() -> None:
+    """What a shell is given to complete a word holds the commands, or a command's options."""
+    asked = {"_AIOCOPYAI_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    commands = await cli(COMP_WORDS="aiocopyai r", **asked)
+    options = await cli(COMP_WORDS="aiocopyai runs --for", **{**asked, "COMP_CWORD": "2"})
+
+    assert set(commands.out.split()) == {"runs", "report"}
+    assert options.out.split() == ["--format"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+async def test_completion_can_be_switched_on() -> None:
+    """`--show-completion` shows the script that the shell it is called from needs."""
+    # Not the last command: bash would be replaced by it, and found nowhere.
+    command = f"{shlex.join([sys.executable, *MAIN])} --show-completion; true"
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", command), env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    done = await finish(process)
+
+    assert done.code == 0
+    assert "complete -o default -F _aiocopyai_completion aiocopyai" in done.out
 
 
 async def test_version() -> None:
@@ -312,33 +279,6 @@ async def test_without_the_extra_the_command_says_what_to_install(missing: str) 
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1
     assert 'pip install "aiocopyai[cli]"' in done.err
-
-
-async def terminal(*arguments: str, key: str = "", width: int = 140, env: Mapping[str, str]) -> tuple[int, str]:
-    """Run the command on a pseudo-terminal, type the key when asked; return the exit code and all that was shown."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
-    process = await start(*MAIN, *arguments, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    reading = asyncio.create_task(asyncio.to_thread(_read_all, ours, key))
-    done = await finish(process)
-    shown = await reading
-    os.close(ours)
-    return done.code, shown.replace("\r\n", "\n")
-
-
-def _read_all(descriptor: int, key: str) -> str:
-    """Read a terminal until its last writer is gone, which Linux tells by an error and others by nothing."""
-    shown = b""
-    try:
-        while part := os.read(descriptor, 65536):
-            shown += part
-            if key and shown.endswith(b"key: "):  # typed any sooner, it would be thrown away
-                os.write(descriptor, f"{key}\n".encode())
-                key = ""
-    except OSError:
-        pass
-    return shown.decode()
 
 
 LONG_ID = "WRUN-6fe9e53c-945a-4aa3-a87e-d64c3cc0dcb0"

@@ -10,6 +10,7 @@ import pytest
 
 from aiocopyai import errors
 from aiocopyai.errors import (
+    AmbiguousStartError,
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
@@ -17,13 +18,17 @@ from aiocopyai.errors import (
     ConfigurationError,
     CopyAIError,
     CreditLimitReachedError,
+    InvalidEventError,
     InvalidResponseError,
     NotFoundError,
     PaginationError,
     RateLimitedError,
+    RunFailedError,
+    RunTimeoutError,
     ServerError,
     status_error,
 )
+from aiocopyai.models import Run, RunStatus
 
 
 STATUS_ERRORS = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, APIStatusError)]
@@ -33,6 +38,10 @@ EXAMPLES: list[CopyAIError] = [
     APITimeoutError("no whole answer in time", "GET", "https://h/x", 2),
     InvalidResponseError("no object", "data.data[3]", "'x'", "GET", "https://h/x", 2, True),  # noqa: FBT003
     PaginationError("the list does not advance"),
+    AmbiguousStartError("the answer was lost", "WCFG-1", "key-1"),
+    RunFailedError(Run("WRUN-1", error={"why": "no credits"})),
+    RunTimeoutError("WCFG-1", "WRUN-1", 60.0, RunStatus("PAUSED")),
+    InvalidEventError("no object", "[1, 2]"),
     *(
         cls(418, "CODE", {"url": ["bad"]}, {"a": 1}, {"x-a": "b"}, "GET", "https://h/x", 2, 1.5)
         for cls in STATUS_ERRORS
@@ -61,7 +70,9 @@ def test_errors_are_plain_data(error: CopyAIError) -> None:
 def test_builtin_bases() -> None:
     """A time-out is also a `TimeoutError`, and a bad configuration a `ValueError`."""
     assert issubclass(APITimeoutError, TimeoutError)
+    assert issubclass(RunTimeoutError, TimeoutError)
     assert issubclass(ConfigurationError, ValueError)
+    assert issubclass(InvalidEventError, ValueError)
 
 
 @pytest.mark.parametrize(

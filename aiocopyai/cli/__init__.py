@@ -20,4 +20,4 @@ def main() -> None:
             f'aiocopyai: the command line needs {missing}; install it by: python -m pip install "aiocopyai[cli]"\n'
         )
         raise SystemExit(2) from None
-    app()
+    app(prog_name="aiocopyai")

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai.cli import _runs
+from aiocopyai.cli import _export, _report, _runs
+from aiocopyai.cli._common import find_key, read_moment
 from aiocopyai.cli._formats import Format
 
 
 app = typer.Typer(
     name="aiocopyai",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: it keeps the examples' lines
@@ -25,15 +25,6 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it so)
     if wanted:
         typer.echo(f"aiocopyai {aiocopyai.__version__}")
         raise typer.Exit
-
-
-def _read_moment(text: str) -> datetime:
-    """Read an ISO date or time; one without a zone is in the user's."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone() if moment.tzinfo is None else moment
-    except (ValueError, OverflowError, OSError):
-        raise typer.BadParameter(f"{text!r} is no ISO date, such as 2026-01-31 or 2026-01-31T09:00Z") from None
 
 
 @app.callback()
@@ -56,13 +47,23 @@ def runs(
     demo: Annotated[
         bool, typer.Option("--demo", help="List made-up runs of a local emulator: no key, no network.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=0, help="Stop after so many runs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Stop after so many of the wanted runs.")] = None,
     since: Annotated[
         datetime | None,
         typer.Option(
-            parser=_read_moment,
+            parser=read_moment,
             metavar="ISO",
             help="Only runs created at or after this date or time; without a zone it is in yours.",
+        ),
+    ] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATUS", help="Only runs of this status; repeat it for more.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Only runs with this value under this metadata key; repeat it for more keys, or other values.",
         ),
     ] = None,
     output_format: Annotated[
@@ -79,10 +80,16 @@ def runs(
     \b
     Examples:
       aiocopyai runs --demo
-      aiocopyai runs WCFG-6db59f06-… --since 2026-01-31
+      aiocopyai runs WCFG-6db59f06-… --since 2026-01-31 --status failed
+      aiocopyai runs WCFG-6db59f06-… --metadata batch=7 --format csv > batch-7.csv
       aiocopyai runs WCFG-6db59f06-… | jq -r 'select(.status == "FAILED") | .id'
     """  # noqa: D301 (the backspace is click's mark for lines to keep)
     if (workflow_id is None) is not demo:
         raise typer.BadParameter("give either a WORKFLOW_ID or --demo")
-    wanted = _runs.Wanted(workflow_id, limit, since, output_format or Format.fitting_stdout())
-    raise typer.Exit(_runs.run(wanted, _runs.find_key(demo=demo), debug=debug))
+    chosen = _runs.read_filter(status or [], metadata or [])
+    wanted = _runs.Wanted(workflow_id, limit, since, output_format or Format.fitting_stdout(), chosen)
+    raise typer.Exit(_runs.run(wanted, find_key(demo=demo), debug=debug))
+
+
+app.command()(_export.export)
+app.command()(_report.report)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import json
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -21,6 +23,7 @@ class Format(StrEnum):
 
     TABLE = "table"
     JSONL = "jsonl"
+    CSV = "csv"
 
     @classmethod
     def fitting_stdout(cls) -> Format:
@@ -40,7 +43,9 @@ class Sink(Protocol):
 
 def sink(chosen: Format) -> Sink:
     """Return a writer to standard output."""
-    return Table() if chosen is Format.TABLE else JSONLines()
+    if chosen is Format.TABLE:
+        return Table()
+    return JSONLines() if chosen is Format.JSONL else CSV()
 
 
 def printable(text: str) -> str:
@@ -74,6 +79,28 @@ class JSONLines:
         self._out.flush()
 
 
+class CSV:
+    """Comma-separated texts below a header, in UTF-8 as `JSONLines`; what is an object there is JSON text here."""
+
+    PLAIN: Final = frozenset({"id", "workflow_id", "status", "created_at", "credits"})
+
+    def __init__(self) -> None:
+        self._out = sys.stdout.buffer
+        self._rows = csv.writer(codecs.getwriter("utf-8")(self._out))
+        self._rows.writerow(_row(Run("")))
+
+    def write(self, run: Run, /) -> None:
+        self._rows.writerow([self._cell(name, value) for name, value in _row(run).items()])
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def _cell(self, name: str, value: JSON) -> str:
+        if value is None:
+            return ""
+        return printable(text_of(value) if name in self.PLAIN else json.dumps(value, ensure_ascii=False))
+
+
 def _row(run: Run) -> dict[str, JSON]:
     created = run.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z") if run.created_at else None
     return {
@@ -88,6 +115,22 @@ def _row(run: Run) -> dict[str, JSON]:
         "error": run.error,
         "extra": dict(run.extra),
     }
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to whoever writes: rich's own ends the program with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def console() -> Console:
+    """Give standard output as a console that takes every text for what it is."""
+    # A terminal that can't show a character gets its escape, rather than us an error.
+    reconfigure: Callable[..., object] | None = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure:
+        reconfigure(errors="backslashreplace")
+    return _Console(highlight=False, markup=False, emoji=False)
 
 
 class Table:
@@ -106,11 +149,7 @@ class Table:
     }
 
     def __init__(self) -> None:
-        # A terminal that can't show a character gets its escape, rather than us an error.
-        reconfigure: Callable[..., object] | None = getattr(sys.stdout, "reconfigure", None)
-        if reconfigure:
-            reconfigure(errors="backslashreplace")
-        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._console = console()
         width = self._console.width if self._console.is_terminal else 140
         self._left = width - sum(self.COLUMNS.values()) - len(self.COLUMNS)
         self._print("bold", *self.COLUMNS, "OUTPUT")
@@ -120,11 +159,11 @@ class Table:
         created = run.created_at
         self._print(
             self.COLOURS.get(status, ""),
-            f"{created.astimezone():%Y-%m-%d %H:%M:%S}" if created else "-",
+            f"{local(created):%Y-%m-%d %H:%M:%S}" if created else "-",
             status,
             "-" if run.credits is None else str(run.credits),
             run.id,
-            _gist(run),
+            gist(run),
         )
 
     def flush(self) -> None:
@@ -153,10 +192,25 @@ def _cell(text: str, width: int, style: str = "") -> Text:
     return cell
 
 
-def _gist(run: Run) -> str:
+def gist(run: Run) -> str:
     """Return the beginning of the first output that isn't empty, or else of the error."""
     value = next((value for value in run.output.values() if value), run.error)
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return re.sub(r"\s+", " ", text[:1000]).strip()
+    return "" if value is None else re.sub(r"\s+", " ", text_of(value)[:1000]).strip()
+
+
+def text_of(value: JSON) -> str:
+    """Give a JSON value as a text: a text is itself, anything else its JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def count_of(runs: int) -> str:
+    """Say how many runs."""
+    return f"{runs:,} run{'' if runs == 1 else 's'}"
+
+
+def local(moment: datetime, zone: tzinfo | None = None) -> datetime:
+    """Give a moment in a zone, or in the user's; at the calendar's ends, where that is impossible, as it is."""
+    try:
+        return moment.astimezone(zone)
+    except (OverflowError, OSError, ValueError):
+        return moment

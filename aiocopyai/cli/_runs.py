@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import sys
-import traceback
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import aclosing
 from datetime import datetime
 
 import typer
 from attrs import Factory, define, frozen
 
-from aiocopyai import ConfigurationError, CopyAIError, CopyAISession, Pager, Run
-from aiocopyai.cli._formats import Format, Sink, printable, sink
+from aiocopyai import CopyAISession, Pager, Run
+from aiocopyai.cli._common import open_session, perform, say
+from aiocopyai.cli._formats import Format, Sink, count_of, sink, text_of
 
 
-DEMO_RUNS = 640
+@frozen
+class Filter:
+    """Which runs to show; an empty one lets all through."""
+
+    statuses: frozenset[str] = frozenset()
+    """In capitals; one of them is enough."""
+    metadata: Mapping[str, frozenset[str]] = Factory(dict[str, frozenset[str]])
+    """For each key the values that will do, as texts; each key has to have one."""
+
+    def __bool__(self) -> bool:
+        return bool(self.statuses or self.metadata)
+
+    def lets_through(self, run: Run) -> bool:
+        """Tell whether a run is wanted."""
+        if self.statuses and (run.status or "").upper() not in self.statuses:
+            return False
+        return all(
+            key in run.metadata and text_of(run.metadata[key]) in values for key, values in self.metadata.items()
+        )
 
 
 @frozen
@@ -31,6 +45,7 @@ class Wanted:
     limit: int | None
     since: datetime | None
     format: Format
+    filter: Filter = Filter()
 
 
 @define
@@ -45,95 +60,63 @@ class Tally:
         self.by_status[str(run.status or "no status")] += 1
         self.credits += run.credits or 0
 
+    def __bool__(self) -> bool:
+        return bool(self.by_status)
+
     def __str__(self) -> str:
         count = self.by_status.total()
         statuses = ", ".join(f"{number:,} {status}" for status, number in self.by_status.most_common())
-        runs = f"{count:,} run{'' if count == 1 else 's'}"
-        return f"{runs}{': ' if count else ''}{statuses}; {self.credits:,} credits"
+        return f"{count_of(count)}{': ' if count else ''}{statuses}; {self.credits:,} credits"
 
 
-def find_key(*, demo: bool) -> str | None:
-    """Return the key that a terminal's user types; None where the session finds one, or has to complain."""
-    if demo or os.environ.get("COPYAI_API_KEY") or not sys.stdin.isatty():
-        return None
-    answer: str = typer.prompt("Copy.ai API key", hide_input=True, err=True)
-    return answer
+def read_filter(statuses: list[str], metadata: list[str]) -> Filter:
+    """Read what ``--status`` and ``--metadata`` were given."""
+    pairs = [text.partition("=") for text in metadata]
+    for key, sign, value in pairs:
+        if not key or not sign:
+            raise typer.BadParameter(f"--metadata takes KEY=VALUE, such as batch=7, not {key + sign + value!r}")
+    values = {key: frozenset(value for other, _, value in pairs if other == key) for key, _, _ in pairs}
+    return Filter(frozenset(status.upper() for status in statuses), values)
 
 
 def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
     """Walk and write; return the exit code."""
-    if debug:
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     tally = Tally()
-    try:
-        asyncio.run(_list_runs(wanted, key, tally))
-    except BrokenPipeError:
-        _let_go_of_stdout()
-        return 0
-    except KeyboardInterrupt:
-        _say(f"stopped after {tally}")
-        return 130
-    except (CopyAIError, OSError) as error:
-        return _fail(error, tally, debug=debug)
-    return 0
-
-
-def _fail(error: Exception, tally: Tally, *, debug: bool) -> int:
-    """Say what went wrong; return the exit code: 2 where it's the command that can't be done."""
-    if debug:
-        _say(*traceback.format_exception(error))
-    if tally.by_status:
-        _say(f"stopped after {tally}")
-    _say(f"aiocopyai: {error}")
-    if isinstance(error, OSError) and not isinstance(error, CopyAIError):
-        _let_go_of_stdout()
-    return 2 if isinstance(error, ConfigurationError) else 1
+    return perform(_list_runs(wanted, key, tally), debug=debug, so_far=tally)
 
 
 async def _list_runs(wanted: Wanted, key: str | None, tally: Tally) -> None:
-    async with _session(wanted, key) as (session, workflow_id):
-        try:
-            pager = session.runs(workflow_id, limit=wanted.limit, since=wanted.since)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-        await _write(pager, sink(wanted.format), tally)
-    _say(str(tally))
+    chosen = [] if wanted.workflow_id is None else [wanted.workflow_id]
+    async with open_session(chosen, key) as (session, [workflow_id]):
+        pager = _pager(session, workflow_id, wanted)
+        read = await _write(pager, sink(wanted.format), wanted, tally)
+    say(str(tally), f" (of {count_of(read)} read)" if wanted.filter else "")
     if pager.drift:
-        _say(f"the list moved meanwhile: {pager.drift}")
+        say(f"the list moved meanwhile: {pager.drift}")
 
 
-async def _write(pager: Pager[Run], out: Sink, tally: Tally) -> None:
-    async for page in pager.pages():
-        for item in page.items:
-            out.write(item)
-            tally.add(item)
-        out.flush()
+def _pager(session: CopyAISession, workflow_id: str, wanted: Wanted) -> Pager[Run]:
+    """Ask for no more than is wanted, where that is known beforehand."""
+    limit = None if wanted.filter and wanted.limit else wanted.limit
+    try:
+        return session.runs(workflow_id, limit=limit, since=wanted.since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
-@asynccontextmanager
-async def _session(wanted: Wanted, key: str | None) -> AsyncGenerator[tuple[CopyAISession, str], None]:
-    """Give a session and the workflow to list: the user's own, or the demo's."""
-    if wanted.workflow_id is not None:
-        async with CopyAISession(key) as session:
-            yield session, wanted.workflow_id
-        return
-    from aiocopyai.emulator import Emulator  # noqa: PLC0415 (only the demo needs a server)
-
-    # A little latency, as a real server has it, so that the pages are seen to come one by one.
-    async with (
-        Emulator(DEMO_RUNS, latency=0.05) as emulator,
-        CopyAISession(emulator.api_key, base_url=emulator.url) as session,
-    ):
-        _say(f"demo: {DEMO_RUNS} made-up runs, from a Copy.ai emulator at {emulator.url}")
-        yield session, emulator.workflow_id
-
-
-def _say(*texts: str) -> None:
-    """Write lines to standard error; what they quote of the server's can't steer the terminal."""
-    for line in "".join(texts).splitlines():
-        typer.echo(printable(line), err=True)
-
-
-def _let_go_of_stdout() -> None:
-    """Point standard output nowhere, so that Python doesn't fail once more when it flushes it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+async def _write(pager: Pager[Run], out: Sink, wanted: Wanted, tally: Tally) -> int:
+    """Write the runs that are wanted; return how many were read for that."""
+    read, left = 0, wanted.limit
+    async with aclosing(pager.pages()) as pages:
+        async for page in pages:
+            shown = [item for item in page.items if wanted.filter.lets_through(item)][:left]
+            for item in shown:
+                out.write(item)
+                tally.add(item)
+            out.flush()
+            read += len(page.items)
+            if left is not None:
+                left -= len(shown)
+                if not left:
+                    break
+    return read

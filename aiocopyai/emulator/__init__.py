@@ -15,18 +15,25 @@ from typing import TYPE_CHECKING, Final
 
 
 if TYPE_CHECKING:
+    from aiocopyai.emulator._deliveries import Delivery
     from aiocopyai.emulator._faults import Fault
     from aiocopyai.emulator._quirks import Quirks
     from aiocopyai.emulator._request import Request
+    from aiocopyai.emulator._script import Script
+    from aiocopyai.emulator._serve import main, serve
     from aiocopyai.emulator._server import Emulator
 
-__all__ = ["Emulator", "Fault", "Quirks", "Request"]
+__all__ = ["Delivery", "Emulator", "Fault", "Quirks", "Request", "Script", "main", "serve"]
 
 _ROOMS: Final = {
+    "Delivery": "_deliveries",
     "Emulator": "_server",
     "Fault": "_faults",
     "Quirks": "_quirks",
     "Request": "_request",
+    "Script": "_script",
+    "main": "_serve",
+    "serve": "_serve",
 }
 
 

@@ -15,7 +15,7 @@ TotalQuirk: TypeAlias = "Literal['int', 'string', 'absent'] | Callable[[int], JS
 
 @frozen(kw_only=True)
 class Quirks:
-    """The corners of the list call that the vendor's reference leaves open.
+    """The corners of the API that the vendor's reference leaves open.
 
     The defaults are a server that does everything as one would hope. Each attribute names one
     point on which vendor pages disagree, or which they leave out.
@@ -47,3 +47,12 @@ class Quirks:
     With 1 and three runs, the vendor's example: a `total` of 3 with two runs."""
     text_404: bool = False
     """Whether a 404 is plain text instead of JSON; the reference shows both."""
+    lists_metadata: bool = True
+    """Whether runs in a list have their `metadata`; one vendor example shows none."""
+    late_runs: float = 0.0
+    """Seconds after a start during which neither the list nor the call for one run knows it: a 404
+    for a run just started has been seen."""
+    delivery: Literal["today", "older", "run"] = "today"
+    """The body of a `workflowRun.completed` delivery: as in today's reference, with the outputs as
+    `result`; as in an older one, with `result.output`; or the whole run with a `type`, as captured
+    in 2025."""

@@ -79,8 +79,16 @@ class SeededRun:
         return run
 
     def _dice(self) -> bytes:
-        text = f"{self.seed}/{self.workflow_id}/{self.serial}"
-        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+        return _dice(f"{self.seed}/{self.workflow_id}/{self.serial}")
+
+
+def invent_output(source: str, status: str) -> dict[str, JSON]:
+    """Invent what a run of this status has put out, the same for the same source."""
+    return _output(_dice(source), status)
+
+
+def _dice(source: str) -> bytes:
+    return blake2b(source.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
 def _pick(choices: Sequence[T], die: int) -> T:

@@ -10,9 +10,9 @@ from typing import Final
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_TYPE
 
+from aiocopyai.emulator._answers import Answer
 from aiocopyai.emulator._faults import Fault
 from aiocopyai.emulator._json import encode
-from aiocopyai.emulator._routes import Answer
 
 
 _PIECES: Final = 16

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
 from aiohttp import web
 
 from aiocopyai.emulator import _routes, _sending
+from aiocopyai.emulator._answers import Answer
+from aiocopyai.emulator._call import Call
+from aiocopyai.emulator._deliveries import Delivery, run_body, workflow_body
 from aiocopyai.emulator._faults import Fault, Faults
 from aiocopyai.emulator._json import JSON
+from aiocopyai.emulator._postman import Postman
 from aiocopyai.emulator._quirks import Quirks
 from aiocopyai.emulator._request import Request, make_request, read_body
+from aiocopyai.emulator._script import Script
 from aiocopyai.emulator._state import State
+from aiocopyai.emulator._store import Store
+from aiocopyai.emulator._webhooks import EVENT_TYPES
 
 
 _HOST: Final = "127.0.0.1"
@@ -32,10 +41,14 @@ class Emulator:
             async with CopyAISession(emulator.api_key, base_url=emulator.url) as session:
                 ...
 
-    It answers the list of runs, `GET /workflow/{workflow_id}/run?size=&page=`, with or without a
-    slash at the end, as the vendor's reference documents it. A wrong key gets a 401, an unknown
-    workflow or call a 404, a `size` or `page` that is no number, or too small, a 400 with `{}`.
-    The reference says nothing of a 401's body; here it is like the documented error bodies.
+    It answers the seven calls, with or without a slash at the end, as the vendor's reference
+    documents them. A wrong key gets a 401, an unknown workflow, run, webhook or call a 404, a
+    `size` or `page` that is no number, or too small, a 400 with `{}`, and a body that won't do a
+    422. The reference says nothing of a 401's body; here it is like the documented error bodies.
+
+    A run that is started goes from its first to its last state in `run_time` seconds, by the clock
+    alone (see `plan`). It stands in the list before the invented ones. Registered webhooks are told
+    of its start and its end, and of starts refused for want of credits; see `deliveries`.
 
     Args:
         runs: How many runs to invent, the same ones for the same `seed`; or the raw JSON items of
@@ -45,10 +58,16 @@ class Emulator:
         seed: What the invented runs follow from.
         quirks: How the server deviates.
         latency: Seconds between the work and the answer, for every request.
+        run_time: Seconds that a run takes from its start to its end.
+        credits: What starts of runs may spend; None for no limit.
+        state: A SQLite file that keeps the runs, the webhooks and the credits left, for the next
+            emulator with this file; made if it isn't there, and used by one emulator at a time.
+            What it holds comes before `runs`, `seed` and `credits`. None keeps all in memory.
         port: The port to listen on; 0 for any that is free.
 
     Raises:
-        ValueError: `runs` is negative.
+        ValueError: `runs` or `run_time` is negative, or `state` is something else than such a file.
+        sqlite3.OperationalError: `state` can't be opened.
     """
 
     def __init__(
@@ -60,6 +79,9 @@ class Emulator:
         seed: int = 0,
         quirks: Quirks = Quirks(),  # noqa: B008 (a frozen value)
         latency: float = 0.0,
+        run_time: float = 0.05,
+        credits: int | None = None,  # noqa: A002 (the API's own word)
+        state: str | Path | None = None,
         port: int = 0,
     ) -> None:
         self.workflow_id: Final = workflow_id
@@ -74,10 +96,26 @@ class Emulator:
         """Every request so far, in the order in which they were answered."""
         self.on_request: Callable[[Emulator, Request], None] | None = None
         """Called before each answer is computed; adds or removes runs for a list that moves."""
+        self.deliveries: Final[list[Delivery]] = []
+        """What was delivered to webhooks so far, in the order in which it was answered.
+
+        Only URLs on the loopback interface are sent to. A delivery to another one is here all the
+        same, with a `status` of None. What was under way at `stop()` isn't."""
         self._port = port
+        self._asked = 0
         self._faults = Faults()
-        self._state = State(seed)
+        self._state = State(seed, run_time, credits)
+        self._store = None if state is None else Store(state)
+        self._postman = Postman(self._state, lambda: self.quirks, self.deliveries)
         self._runner: web.ServerRunner | None = None
+        self._closing = AsyncExitStack()
+        self.run_time = run_time
+        if self._store is not None:
+            self._store.restore(self._state)
+        if workflow_id not in self._state.workflows:
+            self._fill(runs)
+
+    def _fill(self, runs: int | Iterable[JSON]) -> None:
         if isinstance(runs, int):
             self.add_runs(runs)
         else:
@@ -111,19 +149,25 @@ class Emulator:
         # A client that goes away ends its request, so that none outlives the test that made it.
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=_GRACE_SECONDS)
-        await runner.setup()
-        try:
+        async with AsyncExitStack() as stack:
+            if self._store is not None:
+                self._store.hold()
+                stack.callback(self._store.release)
+            self._postman.start()
+            stack.push_async_callback(self._postman.stop)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, _HOST, self._port).start()
-        except OSError:
-            await runner.cleanup()
-            raise
+            self._closing = stack.pop_all()
         self._runner = runner
 
     async def stop(self) -> None:
-        """Close every connection and stop listening, at once; a second time does nothing."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        """Close every connection and stop listening, at once; a second time does nothing.
+
+        Webhooks are not told of runs that end before the next `start()`.
+        """
+        self._runner = None
+        await self._closing.aclose()
 
     @property
     def url(self) -> str:
@@ -136,12 +180,49 @@ class Emulator:
             raise RuntimeError("the emulator is not started: use `async with`, or await start()")
         return f"http://{_HOST}:{self._runner.addresses[0][1]}/api"
 
+    @property
+    def run_time(self) -> float:
+        """Seconds that runs started from now on take to their end; may be assigned at any time."""
+        return self._state.run_time
+
+    @run_time.setter
+    def run_time(self, seconds: float) -> None:
+        if seconds < 0:
+            raise ValueError(f"the time of a run can't be negative: {seconds}")
+        self._state.run_time = seconds
+
+    @property
+    def credits(self) -> int | None:
+        """Credits left, None for no limit; may be assigned at any time."""
+        return self._state.credits
+
+    @credits.setter  # noqa: A003 (the API's own word)
+    def credits(self, left: int | None) -> None:
+        self._state.leave(left)
+
+    @property
+    def webhooks(self) -> list[dict[str, JSON]]:
+        """The registered webhooks as the API sends them, the oldest first."""
+        return [hook.make() for hook in self._state.webhooks.all()]
+
+    def plan(self, script: Script, *, times: int | None = 1) -> None:
+        """Say how the next started runs go; several plans are met in the order of these calls.
+
+        Args:
+            script: How they go.
+            times: How many of them; None for all from now on.
+
+        Raises:
+            ValueError: `times` is less than 1.
+        """
+        self._state.plans.add(script, times)
+
     def runs(self, workflow_id: str | None = None) -> list[dict[str, JSON]]:
         """Give a workflow's runs, newest first, as copies.
 
         Items put in by hand that are no objects are left out.
         """
-        return self._state.workflow(workflow_id or self.workflow_id).objects()
+        return self._state.workflow(workflow_id or self.workflow_id).objects(self._state.clock.now())
 
     def add_runs(
         self,
@@ -168,18 +249,18 @@ class Emulator:
         """
         if count < 0:
             raise ValueError(f"the number of runs can't be negative: {count}")
-        return self._state.workflow(workflow_id or self.workflow_id).add(count, at, fields)
+        return self._state.add(workflow_id or self.workflow_id, count, at, fields)
 
     def put_runs(self, items: Iterable[JSON], *, workflow_id: str | None = None) -> None:
         """Replace a workflow's list by raw JSON items, which may be malformed.
 
         A workflow not known yet becomes known, with an empty list if there are no items.
         """
-        self._state.workflow(workflow_id or self.workflow_id).put(items)
+        self._state.put(workflow_id or self.workflow_id, items)
 
     def remove_runs(self, ids: Iterable[str], *, workflow_id: str | None = None) -> None:
         """Take runs out of a workflow's list; an id that isn't there is passed over."""
-        self._state.workflow(workflow_id or self.workflow_id).remove(ids)
+        self._state.remove(workflow_id or self.workflow_id, ids)
 
     def fail(
         self,
@@ -206,10 +287,42 @@ class Emulator:
         """
         self._faults.arm(fault, times=times, method=method, path=path, page=page)
 
+    async def deliver(self, event_type: str, *, run_id: str | None = None, **fields: JSON) -> list[Delivery]:
+        """Deliver an event by hand to every webhook that wants it.
+
+        Args:
+            event_type: Such as `workflowRun.completed`.
+            run_id: The run it is about; one that isn't there gets a body without its fields.
+            **fields: What the body has besides, or in place of the run's.
+
+        Returns:
+            What was delivered, once all of it has been answered; nothing where no webhook wants it.
+
+        Raises:
+            ValueError: there is no such event.
+            RuntimeError: the emulator is not started.
+        """
+        if event_type not in EVENT_TYPES:
+            raise ValueError(f"not an event: {event_type!r}")
+        if self._runner is None:
+            raise RuntimeError("the emulator is not started: use `async with`, or await start()")
+        body = self._body(event_type, run_id) | fields
+        hooks = self._state.webhooks.concerned(event_type, str(body["workflowId"]))
+        return list(await asyncio.gather(*self._postman.send(hooks, event_type, body)))
+
+    def _body(self, event_type: str, run_id: str | None) -> dict[str, JSON]:
+        if run_id is None:
+            return workflow_body(event_type, self.workflow_id)
+        run = self._state.find(run_id)
+        if not isinstance(run, dict):
+            run = {"id": run_id, "workflowId": self.workflow_id}
+        return run_body(event_type, run, self.quirks.delivery)
+
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         body = await read_body(http)
         # No await until the answer is there: requests are answered in the order they are logged.
-        request = make_request(http, body, len(self.requests) + 1)
+        self._asked += 1
+        request = make_request(http, body, self._asked)
         self.requests.append(request)
         if self.on_request is not None:
             self.on_request(self, request)
@@ -221,7 +334,7 @@ class Emulator:
             return _sending.drop(http)
         return await _sending.send(http, answer, fault)
 
-    def _answer(self, request: Request, fault: Fault) -> _routes.Answer:
+    def _answer(self, request: Request, fault: Fault) -> Answer:
         if fault.spares_work:
             return _sending.faulty_answer(fault)
-        return _routes.answer(self._state, self.quirks, self.api_key, request)
+        return _routes.answer(Call(self._state, self._postman, self.quirks, request), self.api_key)

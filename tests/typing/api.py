@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import assert_type
 
@@ -20,7 +20,14 @@ from aiocopyai import (
     RateLimitedError,
     RetryPolicy,
     Run,
+    RunFailedError,
+    RunResult,
+    RunResults,
     RunStatus,
+    RunTimeoutError,
+    Webhook,
+    WebhookEvent,
+    WebhookEventType,
 )
 
 
@@ -50,6 +57,37 @@ async def reads_pages(session: CopyAISession) -> None:
     await session.close()
 
 
+async def starts_runs(session: CopyAISession) -> None:
+    """Starts, and what is waited for."""
+    assert_type(await session.get_run("WCFG-1", "WRUN-1"), Run)
+    assert_type(await session.start_run("WCFG-1", {"a": "b"}, metadata={"k": 1}, idempotency_key="x"), Run)
+    assert_type(await session.find_run("WCFG-1", "x"), Run | None)
+    assert_type(await session.wait_run("WCFG-1", "WRUN-1", timeout=None, poll=5), Run)
+    assert_type(await session.run_workflow("WCFG-1", {"a": [1, {"b": None}]}, timeout=300), Run)
+    results = session.run_many("WCFG-1", [{"a": "b"}], concurrency=2, idempotency_key=lambda index, _row: str(index))
+    assert_type(results, RunResults)
+    async for result in results:
+        assert_type(result, RunResult)
+        assert_type(result.inputs, Mapping[str, JSON])
+        assert_type(result.run, Run | None)
+    assert_type(results.under_way, Sequence[Run])
+    assert_type(session.watch("WCFG-1"), AsyncIterator[Run])
+
+
+async def uses_webhooks(session: CopyAISession) -> None:
+    """Webhooks, and what they deliver."""
+    assert_type(session.webhooks(), Pager[Webhook])
+    assert_type(await session.ensure_webhook("https://example.com", WebhookEventType.RUN_COMPLETED), Webhook)
+    assert_type(await session.register_webhook("https://example.com", "workflowRun.failed", "WCFG-1"), Webhook)
+    hook = await session.get_webhook("1")
+    assert_type(hook.event_type, WebhookEventType | None)
+    await session.delete_webhook(hook.id)
+    await session.check_key()
+    event = WebhookEvent.parse(b"{}")
+    assert_type(event.run, Run | None)
+    assert_type(event.output, Mapping[str, JSON])
+
+
 def reads_a_run(run: Run) -> None:
     """What a run holds."""
     assert_type(run.id, str)
@@ -61,6 +99,7 @@ def reads_a_run(run: Run) -> None:
     assert_type(run.created_at, datetime | None)
     assert_type(run.credits, int | None)
     assert_type(run.error, JSON)
+    assert_type(run.output_json("a"), JSON)
     assert_type(run.extra, Mapping[str, JSON])
     if run.status is not None:
         assert_type(run.status.is_final, bool)
@@ -88,6 +127,11 @@ async def handles_errors(session: CopyAISession) -> None:
         assert_type(error.method, str)
         assert_type(error.url, str)
         assert_type(error.attempts, int)
+    except RunFailedError as error:
+        assert_type(error.run, Run)
+        assert_type(error.error, JSON)
+    except RunTimeoutError as error:
+        assert_type(error.run_id, str)
     except PaginationError as error:
         assert_type(error.page, int | None)
     except CopyAIError as error:

@@ -1,0 +1,41 @@
+"""The receiver as a route of aiohttp.web; the only room that loads aiohttp's server, and only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from http import HTTPStatus
+
+from aiohttp import web
+
+
+def make_route(
+    prefix: str, accept: Callable[[str, str, Mapping[str, str], AsyncIterable[bytes]], Awaitable[int]]
+) -> web.RouteDef:
+    """Make the route below `prefix`. Any last segment leads to `accept`: the router's own comparison isn't constant."""
+
+    async def receive(request: web.Request) -> web.Response:
+        async with aclosing(_chunks(request)) as body:
+            status = await accept(request.method, request.path, request.headers, body)
+        headers = {"Allow": "POST"} if status == HTTPStatus.METHOD_NOT_ALLOWED else None
+        response = web.Response(status=status, headers=headers)
+        if request.content.exception() is not None:
+            # Else aiohttp reads on after the answer, meets the same error again, and logs it as one of the server's.
+            request.content.feed_eof()
+            response.force_close()
+        return response
+
+    return web.route("*", f"{prefix}/{{secret}}", receive)
+
+
+async def _chunks(request: web.Request) -> AsyncGenerator[bytes, None]:
+    """Give the body as aiohttp reads it from the socket, decompressed.
+
+    Raises:
+        ValueError: it can't be read: broken off, or not compressed as its header says.
+    """
+    try:
+        async for chunk in request.content.iter_any():
+            yield chunk
+    except (web.RequestPayloadError, OSError) as error:
+        raise ValueError(str(error)) from None

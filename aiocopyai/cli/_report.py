@@ -1,0 +1,63 @@
+"""``aiocopyai report``: its arguments and options."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aiocopyai.cli._common import find_key, read_moment
+
+
+def report(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORKFLOW_ID|FILE",
+            help="The workflow's id, or a file that `aiocopyai export` wrote.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE.html", help="Write a page with charts; without it tables are shown here."
+        ),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=read_moment,
+            metavar="ISO",
+            help="Only runs created at or after this date or time; without a zone it is in yours.",
+        ),
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Report on made-up runs of a local emulator: no key, no network.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Log each step, and show tracebacks.")] = False,
+) -> None:
+    """Tell where a workflow's runs and credits went.
+
+    Counts them by day, status and metadata, with the failures' errors and the costliest runs: as tables here, or
+    with -o as one page for a browser, which holds all it needs and opens offline (it takes the extra `report`).
+    A day begins at midnight where you are. A FILE needs neither key nor network.
+    For a workflow the key is taken from COPYAI_API_KEY, or asked for on a terminal.
+
+    \b
+    Examples:
+      aiocopyai report --demo
+      aiocopyai report WCFG-6db59f06-… --since 2026-01-01 -o report.html
+      aiocopyai report runs.jsonl.gz -o report.html
+    """  # noqa: D301 (the backspace is click's mark for lines to keep)
+    # Here, as other commands need none of this.
+    from aiocopyai.cli._reporting import is_file, read_wanted, run  # noqa: PLC0415
+
+    if (source is None) is not demo:
+        raise typer.BadParameter("give either a WORKFLOW_ID or a FILE, or --demo")
+    wanted = read_wanted(source, output, since)
+    key = None if is_file(source) else find_key(demo=demo)
+    raise typer.Exit(run(wanted, key, debug=debug))

@@ -1,0 +1,169 @@
+"""What ``aiocopyai report`` does: count the runs of a workflow or a file, then show tables or write a page."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import typer
+from attrs import define, field, frozen
+from rich.console import Console
+from rich.status import Status
+
+from aiocopyai import Drift, Run
+from aiocopyai.cli._common import open_session, perform, say
+from aiocopyai.cli._figures import Figures
+from aiocopyai.cli._files import write_whole
+from aiocopyai.cli._report_table import show_tables
+from aiocopyai.cli._runs import Tally
+from aiocopyai.export import ExportError, read_export
+
+
+_ENDINGS: Final = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+_PAGES: Final = (".html", ".htm")
+_TURN: Final = 500
+"""Runs of a file that are counted until others, such as Ctrl-C, get their turn."""
+
+
+@frozen
+class Wanted:
+    """What the command was asked for."""
+
+    workflow_id: str | None
+    """None for a file, or the demo."""
+    file: Path | None
+    output: Path | None
+    since: datetime | None
+
+
+@define
+class Count:
+    """What was counted so far, shown on a terminal as it grows."""
+
+    status: Status
+    figures: Figures = field(factory=Figures, init=False)
+    tally: Tally = field(factory=Tally, init=False)
+    source: str = field(default="", init=False)
+    """What is reported on, in words."""
+    total: int | None = field(default=None, init=False)
+    drift: Drift | None = field(default=None, init=False)
+
+    def add(self, run: Run) -> None:
+        """Count one run."""
+        self.figures.add(run)
+        self.tally.add(run)
+
+    def show(self) -> None:
+        """Tell how far it is."""
+        of = "" if self.total is None else f" of {self.total:,}"
+        self.status.update(f"{self.tally.by_status.total():,}{of} runs counted")
+
+    def __bool__(self) -> bool:
+        return bool(self.tally)
+
+    def __str__(self) -> str:
+        return str(self.tally)
+
+
+def is_file(source: str | None) -> bool:
+    """Tell whether what is to be reported on is a file: by its ending, or because there is one."""
+    return source is not None and (source.lower().endswith(_ENDINGS) or Path(source).is_file())
+
+
+def read_wanted(source: str | None, output: Path | None, since: datetime | None) -> Wanted:
+    """Check what the command was asked for, before anything is read.
+
+    Raises:
+        typer.BadParameter: it makes no sense, or needs what is not installed.
+    """
+    file = Path(source) if source is not None and is_file(source) else None
+    if file is not None and not file.is_file():
+        raise typer.BadParameter(f"there is no file {file}")
+    if output is not None:
+        _check_output(output)
+    return Wanted(None if file else source, file, output, since)
+
+
+def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
+    """Count and show; return the exit code."""
+    # Arrow's own allocator keeps what was freed, tens of megabytes of it.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    count = Count(Status("", console=Console(stderr=True)))
+    return perform(_report(wanted, key, count), debug=debug, so_far=count)
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() not in _PAGES:
+        raise typer.BadParameter(f"a report is a page: {output.name} should end in .html")
+    if output.is_dir() or not os.access(output.absolute().parent, os.W_OK | os.X_OK):
+        raise typer.BadParameter(f"{output} is no place to write a file to")
+    missing = [name for name in ("jinja2", "plotly") if find_spec(name) is None]
+    if missing:
+        raise typer.BadParameter(
+            f'the page needs {" and ".join(missing)}; install by: python -m pip install "aiocopyai[report]"'
+        )
+
+
+async def _report(wanted: Wanted, key: str | None, count: Count) -> None:
+    with _shown(count.status):
+        if wanted.file is None:
+            await _count_workflow(wanted, key, count)
+        else:
+            await _count_file(wanted.file, wanted.since, count)
+    if wanted.output is None:
+        show_tables(count.figures, count.source)
+    else:
+        # Here, as the tables do without plotly.
+        from aiocopyai.cli._report_page import make_page  # noqa: PLC0415
+
+        write_whole(wanted.output, make_page(count.figures, count.source))
+        say(f"{count}; in {wanted.output}")
+    if count.drift:
+        say(f"the list moved meanwhile: {count.drift}")
+
+
+async def _count_workflow(wanted: Wanted, key: str | None, count: Count) -> None:
+    chosen = [] if wanted.workflow_id is None else [wanted.workflow_id]
+    async with open_session(chosen, key) as (session, [workflow_id]):
+        count.source = f"workflow {workflow_id}"
+        try:
+            pager = session.runs(workflow_id, since=wanted.since)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        async for page in pager.pages():
+            for item in page.items:
+                count.add(item)
+            count.total = pager.total if wanted.since is None else None
+            count.show()
+        count.drift = pager.drift
+
+
+async def _count_file(path: Path, since: datetime | None, count: Count) -> None:
+    count.source = path.name
+    try:
+        for number, item in enumerate(read_export(path)):
+            # As in a walk of a list: what has no time is not lost.
+            if since is None or item.created_at is None or item.created_at >= since:
+                count.add(item)
+            if number % _TURN == 0:
+                count.show()
+                await asyncio.sleep(0)
+    except ExportError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@contextmanager
+def _shown(status: Status) -> Generator[None]:
+    """Show it where standard error is a terminal."""
+    if sys.stderr.isatty():
+        with status:
+            yield
+    else:
+        yield

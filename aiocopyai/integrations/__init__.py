@@ -1,0 +1,1 @@
+"""Bridges to other libraries: each file needs an extra of its own, and none is loaded by ``import aiocopyai``."""

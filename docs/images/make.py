@@ -1,0 +1,56 @@
+"""Makes the pictures of this folder from the demo: ``python docs/images/make.py``. It needs Chromium."""
+
+# ruff: noqa: INP001 (a script, not a package)
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+
+HERE = Path(__file__).parent
+COMMAND = (sys.executable, "-m", "aiocopyai.cli")
+COLUMNS = 118
+PAGE = "--window-size=1100,1338"
+"""As much of the page as the charts by day and by status take."""
+
+
+def shown(*arguments: str) -> str:
+    """Return what a command shows on a terminal in colour."""
+    env = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "TZ": "UTC"}
+    done = subprocess.run([*COMMAND, *arguments], env=env, check=True, capture_output=True, text=True)  # noqa: S603 (ours)
+    return done.stdout + done.stderr.splitlines()[-1]
+
+
+def draw_runs() -> None:
+    """Draw the table of runs; without rich's fonts, which would be fetched from elsewhere."""
+    console = Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (to the end)
+    console.print(Text("$ aiocopyai runs --demo --limit 12", "bold"))
+    console.print(Text.from_ansi(shown("runs", "--demo", "--limit", "12", "--format", "table")))
+    picture = console.export_svg(title="aiocopyai", unique_id="runs")
+    (HERE / "runs.svg").write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL), "utf-8")
+
+
+def draw_report() -> None:
+    """Take a picture of the page's first part."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        page = Path(folder, "report.html")
+        shown("report", "--demo", "-o", str(page))
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=5000", PAGE]
+        picture = f"--screenshot={HERE / 'report.png'}"
+        subprocess.run(  # noqa: S603 (our own page)
+            ["chromium", *flags, f"--user-data-dir={folder}/profile", picture, page.as_uri()],  # noqa: S607 (whichever it is)
+            check=True,
+            capture_output=True,
+        )
+
+
+if __name__ == "__main__":
+    draw_runs()
+    draw_report()
