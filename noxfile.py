@@ -15,6 +15,8 @@ nox.options.sessions = ["tests", "lint", "types", "lowest"]
 
 PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
+EXTRAS = ("cli", "export", "report")
+"""What the tests need beside `speedups`."""
 
 
 def _group(name: str) -> list[str]:
@@ -35,7 +37,7 @@ def _suite(session: nox.Session) -> None:
 
     `coverage run` starts before pytest: the package's plugin is imported while pytest starts up.
     """
-    session.install("-e", ".[cli,speedups]", *_group("test"))
+    session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("test"))
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     if not session.posargs:  # a chosen part of the tests can't cover the whole
@@ -58,7 +60,7 @@ def pythons(session: nox.Session) -> None:
 @nox.session
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies admitted, and without orjson."""
-    session.install("-e", ".[cli]", *_lower_bounds("cli"), *_group("test"))
+    session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
     session.run("python", "-m", "pytest", *session.posargs)
 
 
@@ -73,7 +75,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package, and of the API as a caller sees it."""
-    session.install("-e", ".[cli,speedups]", *_group("types"))
+    session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("types"))
     session.run("mypy", "aiocopyai", "tests/typing")
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 

@@ -32,10 +32,10 @@ ARROWS: dict[str, set[str]] = {
         *("_start", "_wait", "_bulk", "_watch", "_checks"),
     },
     "__init__": {"models", "errors", "_events", "_retry", "_pager", "_bulk", "_session"},
-    "webhooks": {"models", "errors", "_events", "_wire"},
+    "webhooks": {"models", "errors", "_events"},
     "emulator": set(),
     "integrations": {"__init__"},
-    "export": {"__init__", "models", "_wire", "integrations"},
+    "export": {"__init__", "models", "integrations"},
     "cli": {"__init__", "emulator", "export", "integrations"},
 }
 """What each room may import of ours, beside itself; `__init__` stands for the root's names."""

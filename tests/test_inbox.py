@@ -9,7 +9,7 @@ import pytest
 from attrs import define, field
 
 from aiocopyai import CopyAISession
-from aiocopyai import _receiving as receiving
+from aiocopyai.webhooks import _inbox as inbox_module
 from aiocopyai._events import WebhookEvent
 from aiocopyai.emulator import Emulator, Fault
 from aiocopyai.models import Run, RunStatus, WebhookEventType
@@ -242,7 +242,7 @@ async def test_the_memory_of_repeats_is_bounded(
     session: CopyAISession, copyai_emulator: Emulator, handled: Handled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only so many events are remembered, and the oldest are forgotten first."""
-    monkeypatch.setattr(receiving, "_REMEMBERED", 2)
+    monkeypatch.setattr(inbox_module, "_REMEMBERED", 2)
     first, second, third = (make_run(copyai_emulator) for _ in range(3))
     async with WebhookReceiver(session, handled) as receiver:
         for run in (first, second, third, second, first):

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
-from aiocopyai._confirming import RunReader, confirm, label
+from aiocopyai.webhooks._confirming import RunReader, confirm, label
 from aiocopyai._events import WebhookEvent
 
 
