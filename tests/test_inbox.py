@@ -9,11 +9,11 @@ import pytest
 from attrs import define, field
 
 from aiocopyai import CopyAISession
-from aiocopyai.webhooks import _inbox as inbox_module
 from aiocopyai._events import WebhookEvent
 from aiocopyai.emulator import Emulator, Fault
 from aiocopyai.models import Run, RunStatus, WebhookEventType
 from aiocopyai.webhooks import WebhookReceiver
+from aiocopyai.webhooks import _inbox as inbox_module
 from tests.bare import until
 from tests.serving import COMPLETED, SECRET, Handled, body_of, deliver, make_run, reads, set_status
 

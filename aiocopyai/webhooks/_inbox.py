@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
-from aiocopyai.webhooks._confirming import RunReader, confirm, label
 from aiocopyai._events import WebhookEvent
+from aiocopyai.webhooks._confirming import RunReader, confirm, label
 
 
 logger = logging.getLogger("aiocopyai")

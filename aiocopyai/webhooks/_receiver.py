@@ -14,9 +14,9 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from aiocopyai._events import WebhookEvent
 from aiocopyai.webhooks._asgi import ASGIApp
 from aiocopyai.webhooks._confirming import RunReader
-from aiocopyai._events import WebhookEvent
 from aiocopyai.webhooks._inbox import Handler, Inbox
 
 
