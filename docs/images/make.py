@@ -1,6 +1,5 @@
 """Makes the pictures of this folder from the demo: ``python docs/images/make.py``. It needs Chromium."""
 
-# ruff: noqa: INP001 (a script, not a package)
 from __future__ import annotations
 
 import os
