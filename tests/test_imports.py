@@ -35,6 +35,8 @@ def test_the_pytest_plugin_loads_no_server_until_it_is_used() -> None:
     assert "aiohttp.web" not in loaded_after("import aiocopyai.emulator.pytest_plugin")
 
 
-def test_the_command_line_loads_no_server_unless_it_is_the_demo() -> None:
-    """`aiocopyai --help` does without the emulator."""
-    assert "aiocopyai.emulator" not in loaded_after("import aiocopyai.cli._app")
+def test_the_command_line_loads_what_one_command_needs_with_that_command() -> None:
+    """`aiocopyai --help` does without the emulator, and without what files, charts and databases take."""
+    heavy = {"aiocopyai.emulator", "aiohttp.web", "pyarrow", "plotly", "jinja2", "sqlite3", "dlt", "dask"}
+
+    assert loaded_after("import aiocopyai.cli._app") & heavy == set()
