@@ -11,7 +11,7 @@ from nox import project
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["tests", "lint", "types", "lowest"]
+nox.options.sessions = ["tests", "lint", "types", "lowest", "build"]
 
 PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
@@ -87,15 +87,26 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 
-@nox.session(default=False)
+@nox.session
 def build(session: nox.Session) -> None:
-    """Build what is uploaded, check its metadata, and run the demo from the wheel."""
-    out = Path(session.create_tmp()).resolve()
+    """Build what is uploaded, into a folder if one is named; check its metadata, and try it by `smoke`."""
+    out = Path(session.posargs[0] if session.posargs else session.create_tmp()).resolve()
+    for old in (*out.glob("*.tar.gz"), *out.glob("*.whl")):
+        old.unlink()
     session.install("build", "twine")
     session.run("python", "-m", "build", "--outdir", str(out))
-    built = sorted(str(path) for path in out.iterdir() if path.suffix in {".whl", ".gz"})
-    session.run("twine", "check", "--strict", *built)
-    wheel = next(path for path in built if path.endswith(".whl"))
-    session.install(f"{wheel}[cli]")
-    session.chdir(out)  # away from the source tree, so that the wheel's package is imported
+    [sdist], [wheel] = out.glob("*.tar.gz"), out.glob("*.whl")
+    session.run("twine", "check", "--strict", str(sdist), str(wheel))
+    session.notify("smoke", [str(wheel)])
+
+
+@nox.session(default=False)
+def smoke(session: nox.Session) -> None:
+    """Try a wheel in an environment that is empty but for it."""
+    script = Path("tests", "smoke.py").resolve()
+    session.chdir(session.create_tmp())  # away from the source tree, so that the wheel's package is imported
+    session.install(*session.posargs)
+    session.run("python", str(script))
+    session.run("aiocopyai", success_codes=[2], silent=True)  # asks for the extra that it needs
+    session.install(f"{session.posargs[0]}[cli]")
     session.run("aiocopyai", "runs", "--demo", "--limit", "3")
