@@ -325,7 +325,7 @@ async def test_fifty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 async def test_memory_does_not_grow_with_the_runs(tmp_path: Path, ending: str) -> None:
-    """A process that exports 100,000 runs never holds 80 MiB of its own; what it maps of libraries the kernel chooses."""
+    """A process that exports 100,000 runs never holds 80 MiB of its own; the kernel says what it maps of libraries."""
     code = (
         "import atexit, re, sys\n"
         "def tell():\n"
