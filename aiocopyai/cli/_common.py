@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime
+from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
 
 import typer
 
@@ -18,16 +18,8 @@ from aiocopyai.cli._demo import spread
 from aiocopyai.cli._formats import printable
 
 
-DEMO_RUNS = 640
-
-
-def read_moment(text: str) -> datetime:
-    """Read an ISO date or time; one without a zone is in the user's."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone() if moment.tzinfo is None else moment
-    except (ValueError, OverflowError, OSError):
-        raise typer.BadParameter(f"{text!r} is no ISO date, such as 2026-01-31 or 2026-01-31T09:00Z") from None
+DEMO_RUNS: Final = 640
+_DEMO_RUN_SECONDS: Final = 2.0
 
 
 def find_key(*, demo: bool) -> str | None:
@@ -51,7 +43,7 @@ async def open_session(
 
     # A little latency, as a real server has it, so that the pages are seen to come one by one.
     async with (
-        Emulator(DEMO_RUNS, latency=0.05) as emulator,
+        Emulator(DEMO_RUNS, latency=0.05, run_time=_DEMO_RUN_SECONDS) as emulator,
         CopyAISession(emulator.api_key, base_url=emulator.url) as session,
     ):
         emulator.put_runs(spread(emulator.runs()))
@@ -59,7 +51,18 @@ async def open_session(
         yield session, [emulator.workflow_id]
 
 
-def perform(work: Coroutine[object, object, None], *, debug: bool, so_far: object) -> int:
+@contextmanager
+def usage_errors() -> Generator[None]:
+    """Take an argument that can't be used for what it is: usage."""
+    try:
+        yield
+    except CopyAIError:
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def perform(work: Coroutine[object, object, None], *, debug: bool, so_far: object = "") -> int:
     """Do a command's work; return the exit code.
 
     Args:
@@ -75,7 +78,7 @@ def perform(work: Coroutine[object, object, None], *, debug: bool, so_far: objec
         let_go_of_stdout()
         return 0
     except KeyboardInterrupt:
-        say(f"stopped after {so_far}")
+        say(f"stopped after {so_far}" if so_far else "stopped")
         return 130
     except (CopyAIError, OSError) as error:
         return _fail(error, so_far, debug=debug)

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from aiocopyai.cli._common import find_key, read_moment
+from aiocopyai.cli._common import find_key
+from aiocopyai.cli._options import Debug, Demo, read_moment
 
 
 def export(
@@ -39,10 +40,8 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew: replace FILE, throw away what was begun.")
     ] = False,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="Export made-up runs of a local emulator: no key, no network.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Log each step, and show tracebacks.")] = False,
+    demo: Demo = False,
+    debug: Debug = False,
 ) -> None:
     """Write every run of one or more workflows to a file, which appears whole or not at all.
 

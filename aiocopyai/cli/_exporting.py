@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-import typer
 from attrs import define, field, frozen
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from aiocopyai import CopyAIError
-from aiocopyai.cli._common import open_session, perform, say
-from aiocopyai.cli._runs import Tally
+from aiocopyai.cli._common import open_session, perform, say, usage_errors
+from aiocopyai.cli._tally import Tally
 from aiocopyai.export import Exported, Progress, export_runs
 
 
@@ -75,7 +73,7 @@ def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
 
 async def _export(wanted: Wanted, key: str | None, shown: Shown) -> None:
     async with open_session(wanted.workflow_ids, key) as (session, workflow_ids):
-        with _usage_errors(), shown.bar or nullcontext():
+        with usage_errors(), shown.bar or nullcontext():
             exported = await export_runs(
                 session,
                 workflow_ids,
@@ -86,17 +84,6 @@ async def _export(wanted: Wanted, key: str | None, shown: Shown) -> None:
                 on_progress=shown.show,
             )
     say(_outcome(exported, wanted))
-
-
-@contextmanager
-def _usage_errors() -> Generator[None]:
-    """Take what can't be done as asked for what it is: usage."""
-    try:
-        yield
-    except CopyAIError:
-        raise
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def _outcome(exported: Exported, wanted: Wanted) -> str:

@@ -7,15 +7,19 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
 from aiocopyai import JSON, Run
+
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Format(StrEnum):
@@ -31,21 +35,21 @@ class Format(StrEnum):
         return cls.TABLE if sys.stdout.isatty() else cls.JSONL
 
 
-class Sink(Protocol):
-    """Where runs are written."""
+class Sink(Protocol[T_contra]):
+    """Where runs, or whatever a command gives, are written."""
 
-    def write(self, run: Run, /) -> None:
-        """Write one run; it may be held until `flush`."""
+    def write(self, item: T_contra, /) -> None:
+        """Write one; it may be held until `flush`."""
 
     def flush(self) -> None:
         """Let the reader have what was written."""
 
 
-def sink(chosen: Format) -> Sink:
-    """Return a writer to standard output."""
+def sink(chosen: Format) -> Sink[Run]:
+    """Return a writer of runs to standard output."""
     if chosen is Format.TABLE:
         return Table()
-    return JSONLines() if chosen is Format.JSONL else CSV()
+    return JSONLines(row_of) if chosen is Format.JSONL else CSV(row_of, tuple(row_of(Run(""))))
 
 
 def printable(text: str) -> str:
@@ -64,33 +68,50 @@ def _escape(character: str) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(character)[1:-1]  # noqa: PLR2004
 
 
-class JSONLines:
-    """One JSON object a line, in UTF-8 whatever the locale says."""
+def json_line(value: JSON | Mapping[str, JSON]) -> bytes:
+    """Write JSON on one line, in UTF-8 whatever the locale says."""
+    # Escaped for pipes too: some readers take U+2028 for the end of a line.
+    return printable(json.dumps(value, ensure_ascii=False)).encode() + b"\n"
 
-    def __init__(self) -> None:
+
+def show_json(value: JSON | Mapping[str, JSON]) -> None:
+    """Write one JSON value to standard output: indented on a terminal, on one line elsewhere."""
+    out = sys.stdout.buffer
+    if sys.stdout.isatty():
+        lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+        out.writelines(printable(line).encode() + b"\n" for line in lines)
+    else:
+        out.write(json_line(value))
+    out.flush()
+
+
+class JSONLines(Generic[T]):
+    """One JSON object a line."""
+
+    def __init__(self, row: Callable[[T], Mapping[str, JSON]]) -> None:
         self._out = sys.stdout.buffer
+        self._row = row
 
-    def write(self, run: Run, /) -> None:
-        # Escaped for pipes too: some readers take U+2028 for the end of a line.
-        line = printable(json.dumps(_row(run), ensure_ascii=False))
-        self._out.write(line.encode() + b"\n")
+    def write(self, item: T, /) -> None:
+        self._out.write(json_line(self._row(item)))
 
     def flush(self) -> None:
         self._out.flush()
 
 
-class CSV:
+class CSV(Generic[T]):
     """Comma-separated texts below a header, in UTF-8 as `JSONLines`; what is an object there is JSON text here."""
 
-    PLAIN: Final = frozenset({"id", "workflow_id", "status", "created_at", "credits"})
+    JSON_TEXT: Final = frozenset({"input", "output", "metadata", "error", "run", "extra"})
 
-    def __init__(self) -> None:
+    def __init__(self, row: Callable[[T], Mapping[str, JSON]], names: Sequence[str]) -> None:
         self._out = sys.stdout.buffer
+        self._row = row
         self._rows = csv.writer(codecs.getwriter("utf-8")(self._out))
-        self._rows.writerow(_row(Run("")))
+        self._rows.writerow(names)
 
-    def write(self, run: Run, /) -> None:
-        self._rows.writerow([self._cell(name, value) for name, value in _row(run).items()])
+    def write(self, item: T, /) -> None:
+        self._rows.writerow([self._cell(name, value) for name, value in self._row(item).items()])
 
     def flush(self) -> None:
         self._out.flush()
@@ -98,16 +119,16 @@ class CSV:
     def _cell(self, name: str, value: JSON) -> str:
         if value is None:
             return ""
-        return printable(text_of(value) if name in self.PLAIN else json.dumps(value, ensure_ascii=False))
+        return printable(json.dumps(value, ensure_ascii=False) if name in self.JSON_TEXT else text_of(value))
 
 
-def _row(run: Run) -> dict[str, JSON]:
-    created = run.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z") if run.created_at else None
+def row_of(run: Run) -> dict[str, JSON]:
+    """Give a run as the JSON object that all commands show it as."""
     return {
         "id": run.id,
         "workflow_id": run.workflow_id,
         "status": run.status,
-        "created_at": created,
+        "created_at": utc_text(run.created_at),
         "credits": run.credits,
         "input": dict(run.input),
         "output": dict(run.output),
@@ -115,6 +136,11 @@ def _row(run: Run) -> dict[str, JSON]:
         "error": run.error,
         "extra": dict(run.extra),
     }
+
+
+def utc_text(moment: datetime | None) -> str | None:
+    """Write a time as ISO text in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None
 
 
 class _Console(Console):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aiocopyai.cli._common import find_key, read_moment
+from aiocopyai.cli._common import find_key
+from aiocopyai.cli._options import Debug, Demo, Since
 
 
 def report(
@@ -27,18 +27,9 @@ def report(
             "--output", "-o", metavar="FILE.html", help="Write a page with charts; without it tables are shown here."
         ),
     ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(
-            parser=read_moment,
-            metavar="ISO",
-            help="Only runs created at or after this date or time; without a zone it is in yours.",
-        ),
-    ] = None,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="Report on made-up runs of a local emulator: no key, no network.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Log each step, and show tracebacks.")] = False,
+    since: Since = None,
+    demo: Demo = False,
+    debug: Debug = False,
 ) -> None:
     """Tell where a workflow's runs and credits went.
 

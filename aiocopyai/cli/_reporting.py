@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.status import Status
 
 from aiocopyai import Drift, Run
-from aiocopyai.cli._common import open_session, perform, say
+from aiocopyai.cli._common import open_session, perform, say, usage_errors
 from aiocopyai.cli._figures import Figures
 from aiocopyai.cli._files import write_whole
 from aiocopyai.cli._report_table import show_tables
-from aiocopyai.cli._runs import Tally
+from aiocopyai.cli._tally import Tally
 from aiocopyai.export import ExportError, read_export
 
 
@@ -133,10 +133,8 @@ async def _count_workflow(wanted: Wanted, key: str | None, count: Count) -> None
     chosen = [] if wanted.workflow_id is None else [wanted.workflow_id]
     async with open_session(chosen, key) as (session, [workflow_id]):
         count.source = f"workflow {workflow_id}"
-        try:
+        with usage_errors():
             pager = session.runs(workflow_id, since=wanted.since)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
         async for page in pager.pages():
             for item in page.items:
                 count.add(item)

@@ -1,122 +1,49 @@
-"""``aiocopyai runs``: walk the runs of a workflow, and say at the end what there was."""
+"""``aiocopyai runs``: its arguments and options."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from contextlib import aclosing
-from datetime import datetime
+from typing import Annotated
 
 import typer
-from attrs import Factory, define, frozen
 
-from aiocopyai import CopyAISession, Pager, Run
-from aiocopyai.cli._common import open_session, perform, say
-from aiocopyai.cli._formats import Format, Sink, count_of, sink, text_of
-
-
-@frozen
-class Filter:
-    """Which runs to show; an empty one lets all through."""
-
-    statuses: frozenset[str] = frozenset()
-    """In capitals; one of them is enough."""
-    metadata: Mapping[str, frozenset[str]] = Factory(dict[str, frozenset[str]])
-    """For each key the values that will do, as texts; each key has to have one."""
-
-    def __bool__(self) -> bool:
-        return bool(self.statuses or self.metadata)
-
-    def lets_through(self, run: Run) -> bool:
-        """Tell whether a run is wanted."""
-        if self.statuses and (run.status or "").upper() not in self.statuses:
-            return False
-        return all(
-            key in run.metadata and text_of(run.metadata[key]) in values for key, values in self.metadata.items()
-        )
+from aiocopyai.cli._common import find_key
+from aiocopyai.cli._formats import Format
+from aiocopyai.cli._listing import Wanted, read_filter, run
+from aiocopyai.cli._options import Debug, Demo, OutputFormat, Since, WorkflowId, check_workflow
 
 
-@frozen
-class Wanted:
-    """What the command was asked for."""
+def runs(
+    workflow_id: WorkflowId = None,
+    *,
+    demo: Demo = False,
+    limit: Annotated[int | None, typer.Option(min=0, help="Stop after so many of the wanted runs.")] = None,
+    since: Since = None,
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATUS", help="Only runs of this status; repeat it for more.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Only runs with this value under this metadata key; repeat it for more keys, or other values.",
+        ),
+    ] = None,
+    output_format: OutputFormat = None,
+    debug: Debug = False,
+) -> None:
+    """List every run of a workflow, as the answers come.
 
-    workflow_id: str | None
-    """None for the demo."""
-    limit: int | None
-    since: datetime | None
-    format: Format
-    filter: Filter = Filter()
+    The runs go to standard output; counts by status and the credits spent follow on standard error.
+    The key is taken from COPYAI_API_KEY, or asked for on a terminal.
 
-
-@define
-class Tally:
-    """What was seen so far."""
-
-    by_status: Counter[str] = Factory(Counter[str])
-    credits: int = 0
-
-    def add(self, run: Run) -> None:
-        """Count one run."""
-        self.by_status[str(run.status or "no status")] += 1
-        self.credits += run.credits or 0
-
-    def __bool__(self) -> bool:
-        return bool(self.by_status)
-
-    def __str__(self) -> str:
-        count = self.by_status.total()
-        statuses = ", ".join(f"{number:,} {status}" for status, number in self.by_status.most_common())
-        return f"{count_of(count)}{': ' if count else ''}{statuses}; {self.credits:,} credits"
-
-
-def read_filter(statuses: list[str], metadata: list[str]) -> Filter:
-    """Read what ``--status`` and ``--metadata`` were given."""
-    pairs = [text.partition("=") for text in metadata]
-    for key, sign, value in pairs:
-        if not key or not sign:
-            raise typer.BadParameter(f"--metadata takes KEY=VALUE, such as batch=7, not {key + sign + value!r}")
-    values = {key: frozenset(value for other, _, value in pairs if other == key) for key, _, _ in pairs}
-    return Filter(frozenset(status.upper() for status in statuses), values)
-
-
-def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
-    """Walk and write; return the exit code."""
-    tally = Tally()
-    return perform(_list_runs(wanted, key, tally), debug=debug, so_far=tally)
-
-
-async def _list_runs(wanted: Wanted, key: str | None, tally: Tally) -> None:
-    chosen = [] if wanted.workflow_id is None else [wanted.workflow_id]
-    async with open_session(chosen, key) as (session, [workflow_id]):
-        pager = _pager(session, workflow_id, wanted)
-        read = await _write(pager, sink(wanted.format), wanted, tally)
-    say(str(tally), f" (of {count_of(read)} read)" if wanted.filter else "")
-    if pager.drift:
-        say(f"the list moved meanwhile: {pager.drift}")
-
-
-def _pager(session: CopyAISession, workflow_id: str, wanted: Wanted) -> Pager[Run]:
-    """Ask for no more than is wanted, where that is known beforehand."""
-    limit = None if wanted.filter and wanted.limit else wanted.limit
-    try:
-        return session.runs(workflow_id, limit=limit, since=wanted.since)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-async def _write(pager: Pager[Run], out: Sink, wanted: Wanted, tally: Tally) -> int:
-    """Write the runs that are wanted; return how many were read for that."""
-    read, left = 0, wanted.limit
-    async with aclosing(pager.pages()) as pages:
-        async for page in pages:
-            shown = [item for item in page.items if wanted.filter.lets_through(item)][:left]
-            for item in shown:
-                out.write(item)
-                tally.add(item)
-            out.flush()
-            read += len(page.items)
-            if left is not None:
-                left -= len(shown)
-                if not left:
-                    break
-    return read
+    \b
+    Examples:
+      aiocopyai runs --demo
+      aiocopyai runs WCFG-6db59f06-… --since 2026-01-31 --status failed
+      aiocopyai runs WCFG-6db59f06-… --metadata batch=7 --format csv > batch-7.csv
+      aiocopyai runs WCFG-6db59f06-… | jq -r 'select(.status == "FAILED") | .id'
+    """  # noqa: D301 (the backspace is click's mark for lines to keep)
+    check_workflow(workflow_id, demo=demo)
+    chosen = read_filter(status or [], metadata or [])
+    wanted = Wanted(workflow_id, limit, since, output_format or Format.fitting_stdout(), chosen)
+    raise typer.Exit(run(wanted, find_key(demo=demo), debug=debug))
