@@ -38,11 +38,11 @@ class RunResult:
     run: Run | None = None
     """The run as it was last seen; None where it was not started, or that is in doubt."""
     error: CopyAIError | ValueError | None = None
-    """Why there is no finished run; None where there is."""
+    """Why there is no finished run, or with ``wait=False`` no started one; None where there is."""
 
     @property
     def ok(self) -> bool:
-        """Whether the run is complete."""
+        """Whether the run is complete, or with ``wait=False`` started."""
         return self.error is None
 
 
@@ -53,7 +53,8 @@ class BulkPlan:
     name: str
     concurrency: int
     start: Callable[[int, Inputs], Awaitable[Run]]
-    wait: Callable[[Run], Awaitable[Run]]
+    wait: Callable[[Run], Awaitable[Run]] | None
+    """None where a run that was started is result enough."""
     tasks: set[asyncio.Task[object]] = field(factory=set[asyncio.Task[object]], repr=False)
     """Where tasks under way are kept, for their owner to end."""
 
@@ -170,18 +171,20 @@ class RunResults(AsyncIterator[RunResult]):
                 self._stop(error)
             return RunResult(index, row, None, error)
         self._starting.discard(index)
+        if self._plan.wait is None:
+            return RunResult(index, row, run)
         self._started[index] = run
-        return await self._end(index, row, run)
+        return await self._end(index, row, self._plan.wait(run))
 
-    async def _end(self, index: int, row: Inputs, run: Run) -> RunResult:
+    async def _end(self, index: int, row: Inputs, waiting: Awaitable[Run]) -> RunResult:
         try:
-            ended = await self._plan.wait(run)
+            ended = await waiting
         except RunFailedError as error:
             del self._started[index]
             return RunResult(index, row, error.run, error)
         except CopyAIError as error:
             # Its end is not known, so it stays among those under way.
-            return RunResult(index, row, run, error)
+            return RunResult(index, row, self._started[index], error)
         del self._started[index]
         return RunResult(index, row, ended)
 

@@ -328,6 +328,7 @@ class CopyAISession:
         concurrency: int = 8,
         metadata: Mapping[str, JSON] | None = None,
         idempotency_key: Callable[[int, Inputs], str] | None = None,
+        wait: bool = True,
         timeout: float | None = 600.0,
         poll: float = 15.0,
     ) -> RunResults:
@@ -344,6 +345,8 @@ class CopyAISession:
             concurrency: runs open at a time, at the most.
             metadata: what each run is to carry along.
             idempotency_key: makes a row's key of its index, from 0, and its inputs; by default a random one.
+            wait: whether to wait for each run's end; False gives each as soon as it is started, and `concurrency` is
+                then that of the starts.
             timeout: seconds to wait for each run; None for as long as it takes.
             poll: seconds between two looks at a run, at the most.
 
@@ -361,7 +364,7 @@ class CopyAISession:
             lambda index, row: self.start_run(
                 workflow_id, row, metadata=metadata, idempotency_key=make_key(index, row)
             ),
-            lambda run: self.wait_run(workflow_id, run.id, timeout=timeout, poll=poll),
+            (lambda run: self.wait_run(workflow_id, run.id, timeout=timeout, poll=poll)) if wait else None,
             self._tasks,
         )
         return RunResults(plan, rows)

@@ -63,6 +63,21 @@ async def test_no_more_are_open_than_asked_for(
     assert most == concurrency
 
 
+async def test_starts_without_waiting(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """With `wait=False` a result is a started run, which nobody looks at again, and none counts as under way."""
+    copyai_emulator.run_time = 60
+    copyai_emulator.credits = 30
+    many = session.run_many(copyai_emulator.workflow_id, rows(25), wait=False)
+    results = [result async for result in many]
+    started = [result.run.id for result in results if result.ok and result.run]
+
+    assert sorted(started) == sorted(str(run["id"]) for run in copyai_emulator.runs())
+    assert len(started) == 10
+    assert isinstance(many.stopped_by, CreditLimitReachedError)
+    assert {request.method for request in copyai_emulator.requests} == {"POST"}
+    assert many.under_way == ()
+
+
 async def test_a_failure_is_a_result(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A run that fails, a row that can't be sent and a run that takes too long don't end the rest."""
     copyai_emulator.plan(Script(states=("NEW", "FAILED"), error="x"))
