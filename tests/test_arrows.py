@@ -36,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "emulator": set(),
     "integrations": {"__init__"},
     "export": {"__init__", "models", "integrations"},
-    "cli": {"__init__", "emulator", "export", "integrations"},
+    "cli": {"__init__", "emulator", "export", "integrations", "webhooks"},
 }
 """What each room may import of ours, beside itself; `__init__` stands for the root's names."""
 

@@ -7,15 +7,18 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai.cli import _export, _report, _runs
+from aiocopyai.cli import _check_key, _emulate, _export, _get, _listen, _report, _runs, _watch, _webhooks
 
 
-app = typer.Typer(
-    name="aiocopyai",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: it keeps the examples' lines
-)
+def _group(name: str, summary: str | None = None) -> typer.Typer:
+    # Plain help keeps the examples' lines.
+    return typer.Typer(
+        name=name, help=summary, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+    )
+
+
+app = _group("aiocopyai")
+webhooks = _group("webhooks", "List, register and delete webhooks, and listen to what they tell.")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it so)
@@ -38,3 +41,14 @@ def aiocopyai_(
 app.command()(_runs.runs)
 app.command()(_export.export)
 app.command()(_report.report)
+app.command()(_get.get)
+app.command()(_watch.watch)
+webhooks.command("list")(_webhooks.list_)
+webhooks.command()(_webhooks.register)
+webhooks.command()(_webhooks.delete)
+webhooks.command()(_listen.listen)
+app.add_typer(webhooks)
+app.command("check-key")(_check_key.check_key)
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    _emulate.emulate
+)

@@ -9,17 +9,12 @@ import sys
 import traceback
 from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
 
 import typer
 
 from aiocopyai import ConfigurationError, CopyAIError, CopyAISession
-from aiocopyai.cli._demo import spread
-from aiocopyai.cli._formats import printable
-
-
-DEMO_RUNS: Final = 640
-_DEMO_RUN_SECONDS: Final = 2.0
+from aiocopyai.cli._demo import WORKFLOW_ID, open_demo
+from aiocopyai.cli._formats import say
 
 
 def find_key(*, demo: bool) -> str | None:
@@ -38,17 +33,20 @@ async def open_session(
     if workflow_ids:
         async with CopyAISession(key) as session:
             yield session, workflow_ids
-        return
-    from aiocopyai.emulator import Emulator  # noqa: PLC0415 (only the demo needs a server)
+    else:
+        async with open_demo() as session:
+            yield session, [WORKFLOW_ID]
 
-    # A little latency, as a real server has it, so that the pages are seen to come one by one.
-    async with (
-        Emulator(DEMO_RUNS, latency=0.05, run_time=_DEMO_RUN_SECONDS) as emulator,
-        CopyAISession(emulator.api_key, base_url=emulator.url) as session,
-    ):
-        emulator.put_runs(spread(emulator.runs()))
-        say(f"demo: {DEMO_RUNS} made-up runs, from a Copy.ai emulator at {emulator.url}")
-        yield session, [emulator.workflow_id]
+
+@asynccontextmanager
+async def open_workspace(key: str | None, *, demo: bool) -> AsyncGenerator[CopyAISession, None]:
+    """Give a session for what is no workflow's: on the user's own workspace, or the demo's."""
+    if demo:
+        async with open_demo() as session:
+            yield session
+    else:
+        async with CopyAISession(key) as session:
+            yield session
 
 
 @contextmanager
@@ -83,12 +81,6 @@ def perform(work: Coroutine[object, object, None], *, debug: bool, so_far: objec
     except (CopyAIError, OSError) as error:
         return _fail(error, so_far, debug=debug)
     return 0
-
-
-def say(*texts: str) -> None:
-    """Write lines to standard error; what they quote of the server's can't steer the terminal."""
-    for line in "".join(texts).splitlines():
-        typer.echo(printable(line), err=True)
 
 
 def let_go_of_stdout() -> None:

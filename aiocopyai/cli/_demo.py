@@ -1,15 +1,24 @@
-"""The demo's runs, with times as of a workflow in use: over six weeks, and more on some days than on others."""
+"""The demo: a local emulator with runs as of a workflow in use, over six weeks, more on some days than on others."""
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Final
 
-from aiocopyai import JSON
+from aiocopyai import JSON, CopyAISession, WebhookEventType
+from aiocopyai.cli._formats import say
 
+
+RUNS: Final = 640
+WORKFLOW_ID: Final = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27"
+_RUN_SECONDS: Final = 2.0
+_PAUSE: Final = 1.0
+_WEBHOOKS: Final = (WebhookEventType.RUN_COMPLETED, WebhookEventType.RUN_FAILED)
 
 _FIRST_DAY: Final = datetime(2026, 1, 5, tzinfo=UTC)
 _DAYS: Final = 42
@@ -17,7 +26,41 @@ _OPENS, _HOURS = 7.0, 12.0
 _SATURDAY: Final = 5
 
 
-def spread(runs: Sequence[Mapping[str, JSON]]) -> list[JSON]:
+@asynccontextmanager
+async def open_demo() -> AsyncGenerator[CopyAISession, None]:
+    """Give a session on an emulator whose workflow `WORKFLOW_ID` has runs."""
+    from aiocopyai.emulator import Emulator  # noqa: PLC0415 (only the demo needs a server)
+
+    # A little latency, as a real server has it, so that the pages are seen to come one by one.
+    async with (
+        Emulator(RUNS, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_SECONDS) as emulator,
+        CopyAISession(emulator.api_key, base_url=emulator.url) as session,
+    ):
+        emulator.put_runs(_spread(emulator.runs()))
+        for event_type in _WEBHOOKS:
+            await session.register_webhook("https://example.com/copyai", event_type, WORKFLOW_ID)
+        say(f"demo: {RUNS} made-up runs, from a Copy.ai emulator at {emulator.url}")
+        yield session
+
+
+@asynccontextmanager
+async def starting_runs(session: CopyAISession) -> AsyncGenerator[None, None]:
+    """Start a run now and then, so that something happens."""
+
+    async def start() -> None:
+        while True:
+            await asyncio.sleep(_PAUSE)
+            await session.start_run(WORKFLOW_ID, {"Company name": "Northwind Bikes"})
+
+    task = asyncio.create_task(start())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _spread(runs: Sequence[Mapping[str, JSON]]) -> list[JSON]:
     """Give runs, the newest first, in the same order but at other times."""
     until = list(accumulate(_weight(day) for day in range(_DAYS)))
     return [

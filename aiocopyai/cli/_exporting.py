@@ -17,7 +17,8 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemai
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from aiocopyai.cli._common import open_session, perform, say, usage_errors
+from aiocopyai.cli._common import open_session, perform, usage_errors
+from aiocopyai.cli._formats import say
 from aiocopyai.cli._tally import Tally
 from aiocopyai.export import Exported, Progress, export_runs
 

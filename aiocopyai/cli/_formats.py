@@ -12,6 +12,7 @@ from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import Final, Generic, Protocol, TypeVar
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -58,6 +59,12 @@ def printable(text: str) -> str:
     The escapes are JSON's, so that JSON stays the same JSON.
     """
     return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def say(*texts: str) -> None:
+    """Write lines to standard error; what they quote of the server's can't steer the terminal."""
+    for line in "".join(texts).splitlines():
+        typer.echo(printable(line), err=True)
 
 
 def _escape(character: str) -> str:

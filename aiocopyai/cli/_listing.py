@@ -9,8 +9,8 @@ from datetime import datetime
 from attrs import Factory, frozen
 
 from aiocopyai import CopyAISession, Pager, Run
-from aiocopyai.cli._common import open_session, perform, say, usage_errors
-from aiocopyai.cli._formats import Format, Sink, count_of, sink, text_of
+from aiocopyai.cli._common import open_session, perform, usage_errors
+from aiocopyai.cli._formats import Format, Sink, count_of, say, sink, text_of
 from aiocopyai.cli._options import read_pairs
 from aiocopyai.cli._tally import Tally
 

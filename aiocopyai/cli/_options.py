@@ -49,5 +49,6 @@ OutputFormat = Annotated[
     Format | None,
     typer.Option("--format", help="By default a table on a terminal, JSON lines elsewhere."),
 ]
+Timeout = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="With --wait: how long to wait for a run.")]
 Demo = Annotated[bool, typer.Option("--demo", help="Use made-up runs of a local emulator: no key, no network.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Log each step, and show tracebacks.")]

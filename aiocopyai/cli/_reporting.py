@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.status import Status
 
 from aiocopyai import Drift, Run
-from aiocopyai.cli._common import open_session, perform, say, usage_errors
+from aiocopyai.cli._common import open_session, perform, usage_errors
 from aiocopyai.cli._figures import Figures
 from aiocopyai.cli._files import write_whole
+from aiocopyai.cli._formats import say
 from aiocopyai.cli._report_table import show_tables
 from aiocopyai.cli._tally import Tally
 from aiocopyai.export import ExportError, read_export

@@ -18,18 +18,19 @@ _LOGGED: Final = 100
 _HIGHEST_PORT: Final = 65_535
 _EXAMPLE: Final = """\
 example:
-  python -m aiocopyai.emulator --runs 100 --workflow-id demo --run-time 2
+  {prog} --runs 100 --workflow-id demo --run-time 2
   curl -H 'x-copy-ai-api-key: emulator-key' 'http://127.0.0.1:8040/api/workflow/demo/run?size=3&page=1'
-  curl -H 'x-copy-ai-api-key: emulator-key' --json '{"startVariables": {"Tone": "Formal"}}' \\
+  curl -H 'x-copy-ai-api-key: emulator-key' --json '{{"startVariables": {{"Tone": "Formal"}}}}' \\
       http://127.0.0.1:8040/api/workflow/demo/run
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.emulator") -> int:
     """Serve an emulator until Ctrl-C, as the arguments want it.
 
     Args:
         argv: The arguments without the program's name; those of the process if None.
+        prog: What the program is called in its help.
 
     Returns:
         The exit status: 130 after Ctrl-C, 1 where it can't serve, with a line on stderr that says why.
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the arguments ask for help, or are wrong.
     """
-    options = _parser().parse_args(argv)
+    options = _parser(prog).parse_args(argv)
     try:
         asyncio.run(serve(_emulator(options)))
     except KeyboardInterrupt:
@@ -91,11 +92,11 @@ def _forget_old(emulator: Emulator, _request: Request) -> None:
     del emulator.deliveries[:-_LOGGED]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m aiocopyai.emulator",
+        prog=prog,
         description="Serve a local Copy.ai on 127.0.0.1, with made-up runs, until Ctrl-C.",
-        epilog=_EXAMPLE,
+        epilog=_EXAMPLE.format(prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
