@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as Grid
-from rich.text import Text
 
 from aiocopyai import JSON, Webhook, WebhookEventType
 from aiocopyai.cli._common import find_key, open_workspace, perform, usage_errors
 from aiocopyai.cli._formats import CSV, Format, JSONLines, Sink, console, printable, say, show_json, utc_text
 from aiocopyai.cli._options import Debug, Demo, OutputFormat
 
-
-_WIDEST: Final = 4_000
-"""Columns of a table that the terminal is not asked about."""
 
 Workflow = Annotated[
     str | None,
@@ -83,14 +77,19 @@ class Table:
     """Webhooks as a table, once all are known; its lines are never broken, so that ids and URLs can be copied."""
 
     def __init__(self) -> None:
-        self._grid = Grid("EVENT", "WORKFLOW", "ID", "URL", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        self._lines = [("EVENT", "WORKFLOW", "ID", "URL")]
 
     def write(self, webhook: Webhook, /) -> None:
-        texts = (webhook.event_type, webhook.workflow_id or "(all)", webhook.id, webhook.url)
-        self._grid.add_row(*(Text(printable(text or "-")) for text in texts))
+        texts = (webhook.event_type or "-", webhook.workflow_id or "(all)", webhook.id, webhook.url or "-")
+        event, workflow, webhook_id, url = map(printable, texts)
+        self._lines.append((event, workflow, webhook_id, url))
 
     def flush(self) -> None:
-        console().print(self._grid, width=_WIDEST, soft_wrap=True)
+        widths = [max(map(len, column)) for column in zip(*self._lines, strict=True)]
+        out = console()
+        for number, line in enumerate(self._lines):
+            cells = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+            out.print("  ".join(cells).rstrip(), style="" if number else "bold", soft_wrap=True)
 
 
 def _sink(chosen: Format) -> Sink[Webhook]:
