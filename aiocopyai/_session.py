@@ -27,7 +27,7 @@ from aiocopyai._checks import (
 )
 from aiocopyai._pager import Pager, Plan
 from aiocopyai._retry import RetryPolicy
-from aiocopyai._start import Calls, Start, find, start
+from aiocopyai._start import KEY_NAME, Calls, Start, find, start
 from aiocopyai._transport import Transport, path_segment
 from aiocopyai._wait import wait
 from aiocopyai._watch import Watch, WatchPlan
@@ -356,7 +356,8 @@ class CopyAISession:
         _runs_path(workflow_id)
         _check_waiting(timeout, poll)
         check_whole("concurrency", concurrency, 1)
-        with_key(as_json_object("metadata", metadata or {}), None)
+        if KEY_NAME in as_json_object("metadata", metadata or {}):
+            raise ValueError(f"metadata has {KEY_NAME!r}, which is another for each row: give idempotency_key instead")
         make_key = idempotency_key or _random_key
         plan = BulkPlan(
             f"runs of {workflow_id}",

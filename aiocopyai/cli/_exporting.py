@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -12,13 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from attrs import define, field, frozen
-from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.text import Text
 
 from aiocopyai.cli._common import open_session, perform, usage_errors
 from aiocopyai.cli._formats import say
+from aiocopyai.cli._progress import Bar, bar
 from aiocopyai.cli._tally import Tally
 from aiocopyai.export import Exported, Progress, export_runs
 
@@ -52,23 +48,14 @@ class Shown:
         """Take over how far the export has come."""
         self.tally = tally(progress.by_status, progress.credits)
         if self.bar is not None:
-            of = "" if progress.total is None else f" of {progress.total:,}"
-            self.bar.update(self.bar.task_ids[0], completed=progress.runs, total=progress.total, of=of)
-
-
-class Pace(ProgressColumn):
-    """Runs a second, of late."""
-
-    def render(self, task: Task) -> Text:
-        """Show the speed, if it is known."""
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
+            self.bar.show(progress.runs, progress.total)
 
 
 def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
     """Export; return the exit code."""
     # Arrow's own allocator keeps what was freed, tens of megabytes of it.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    shown = Shown(_bar())
+    shown = Shown(bar())
     return perform(_export(wanted, key, shown), debug=debug, so_far=shown)
 
 
@@ -99,13 +86,3 @@ def _outcome(exported: Exported, wanted: Wanted) -> str:
 def tally(by_status: Mapping[str, int], credits: int) -> Tally:  # noqa: A002
     """Give counts as the other commands do."""
     return Tally(Counter(by_status), credits)
-
-
-def _bar() -> Bar | None:
-    """Make a bar on standard error, if that is a terminal."""
-    if not sys.stderr.isatty():
-        return None
-    columns = (BarColumn(), TextColumn("{task.completed:,}{task.fields[of]} runs"), Pace(), TimeRemainingColumn())
-    bar = Bar(*columns, console=Console(stderr=True), transient=True)
-    bar.add_task("", total=None, of="")
-    return bar
