@@ -424,11 +424,9 @@ class CopyAISession:
             ValueError: an argument can't be one.
             CopyAIError: no answer, or an error; its `ambiguous` says whether the webhook may have been registered.
         """
-        check_url(url)
-        check_text("event_type", event_type)
+        _check_webhook(url, event_type, workflow_id)
         body: dict[str, JSON] = {"url": url, "eventType": str(event_type)}
         if workflow_id is not None:
-            path_segment("workflow_id", workflow_id)
             body["workflowId"] = workflow_id
         return await self._transport.post("webhook", encode_json("the webhook", body), read_webhook)
 
@@ -443,8 +441,7 @@ class CopyAISession:
             ValueError: an argument can't be one.
             CopyAIError: no answer, or an error.
         """
-        check_url(url)
-        check_text("event_type", event_type)
+        _check_webhook(url, event_type, workflow_id)
         if (same := await self._same_webhook(url, event_type, workflow_id)) is not None:
             return same
         try:
@@ -522,6 +519,13 @@ class CopyAISession:
 
 def _runs_path(workflow_id: str) -> str:
     return f"workflow/{path_segment('workflow_id', workflow_id)}/run"
+
+
+def _check_webhook(url: str, event_type: str, workflow_id: str | None) -> None:
+    check_url(url)
+    check_text("event_type", event_type)
+    if workflow_id is not None:
+        path_segment("workflow_id", workflow_id)
 
 
 def _random_key(_index: int, _inputs: Inputs) -> str:

@@ -78,6 +78,17 @@ async def test_starts_without_waiting(session: CopyAISession, copyai_emulator: E
     assert many.under_way == ()
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"concurrency": 0}, {"metadata": {"idempotencyKey": "mine"}}, {"timeout": 0}, {"poll": -1}]
+)
+async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (bad on purpose)
+    """A bad argument is a ValueError at the call, and a key for all rows is one."""
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        session.run_many(copyai_emulator.workflow_id, rows(3), **arguments)
+
+    assert copyai_emulator.requests == []
+
+
 async def test_a_failure_is_a_result(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A run that fails, a row that can't be sent and a run that takes too long don't end the rest."""
     copyai_emulator.plan(Script(states=("NEW", "FAILED"), error="x"))

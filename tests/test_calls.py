@@ -161,6 +161,15 @@ async def test_bad_urls(session: CopyAISession, copyai_emulator: Emulator, url: 
     assert copyai_emulator.requests == []
 
 
+async def test_a_webhook_for_no_workflow(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """What can't be a workflow's id is a ValueError before the list of webhooks is asked for."""
+    for call in (session.ensure_webhook, session.register_webhook):
+        with pytest.raises(ValueError, match="workflow_id"):
+            await call(URL, COMPLETED, "..")
+
+    assert copyai_emulator.requests == []
+
+
 async def test_check_key(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A good key passes by one request that costs nothing; a bad one is an AuthenticationError."""
     await session.check_key()

@@ -230,13 +230,21 @@ async def test_a_full_disk_is_one_line(emulator: Emulator) -> None:
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("command", ["runs", "export", "report"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("runs", "export", "report", "start", "get", "watch", "check-key"),
+        *("webhooks list", "webhooks register", "webhooks delete", "webhooks listen"),
+    ],
+)
 async def test_help_has_examples(command: str) -> None:
     """`--help` of each command shows lines to copy, one below the other."""
-    done = await cli(command, "--help")
+    done = await cli(*command.split(), "--help")
+    _, _, examples = done.out.partition("\n  Examples:\n")
 
     assert done.code == 0
-    assert re.search(rf"Examples:\n    aiocopyai {command} --demo.*\n    aiocopyai {command} WCFG-", done.out)
+    assert len(re.findall(rf"^    .*aiocopyai {command} ", examples + " ", re.MULTILINE)) >= 1
+    assert "\\b" not in done.out
 
 
 async def test_a_shell_completes_commands_and_options() -> None:
@@ -246,6 +254,7 @@ async def test_a_shell_completes_commands_and_options() -> None:
     options = await cli(COMP_WORDS="aiocopyai runs --for", **{**asked, "COMP_CWORD": "2"})
 
     assert set(commands.out.split()) == {"runs", "report"}
+    assert "register" in (await cli(COMP_WORDS="aiocopyai webhooks reg", **{**asked, "COMP_CWORD": "2"})).out
     assert options.out.split() == ["--format"]
 
 

@@ -15,7 +15,7 @@ from aiocopyai.cli._options import Debug, Demo, Timeout, WorkflowId
 def get(
     workflow_id: WorkflowId = None,
     run_id: Annotated[
-        str | None, typer.Argument(help="The run's id, such as WRUN-6fe9e53c-….", show_default=False)
+        str | None, typer.Argument(metavar="RUN_ID", help="The run's id, such as WRUN-6fe9e53c-….", show_default=False)
     ] = None,
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the run is over.")] = False,

@@ -35,7 +35,8 @@ def read_pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
 
 
 WorkflowId = Annotated[
-    str | None, typer.Argument(help="The workflow's id, such as WCFG-6db59f06-….", show_default=False)
+    str | None,
+    typer.Argument(metavar="WORKFLOW_ID", help="The workflow's id, such as WCFG-6db59f06-….", show_default=False),
 ]
 Since = Annotated[
     datetime | None,

@@ -33,7 +33,7 @@ def list_(*, output_format: OutputFormat = None, demo: Demo = False, debug: Debu
 
 
 def register(
-    url: Annotated[str, typer.Argument(help="Where Copy.ai is to post to.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where Copy.ai is to post to.")],
     event: Annotated[
         str, typer.Argument(help=f"What is to be told, such as {', '.join(WebhookEventType)}.", metavar="EVENT")
     ],
