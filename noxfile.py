@@ -17,6 +17,8 @@ PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
 EXTRAS = ("cli", "export", "report")
 """What the tests need beside `speedups`."""
+SIDE_BY_SIDE = ("-n", "auto", "--dist", "worksteal")
+"""How all tests are run: one process for each core."""
 
 
 def _group(name: str) -> list[str]:
@@ -39,7 +41,7 @@ def _suite(session: nox.Session) -> None:
     """
     session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("test"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE))
     if not session.posargs:  # a chosen part of the tests can't cover the whole
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
@@ -61,7 +63,7 @@ def pythons(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies admitted, and without orjson."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE), env={"HYPOTHESIS_PROFILE": "quick"})
 
 
 @nox.session

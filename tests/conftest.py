@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: a session on the emulator, and a fast profile for hypothesis."""
+"""Fixtures that all tests share: a session on the emulator, and the profiles of hypothesis."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aiocopyai.emulator import Emulator
 
 
 settings.register_profile("default", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=15)
 settings.register_profile("thorough", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

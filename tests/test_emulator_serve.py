@@ -111,7 +111,7 @@ async def test_serve_ends_when_cancelled(capsys: pytest.CaptureFixture[str]) -> 
 
 async def test_logs_stay_short() -> None:
     """A server that runs for weeks forgets old requests and deliveries, and goes on counting."""
-    emulator = _serve._emulator(_serve._parser().parse_args(["--port", "0", "--runs", "0"]))
+    emulator = _serve._emulator(_serve._parser("emulate").parse_args(["--port", "0", "--runs", "0"]))
     async with emulator, asking(emulator) as bare:
         await bare.register("http://elsewhere.example.com/", "workflowRun.started")
         for _ in range(150):
