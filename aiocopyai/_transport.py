@@ -21,7 +21,8 @@ from yarl import URL
 
 from aiocopyai._gate import Gate
 from aiocopyai._retry import RetryPolicy, parse_retry_after
-from aiocopyai._wire import parse_json, read_error
+from aiocopyai._unpack import ENCODINGS, UNPACKED, Unpacker
+from aiocopyai._wire import censor, parse_json, read_error
 from aiocopyai.errors import (
     APIConnectionError,
     APIStatusError,
@@ -43,6 +44,15 @@ _MAX_ERROR_BODY: Final = 64 * 2**10
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
+class _Secret(str):
+    """A key that is sent as it is, and shown by no `repr`: not by that of a request's headers either."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 class Transport:
     """Sends requests to one API with one key, in one event loop."""
 
@@ -56,7 +66,7 @@ class Transport:
         retry: RetryPolicy,
         max_rate: float | None,
     ) -> None:
-        self._api_key = _checked_key(api_key)
+        self._api_key = _Secret(_checked_key(api_key))
         self._base_url = _checked_base_url(base_url)
         self._timeout = _checked_timeout(timeout)
         self._retry = retry
@@ -145,7 +155,7 @@ class Transport:
         try:
             status, headers, body = await self._exchange(method, url, payload)
             if 200 <= status < 300:  # noqa: PLR2004 (HTTP's own numbers)
-                return read(parse_json(body))
+                return self._read(body, read)
             problem = self._status_error(status, headers, body, method, url, number)
         except InvalidResponseError as error:
             problem = InvalidResponseError(
@@ -163,7 +173,12 @@ class Transport:
     async def _exchange(self, method: str, url: str, payload: Payload | None) -> tuple[int, Mapping[str, str], bytes]:
         """Send a request and read its answer, both within the time-out of one attempt."""
         http = self._open()
-        headers = {"x-copy-ai-api-key": self._api_key, "Accept": "application/json", "User-Agent": _user_agent()}
+        headers = {
+            "x-copy-ai-api-key": self._api_key,
+            "Accept": "application/json",
+            "Accept-Encoding": ENCODINGS,
+            "User-Agent": _user_agent(),
+        }
         if payload is not None:
             headers |= {"Content-Type": "application/json", "Content-Length": str(len(payload))}
         async with http.request(
@@ -176,6 +191,7 @@ class Transport:
             allow_redirects=False,
             # A caller's own session may be set to raise, and what it raises shows the key.
             raise_for_status=False,
+            auto_decompress=False,
         ) as answer:
             if 200 <= answer.status < 300:  # noqa: PLR2004 (HTTP's own numbers)
                 body = await _read_body(answer)
@@ -189,10 +205,24 @@ class Transport:
             self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         return self._http
 
+    def _read(self, body: bytes, read: Callable[[JSON], T]) -> T:
+        try:
+            return read(parse_json(body))
+        except InvalidResponseError as error:
+            problem = error
+        clean = censor(body, self._api_key)
+        if clean is not body:
+            try:
+                # For an error that shows a piece without the key, of which this one may show half.
+                read(parse_json(clean))
+            except InvalidResponseError as error:
+                problem = error
+        raise problem
+
     def _status_error(
         self, status: int, headers: Mapping[str, str], body: bytes, method: str, url: str, number: int
     ) -> APIStatusError:
-        code, details, shown = read_error(self._hide(body.decode(errors="replace")))
+        code, details, shown = read_error(censor(body, self._api_key).decode(errors="replace"))
         kept = {name.lower(): self._hide(value) for name, value in headers.items()}
         retry_after = parse_retry_after(headers.get("Retry-After"))
         return status_error(status, code)(status, code, details, shown, kept, method, url, number, retry_after)
@@ -258,12 +288,21 @@ async def _read_body(answer: aiohttp.ClientResponse) -> bytes:
     """Read a body, up to `MAX_BODY`."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in answer.content.iter_any():
-        size += len(chunk)
-        if size > MAX_BODY:
-            reason = f"an answer of more than {MAX_BODY // 2**20} MiB"
-            raise InvalidResponseError(reason)
-        chunks.append(chunk)
+    unpacker = _unpacker(answer)
+    try:
+        async for packed in answer.content.iter_any():
+            for chunk in unpacker.unpack(packed):
+                size += len(chunk)
+                if size > MAX_BODY:
+                    reason = f"an answer of more than {MAX_BODY // 2**20} MiB"
+                    raise InvalidResponseError(reason)
+                chunks.append(chunk)
+    except ValueError as error:
+        reason = f"an answer {error}"
+        raise InvalidResponseError(reason, transient=True) from None
+    if not unpacker.is_whole:
+        reason = "an answer that is packed, and not whole"
+        raise InvalidResponseError(reason, transient=True)
     return b"".join(chunks)
 
 
@@ -271,13 +310,22 @@ async def _read_error_body(answer: aiohttp.ClientResponse) -> bytes:
     """Read the beginning of an error's body; the status matters more than whether its body arrives."""
     body = b""
     try:
-        async for chunk in answer.content.iter_any():
-            body += chunk
-            if len(body) >= _MAX_ERROR_BODY:
-                break
-    except (aiohttp.ClientError, OSError):
+        unpacker = _unpacker(answer)
+        async for packed in answer.content.iter_any():
+            for chunk in unpacker.unpack(packed):
+                body += chunk
+                if len(body) >= _MAX_ERROR_BODY:
+                    return body[:_MAX_ERROR_BODY]
+    except (aiohttp.ClientError, OSError, ValueError, InvalidResponseError):
         pass
-    return body[:_MAX_ERROR_BODY]
+    return body
+
+
+def _unpacker(answer: aiohttp.ClientResponse) -> Unpacker:
+    encoding = ", ".join(answer.headers.getall("Content-Encoding", []))
+    if encoding.strip().lower() not in UNPACKED:
+        raise InvalidResponseError(f"an answer packed as {encoding!r:.80}, which was not asked for")
+    return Unpacker(encoding)
 
 
 @cache
