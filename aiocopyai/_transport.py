@@ -42,6 +42,8 @@ MAX_BODY: Final = 64 * 2**20
 """Bytes of an answer, after decompression, beyond which it is refused."""
 _MAX_ERROR_BODY: Final = 64 * 2**10
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_USER: Final = re.compile(r"(?<=//)[^/\s]*@")
+"""User and password in an address, as that of a proxy may have them."""
 
 
 class _Secret(str):
@@ -233,7 +235,7 @@ class Transport:
 
     def _tell(self, error: Exception) -> str:
         """Say in one line what a foreign error says."""
-        text = _CONTROLS.sub(" ", str(error))
+        text = _USER.sub("***@", _CONTROLS.sub(" ", str(error)))
         return self._hide(f"{type(error).__name__}: {text:.300}" if text else type(error).__name__)
 
 
