@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from importlib.metadata import version
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -53,6 +53,10 @@ class _Secret(str):
 
     def __repr__(self) -> str:
         return "'***'"
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        msg = "a session with its API key is neither pickled nor copied: make one where it is needed"
+        raise TypeError(msg)
 
 
 class Transport:
@@ -153,6 +157,15 @@ class Transport:
 
     async def _send(self, method: str, url: str, payload: Payload | None, number: int, read: Callable[[JSON], T]) -> T:
         """Send one attempt."""
+        outcome = await self._attempt(method, url, payload, number, read)
+        if isinstance(outcome, CopyAIError):
+            # Raised here, where no variable holds an answer: some tools show those of each frame.
+            raise outcome
+        return outcome
+
+    async def _attempt(
+        self, method: str, url: str, payload: Payload | None, number: int, read: Callable[[JSON], T]
+    ) -> T | CopyAIError:
         problem: CopyAIError
         try:
             status, headers, body = await self._exchange(method, url, payload)
@@ -170,7 +183,7 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             problem = APIConnectionError(self._tell(error), method, url, number)
         problem.ambiguous = payload is not None and payload.is_begun and _leaves_doubt(problem)
-        raise problem
+        return problem
 
     async def _exchange(self, method: str, url: str, payload: Payload | None) -> tuple[int, Mapping[str, str], bytes]:
         """Send a request and read its answer, both within the time-out of one attempt."""
@@ -231,7 +244,7 @@ class Transport:
 
     def _hide(self, text: str) -> str:
         """Blot out the key, which a server may echo."""
-        return text.replace(self._api_key, "***")
+        return text.replace(self._api_key, "***").replace(repr(str(self._api_key))[1:-1], "***")
 
     def _tell(self, error: Exception) -> str:
         """Say in one line what a foreign error says."""
@@ -326,7 +339,7 @@ async def _read_error_body(answer: aiohttp.ClientResponse) -> bytes:
 def _unpacker(answer: aiohttp.ClientResponse) -> Unpacker:
     encoding = ", ".join(answer.headers.getall("Content-Encoding", []))
     if encoding.strip().lower() not in UNPACKED:
-        raise InvalidResponseError(f"an answer packed as {encoding!r:.80}, which was not asked for")
+        raise InvalidResponseError("an answer packed in another way than was asked for")
     return Unpacker(encoding)
 
 
