@@ -192,7 +192,7 @@ async def test_the_environment_takes_it_nowhere(
     assert KEY not in request.path
 
 
-def test_a_forwarded_secret_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_webhooks_secret_shows(caplog: pytest.LogCaptureFixture) -> None:
     """A receiver's secret and a webhook's address, which may hold it, are not shown."""
     receiver = WebhookReceiver(CopyAISession(KEY), lambda event: _ignore(event), secret="s3cret-" * 4)  # noqa: PLW0108
     with pytest.raises(ValueError, match="url must be") as caught:
