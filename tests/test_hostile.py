@@ -72,11 +72,11 @@ async def test_no_error_steers_a_log(
     "error",
     [
         RunFailedError(Run(EVIL, error={"why": EVIL})),
-        RunFailedError(Run("WRUN-1", error=json.loads(DEEP))),
+        RunFailedError(Run("WRUN-1", error=json.loads(b"[" * 500 + b"]" * 500))),
         RunTimeoutError(EVIL, EVIL, 1.0),
         AmbiguousStartError(EVIL, EVIL, EVIL),
         InvalidResponseError(EVIL, EVIL, EVIL),
-        APIStatusError(418, EVIL, json.loads(DEEP), method="GET", url="https://h"),
+        APIStatusError(418, EVIL, json.loads(b"[" * 500 + b"]" * 500), method="GET", url="https://h"),
     ],
     ids=lambda error: type(error).__name__,
 )
