@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nox
@@ -87,6 +88,39 @@ def bench(session: nox.Session) -> None:
     """Measure the client against the floor and against others; prints one table."""
     session.install("-e", ".[speedups]", *_group("bench"))
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session(default=False)
+def storm(session: nox.Session) -> None:
+    """Go through storms of faults for some minutes; prints the table of docs/faults.md."""
+    session.install("-e", ".[speedups]", *_group("test"))
+    session.run("python", "-m", "tests.storm", *session.posargs)
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Ask PyPI for known vulnerabilities of the dependencies; needs its JSON API, which a mirror may not have."""
+    session.install(f".[{','.join(EXTRAS)},speedups]")
+    folder = Path(session.create_tmp())
+    wanted, report = folder / "requirements.txt", folder / "report.json"
+    wanted.write_text(str(session.run("python", "-m", "pip", "freeze", "--exclude", "aiocopyai", silent=True)), "utf-8")
+    report.unlink(missing_ok=True)
+    session.install("pip-audit")
+    options = ("--disable-pip", "--no-deps", "--progress-spinner", "off", "--format", "json")
+    session.run(
+        *("pip-audit", *options, "--requirement", str(wanted), "--output", str(report)),
+        success_codes=[0, 1],
+        silent=True,
+    )
+    if not report.exists():
+        session.error("NOT AUDITED: pip-audit could not reach PyPI's JSON API")
+    packages = json.loads(report.read_text("utf-8"))["dependencies"]
+    # pip-audit takes a package that it could not ask about for a good one.
+    if unasked := [package["name"] for package in packages if "skip_reason" in package]:
+        session.error(f"NOT AUDITED: PyPI's JSON API, as seen from here, does not know {', '.join(unasked)}")
+    if bad := [f"{package['name']} {vuln['id']}" for package in packages for vuln in package["vulns"]]:
+        session.error(f"known vulnerabilities: {', '.join(bad)}")
+    session.log(f"{len(packages)} packages, no known vulnerabilities")
 
 
 @nox.session

@@ -16,6 +16,7 @@ from aiocopyai.errors import (
     CreditLimitReachedError,
     PermissionDeniedError,
     RunFailedError,
+    printable,
 )
 from aiocopyai.models import JSON, Run
 
@@ -182,7 +183,7 @@ class RunResults(AsyncIterator[RunResult]):
         except RunFailedError as error:
             del self._started[index]
             return RunResult(index, row, error.run, error)
-        except CopyAIError as error:
+        except (CopyAIError, ValueError) as error:  # the latter for an id that no path can hold
             # Its end is not known, so it stays among those under way.
             return RunResult(index, row, self._started[index], error)
         del self._started[index]
@@ -196,7 +197,7 @@ class RunResults(AsyncIterator[RunResult]):
     def _let_go(self) -> None:
         """End what is open, and say which runs go on without us."""
         if self._open:
-            ids = ", ".join(run.id for run in self._started.values()) or "none"
+            ids = ", ".join(printable(run.id) for run in self._started.values()) or "none"
             doubt = f"; in doubt are rows {', '.join(map(str, self.in_doubt))}" if self._starting else ""
             logger.warning("%s: ended early, with these runs under way: %s%s", self._plan.name, ids, doubt)
         for task in [*self._open, *([self._pull] if self._pull else [])]:

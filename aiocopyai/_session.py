@@ -40,7 +40,7 @@ from aiocopyai._wire import (
     read_webhook,
     read_webhook_page,
 )
-from aiocopyai.errors import ConfigurationError, CopyAIError, InvalidResponseError, NotFoundError
+from aiocopyai.errors import ConfigurationError, CopyAIError, InvalidResponseError, NotFoundError, printable
 from aiocopyai.models import JSON, Page, Run, Webhook, WebhookEventType
 
 
@@ -150,7 +150,7 @@ class CopyAISession:
         if limit is not None:
             check_whole("limit", limit, 0)
         check_moment("since", since)
-        name = f"runs of {workflow_id}"
+        name = f"runs of {printable(workflow_id)}"
         plan = Plan(name, page_size, start_page, limit, since, prefetch, self._tasks)
         return Pager(lambda page, size: self._fetch_runs(path, page, size), plan)
 
@@ -243,7 +243,7 @@ class CopyAISession:
                 self._in_doubt.add(doubt)
             raise
         self._in_doubt.discard(doubt)
-        logger.info("run %s of %s started", run.id, workflow_id)
+        logger.info("run %s of %s started", printable(run.id), printable(workflow_id))
         return run
 
     async def find_run(self, workflow_id: str, idempotency_key: str, *, since: datetime | None = None) -> Run | None:
@@ -360,7 +360,7 @@ class CopyAISession:
             raise ValueError(f"metadata has {KEY_NAME!r}, which is another for each row: give idempotency_key instead")
         make_key = idempotency_key or _random_key
         plan = BulkPlan(
-            f"runs of {workflow_id}",
+            f"runs of {printable(workflow_id)}",
             concurrency,
             lambda index, row: self.start_run(
                 workflow_id, row, metadata=metadata, idempotency_key=make_key(index, row)

@@ -15,7 +15,7 @@ from typing import Final
 from attrs import evolve, field, frozen
 
 from aiocopyai._retry import RetryPolicy
-from aiocopyai.errors import AmbiguousStartError, CopyAIError, NotFoundError
+from aiocopyai.errors import AmbiguousStartError, CopyAIError, NotFoundError, printable
 from aiocopyai.models import JSON, Run
 
 
@@ -80,7 +80,7 @@ async def start(wanted: Start, calls: Calls, retry: RetryPolicy, *, in_doubt: bo
             lost = error
         if wanted.key is None:
             raise AmbiguousStartError(lost.message, wanted.workflow_id) from lost
-        logger.warning("start of %s: %s; looking whether it was taken", wanted.workflow_id, lost)
+        logger.warning("start of %s: %s; looking whether it was taken", printable(wanted.workflow_id), lost)
         found = await _look_again(wanted, calls, retry, sent)
         if found is not None:
             return found
@@ -118,6 +118,9 @@ async def _read(run: Run, wanted: Start, calls: Calls) -> Run | None:
         return await calls.get(wanted.workflow_id, run.id)
     except NotFoundError:
         return None
+    except ValueError:
+        # An id that no path can hold: what the list shows is all there is to know.
+        return run
 
 
 async def _look_again(wanted: Start, calls: Calls, retry: RetryPolicy, sent: int) -> Run | None:

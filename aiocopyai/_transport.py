@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from importlib.metadata import version
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -21,7 +21,8 @@ from yarl import URL
 
 from aiocopyai._gate import Gate
 from aiocopyai._retry import RetryPolicy, parse_retry_after
-from aiocopyai._wire import parse_json, read_error
+from aiocopyai._unpack import ENCODINGS, UNPACKED, Unpacker
+from aiocopyai._wire import censor, parse_json, read_error
 from aiocopyai.errors import (
     APIConnectionError,
     APIStatusError,
@@ -41,6 +42,21 @@ MAX_BODY: Final = 64 * 2**20
 """Bytes of an answer, after decompression, beyond which it is refused."""
 _MAX_ERROR_BODY: Final = 64 * 2**10
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_USER: Final = re.compile(r"(?<=//)[^/\s]*@")
+"""User and password in an address, as that of a proxy may have them."""
+
+
+class _Secret(str):
+    """A key that is sent as it is, and shown by no `repr`: not by that of a request's headers either."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        msg = "a session with its API key is neither pickled nor copied: make one where it is needed"
+        raise TypeError(msg)
 
 
 class Transport:
@@ -56,7 +72,7 @@ class Transport:
         retry: RetryPolicy,
         max_rate: float | None,
     ) -> None:
-        self._api_key = _checked_key(api_key)
+        self._api_key = _Secret(_checked_key(api_key))
         self._base_url = _checked_base_url(base_url)
         self._timeout = _checked_timeout(timeout)
         self._retry = retry
@@ -141,11 +157,20 @@ class Transport:
 
     async def _send(self, method: str, url: str, payload: Payload | None, number: int, read: Callable[[JSON], T]) -> T:
         """Send one attempt."""
+        outcome = await self._attempt(method, url, payload, number, read)
+        if isinstance(outcome, CopyAIError):
+            # Raised here, where no variable holds an answer: some tools show those of each frame.
+            raise outcome
+        return outcome
+
+    async def _attempt(
+        self, method: str, url: str, payload: Payload | None, number: int, read: Callable[[JSON], T]
+    ) -> T | CopyAIError:
         problem: CopyAIError
         try:
             status, headers, body = await self._exchange(method, url, payload)
             if 200 <= status < 300:  # noqa: PLR2004 (HTTP's own numbers)
-                return read(parse_json(body))
+                return self._read(body, read)
             problem = self._status_error(status, headers, body, method, url, number)
         except InvalidResponseError as error:
             problem = InvalidResponseError(
@@ -158,12 +183,17 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             problem = APIConnectionError(self._tell(error), method, url, number)
         problem.ambiguous = payload is not None and payload.is_begun and _leaves_doubt(problem)
-        raise problem
+        return problem
 
     async def _exchange(self, method: str, url: str, payload: Payload | None) -> tuple[int, Mapping[str, str], bytes]:
         """Send a request and read its answer, both within the time-out of one attempt."""
         http = self._open()
-        headers = {"x-copy-ai-api-key": self._api_key, "Accept": "application/json", "User-Agent": _user_agent()}
+        headers = {
+            "x-copy-ai-api-key": self._api_key,
+            "Accept": "application/json",
+            "Accept-Encoding": ENCODINGS,
+            "User-Agent": _user_agent(),
+        }
         if payload is not None:
             headers |= {"Content-Type": "application/json", "Content-Length": str(len(payload))}
         async with http.request(
@@ -176,6 +206,7 @@ class Transport:
             allow_redirects=False,
             # A caller's own session may be set to raise, and what it raises shows the key.
             raise_for_status=False,
+            auto_decompress=False,
         ) as answer:
             if 200 <= answer.status < 300:  # noqa: PLR2004 (HTTP's own numbers)
                 body = await _read_body(answer)
@@ -189,21 +220,35 @@ class Transport:
             self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         return self._http
 
+    def _read(self, body: bytes, read: Callable[[JSON], T]) -> T:
+        try:
+            return read(parse_json(body))
+        except InvalidResponseError as error:
+            problem = error
+        clean = censor(body, self._api_key)
+        if clean is not body:
+            try:
+                # For an error that shows a piece without the key, of which this one may show half.
+                read(parse_json(clean))
+            except InvalidResponseError as error:
+                problem = error
+        raise problem
+
     def _status_error(
         self, status: int, headers: Mapping[str, str], body: bytes, method: str, url: str, number: int
     ) -> APIStatusError:
-        code, details, shown = read_error(self._hide(body.decode(errors="replace")))
+        code, details, shown = read_error(censor(body, self._api_key).decode(errors="replace"))
         kept = {name.lower(): self._hide(value) for name, value in headers.items()}
         retry_after = parse_retry_after(headers.get("Retry-After"))
         return status_error(status, code)(status, code, details, shown, kept, method, url, number, retry_after)
 
     def _hide(self, text: str) -> str:
         """Blot out the key, which a server may echo."""
-        return text.replace(self._api_key, "***")
+        return text.replace(self._api_key, "***").replace(repr(str(self._api_key))[1:-1], "***")
 
     def _tell(self, error: Exception) -> str:
         """Say in one line what a foreign error says."""
-        text = _CONTROLS.sub(" ", str(error))
+        text = _USER.sub("***@", _CONTROLS.sub(" ", str(error)))
         return self._hide(f"{type(error).__name__}: {text:.300}" if text else type(error).__name__)
 
 
@@ -258,12 +303,21 @@ async def _read_body(answer: aiohttp.ClientResponse) -> bytes:
     """Read a body, up to `MAX_BODY`."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in answer.content.iter_any():
-        size += len(chunk)
-        if size > MAX_BODY:
-            reason = f"an answer of more than {MAX_BODY // 2**20} MiB"
-            raise InvalidResponseError(reason)
-        chunks.append(chunk)
+    unpacker = _unpacker(answer)
+    try:
+        async for packed in answer.content.iter_any():
+            for chunk in unpacker.unpack(packed):
+                size += len(chunk)
+                if size > MAX_BODY:
+                    reason = f"an answer of more than {MAX_BODY // 2**20} MiB"
+                    raise InvalidResponseError(reason)
+                chunks.append(chunk)
+    except ValueError as error:
+        reason = f"an answer {error}"
+        raise InvalidResponseError(reason, transient=True) from None
+    if not unpacker.is_whole:
+        reason = "an answer that is packed, and not whole"
+        raise InvalidResponseError(reason, transient=True)
     return b"".join(chunks)
 
 
@@ -271,13 +325,22 @@ async def _read_error_body(answer: aiohttp.ClientResponse) -> bytes:
     """Read the beginning of an error's body; the status matters more than whether its body arrives."""
     body = b""
     try:
-        async for chunk in answer.content.iter_any():
-            body += chunk
-            if len(body) >= _MAX_ERROR_BODY:
-                break
-    except (aiohttp.ClientError, OSError):
+        unpacker = _unpacker(answer)
+        async for packed in answer.content.iter_any():
+            for chunk in unpacker.unpack(packed):
+                body += chunk
+                if len(body) >= _MAX_ERROR_BODY:
+                    return body[:_MAX_ERROR_BODY]
+    except (aiohttp.ClientError, OSError, ValueError, InvalidResponseError):
         pass
-    return body[:_MAX_ERROR_BODY]
+    return body
+
+
+def _unpacker(answer: aiohttp.ClientResponse) -> Unpacker:
+    encoding = ", ".join(answer.headers.getall("Content-Encoding", []))
+    if encoding.strip().lower() not in UNPACKED:
+        raise InvalidResponseError("an answer packed in another way than was asked for")
+    return Unpacker(encoding)
 
 
 @cache

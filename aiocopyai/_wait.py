@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiocopyai.errors import CopyAIError, NotFoundError, RunFailedError, RunTimeoutError
+from aiocopyai.errors import CopyAIError, NotFoundError, RunFailedError, RunTimeoutError, printable
 from aiocopyai.models import Run, RunStatus
 
 
@@ -77,5 +77,5 @@ async def _look(
     except CopyAIError as error:
         if not error.transient:
             raise
-        logger.warning("waiting for run %s: %s; looking again", run_id, error)
+        logger.warning("waiting for run %s: %s; looking again", printable(run_id), error)
     return None

@@ -16,7 +16,7 @@ from typing import Final
 from attrs import define, frozen
 
 from aiocopyai._pager import ItemIterator, Pager
-from aiocopyai.errors import CopyAIError, NotFoundError, PaginationError
+from aiocopyai.errors import CopyAIError, NotFoundError, PaginationError, printable
 from aiocopyai.models import Run, RunStatus
 
 
@@ -97,7 +97,8 @@ class Watch(AsyncIterator[Run]):
         self._failures += 1
         longest = max(_LONGEST_PAUSE, self._plan.interval)
         self._wait = min(self._plan.interval * 2.0 ** min(self._failures - 1, 30), longest)
-        logger.warning("watch of %s: %s; again in %.1f s", self._plan.workflow_id, error, self._wait)
+        name = printable(self._plan.workflow_id)
+        logger.warning("watch of %s: %s; again in %.1f s", name, error, self._wait)
 
     async def _step(self) -> None:
         """Read one run of the round's list, or end the round."""
@@ -135,6 +136,10 @@ class Watch(AsyncIterator[Run]):
                 run = await self._plan.get(run_id)
             except NotFoundError:
                 self._memory.forget(run_id)
+                continue
+            except ValueError:
+                # An id that no path can hold: what the list says of such a run is all there is to know.
+                self._memory.put_off(run_id)
                 continue
             self._met.add(run_id)
             self._notice(run, is_told=True)
@@ -179,6 +184,10 @@ class _Memory:
     def forget(self, run_id: str) -> None:
         """Drop a run that is gone."""
         self._runs.pop(run_id, None)
+
+    def put_off(self, run_id: str) -> None:
+        """Have the others read before it."""
+        self._runs.move_to_end(run_id)
 
     def longest_unread(self, met: set[str], count: int) -> list[str]:
         """Name some open runs that were not met, those first that were read the longest ago."""

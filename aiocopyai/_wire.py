@@ -15,14 +15,14 @@ reader goes over that one item, field by field.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Final, NoReturn, cast
 
 from attrs import evolve, field, fields, make_class
 
-from aiocopyai.errors import InvalidResponseError
+from aiocopyai.errors import InvalidResponseError, shown
 from aiocopyai.models import JSON, Page, Run, RunStatus, Webhook, WebhookEventType
 
 
@@ -61,9 +61,9 @@ def parse_json(body: bytes) -> JSON:
         # orjson refuses half a surrogate pair, which would cost a page for one odd character in one output.
         return _load_strictly(text)
     except (ValueError, RecursionError):
-        shown = excerpt(body.decode(errors="replace")) if body else "nothing"
+        beginning = excerpt(body.decode(errors="replace")) if body else "nothing"
     reason = "the answer is not JSON"
-    raise InvalidResponseError(reason, excerpt=shown, transient=True)
+    raise InvalidResponseError(reason, excerpt=beginning, transient=True)
 
 
 def read_run_page(answer: JSON, number: int, size: int) -> Page[Run]:
@@ -183,16 +183,42 @@ def read_error(text: str) -> tuple[str | None, JSON, JSON]:
         body = parse_json(text.encode())
     except (InvalidResponseError, UnicodeEncodeError):
         return None, None, text[:_TEXT_KEPT]
+    if _is_deep(body):
+        # An error is to be shown and pickled, and both end at some depth in a RecursionError.
+        return None, None, text[:_TEXT_KEPT]
     if not isinstance(body, dict):
         return None, None, body
     code = body.get("errorCode")
     return (code if isinstance(code, str) else None), body.get("details"), body
 
 
+def censor(body: bytes, secret: str) -> bytes:
+    """Blot a secret out of a body, however its JSON writes it; a body without it stays as it is, byte by byte."""
+    try:
+        text, written = json.dumps(parse_json(body)), json.dumps(secret)[1:-1]
+    except (InvalidResponseError, RecursionError):
+        return body.replace(secret.encode(), b"***")
+    return text.replace(written, "***").encode() if written in text else body
+
+
 def excerpt(value: JSON) -> str:
     """Show the beginning of a value on one line, control characters escaped."""
-    shown = repr(value[:_SHOWN] if isinstance(value, str | list) else value)
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    text = shown(value[:_SHOWN] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _is_deep(value: JSON) -> bool:
+    """Whether a value is nested more than `_DEPTH_KEPT` deep."""
+    level = [value]
+    for _ in range(_DEPTH_KEPT):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return bool(level)
+
+
+def _inside(value: JSON) -> Iterable[JSON]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _envelope(answer: JSON) -> JSON:
@@ -291,6 +317,7 @@ _STATUSES: Final = {status.value: status for status in RunStatus}
 _REFUSALS: Final = (TypeError, ValueError, KeyError, AttributeError, OverflowError)
 _SHOWN: Final = 80
 _TEXT_KEPT: Final = 2_000
+_DEPTH_KEPT: Final = 100
 
 
 @cache

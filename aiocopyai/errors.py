@@ -27,7 +27,9 @@ Every error is plain data: it pickles, copies, and never holds the API key.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
+from typing import Final
 
 from aiocopyai.models import JSON, Run, RunStatus
 
@@ -55,7 +57,8 @@ class CopyAIError(Exception):
         return False
 
     def __str__(self) -> str:
-        return self.message if self.page is None else f"page {self.page}: {self.message}"
+        # Pieces of the message are a server's own words, and logs and terminals obey line breaks and escapes.
+        return printable(self.message if self.page is None else f"page {self.page}: {self.message}")
 
 
 class ConfigurationError(CopyAIError, ValueError):
@@ -177,7 +180,7 @@ class RunFailedError(CopyAIError):
     @property
     def message(self) -> str:
         """Which run failed, and why as far as the server says."""
-        why = f": {self.error!r:.300}" if self.error is not None else ", and the server doesn't say why"
+        why = f": {shown(self.error):.300}" if self.error is not None else ", and the server doesn't say why"
         return f"run {self.run.id} failed{why}"
 
 
@@ -258,7 +261,7 @@ class APIStatusError(CopyAIError):
     def message(self) -> str:
         """The status, the vendor's code, the request, and what to do about it where that is known."""
         code = f" {self.error_code}" if self.error_code else ""
-        details = f": {self.details!r:.300}" if self.details else ""
+        details = f": {shown(self.details):.300}" if self.details else ""
         hint = f"; {self._hint}" if self._hint else ""
         return f"HTTP {self.status}{code}{details} ({_request(self.method, self.url, self.attempts)}){hint}"
 
@@ -327,6 +330,22 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
     422: RequestInvalidError,
     429: RateLimitedError,
 }
+
+
+def printable(text: str) -> str:
+    """Escape what steers a log or a terminal: line breaks, escape sequences, whatever else does not print."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: JSON) -> str:
+    """Show a value as Python writes it, of large and deep ones only the beginning."""
+    return _BRIEF.repr(value)
+
+
+_BRIEF: Final = reprlib.Repr()
+_BRIEF.maxlevel = 5
+_BRIEF.maxdict = _BRIEF.maxlist = 10
+_BRIEF.maxstring = _BRIEF.maxother = 300
 
 
 def _request(method: str, url: str, attempts: int) -> str:

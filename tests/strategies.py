@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+import json
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 from hypothesis import strategies as st
 
-from aiocopyai import Page, Run
+from aiocopyai import JSON, Page, Run
 
 
 if TYPE_CHECKING:
@@ -18,6 +20,10 @@ JSON_VALUES = st.recursive(
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
     max_leaves=12,
 )
+
+
+EVIL = "A\r\nWARNING forged\x1b[2J\x1b]0;title\x07\x9b31m\u2028\u202eB\ud800"
+"""A text that breaks lines, steers terminals, turns the writing round, and is no Unicode."""
 
 
 @define
@@ -57,3 +63,56 @@ def moving_lists(draw: st.DrawFn, *, moves: bool = True) -> MovingList:
     )
     drawn = draw(st.lists(one_move, max_size=40)) if moves else []
     return MovingList([f"run-{number}" for number in range(count)], iter(drawn))
+
+
+RUN: dict[str, JSON] = {
+    "id": "WRUN-1",
+    "workflowRunId": "WRUN-1",
+    "workflowId": "WCFG-1",
+    "status": "COMPLETE",
+    "input": {"Input 1": "…"},
+    "output": {"Output 1": "…", "Output 2": [{"a": 1}]},
+    "metadata": {"api": True},
+    "createdAt": "2023-04-29T15:08:01.326Z",
+    "credits": "2",
+    "error": None,
+}
+WEBHOOK: dict[str, JSON] = {"id": "1", "url": "https://h/x", "eventType": "workflowRun.failed", "workflowId": "WCFG-1"}
+DOCUMENTED: list[JSON] = [
+    {"status": "success", "data": {"total": 2, "data": [RUN, {"id": "WRUN-2", "createdAt": "2023-09-27T18:24:47Z"}]}},
+    {"status": "success", "data": RUN},
+    {"status": "success", "data": {"id": "WRUN-1"}},
+    {"status": "success", "data": WEBHOOK},
+    {"total": 1, "data": [WEBHOOK]},
+    {"status": "error", "errorCode": "REQUEST_INVALID", "details": {"url": ["bad"]}},
+    {"type": "workflowRun.completed", **RUN, "result": {"output": {"a": "b"}}},
+    {},
+]
+"""The bodies of the vendor's reference."""
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> JSON:
+    """Draw a documented body with up to three values replaced or gone, anywhere in it."""
+    body = copy.deepcopy(draw(st.sampled_from(DOCUMENTED)))
+    for _ in range(draw(st.integers(0, 3))):
+        holder = body
+        while isinstance(holder, dict | list) and holder:
+            place: Any = draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))
+            inner = holder[place]
+            if not isinstance(inner, dict | list) or not inner or draw(st.booleans()):
+                _change(holder, place, draw)
+                break
+            holder = inner
+    return body
+
+
+def _change(holder: Any, place: Any, draw: st.DrawFn) -> None:  # noqa: ANN401 (an object or an array)
+    if draw(st.booleans()):
+        del holder[place]
+    else:
+        holder[place] = draw(JSON_VALUES | st.sampled_from([EVIL, "9" * 5_000, -1, 10**400, {"id": ".."}]))
+
+
+BODIES = st.binary(max_size=80) | st.one_of(JSON_VALUES, mutated()).map(lambda value: json.dumps(value).encode())
+"""Any bytes, any JSON, and what is nearly as documented."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.metadata
 import types
+from pathlib import Path
 
 import attrs
 import pytest
@@ -12,6 +15,7 @@ import aiocopyai
 from aiocopyai import errors, models
 
 
+ROOT = Path(__file__).parent
 PUBLIC = {name for name, value in vars(aiocopyai).items() if not name.startswith("_")} - {"errors", "models"}
 
 
@@ -20,6 +24,28 @@ def test_all_is_what_is_importable() -> None:
     importable = {name for name in PUBLIC if not isinstance(getattr(aiocopyai, name), types.ModuleType)}
 
     assert set(aiocopyai.__all__) == importable
+
+
+TYPED = [ROOT / "typing" / name for name in ("api.py", "rooms.py")]
+
+
+@pytest.mark.parametrize(
+    "room",
+    ["aiocopyai", "aiocopyai.webhooks", "aiocopyai.emulator", "aiocopyai.export", "aiocopyai.integrations.arrow"],
+)
+def test_every_public_name_is_typed(room: str) -> None:
+    """What the type checkers read uses each public name, beside importing it."""
+    module = importlib.import_module(room)
+    public = getattr(module, "__all__", [name for name, value in vars(module).items() if _is_own(name, value, room)])
+    trees = [ast.parse(path.read_text("utf-8")) for path in TYPED]
+    used = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+    assert public
+    assert set(public) - used == set()
+
+
+def _is_own(name: str, value: object, room: str) -> bool:
+    return not name.startswith("_") and (name.isupper() or getattr(value, "__module__", "") == room)
 
 
 def test_all_is_sorted() -> None:

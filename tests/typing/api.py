@@ -1,23 +1,41 @@
-"""The API as a type checker sees it. Never executed: mypy and pyright read it."""
+"""The API as a type checker sees it. Never executed: mypy and pyright read it.
+
+A line that must not pass has its error silenced, and a silenced error that isn't there is an error for both.
+"""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import assert_type
 
 import aiohttp
+from aiohttp import web
 
 from aiocopyai import (
     JSON,
+    AmbiguousStartError,
+    APIConnectionError,
     APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
     CopyAIError,
     CopyAISession,
+    CreditLimitReachedError,
     Drift,
+    InvalidEventError,
+    InvalidResponseError,
+    NotFoundError,
     Page,
     Pager,
     PaginationError,
+    PermissionDeniedError,
     RateLimitedError,
+    RequestInvalidError,
     RetryPolicy,
     Run,
     RunFailedError,
@@ -25,10 +43,12 @@ from aiocopyai import (
     RunResults,
     RunStatus,
     RunTimeoutError,
+    ServerError,
     Webhook,
     WebhookEvent,
     WebhookEventType,
 )
+from aiocopyai.webhooks import WebhookReceiver
 
 
 async def lists_runs() -> None:
@@ -44,6 +64,9 @@ async def lists_runs() -> None:
             assert_type(page.items, Sequence[Run])
         assert_type(pager.total, int | None)
         assert_type(pager.drift, Drift)
+        assert_type(pager.drift.repeated + pager.drift.reread + pager.drift.missing, int)
+        assert_type(pager.drift.total_first, int | None)
+        assert_type(pager.drift.total_last, int | None)
         assert_type([run.id async for run in pager], list[str])
 
 
@@ -69,9 +92,21 @@ async def starts_runs(session: CopyAISession) -> None:
     async for result in results:
         assert_type(result, RunResult)
         assert_type(result.inputs, Mapping[str, JSON])
+        assert_type(result.index, int)
         assert_type(result.run, Run | None)
+        assert_type(result.error, CopyAIError | ValueError | None)
+        assert_type(result.ok, bool)
     assert_type(results.under_way, Sequence[Run])
-    assert_type(session.watch("WCFG-1"), AsyncIterator[Run])
+    assert_type(results.in_doubt, Sequence[int])
+    assert_type(results.stopped_by, CopyAIError | None)
+    await results.aclose()
+    assert_type(session.watch("WCFG-1", interval=1, since=datetime(2026, 1, 1, tzinfo=UTC)), AsyncIterator[Run])
+
+
+async def takes_rows_from_anywhere(session: CopyAISession, rows: AsyncIterator[Mapping[str, JSON]]) -> None:
+    """The rows of many runs may come one by one, and be of any JSON."""
+    assert_type(session.run_many("WCFG-1", rows), RunResults)
+    assert_type(session.run_many("WCFG-1", ({"n": n} for n in range(3))), RunResults)
 
 
 async def uses_webhooks(session: CopyAISession) -> None:
@@ -83,9 +118,50 @@ async def uses_webhooks(session: CopyAISession) -> None:
     assert_type(hook.event_type, WebhookEventType | None)
     await session.delete_webhook(hook.id)
     await session.check_key()
-    event = WebhookEvent.parse(b"{}")
-    assert_type(event.run, Run | None)
+    assert_type(hook.id, str)
+    assert_type(hook.url, str | None)
+    assert_type(hook.workflow_id, str | None)
+    assert_type(hook.created_at, datetime | None)
+    assert_type(hook.extra, Mapping[str, JSON])
+
+
+def reads_an_event(body: bytes, text: str, read: dict[str, JSON]) -> None:
+    """What a delivery holds."""
+    event = WebhookEvent.parse(body)
+    assert_type(event, WebhookEvent)
+    assert_type(WebhookEvent.parse(text), WebhookEvent)
+    assert_type(WebhookEvent.parse(read), WebhookEvent)
+    assert_type(event.type, WebhookEventType)
+    assert_type(event.run_id, str | None)
+    assert_type(event.workflow_id, str | None)
     assert_type(event.output, Mapping[str, JSON])
+    assert_type(event.metadata, Mapping[str, JSON])
+    assert_type(event.credits, int | None)
+    assert_type(event.run, Run | None)
+    assert_type(event.extra, Mapping[str, JSON])
+
+
+async def receives_webhooks(
+    session: CopyAISession, handler: Callable[[WebhookEvent], Awaitable[None]], app: web.Application
+) -> None:
+    """A receiver and its two faces."""
+    receiver = WebhookReceiver(
+        session, handler, secret="s" * 16, confirm=False, max_body=1_000, queue_size=5, grace=0.5
+    )
+    async with receiver as entered:
+        assert_type(entered, WebhookReceiver)
+        assert_type(receiver.path, str)
+        assert_type(receiver.route(), web.RouteDef)
+        app.add_routes([receiver.route()])
+        assert_type(await receiver.accept("POST", receiver.path, {}, b"{}"), int)
+        await receiver.asgi({}, _receive, _send)
+
+
+async def _receive() -> dict[str, object]:
+    return {}
+
+
+async def _send(message: Mapping[str, object]) -> None: ...
 
 
 def reads_a_run(run: Run) -> None:
@@ -112,6 +188,16 @@ def configures(http: aiohttp.ClientSession) -> CopyAISession:
     return CopyAISession("key", base_url="https://example.com/api", http=http, timeout=5, retry=policy, max_rate=2.5)
 
 
+def shapes_retries(policy: RetryPolicy) -> None:
+    """What a policy holds."""
+    assert_type(policy.attempts, int | None)
+    assert_type(policy.timeout, float | None)
+    assert_type(policy.wait_initial, float)
+    assert_type(policy.wait_max, float)
+    assert_type(policy.wait_jitter, float)
+    RetryPolicy(attempts=None, timeout=None)
+
+
 async def handles_errors(session: CopyAISession) -> None:
     """What an error tells."""
     try:
@@ -131,8 +217,67 @@ async def handles_errors(session: CopyAISession) -> None:
         assert_type(error.run, Run)
         assert_type(error.error, JSON)
     except RunTimeoutError as error:
+        assert_type(error.workflow_id, str)
         assert_type(error.run_id, str)
+        assert_type(error.seconds, float)
+        assert_type(error.status, RunStatus | None)
+    except AmbiguousStartError as error:
+        assert_type(error.reason, str)
+        assert_type(error.workflow_id, str)
+        assert_type(error.idempotency_key, str | None)
+    except InvalidResponseError as error:
+        assert_type(error.place, str)
+        assert_type(error.excerpt, str)
+    except APIConnectionError as error:
+        assert_type(error.url, str)
+        assert_type(error.attempts, int)
     except PaginationError as error:
         assert_type(error.page, int | None)
     except CopyAIError as error:
         assert_type(str(error), str)
+        assert_type(error.message, str)
+        assert_type(error.ambiguous, bool)
+        assert_type(error.transient, bool)
+
+
+def knows_what_errors_are(error: CopyAIError) -> None:
+    """Which errors can be caught as what."""
+    statuses: list[type[APIStatusError]] = [
+        *(BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, RequestInvalidError),
+        *(RateLimitedError, ServerError),
+    ]
+    bad: type[BadRequestError] = CreditLimitReachedError
+    values: list[type[ValueError]] = [ConfigurationError, InvalidEventError]
+    timeouts: list[type[TimeoutError]] = [APITimeoutError, RunTimeoutError]
+    connection: type[APIConnectionError] = APITimeoutError
+    assert_type(isinstance(error, (*statuses, bad, *values, *timeouts, connection)), bool)
+
+
+async def must_not_pass(session: CopyAISession, run: Run, page: Page[Run], hook: Webhook, result: RunResult) -> None:
+    """Wrong calls, each refused by both checkers."""
+    CopyAISession(api_key=5)  # type: ignore[arg-type]  # a key is a text
+    CopyAISession("key", "https://h/api")  # type: ignore[call-arg]  # options are named
+    CopyAISession("key", timeout="5")  # type: ignore[arg-type]  # seconds are a number
+    RetryPolicy(attempt=3)  # type: ignore[call-arg]  # misspelt
+    session.runs()  # type: ignore[call-arg]  # of which workflow?
+    session.runs("WCFG-1", 50)  # type: ignore[call-arg]  # options are named
+    session.runs("WCFG-1", since="2026-01-01")  # type: ignore[arg-type]  # a moment is a datetime
+    session.runs("WCFG-1", order="newest")  # type: ignore[call-arg]  # the API can't sort
+    for _ in session.runs("WCFG-1"):  # type: ignore[attr-defined]  # only async for
+        pass
+    await session.runs("WCFG-1")  # type: ignore[misc]  # a pager is iterated, not awaited
+    await session.watch("WCFG-1")  # type: ignore[misc]  # the same
+    await session.start_run("WCFG-1", ["a"])  # type: ignore[arg-type]  # inputs have names
+    await session.start_run("WCFG-1", {"a": object()})  # type: ignore[dict-item]  # inputs are JSON
+    await session.start_run("WCFG-1", {}, idempotency_key=5)  # type: ignore[arg-type]  # a key is a text
+    await session.wait_run(run)  # type: ignore[call-arg, arg-type]  # by its ids
+    session.run_many("WCFG-1", {"a": "b"})  # type: ignore[dict-item]  # rows, not a row
+    await session.register_webhook("https://h/x")  # type: ignore[call-arg]  # for which event?
+    run.status = RunStatus.FAILED  # type: ignore[misc]  # values don't change
+    page.items.append(run)  # type: ignore[attr-defined]  # nor do their lists
+    run.output["a"] = "b"  # type: ignore[index]  # nor their objects
+    hook.url.upper()  # type: ignore[union-attr]  # it may be absent
+    run.credits + 1  # type: ignore[operator]  # the same
+    str(result.run.id)  # type: ignore[union-attr]  # where it failed there may be none
+    WebhookEvent.parse(5)  # type: ignore[arg-type]  # a body
+    WebhookReceiver(session, print)  # type: ignore[arg-type]  # a handler is awaited

@@ -1,0 +1,55 @@
+"""What is left behind when something is over, by counting: tasks of the loop, open files and sockets of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from attrs import define
+
+
+def open_files() -> int:
+    """Count this process's open files and sockets; 0 where the system doesn't tell."""
+    with suppress(OSError):
+        return len(os.listdir("/dev/fd"))  # noqa: PTH208 (a folder that changes as it is read)
+    return 0
+
+
+def other_tasks() -> int:
+    """Count the loop's tasks beside this one."""
+    return len(asyncio.all_tasks()) - 1
+
+
+@define
+class Leftovers:
+    """What was left behind; counted when `counting_leftovers` ends."""
+
+    tasks: int = 0
+    files: int = 0
+
+
+@asynccontextmanager
+async def counting_leftovers() -> AsyncIterator[Leftovers]:
+    """Count what is there afterwards and was not before; a socket takes some turns of the loop to close."""
+    gc.collect()
+    tasks, files = other_tasks(), open_files()
+    left = Leftovers()
+    yield left
+    with suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            while other_tasks() > tasks or open_files() > files:
+                await asyncio.sleep(0.001)
+    gc.collect()
+    left.tasks = max(0, other_tasks() - tasks)
+    left.files = max(0, open_files() - files)
+
+
+@asynccontextmanager
+async def leaving_nothing() -> AsyncIterator[None]:
+    """Hold that nothing is left behind."""
+    async with counting_leftovers() as left:
+        yield
+    assert left == Leftovers(), f"{left}: {asyncio.all_tasks()}"
