@@ -15,7 +15,7 @@ nox.options.sessions = ["tests", "lint", "types", "lowest", "build"]
 
 PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
-EXTRAS = ("cli", "export", "report")
+EXTRAS = ("cli", "dask", "export", "report")
 """What the tests need beside `speedups`."""
 
 
@@ -82,7 +82,11 @@ def types(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure the client against the floor and against others; prints one table."""
+    """Measure the client against the floor and against others, or, with ``-- dask``, a data frame against workers."""
+    if session.posargs[:1] == ["dask"]:
+        session.install("-e", ".[dask,speedups]")
+        session.run("python", "tests/benchmarks/dask_workers.py", *session.posargs[1:])
+        return
     session.install("-e", ".[speedups]", *_group("bench"))
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
