@@ -81,20 +81,20 @@ def read_runs(
 ) -> dd.DataFrame:
     """Make a data frame of all runs of some workflows, with the columns of `aiocopyai.integrations.arrow.SCHEMA`.
 
-    Now each workflow's runs are counted, by one request each. All else is read whenever the frame is computed, and
-    anew each time: page ranges in parallel, and then, in a last pass, the head that has grown meanwhile and each border
-    between two ranges at which something may have slipped through. The cluster holds the whole frame by then. Ids are
-    unique, by a shuffle over them; the copy that was read last, by the workers' clocks, is kept. The order of the
-    rows and the index mean nothing.
+    Each workflow's runs are counted at once, by one request. All else is read whenever the frame is computed, and anew
+    each time: page ranges in parallel, and then, in a last pass, the head that has grown meanwhile and each border
+    between two ranges where something may have slipped through. Ids are unique, by a shuffle over them, until which the
+    cluster holds all that was read; of a run that was read twice the later copy is kept, by the workers' clocks. The
+    order of the rows and the index mean nothing.
 
-    **Promised**: each run that is on the list when the last pass begins, and that isn't removed while it lasts, is in
-    the frame, if the list is newest first, grows in front only, and tells its `total` rightly. Any number of runs may
-    be added and removed, all the while. A failed request fails the partition, never leaves it out.
+    **Promised**: each run that is on the list when the last pass begins, and isn't removed while it lasts, is in the
+    frame, if the list is newest first, grows in front only, and tells its `total` rightly. Any number of runs may be
+    added and removed, all the while. A request that fails for good fails the partition; no page is left out.
 
-    **Not promised**: a moment that the frame shows, for a run is as it was when it was read; runs that were removed,
-    which may be in it or not; lists in another order, as for `CopyAISession.runs`. And if a worker is lost after the
-    last pass, what only it held is read again from the list as it is by then: that loses nothing as long as no more
-    than `MARGIN` runs, one page, were removed from the workflow since its first partition was read.
+    **Not promised**: one moment that all rows show, since a run is as it was when it was read; that a run which was
+    removed meanwhile is in it, or isn't; lists in another order, as for `CopyAISession.runs`. And if a worker is lost
+    after the last pass, what it held is read again from the list as it is by then: that loses nothing as long as no
+    more than `MARGIN` runs, one page, were removed from the workflow since its first partition was read.
 
     Each process that reads takes the key from its own environment, as ``COPYAI_API_KEY``; it is never in the graph.
 
@@ -104,10 +104,10 @@ def read_runs(
         partition_pages: pages of 100 runs that a partition has at first, before the ids are made unique.
         base_url: where the API is, for all processes; by default what ``COPYAI_BASE_URL`` says in each.
         retry: what is sent again, how often and how patiently.
-        max_rate: requests a second, over all that read this frame; None for no limit. Each partition gets the same
-            share when its turn comes: that of one thread of the cluster, of all that it has at that moment. With
-            Dask's own schedulers these are the ``num_workers`` of its configuration, by default the cores; an argument
-            `num_workers` of ``compute`` isn't seen. The last pass has the whole rate.
+        max_rate: requests a second, over all that read this frame; None for no limit. When a partition's turn comes,
+            it gets the share of one thread, of all that the cluster has at that moment: so many partitions at the most
+            are read at a time. With Dask's own schedulers the threads are ``num_workers`` of its configuration, by
+            default the cores; what is passed to ``compute`` isn't seen. The last pass has the whole rate.
 
     Raises:
         ValueError: an argument can't be used, or there is no key; before anything is sent.

@@ -110,7 +110,7 @@ def waiting(pages: int, all_workers: Iterable[int]) -> None:
         for workers in all_workers:
             with threads(workers):
                 yield f"Dask, {workers} thread(s)", measure(runs, 1, lambda: read(url, 5))
-        for prefetch in (0, 4):
+        for prefetch in (0, 4, 32):
             yield f"a walk, prefetch={prefetch}", measure(runs, 1, lambda: asyncio.run(walk(url, prefetch)))  # noqa: B023 (called at once)
 
     with small_server(runs, LATENCY) as url:
