@@ -16,7 +16,7 @@ nox.options.sessions = ["tests", "lint", "types", "lowest", "build"]
 
 PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
-EXTRAS = ("cli", "export", "report")
+EXTRAS = ("cli", "dask", "export", "report")
 """What the tests need beside `speedups`."""
 SIDE_BY_SIDE = ("-n", "auto", "--dist", "worksteal")
 """How all tests are run: one process for each core."""
@@ -85,7 +85,11 @@ def types(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure the client against the floor and against others; prints one table."""
+    """Measure the client against the floor and against others, or, with ``-- dask``, a data frame against workers."""
+    if session.posargs[:1] == ["dask"]:
+        session.install("-e", ".[dask,speedups]")
+        session.run("python", "tests/benchmarks/dask_workers.py", *session.posargs[1:])
+        return
     session.install("-e", ".[speedups]", *_group("bench"))
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 

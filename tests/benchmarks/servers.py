@@ -83,9 +83,9 @@ def slow_server(total: int, latency: float) -> Generator[str]:
 
 
 @contextmanager
-def small_server(total: int) -> Generator[str]:
-    """Serve `total` small runs, each with an id of its own; give the base URL."""
-    with _own_server("--total", str(total), "--small") as url:
+def small_server(total: int, latency: float = 0.0) -> Generator[str]:
+    """Serve `total` small runs, each with an id of its own, as late as that; give the base URL."""
+    with _own_server("--total", str(total), "--latency", str(latency), "--small") as url:
         yield url
 
 
