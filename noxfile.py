@@ -15,7 +15,7 @@ nox.options.sessions = ["tests", "lint", "types", "lowest", "build"]
 
 PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
-EXTRAS = ("cli", "export", "report")
+EXTRAS = ("cli", "dlt", "export", "report")
 """What the tests need beside `speedups`."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai.cli import _export, _report, _runs
+from aiocopyai.cli import _export, _report, _runs, _sync
 from aiocopyai.cli._common import find_key, read_moment
 from aiocopyai.cli._formats import Format
 
@@ -93,3 +93,4 @@ def runs(
 
 app.command()(_export.export)
 app.command()(_report.report)
+app.command()(_sync.sync)

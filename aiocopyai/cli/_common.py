@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 
 import typer
 
@@ -19,6 +20,10 @@ from aiocopyai.cli._formats import printable
 
 
 DEMO_RUNS = 640
+
+
+class CommandError(Exception):
+    """What a command failed by, in one line, where no error of ours or of the system says it."""
 
 
 def read_moment(text: str) -> datetime:
@@ -67,17 +72,22 @@ def perform(work: Coroutine[object, object, None], *, debug: bool, so_far: objec
         debug: whether to log each step, and to show tracebacks.
         so_far: what was done until it was stopped: its text tells, and it is false while there is nothing to tell.
     """
+    return attempt(partial(asyncio.run, work), debug=debug, so_far=so_far)
+
+
+def attempt(work: Callable[[], object], *, debug: bool, so_far: object) -> int:
+    """Do the work of a command that needs no event loop of its own; like `perform`."""
     if debug:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     try:
-        asyncio.run(work)
+        work()
     except BrokenPipeError:
         let_go_of_stdout()
         return 0
     except KeyboardInterrupt:
         say(f"stopped after {so_far}")
         return 130
-    except (CopyAIError, OSError) as error:
+    except (CopyAIError, OSError, CommandError) as error:
         return _fail(error, so_far, debug=debug)
     return 0
 
