@@ -61,6 +61,7 @@ def pythons(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies admitted, and without orjson."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
+    session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "orjson")  # which dlt brings, and does without
     session.run("python", "-m", "pytest", *session.posargs)
 
 

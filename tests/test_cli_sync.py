@@ -7,20 +7,24 @@ import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import duckdb
 import pytest
 
+from aiocopyai import CopyAISession
+from aiocopyai.cli._targets import open_pipeline, read_target
 from aiocopyai.emulator import Emulator, Fault
+from aiocopyai.integrations.dlt import copyai_source
 from tests.commands import MAIN, START, Done, cli, environment, finish, start, terminal
 from tests.exporting import raw_run
 from tests.loading import change, query, rows_in, truth
 
 
 PATIENCE = 60
-KILLS = 6
+KILLS = 5
 RUN = "from aiocopyai.cli import main; main()"
 LOOPBACK = """
 import socket
@@ -61,15 +65,22 @@ async def sync(*arguments: str, emulator: Emulator) -> Done:
 
 
 async def test_the_database_is_kept_up_to_date(emulator: Emulator, folder: Path) -> None:
-    """All runs at first, then what is new or changed, told in one line; nothing on standard output."""
+    """All runs at first, then what is new or changed, told in a line; a backup that is put back is caught up, too."""
     emulator.put_runs([raw_run(number) for number in range(300, 0, -1)])
     first = await sync(emulator.workflow_id, emulator=emulator)
+    shutil.copy(folder / "runs.duckdb", folder / "older.duckdb")
     change(emulator, "WRUN-290", status="FAILED", error={"message": "no"})
     emulator.put_runs([raw_run(302), raw_run(301), *emulator.runs()])
     second = await sync(emulator.workflow_id, emulator=emulator)
 
     assert first == (0, "", "300 runs new, 0 updated; 300 in runs.duckdb\n")
     assert second == (0, "", "2 runs new, 300 updated; 302 in runs.duckdb\n")
+    assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
+
+    shutil.move(folder / "older.duckdb", folder / "runs.duckdb")
+    third = await sync(emulator.workflow_id, emulator=emulator)
+
+    assert third == second
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
@@ -217,6 +228,24 @@ async def test_two_at_once_don_t_meet(emulator: Emulator, folder: Path) -> None:
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
+async def test_what_was_ready_is_loaded_first(
+    emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process had read and prepared before it died gets into the table, though the server has it no more."""
+    await sync(emulator.workflow_id, emulator=emulator)
+    added = emulator.add_runs(3)
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    pipeline = open_pipeline(read_target("duckdb:///runs.duckdb"))
+    session = partial(CopyAISession, emulator.api_key, base_url=emulator.url)
+    await asyncio.to_thread(pipeline.sync_destination)
+    await asyncio.to_thread(pipeline.extract, copyai_source([emulator.workflow_id], session=session))
+    emulator.remove_runs(added)
+    done = await sync(emulator.workflow_id, emulator=emulator)
+
+    assert re.fullmatch(r"3 runs new, \d+ updated; 643 in runs.duckdb\n", done.err)
+    assert {key[1] for key in rows_in(folder / "runs.duckdb")} > set(added)
+
+
 async def test_ctrl_c_ends_with_130(emulator: Emulator, folder: Path) -> None:
     """At once, without a traceback; the next call is whole."""
     emulator.fail(Fault(delay=30), page=5)
@@ -246,7 +275,7 @@ async def test_kills_lose_nothing_and_double_nothing(emulator: Emulator, folder:
         while process.returncode is None and len(emulator.requests) == seen:
             await asyncio.sleep(0.005)
         # What comes after the first answer takes some tenths of a second: reading, merging, the end.
-        for _ in range(chance.randint(0, 40)):
+        for _ in range(chance.randint(0, 20)):
             await asyncio.sleep(0.03)
         if process.returncode is None:
             kills -= 1

@@ -107,13 +107,14 @@ def _check(session: CopyAISession, workflow_ids: Iterable[str]) -> None:
 
 
 def _raise_cause(error: BaseException) -> NoReturn:
-    """Raise what dlt's error came from, of which it says more than a line."""
-    cause = error
-    while not isinstance(cause, KeyboardInterrupt | CopyAIError | OSError):
-        if cause.__cause__ is None:
-            raise CommandError(str(cause).strip().partition("\n")[0]) from error
-        cause = cause.__cause__
-    raise cause
+    """Raise what dlt's error came from, of which it says more than a line; an interrupt may hide behind another."""
+    deepest = error
+    while not isinstance(deepest, KeyboardInterrupt | CopyAIError | OSError):
+        below = deepest.__cause__ or deepest.__context__
+        if below is None:
+            raise CommandError(str(deepest).strip().partition("\n")[0]) from error
+        deepest = below
+    raise deepest
 
 
 @contextmanager

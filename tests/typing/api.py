@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
 import aiohttp
+from dlt.extract import DltSource
 
 from aiocopyai import (
     JSON,
@@ -29,6 +30,7 @@ from aiocopyai import (
     WebhookEvent,
     WebhookEventType,
 )
+from aiocopyai.integrations.dlt import copyai_source
 
 
 async def lists_runs() -> None:
@@ -110,6 +112,12 @@ def configures(http: aiohttp.ClientSession) -> CopyAISession:
     policy = RetryPolicy(attempts=3, timeout=60.0, wait_initial=0.1, wait_max=5.0, wait_jitter=0.5)
     CopyAISession("key", timeout=aiohttp.ClientTimeout(total=5))
     return CopyAISession("key", base_url="https://example.com/api", http=http, timeout=5, retry=policy, max_rate=2.5)
+
+
+def loads_runs() -> None:
+    """A source for dlt, with any way to make a session."""
+    source = copyai_source(["WCFG-1"], session=lambda: CopyAISession(max_rate=1), look_back=timedelta(hours=1))
+    assert_type(source, DltSource)
 
 
 async def handles_errors(session: CopyAISession) -> None:
