@@ -263,14 +263,18 @@ async def test_another_machine_goes_on_where_the_database_is(loads: Loads) -> No
     assert await loads.load() < 8
 
 
-async def test_a_replaced_table_is_read_anew(loads: Loads) -> None:
-    """Whoever lets dlt replace the table gets all runs into it."""
+async def test_a_table_that_is_begun_anew_has_all_runs(loads: Loads) -> None:
+    """Whoever lets dlt replace the table, or drop its data, gets all that is on the list into it."""
     loads.emulator.put_runs([hour(number) for number in range(300, 0, -1)])
     await loads.load()
     source = loads.source()
     source.resources["runs"].apply_hints(write_disposition="replace")
+    loads.emulator.remove_runs(["WRUN-7"])
     await loads.load(source)
+    assert rows_in(loads.database) == truth(loads.emulator, loads.emulator.workflow_id)
 
+    loads.emulator.remove_runs(["WRUN-8"])
+    await asyncio.to_thread(partial(loads.pipeline.run, loads.source(), refresh="drop_data"))
     assert rows_in(loads.database) == truth(loads.emulator, loads.emulator.workflow_id)
 
 

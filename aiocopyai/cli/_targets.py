@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -102,12 +102,17 @@ def alone(target: Target) -> Generator[None]:
     """Hold a target, so that no other process of this machine loads to it; an end of any kind lets go of it.
 
     Raises:
-        CommandError: another one does.
+        CommandError: another one does, or dlt's folder can't be written to.
+        OSError: the same.
     """
     target.folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(target.folder / "held.db", timeout=0, isolation_level=None)) as connection:
+    path = target.folder / "held.db"
+    with ExitStack() as stack:
         try:
+            connection = stack.enter_context(closing(sqlite3.connect(path, timeout=0, isolation_level=None)))
             connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            raise CommandError(f"another sync to {target.label} is under way") from None
+        except sqlite3.OperationalError as error:
+            is_held = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            why = f"another sync to {target.label} is under way" if is_held else f"{path}: {error}"
+            raise CommandError(why) from None
         yield
