@@ -7,24 +7,20 @@ import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from random import Random
 
 import duckdb
 import pytest
 
-from aiocopyai import CopyAISession
-from aiocopyai.cli._targets import open_pipeline, read_target
 from aiocopyai.emulator import Emulator, Fault
-from aiocopyai.integrations.dlt import copyai_source
 from tests.commands import MAIN, START, Done, cli, environment, finish, start, terminal
 from tests.exporting import raw_run
 from tests.loading import change, query, rows_in, truth
 
 
 PATIENCE = 60
-KILLS = 5
+KILLS = 4
 RUN = "from aiocopyai.cli import main; main()"
 LOOPBACK = """
 import socket
@@ -42,6 +38,15 @@ def only_numbers(host, *args, **options):
 socket.getaddrinfo = only_numbers
 """
 """Tells of whatever would leave this machine."""
+READS_ONLY = """
+import sys
+from aiocopyai.cli._targets import open_pipeline, read_target
+from aiocopyai.integrations.dlt import copyai_source
+pipeline = open_pipeline(read_target("duckdb:///runs.duckdb"))
+pipeline.sync_destination()
+pipeline.extract(copyai_source(sys.argv[1:]))
+"""
+"""Does what the command does until it has read everything, and nothing after."""
 
 
 @pytest.fixture(name="emulator")
@@ -102,7 +107,7 @@ async def test_several_workflows_go_elsewhere(emulator: Emulator, folder: Path) 
 async def test_the_demo_needs_nothing_and_stays_at_home(folder: Path) -> None:
     """`--demo` loads some hundred runs of an emulator; neither it nor dlt talks to another machine."""
     code = f"import sys{LOOPBACK}{RUN}"
-    done = await finish(await start("-W", "error", "-c", code, "sync", "--demo", env=environment()), PATIENCE)
+    done = await finish(await start("-c", code, "sync", "--demo", env=environment()), PATIENCE)
 
     assert (done.code, done.out) == (0, "")
     assert re.fullmatch(
@@ -144,7 +149,8 @@ async def test_a_place_without_merge_is_refused(
     done = await sync(emulator.workflow_id, "--to", "filesystem", emulator=emulator)
 
     assert (done.code, emulator.requests) == (2, [])
-    assert "filesystem can't be kept up to date" in done.err
+    # An older dlt wants a package for files first.
+    assert re.search("filesystem can't be kept up to date|filesystem needs more", done.err)
 
 
 async def test_dlts_own_configuration_says_where(
@@ -228,20 +234,16 @@ async def test_two_at_once_don_t_meet(emulator: Emulator, folder: Path) -> None:
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
-async def test_what_was_ready_is_loaded_first(
-    emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_was_ready_is_loaded_first(emulator: Emulator, folder: Path) -> None:
     """What a process had read and prepared before it died gets into the table, though the server has it no more."""
     await sync(emulator.workflow_id, emulator=emulator)
     added = emulator.add_runs(3)
-    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
-    pipeline = open_pipeline(read_target("duckdb:///runs.duckdb"))
-    session = partial(CopyAISession, emulator.api_key, base_url=emulator.url)
-    await asyncio.to_thread(pipeline.sync_destination)
-    await asyncio.to_thread(pipeline.extract, copyai_source([emulator.workflow_id], session=session))
+    env = environment(emulator, RUNTIME__DLTHUB_TELEMETRY="false")
+    dead = await finish(await start("-c", READS_ONLY, emulator.workflow_id, env=env), PATIENCE)
     emulator.remove_runs(added)
     done = await sync(emulator.workflow_id, emulator=emulator)
 
+    assert (dead.code, dead.err) == (0, "")
     assert re.fullmatch(r"3 runs new, \d+ updated; 643 in runs.duckdb\n", done.err)
     assert {key[1] for key in rows_in(folder / "runs.duckdb")} > set(added)
 
