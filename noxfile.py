@@ -16,7 +16,7 @@ nox.options.sessions = ["tests", "lint", "types", "lowest", "build"]
 
 PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
-EXTRAS = ("cli", "dask", "export", "report")
+EXTRAS = ("cli", "dask", "dlt", "export", "report")
 """What the tests need beside `speedups`."""
 SIDE_BY_SIDE = ("-n", "auto", "--dist", "worksteal")
 """How all tests are run: one process for each core."""
@@ -65,6 +65,8 @@ def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies admitted, and without orjson."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
     session.run("python", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE), env={"HYPOTHESIS_PROFILE": "quick"})
+    session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "orjson")  # which dlt brings, and does without
+    session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session

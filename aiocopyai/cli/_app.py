@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai.cli import _check_key, _emulate, _export, _get, _listen, _report, _runs, _start, _watch, _webhooks
+from aiocopyai.cli import (
+    _check_key,
+    _emulate,
+    _export,
+    _get,
+    _listen,
+    _report,
+    _runs,
+    _start,
+    _sync,
+    _watch,
+    _webhooks,
+)
 
 
 def _group(name: str, summary: str | None = None) -> typer.Typer:
@@ -41,6 +53,7 @@ def aiocopyai_(
 app.command()(_runs.runs)
 app.command()(_export.export)
 app.command()(_report.report)
+app.command()(_sync.sync)
 app.command()(_start.start)
 app.command()(_get.get)
 app.command()(_watch.watch)

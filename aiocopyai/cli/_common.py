@@ -7,14 +7,19 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import typer
 
 from aiocopyai import ConfigurationError, CopyAIError, CopyAISession
 from aiocopyai.cli._demo import WORKFLOW_ID, open_demo
 from aiocopyai.cli._formats import say
+
+
+class CommandError(Exception):
+    """What a command failed by, in one line, where no error of ours or of the system says it."""
 
 
 def find_key(*, demo: bool) -> str | None:
@@ -68,17 +73,22 @@ def perform(work: Coroutine[object, object, None], *, debug: bool, so_far: objec
         debug: whether to log each step, and to show tracebacks.
         so_far: what was done until it was stopped: its text tells, and it is false while there is nothing to tell.
     """
+    return attempt(partial(asyncio.run, work), debug=debug, so_far=so_far)
+
+
+def attempt(work: Callable[[], object], *, debug: bool, so_far: object) -> int:
+    """Do the work of a command that needs no event loop of its own; like `perform`."""
     if debug:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     try:
-        asyncio.run(work)
+        work()
     except BrokenPipeError:
         let_go_of_stdout()
         return 0
     except KeyboardInterrupt:
         say(f"stopped after {so_far}" if so_far else "stopped")
         return 130
-    except (CopyAIError, OSError) as error:
+    except (CopyAIError, OSError, CommandError) as error:
         return _fail(error, so_far, debug=debug)
     return 0
 

@@ -8,10 +8,14 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiocopyai import JSON, CopyAISession, WebhookEventType
 from aiocopyai.cli._formats import say
+
+
+if TYPE_CHECKING:
+    from aiocopyai.emulator import Emulator
 
 
 RUNS: Final = 640
@@ -26,20 +30,31 @@ _OPENS, _HOURS = 7.0, 12.0
 _SATURDAY: Final = 5
 
 
-@asynccontextmanager
-async def open_demo() -> AsyncGenerator[CopyAISession, None]:
-    """Give a session on an emulator whose workflow `WORKFLOW_ID` has runs."""
+def make_emulator() -> Emulator:
+    """Make the emulator, for whoever starts it."""
     from aiocopyai.emulator import Emulator  # noqa: PLC0415 (only the demo needs a server)
 
     # A little latency, as a real server has it, so that the pages are seen to come one by one.
+    emulator = Emulator(RUNS, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_SECONDS)
+    emulator.put_runs(_spread(emulator.runs()))
+    return emulator
+
+
+def announce(emulator: Emulator) -> None:
+    """Say that it is the demo, and where."""
+    say(f"demo: {RUNS} made-up runs, from a Copy.ai emulator at {emulator.url}")
+
+
+@asynccontextmanager
+async def open_demo() -> AsyncGenerator[CopyAISession, None]:
+    """Give a session on an emulator whose workflow `WORKFLOW_ID` has runs."""
     async with (
-        Emulator(RUNS, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_SECONDS) as emulator,
+        make_emulator() as emulator,
         CopyAISession(emulator.api_key, base_url=emulator.url) as session,
     ):
-        emulator.put_runs(_spread(emulator.runs()))
         for event_type in _WEBHOOKS:
             await session.register_webhook("https://example.com/copyai", event_type, WORKFLOW_ID)
-        say(f"demo: {RUNS} made-up runs, from a Copy.ai emulator at {emulator.url}")
+        announce(emulator)
         yield session
 
 

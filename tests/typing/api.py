@@ -8,11 +8,12 @@ A line that must not pass has its error silenced, and a silenced error that isn'
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
 import aiohttp
 from aiohttp import web
+from dlt.extract import DltSource
 
 from aiocopyai import (
     JSON,
@@ -48,6 +49,7 @@ from aiocopyai import (
     WebhookEvent,
     WebhookEventType,
 )
+from aiocopyai.integrations.dlt import copyai_source
 from aiocopyai.webhooks import WebhookReceiver
 
 
@@ -196,6 +198,12 @@ def shapes_retries(policy: RetryPolicy) -> None:
     assert_type(policy.wait_max, float)
     assert_type(policy.wait_jitter, float)
     RetryPolicy(attempts=None, timeout=None)
+
+
+def loads_runs() -> None:
+    """A source for dlt, with any way to make a session."""
+    source = copyai_source(["WCFG-1"], session=lambda: CopyAISession(max_rate=1), look_back=timedelta(hours=1))
+    assert_type(source, DltSource)
 
 
 async def handles_errors(session: CopyAISession) -> None:

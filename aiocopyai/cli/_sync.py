@@ -1,0 +1,51 @@
+"""``aiocopyai sync``: its arguments and options."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from aiocopyai.cli._common import find_key
+from aiocopyai.cli._options import Debug, Demo
+
+
+def sync(
+    workflow_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WORKFLOW_ID…", help="The workflows' ids, such as WCFG-6db59f06-….", show_default=False),
+    ] = None,
+    *,
+    to: Annotated[
+        str,
+        typer.Option(metavar="URL|NAME", help="Where to: a DuckDB file, or another destination that dlt knows."),
+    ] = "duckdb:///runs.duckdb",
+    demo: Demo = False,
+    debug: Debug = False,
+) -> None:
+    """Keep a database up to date with the runs of one or more workflows.
+
+    The first time all runs are loaded, into the table copyai.runs. Later those are that are new, and those that may
+    have changed: the last day's, and back to the oldest one, of up to 30 days, that was not over.
+    However the command ends, the next one goes on from what is in the database.
+    It loads by dlt (the extra `dlt`). With --to NAME the rest is in dlt's configuration, as for any pipeline.
+    The key is taken from COPYAI_API_KEY, or asked for on a terminal.
+
+    \b
+    Examples:
+      aiocopyai sync --demo
+      aiocopyai sync WCFG-6db59f06-… WCFG-d0f4f3eb-… --to duckdb:///runs.duckdb
+      aiocopyai sync WCFG-6db59f06-… --to bigquery
+    """  # noqa: D301 (the backspace is click's mark for lines to keep)
+    if (not workflow_ids) is not demo:
+        raise typer.BadParameter("give either a WORKFLOW_ID or --demo")
+    missing = [name for name in ("dlt", "duckdb", "pyarrow") if find_spec(name) is None]
+    if missing:
+        raise typer.BadParameter(
+            f'sync needs {" and ".join(missing)}; install by: python -m pip install "aiocopyai[dlt]"'
+        )
+    # Here, as other commands need none of this.
+    from aiocopyai.cli._syncing import Wanted, run  # noqa: PLC0415
+
+    raise typer.Exit(run(Wanted(workflow_ids or [], to), find_key(demo=demo), debug=debug))

@@ -1,0 +1,131 @@
+"""What ``aiocopyai sync`` does: a load by dlt, and a count of what it changed where it went."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import NoReturn, TypeAlias, TypeVar
+
+import dlt
+from attrs import define, frozen
+from dlt.extract import DltSource
+from rich.console import Console
+from rich.status import Status
+
+from aiocopyai import CopyAIError, CopyAISession
+from aiocopyai.cli._common import CommandError, attempt, usage_errors
+from aiocopyai.cli._demo import WORKFLOW_ID, announce, make_emulator
+from aiocopyai.cli._formats import count_of, say
+from aiocopyai.cli._targets import alone, count_rows, open_pipeline, read_target
+from aiocopyai.integrations._loop import LoopThread
+from aiocopyai.integrations.dlt import copyai_source
+
+
+Batch = TypeVar("Batch")
+Opens: TypeAlias = "Callable[[], CopyAISession]"
+
+
+@frozen
+class Wanted:
+    """What the command was asked for."""
+
+    workflow_ids: Sequence[str]
+    """Empty for the demo."""
+    to: str
+
+
+@define
+class Read:
+    """How many runs were read so far, shown on a terminal as they come."""
+
+    status: Status | None
+    runs: int = 0
+
+    def add(self, batch: Batch) -> Batch:
+        """Count the runs of a batch on its way."""
+        self.runs += getattr(batch, "num_rows", 0)
+        if self.status is not None:
+            self.status.update(f"{count_of(self.runs)} read")
+        return batch
+
+    def __bool__(self) -> bool:
+        return self.runs > 0
+
+    def __str__(self) -> str:
+        return f"reading {count_of(self.runs)}"
+
+
+def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
+    """Load; return the exit code."""
+    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    # What matters of it comes as an error, too.
+    os.environ.setdefault("RUNTIME__LOG_LEVEL", "INFO" if debug else "CRITICAL")
+    read = Read(Status("", console=Console(stderr=True)) if sys.stderr.isatty() else None)
+    return attempt(partial(_sync, wanted, key, read), debug=debug, so_far=read)
+
+
+def _sync(wanted: Wanted, key: str | None, read: Read) -> None:
+    target = read_target(wanted.to)
+    with alone(target):
+        pipeline = open_pipeline(target)
+        with _opening(wanted.workflow_ids, key) as (opens, workflow_ids):
+            _check(opens(), workflow_ids)
+            source = copyai_source(workflow_ids, session=opens)
+            source.resources["runs"].add_map(read.add)
+            try:
+                with read.status or nullcontext():
+                    outcome = _load(pipeline, source, read)
+            except Exception as error:  # noqa: BLE001 (each destination has errors of its own)
+                _raise_cause(error)
+    say(f"{outcome} in {target.label}")
+
+
+def _load(pipeline: dlt.Pipeline, source: DltSource, read: Read) -> str:
+    """Load what is new or may have changed; return what that came to."""
+    first = count_rows(pipeline)
+    if pipeline.has_pending_data:
+        pipeline.run()
+    # From here on dlt's state is what the database says, even if that is an older one than it was.
+    pipeline.drop()
+    before = count_rows(pipeline)
+    pipeline.run(source)
+    now = count_rows(pipeline)
+    return f"{count_of(now - first)} new, {max(0, read.runs - now + before):,} updated; {now:,}"
+
+
+def _check(session: CopyAISession, workflow_ids: Iterable[str]) -> None:
+    """See whether each id can be one, before anything is sent."""
+    for workflow_id in workflow_ids:
+        with usage_errors():
+            session.runs(workflow_id)
+
+
+def _raise_cause(error: BaseException) -> NoReturn:
+    """Raise what dlt's error came from, of which it says more than a line; an interrupt may hide behind another."""
+    deepest = error
+    while not isinstance(deepest, KeyboardInterrupt | CopyAIError | OSError):
+        below = deepest.__cause__ or deepest.__context__
+        if below is None:
+            raise CommandError(str(deepest).strip().partition("\n")[0]) from error
+        deepest = below
+    raise deepest
+
+
+@contextmanager
+def _opening(workflow_ids: Sequence[str], key: str | None) -> Generator[tuple[Opens, Sequence[str]]]:
+    """Give what opens a session, and the workflows to read: the user's own, or where there are none the demo's."""
+    if workflow_ids:
+        yield partial(CopyAISession, key), workflow_ids
+        return
+    # On a loop of its own: this thread is dlt's.
+    with LoopThread() as loop:
+        emulator = make_emulator()
+        loop.call(emulator.start())
+        try:
+            announce(emulator)
+            yield partial(CopyAISession, emulator.api_key, base_url=emulator.url), [WORKFLOW_ID]
+        finally:
+            loop.call(emulator.stop())
