@@ -25,6 +25,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from itertools import dropwhile
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
@@ -49,7 +51,7 @@ LEFT_OUT: Final = {
     ". .venv/bin/activate": "the same",
     "pre-commit": "it would write into the repository",
 }
-"""Why a command of the pages is not run."""
+"""Why a command that begins so, or a block in this language, is not run; ``*`` stands for anything."""
 
 
 @define
@@ -73,6 +75,7 @@ class Reader:
         """
         if block.language == "text":
             self._compare(block.code)
+        if block.language in {"text", *LEFT_OUT}:
             return
         self._out.seek(0)
         self._out.truncate()
@@ -121,6 +124,7 @@ class Reader:
             return await stack.enter_async_context(Emulator())
         return {
             "workflow_id": self.emulator.workflow_id,
+            "workflow_ids": [self.emulator.workflow_id],
             "rows": [{"Company": "Northwind"}, {"Company": "Contoso"}],
             "moment": datetime(2025, 1, 1, tzinfo=UTC),
             "url": "https://bot.example.com/copyai",
@@ -129,9 +133,9 @@ class Reader:
     async def _shell(self, code: str) -> None:
         for line in code.replace("\\\n", " ").splitlines():
             for command in line.partition(" #")[0].split("&&"):
-                words = shlex.split(command)
+                words = list(dropwhile(lambda word: "=" in word, shlex.split(command)))  # FOR=this command only
                 text = f"{shlex.join(words)} "
-                if words and not any(text.startswith(f"{start} ") for start in LEFT_OUT):
+                if words and not any(fnmatchcase(text, f"{start} *") for start in LEFT_OUT):
                     known = [start for start in COMMANDS if text.startswith(f"{start} ")]
                     start = max(known, key=len, default=text)
                     await COMMANDS[start](self, words[len(start.split()) :])
