@@ -12,7 +12,7 @@ from nox import project
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["tests", "lint", "types", "lowest", "build"]
+nox.options.sessions = ["tests", "lint", "types", "docs", "lowest", "build"]
 
 PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
@@ -64,9 +64,8 @@ def pythons(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies admitted, and without orjson."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
-    session.run("python", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE), env={"HYPOTHESIS_PROFILE": "quick"})
     session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "orjson")  # which dlt brings, and does without
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE), env={"HYPOTHESIS_PROFILE": "quick"})
 
 
 @nox.session
@@ -83,6 +82,13 @@ def types(session: nox.Session) -> None:
     session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("types"))
     session.run("mypy", "aiocopyai", "tests/typing")
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning or a broken reference is an error. It begins at docs/_build/index.html."""
+    session.install("-e", ".[cli,export]", *_group("docs"))
+    session.run("sphinx-build", "-W", "-E", "--keep-going", "-q", "docs", "docs/_build")
 
 
 @nox.session(default=False)

@@ -78,8 +78,11 @@ class APIConnectionError(CopyAIError):
     ) -> None:
         super().__init__(message, method, url, attempts, transient)
         self.method = method
+        """The request's HTTP method; empty where it is not known."""
         self.url = url
+        """Its address."""
         self.attempts = attempts
+        """How often it was sent."""
         self._transient = transient
 
     @property
@@ -112,13 +115,17 @@ class InvalidResponseError(CopyAIError):
     ) -> None:
         super().__init__(reason, place, excerpt, method, url, attempts, transient)
         self.reason = reason
+        """What is wrong."""
         self.place = place
         """Where in the answer, such as ``data.data[3]``; empty for the answer as a whole."""
         self.excerpt = excerpt
         """A short piece of what came instead."""
         self.method = method
+        """The request's HTTP method; empty where it is not known."""
         self.url = url
+        """Its address."""
         self.attempts = attempts
+        """How often it was sent."""
         self._transient = transient
 
     @property
@@ -149,7 +156,9 @@ class AmbiguousStartError(CopyAIError):
     def __init__(self, reason: str, workflow_id: str, idempotency_key: str | None = None) -> None:
         super().__init__(reason, workflow_id, idempotency_key)
         self.reason = reason
+        """What befell the request."""
         self.workflow_id = workflow_id
+        """Whose run it was to be."""
         self.idempotency_key = idempotency_key
         """The key that the run carries in its metadata, if it was started; None where none was given."""
         self.ambiguous = True
@@ -190,7 +199,9 @@ class RunTimeoutError(CopyAIError, TimeoutError):
     def __init__(self, workflow_id: str, run_id: str, seconds: float, status: RunStatus | None = None) -> None:
         super().__init__(workflow_id, run_id, seconds, status)
         self.workflow_id = workflow_id
+        """The workflow's id, for `wait_run`."""
         self.run_id = run_id
+        """The run's id, for `wait_run`."""
         self.seconds = seconds
         """How long it was waited for."""
         self.status = status
@@ -212,6 +223,7 @@ class InvalidEventError(CopyAIError, ValueError):
     def __init__(self, reason: str, excerpt: str = "") -> None:
         super().__init__(reason, excerpt)
         self.reason = reason
+        """What is wrong."""
         self.excerpt = excerpt
         """A short piece of what came instead."""
 
@@ -251,9 +263,11 @@ class APIStatusError(CopyAIError):
         self.headers: Mapping[str, str] = headers
         """The answer's headers, under lower-case names."""
         self.method = method
+        """The request's HTTP method; empty where it is not known."""
         self.url = url
+        """Its address."""
         self.attempts = attempts
-        """How often the request was sent."""
+        """How often it was sent."""
         self.retry_after = retry_after
         """Seconds that the server asks to wait, where it does."""
 

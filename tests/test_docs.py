@@ -1,62 +1,75 @@
-"""The code in README.md and docs/: it compiles, and what needs no network runs."""
+"""README.md, CONTRIBUTING.md and docs/: every block of code runs, links lead somewhere, and the API is all there."""
 
 from __future__ import annotations
 
-import ast
+import logging
 import re
-import subprocess
-import sys
+from collections.abc import AsyncIterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^(<!-- runs offline -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, (_, block) in enumerate(BLOCK.findall(page.read_text("utf-8")), start=1)
-]
-OFFLINE = [
-    pytest.param(block, id=page.name)
-    for page in PAGES
-    for mark, block in BLOCK.findall(page.read_text("utf-8"))
-    if mark
-]
+from aiocopyai.emulator import Emulator, Script
+from tests.pages import PAGES, ROOT, blocks_of
+from tests.reader import Reader
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_every_example_compiles_and_its_imports_exist(block: str) -> None:
-    """What is to be copied is Python, and names only what there is."""
-    tree = ast.parse(block)
-    compile(tree, "example", "exec")
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    module = ast.Module(body=list(imports), type_ignores=[])
-
-    exec(compile(module, "imports", "exec"), {})  # noqa: S102 (our own pages)
+PAGES_WITH_CODE = [pytest.param(page, id=page.name) for page in PAGES if any(blocks_of(page))]
 
 
-@pytest.mark.parametrize("block", OFFLINE)
-def test_offline_examples_run(block: str) -> None:
-    """An example on the emulator runs as it stands, and its assertions hold."""
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, timeout=30, check=False
-    )
+@pytest.fixture(name="reader")
+async def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reader]:
+    """A reader whose third run fails, with an emulator of a few runs."""
+    async with Emulator(12, run_time=0) as emulator:
+        emulator.plan(Script(output={"Output 1": "…"}), times=2)
+        emulator.plan(Script(states=("FAILED",), error="no such site"))
+        monkeypatch.setenv("COPYAI_API_KEY", emulator.api_key)
+        monkeypatch.setenv("COPYAI_BASE_URL", emulator.url)
+        monkeypatch.setattr(logging.getLogger("aiocopyai"), "handlers", [])  # a page may add one
+        monkeypatch.chdir(tmp_path)
+        reader = Reader(emulator)
+        yield reader
+        await reader.leave()
 
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
+
+@pytest.mark.filterwarnings("ignore:'click:DeprecationWarning")  # older typers use what click has renamed
+@pytest.mark.parametrize("page", PAGES_WITH_CODE)
+async def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
+    """Who follows a page from its top to its end gets no error, and sees what it shows."""
+    for block in blocks_of(page):
+        try:
+            await reader.follow(block)
+        except Exception as error:
+            error.add_note(f"{page}:{block.line}")
+            raise
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
     """A relative link names a file that exists."""
     broken = [
         f"{page.name}: {target}"
-        for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
+        for page in PAGES
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8"))
         if not (page.parent / target).exists()
     ]
 
     assert broken == []
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """Each page under docs/ is named once in docs/index.md."""
+    folder = ROOT / "docs"
+    named = re.findall(r"^([\w/-]+)$", (folder / "index.md").read_text("utf-8"), re.MULTILINE)
+    pages = [page for kind in ("md", "rst") for page in folder.rglob(f"*.{kind}") if page.name != "index.md"]
+
+    assert sorted(named) == sorted(page.relative_to(folder).with_suffix("").as_posix() for page in pages)
+
+
+@pytest.mark.parametrize("module", ["aiocopyai", "aiocopyai.webhooks", "aiocopyai.emulator", "aiocopyai.export"])
+def test_the_reference_has_every_public_name(module: str) -> None:
+    """What a module offers is in the reference."""
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "api").glob("*.rst"))
+    offered = {f"{module}.{name}" for name in import_module(module).__all__}
+
+    assert offered - set(re.findall(r":: ([\w.]+)", pages)) == set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -13,8 +15,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from aiocopyai.emulator import Emulator, Script
+from aiocopyai.emulator import Emulator, Fault, Script
 from tests.commands import environment, finish, start
+from tests.pages import PAGES
+from tests.proxying import Authority, CutProxy, tls_front
+from tests.telegram import Telegram
 
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -142,6 +147,71 @@ async def test_the_pipeline_writes_what_became_of_each_row(emulator: Emulator, t
     assert all(line["inputs"]["Company"] == names[line["row"]] for line in lines)
 
 
+async def test_the_telegram_bot_replies_to_each_message(emulator: Emulator) -> None:
+    """Each message gets the output of one run as its reply, or the failure; a lost answer costs no second run."""
+    emulator.plan(Script(output=OUTPUT), times=1)
+    emulator.plan(Script(states=("FAILED",), error="no such company"))
+    emulator.fail(Fault(reset="after"), method="POST")  # the answer to the first start is lost
+    async with Telegram() as telegram:
+        env = environment(
+            emulator, COPYAI_WORKFLOW_ID=emulator.workflow_id, TELEGRAM_TOKEN="1:token", TELEGRAM_API=telegram.url
+        )
+        process = await start(str(EXAMPLES / "aiogram_bot.py"), env=env)
+        telegram.say("Northwind")
+        replies = [await telegram.reply()]
+        telegram.say("Nowhere")
+        replies.append(await telegram.reply())
+        process.send_signal(signal.SIGINT)
+        done = await finish(process)
+
+    assert replies == [("Northwind", "Fit: good"), ("Nowhere", "That did not work: no such company")]
+    assert len(emulator.runs()) == 2
+    assert done.code == 0, done.err
+
+
+async def test_a_session_of_ones_own_goes_through_a_proxy_to_a_server_of_ones_own_authority(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """The requests go through the proxy, which never sees the key, and the company's certificate is believed."""
+    authority, proxy, file = Authority(), CutProxy(random.Random(0)), tmp_path / "ca.pem"  # noqa: S311 (it cuts nothing)
+    authority.ca.cert_pem.write_to_path(str(file))
+    emulator.add_runs(3)
+    async with tls_front(emulator, authority.serving()) as url, proxy.serve() as proxy_url:
+        env = environment(emulator, COPYAI_WORKFLOW_ID=emulator.workflow_id)
+        env |= {"COPYAI_BASE_URL": url, "HTTPS_PROXY": proxy_url, "COMPANY_CA_FILE": str(file), "NO_PROXY": ""}
+        done = await finish(await start("-W", "error", str(EXAMPLES / "own_session.py"), env=env))
+
+    assert done.out == "3 runs\n", done.err
+    assert len(proxy.heads) == len(emulator.requests) == 1
+    assert emulator.api_key.encode() not in proxy.heads[0]
+
+
+@pytest.mark.parametrize("captured", ["", ".*"], ids=["by default", "with all headers"])
+async def test_each_attempt_is_a_span_without_the_key(emulator: Emulator, captured: str) -> None:
+    """Spans of all requests, retries too, hang below the caller's own; the key is in none, even with all headers."""
+    emulator.add_runs(15, status="COMPLETE")
+    emulator.fail(Fault(status=503, headers={"Retry-After": "0"}))
+    capture = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_"
+    env = environment(
+        emulator,
+        COPYAI_WORKFLOW_ID=emulator.workflow_id,
+        **{f"{capture}CLIENT_REQUEST": captured, f"{capture}SANITIZE_FIELDS": "x-copy-ai-api-key"},
+    )
+    done = await finish(await start(str(EXAMPLES / "traced.py"), env=env))
+    assert done.code == 0, done.err
+    *requests, own = [json.loads(f"{{{text}") for text in ("\n" + done.out).split("\n{")[1:]]
+
+    assert own["attributes"] == {"copyai.finished": 15}
+    assert len(requests) == 3
+    assert {span["parent_id"] for span in requests} == {own["context"]["span_id"]}
+    assert sorted(span["status"]["status_code"] for span in requests) == ["ERROR", "UNSET", "UNSET"]
+    assert emulator.api_key not in done.out
+    assert ("REDACTED" in done.out) is bool(captured)
+
+
 def test_no_example_is_left_untested() -> None:
-    """Each file under docs/examples has its test here."""
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"aiohttp_bot.py", "fastapi_service.py", "pipeline.py"}
+    """Each file under docs/examples has its test here, and its page in the docs."""
+    tested = set(re.findall(r"(\w+\.py)\b", Path(__file__).read_text("utf-8"))) | {"fastapi_service.py"}
+    shown = {name for page in PAGES for name in re.findall(r"literalinclude\} examples/(\S+)", page.read_text("utf-8"))}
+
+    assert {path.name for path in EXAMPLES.glob("*.py")} == shown <= tested

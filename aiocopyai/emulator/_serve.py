@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.
         prog: What the program is called in its help.
 
     Returns:
-        The exit status: 130 after Ctrl-C, 1 where it can't serve, with a line on stderr that says why.
+        The exit status, which is 130 after Ctrl-C, and 1 where it can't serve, with a line on stderr that says why.
 
     Raises:
         SystemExit: the arguments ask for help, or are wrong.

@@ -1,0 +1,69 @@
+"""How the documentation is built: ``nox -s docs``. What is not set here is as Sphinx has it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from sphinx.application import Sphinx
+from sphinx.util.inspect import TypeAliasForwardRef
+
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
+
+project = "aiocopyai"
+author = "The aiocopyai authors"
+release = metadata.version("aiocopyai")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "command_help"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"aiocopyai {release}"
+myst_heading_anchors = 3
+python_maximum_signature_line_length = 88
+
+default_role = "code"  # single backticks in docstrings are code, as in Markdown
+napoleon_numpy_docstring = False
+autodoc_default_options = {"members": True}
+autodoc_member_order = "bysource"
+autodoc_type_aliases = {"JSON": "aiocopyai.JSON"}
+
+nitpicky = True
+nitpick_ignore_regex = [
+    # Other projects' types: their inventories would have to be asked for over the network.
+    (r"py:.*", r"(aiohttp|asyncio|collections|datetime|os|pathlib|pyarrow|sqlite3|web)\..*|datetime"),
+    (r"py:class", r"aiocopyai\..*\.T(_co)?"),  # type variables stand for whatever is listed
+    # Types that are named by no one who uses the package.
+    (r"py:class", r"aiocopyai\._pager\.PageIterator|aiocopyai\.webhooks\._confirming\.RunReader|Inputs"),
+]
+
+# Inside another type, Sphinx shows a named one by its repr; there is no setting for that.
+TypeAliasForwardRef.__repr__ = lambda alias: alias.name
+_JSON: Final = "aiocopyai.JSON"
+_SPELT_OUT: Final = f"bool | int | float | str | list[{_JSON}] | dict[str, {_JSON}] | None"
+
+
+def _shorten(text: str | None) -> str | None:
+    """Write JSON and made defaults in a signature as a reader would."""
+    return text and text.replace(_SPELT_OUT, _JSON).replace("= NOTHING", "= {}")
+
+
+def _process_signature(*arguments: object) -> tuple[str | None, str | None]:
+    *_, signature, returned = arguments
+    return _shorten(signature), _shorten(returned)
+
+
+def _process_docstring(
+    _app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    """Tell napoleon that an attribute's docstring has no type in front of a colon: it takes "Seconds: …" for one."""
+    if what in {"attribute", "property"} and lines:
+        lines[0] = f": {lines[0]}"
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the two; called by Sphinx."""
+    app.connect("autodoc-process-signature", _process_signature)
+    app.connect("autodoc-process-docstring", _process_docstring, priority=400)  # before napoleon, at 500

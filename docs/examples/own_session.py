@@ -1,0 +1,34 @@
+"""Through a proxy, and to a server that a company's own authority vouches for.
+
+Settings come from the environment: COPYAI_API_KEY, COPYAI_WORKFLOW_ID, HTTPS_PROXY as for other programs, and
+COMPANY_CA_FILE, the authority's certificates in PEM.
+
+    python docs/examples/own_session.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+
+import aiohttp
+
+from aiocopyai import CopyAISession
+
+
+async def main() -> None:
+    """Count a workflow's runs."""
+    trusted = ssl.create_default_context()
+    trusted.load_verify_locations(os.environ["COMPANY_CA_FILE"])
+    connector = aiohttp.TCPConnector(ssl=trusted, limit=20)
+    # The connections are yours: they are closed by your `async with`, not by that of the session.
+    async with (
+        aiohttp.ClientSession(connector=connector, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()) as http,
+        CopyAISession(http=http) as session,
+    ):
+        print(await session.count_runs(os.environ["COPYAI_WORKFLOW_ID"]), "runs")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

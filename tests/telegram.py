@@ -1,0 +1,83 @@
+"""A stand-in for Telegram's Bot API on the loopback interface: one user who writes to a bot, and reads its replies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+from attrs import define, field
+
+
+BOT = {"id": 1, "is_bot": True, "first_name": "Writer", "username": "writer_bot"}
+USER = {"id": 2, "is_bot": False, "first_name": "Ada"}
+CHAT = {"id": 2, "type": "private"}
+
+
+@define
+class Telegram:
+    """Answers the calls that a polling bot makes, for any token."""
+
+    url: str = ""
+    _messages: list[dict[str, object]] = field(factory=list[dict[str, object]])
+    _said: asyncio.Event = field(factory=asyncio.Event)
+    _replies: asyncio.Queue[tuple[str, str]] = field(factory=asyncio.Queue[tuple[str, str]])
+    _runner: web.ServerRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.01)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def say(self, text: str) -> None:
+        """Write to the bot."""
+        number = len(self._messages) + 1
+        self._messages.append(
+            {"message_id": number, "date": int(time.time()), "chat": CHAT, "from": USER, "text": text}
+        )
+        self._said.set()
+
+    async def reply(self) -> tuple[str, str]:
+        """Wait for the next reply; give the message that it replies to, and its text."""
+        async with asyncio.timeout(30):
+            return await self._replies.get()
+
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        asked = await request.post()
+        method = request.path.rpartition("/")[2]
+        answer: object = True
+        if method == "getMe":
+            answer = BOT
+        elif method == "getUpdates":
+            answer = await self._updates(int(str(asked.get("offset", 1))))
+        elif method == "sendMessage":
+            answer = self._sent(str(asked["text"]), str(asked["reply_parameters"]))
+        return web.json_response({"ok": True, "result": answer})
+
+    async def _updates(self, offset: int) -> list[dict[str, object]]:
+        """Give the messages from an offset on, once there are any; long polling as Telegram does it."""
+        while len(self._messages) < offset:
+            self._said.clear()
+            await self._said.wait()
+        return [
+            {"update_id": number, "message": message}
+            for number, message in enumerate(self._messages, start=1)
+            if number >= offset
+        ]
+
+    def _sent(self, text: str, reply_parameters: str) -> dict[str, object]:
+        replied = next(
+            message for message in self._messages if f'"message_id": {message["message_id"]}' in reply_parameters
+        )
+        self._replies.put_nowait((str(replied["text"]), text))
+        return {"message_id": 1_000, "date": int(time.time()), "chat": CHAT, "from": BOT, "text": text}
