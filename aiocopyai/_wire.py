@@ -194,10 +194,11 @@ def read_error(text: str) -> tuple[str | None, JSON, JSON]:
 
 def censor(body: bytes, secret: str) -> bytes:
     """Blot a secret out of a body, however its JSON writes it; a body without it stays as it is, byte by byte."""
+    written = json.dumps(secret)[1:-1]
     try:
-        text, written = json.dumps(parse_json(body)), json.dumps(secret)[1:-1]
+        text = json.dumps(parse_json(body))
     except (InvalidResponseError, RecursionError):
-        return body.replace(secret.encode(), b"***")
+        return body.replace(secret.encode(), b"***").replace(written.encode(), b"***")
     return text.replace(written, "***").encode() if written in text else body
 
 

@@ -48,8 +48,8 @@ class CopyAIError(Exception):
 
     @property
     def message(self) -> str:
-        """What went wrong, without the page."""
-        return str(self.args[0]) if self.args else type(self).__name__
+        """What went wrong, without the page: one line, in which a server's own words steer no log and no terminal."""
+        return printable(str(self.args[0])) if self.args else type(self).__name__
 
     @property
     def transient(self) -> bool:
@@ -57,8 +57,7 @@ class CopyAIError(Exception):
         return False
 
     def __str__(self) -> str:
-        # Pieces of the message are a server's own words, and logs and terminals obey line breaks and escapes.
-        return printable(self.message if self.page is None else f"page {self.page}: {self.message}")
+        return self.message if self.page is None else f"page {self.page}: {self.message}"
 
 
 class ConfigurationError(CopyAIError, ValueError):
@@ -88,7 +87,7 @@ class APIConnectionError(CopyAIError):
     @property
     def message(self) -> str:
         """What went wrong, for which request, and how often it was tried."""
-        return f"{self.args[0]} ({_request(self.method, self.url, self.attempts)})"
+        return printable(f"{self.args[0]} ({_request(self.method, self.url, self.attempts)})")
 
     @property
     def transient(self) -> bool:
@@ -132,8 +131,8 @@ class InvalidResponseError(CopyAIError):
     def message(self) -> str:
         """What is wrong, where, what came instead, and for which request."""
         place = f"{self.place}: " if self.place else ""
-        shown = f", got {self.excerpt}" if self.excerpt else ""
-        return f"{place}{self.reason}{shown} ({_request(self.method, self.url, self.attempts)})"
+        got = f", got {self.excerpt}" if self.excerpt else ""
+        return printable(f"{place}{self.reason}{got} ({_request(self.method, self.url, self.attempts)})")
 
     @property
     def transient(self) -> bool:
@@ -170,7 +169,7 @@ class AmbiguousStartError(CopyAIError):
             advice = "look at the newest runs before starting again; with an idempotency_key that is done for you"
         else:
             advice = f"look for it later by find_run with the key {self.idempotency_key!r}"
-        return f"a run of {self.workflow_id} may have been started: {self.reason}; {advice}"
+        return printable(f"a run of {self.workflow_id} may have been started: {self.reason}; {advice}")
 
 
 class RunFailedError(CopyAIError):
@@ -190,7 +189,7 @@ class RunFailedError(CopyAIError):
     def message(self) -> str:
         """Which run failed, and why as far as the server says."""
         why = f": {shown(self.error):.300}" if self.error is not None else ", and the server doesn't say why"
-        return f"run {self.run.id} failed{why}"
+        return printable(f"run {self.run.id} failed{why}")
 
 
 class RunTimeoutError(CopyAIError, TimeoutError):
@@ -211,7 +210,7 @@ class RunTimeoutError(CopyAIError, TimeoutError):
     def message(self) -> str:
         """Which run, for how long, and how to go on."""
         seen = f"it was {self.status}" if self.status is not None else "its status was never seen"
-        return (
+        return printable(
             f"run {self.run_id} of {self.workflow_id} was not over after {self.seconds:g} s ({seen}); "
             f"it goes on, and wait_run waits further"
         )
@@ -230,7 +229,7 @@ class InvalidEventError(CopyAIError, ValueError):
     @property
     def message(self) -> str:
         """What is wrong, and what came instead."""
-        return f"{self.reason}, got {self.excerpt}" if self.excerpt else self.reason
+        return printable(f"{self.reason}, got {self.excerpt}" if self.excerpt else self.reason)
 
 
 class APIStatusError(CopyAIError):
@@ -277,7 +276,7 @@ class APIStatusError(CopyAIError):
         code = f" {self.error_code}" if self.error_code else ""
         details = f": {shown(self.details):.300}" if self.details else ""
         hint = f"; {self._hint}" if self._hint else ""
-        return f"HTTP {self.status}{code}{details} ({_request(self.method, self.url, self.attempts)}){hint}"
+        return printable(f"HTTP {self.status}{code}{details} ({_request(self.method, self.url, self.attempts)}){hint}")
 
     @property
     def transient(self) -> bool:

@@ -32,14 +32,14 @@ class Leftovers:
 
 
 @asynccontextmanager
-async def counting_leftovers() -> AsyncIterator[Leftovers]:
-    """Count what is there afterwards and was not before; a socket takes some turns of the loop to close."""
+async def counting_leftovers(patience: float = 5.0) -> AsyncIterator[Leftovers]:
+    """Count what is there afterwards and was not before; as sockets take some turns to close, within some seconds."""
     gc.collect()
     tasks, files = other_tasks(), open_files()
     left = Leftovers()
     yield left
     with suppress(TimeoutError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience):
             while other_tasks() > tasks or open_files() > files:
                 await asyncio.sleep(0.001)
     gc.collect()
@@ -48,8 +48,8 @@ async def counting_leftovers() -> AsyncIterator[Leftovers]:
 
 
 @asynccontextmanager
-async def leaving_nothing() -> AsyncIterator[None]:
+async def leaving_nothing(patience: float = 5.0) -> AsyncIterator[None]:
     """Hold that nothing is left behind."""
-    async with counting_leftovers() as left:
+    async with counting_leftovers(patience) as left:
         yield
     assert left == Leftovers(), f"{left}: {asyncio.all_tasks()}"

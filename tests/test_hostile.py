@@ -17,10 +17,13 @@ import pytest
 from aiocopyai import (
     JSON,
     AmbiguousStartError,
+    APIConnectionError,
     APIStatusError,
     CopyAIError,
     CopyAISession,
+    InvalidEventError,
     InvalidResponseError,
+    PaginationError,
     RequestInvalidError,
     RetryPolicy,
     Run,
@@ -76,13 +79,17 @@ async def test_no_error_steers_a_log(
         RunTimeoutError(EVIL, EVIL, 1.0),
         AmbiguousStartError(EVIL, EVIL, EVIL),
         InvalidResponseError(EVIL, EVIL, EVIL),
+        APIConnectionError(EVIL, "GET", EVIL),
+        InvalidEventError(EVIL, EVIL),
+        PaginationError(EVIL),
         APIStatusError(418, EVIL, json.loads(b"[" * 500 + b"]" * 500), method="GET", url="https://h"),
     ],
     ids=lambda error: type(error).__name__,
 )
 def test_every_errors_text_is_one_line(error: CopyAIError) -> None:
     """An error's text is one printable line of bounded length, whatever it is made of."""
-    assert str(error).isprintable()
+    assert error.message.isprintable()
+    assert str(error) == error.message
     assert len(str(error)) < 1_000
 
 

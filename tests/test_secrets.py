@@ -20,7 +20,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiocopyai import AmbiguousStartError, CopyAIError, CopyAISession, RetryPolicy, WebhookEvent
+from aiocopyai import (
+    AmbiguousStartError,
+    CopyAIError,
+    CopyAISession,
+    InvalidResponseError,
+    RetryPolicy,
+    WebhookEvent,
+)
 from aiocopyai._transport import _Secret
 from aiocopyai._wire import censor, parse_json
 from aiocopyai.emulator import Emulator, Fault
@@ -215,14 +222,17 @@ def test_the_secret_is_sent_as_it_is() -> None:
     assert f"{secret!r}" == "'***'"
 
 
-@given(JSON_VALUES, st.sampled_from([KEY, "k", "0", '"', "\\", base64.b64encode(b"\xff" * 9).decode()]), st.booleans())
+@given(JSON_VALUES, st.sampled_from([KEY, "k", '"', "\\", base64.b64encode(b"\xff" * 9).decode()]), st.booleans())
 def test_a_censored_body_has_no_key(value: Any, key: str, ascii_only: bool) -> None:  # noqa: ANN401, FBT001 (any JSON; drawn)
     """A body that was censored shows the key nowhere, and one without it is the same object."""
     body = json.dumps([value, f"<{key}>"], ensure_ascii=ascii_only).encode(errors="replace")
     clean = censor(body, key)
 
-    if key not in "*0":
-        assert key not in _texts_of(parse_json(clean))
+    try:
+        shown = _texts_of(parse_json(clean))
+    except InvalidResponseError:  # Python writes infinities, and JSON has none
+        shown = "" if key in '"\\' else clean.decode()
+    assert key not in shown
     assert censor(b'{"a": 1}', KEY) == b'{"a": 1}'
 
 

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 
 import pytest
 from attrs import evolve
 
+from tests.leftovers import counting_leftovers, leaving_nothing
 from tests.storm import HANDSHAKE, KINDS, SEED, Storm, Tally, among_liars, in_storms, memory, through_cuts
 
 
@@ -52,3 +55,19 @@ async def test_memory(caplog: pytest.LogCaptureFixture) -> None:
     sizes = await memory(6)
 
     assert min(sizes[3:]) < min(sizes[:3]) + 200, f"seed {SEED}: {sizes}"
+
+
+async def test_what_is_left_is_counted() -> None:
+    """The count of what is left behind sees a task and a socket that are."""
+    async with counting_leftovers(patience=0.02) as left:
+        task = asyncio.create_task(asyncio.sleep(9))
+        open_one, other = socket.socketpair()
+
+    assert (left.tasks, left.files) == (1, 2)
+    with pytest.raises(AssertionError, match="tasks=1"):
+        async with leaving_nothing(patience=0.02):
+            second = asyncio.create_task(asyncio.sleep(9))
+    for started in (task, second):
+        started.cancel()
+    open_one.close()
+    other.close()
