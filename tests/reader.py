@@ -6,6 +6,7 @@ The reader has an emulator, whose address and key are in the environment, and wo
   its parameters' names stand for.
 - A ``python`` block that begins with ``# name.py`` is saved as that file, for a command to run.
 - Of an ``sh`` block each command is done, or checked, or left out, as `COMMANDS` and `LEFT_OUT` say.
+- A ``csv`` block is saved as ``rows.csv``, and an ``sql`` block is asked of ``runs.duckdb``.
 - A ``text`` block is what the block before it put out; ``…`` in it stands for anything.
 
 It all happens in this process, in a thread beside the emulator's loop: a process for each block takes half a minute.
@@ -32,6 +33,7 @@ from threading import Thread
 from typing import Any, Final
 from unittest.mock import patch
 
+import duckdb
 from attrs import define, field
 
 from aiocopyai import CopyAISession, cli
@@ -49,6 +51,7 @@ PATIENCE: Final = 60
 LEFT_OUT: Final = {
     "python -m venv": "the packages are those that the tests run with",
     ". .venv/bin/activate": "the same",
+    "aiocopyai sync * --to postgres": "there is no such server here",
     "pre-commit": "it would write into the repository",
 }
 """Why a command that begins so, or a block in this language, is not run; ``*`` stands for anything."""
@@ -80,7 +83,7 @@ class Reader:
         self._out.seek(0)
         self._out.truncate()
         code = _YOURS.sub(self.emulator.workflow_id, block.code).replace(_YOUR_KEY, self.emulator.api_key)
-        follow = {"python": self._python, "sh": self._shell}[block.language]
+        follow = {"csv": self._csv, "python": self._python, "sh": self._shell, "sql": self._sql}[block.language]
         with redirect_stdout(self._out), redirect_stderr(self._out):
             async with asyncio.timeout(PATIENCE):
                 await follow(code)
@@ -100,6 +103,13 @@ class Reader:
         shown = self._shown.replace(self.emulator.url, self._told_url or self.emulator.url)
         pattern = r" *\n".join(".*".join(map(re.escape, line.split("…"))) for line in expected.splitlines())
         assert re.search(f"^{pattern} *$", shown, re.MULTILINE), f"what came is:\n{shown}"
+
+    async def _csv(self, text: str) -> None:
+        Path("rows.csv").write_text(text, "utf-8")  # noqa: ASYNC240 (a few lines)
+
+    async def _sql(self, statement: str) -> None:
+        with duckdb.connect("runs.duckdb") as database:
+            database.execute(statement)
 
     async def _python(self, code: str) -> None:
         if name := re.match(r"# (\w+\.py)\n", code):
@@ -149,7 +159,7 @@ class Reader:
 
     async def _emulate(self, arguments: list[str]) -> None:
         """Start an emulator as asked, on a free port, and keep to it from here on."""
-        options = _serve._parser().parse_args(arguments)
+        options = _serve._parser("emulate").parse_args(arguments)
         self._told_url, options.port = f"http://127.0.0.1:{options.port}/api", 0
         self.emulator = _serve._emulator(options)
         self._serving.append(asyncio.create_task(serve(self.emulator)))

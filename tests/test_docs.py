@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import AsyncIterator
 from importlib import import_module
@@ -24,8 +25,10 @@ async def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     async with Emulator(12, run_time=0) as emulator:
         emulator.plan(Script(output={"Output 1": "…"}), times=2)
         emulator.plan(Script(states=("FAILED",), error="no such site"))
+        monkeypatch.setattr(os, "environ", os.environ.copy())  # a page may set more
         monkeypatch.setenv("COPYAI_API_KEY", emulator.api_key)
         monkeypatch.setenv("COPYAI_BASE_URL", emulator.url)
+        monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
         monkeypatch.setattr(logging.getLogger("aiocopyai"), "handlers", [])  # a page may add one
         monkeypatch.chdir(tmp_path)
         reader = Reader(emulator)

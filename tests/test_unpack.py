@@ -56,7 +56,9 @@ def test_half_is_not_whole(encoding: str, pack: type[bytes]) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-@pytest.mark.parametrize("body", [b"not packed", b"\x1f\x8b\x08\x00", gzip.compress(b"a") + b"more", b"x\x9c\xff\xff"])
+@pytest.mark.parametrize(
+    "body", [b"not packed", b"\x1f\x8b\x08\x00", gzip.compress(b"a", mtime=0) + b"more", b"x\x9c\xff\xff"]
+)
 def test_what_is_not_packed(encoding: str, body: bytes) -> None:
     """What is not packed as it says, or has more behind its end, is refused or not whole."""
     try:
