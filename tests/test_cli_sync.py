@@ -291,13 +291,13 @@ async def test_kills_lose_nothing_and_double_nothing(emulator: Emulator, folder:
 
 async def test_a_terminal_sees_it_coming() -> None:
     """On a terminal the number of runs read is shown while it lasts, and nothing of it remains."""
-    async with Emulator(640, latency=0.1) as emulator:
+    async with Emulator(300, latency=0.1) as emulator:
         env = environment(emulator, COLUMNS="100")
         code, shown = await terminal("sync", emulator.workflow_id, width=100, env=env)
 
     assert code == 0
     assert re.search(r"\d+ runs read", shown)
-    assert shown.rpartition("\x1b[2K")[2].endswith("640 runs new, 0 updated; 640 in runs.duckdb\n")
+    assert shown.rpartition("\x1b[2K")[2].endswith("300 runs new, 0 updated; 300 in runs.duckdb\n")
 
 
 async def test_help_has_examples() -> None:
