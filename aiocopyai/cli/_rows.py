@@ -40,7 +40,7 @@ class Rows:
     common: Mapping[str, JSON]
 
     def __iter__(self) -> Iterator[Row]:
-        rows: Iterator[Mapping[str, JSON]] = iter([{}]) if self.path is None else _read(self.path)
+        rows: Iterator[Mapping[str, JSON]] = _read(self.path) if self.path else iter([dict[str, JSON]()])
         for number, inputs in enumerate(rows, start=1):
             yield Row(number, {**self.common, **inputs})
 
@@ -76,7 +76,7 @@ def _read_csv(file: TextIO, path: Path) -> Iterator[Mapping[str, JSON]]:
     csv.field_size_limit(_FIELD_LIMIT)
     reader = csv.reader(file, strict=True)
     try:
-        names = next(reader, [])
+        names = next(reader, list[str]())
         if not all(names) or len(set(names)) < len(names):
             raise typer.BadParameter(f"{path}, line 1: every column needs a name of its own")
         for cells in reader:
