@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiocopyai import ConfigurationError, CopyAISession, InvalidResponseError, PermissionDeniedError, RetryPolicy
+from aiocopyai import ConfigurationError, CopyAISession, InvalidResponseError, PermissionDeniedError, RetryPolicy, Run
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from aiocopyai.integrations import _stretches
 from aiocopyai.integrations import dask as ours
@@ -345,6 +345,22 @@ async def test_a_page_beyond_a_gap_proves_nothing(copyai_emulator: Emulator) -> 
     assert set(ids_of(copyai_emulator)) - read
 
     assert set(ids_of(copyai_emulator)) <= set(await read_last(reader, plan, frames))
+
+
+def test_a_chain_that_is_not_met_again_is_dropped() -> None:
+    """After going back, what was read before counts only as far as what is read then joins up with it."""
+
+    def chain(*ids: str) -> list[_stretches.Read]:
+        return [_stretches.Read(1, 10, [Run(run_id) for run_id in ids], at=0)]
+
+    last = chain("d", "e")
+
+    assert _stretches._joined([chain("x", "y"), last]) == last
+    assert _stretches._joined([chain("a", "b"), chain("x"), chain("b", "d"), last]) == [
+        *chain("a", "b"),
+        *chain("b", "d"),
+        *last,
+    ]
 
 
 @pytest.mark.usefixtures("small_pages")

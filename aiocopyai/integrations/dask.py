@@ -59,7 +59,7 @@ def read_runs(
     **Not promised**: one moment that all rows show, since a run is as it was when it was read; that a run which was
     removed meanwhile is in it, or isn't; lists in another order, as for `CopyAISession.runs`. And if a worker is lost
     after the last pass, what it held is read again from the list as it is by then: that loses nothing as long as no
-    more than `MARGIN` runs, one page, were removed from the workflow since its first partition was read.
+    more than 100 runs were removed from the workflow since its first partition was read.
 
     Each process that reads takes the key from its own environment, as ``COPYAI_API_KEY``; it is never in the graph.
 
