@@ -21,7 +21,16 @@ from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiocopyai import ConfigurationError, CopyAISession, InvalidResponseError, PermissionDeniedError, RetryPolicy, Run
+from aiocopyai import (
+    ConfigurationError,
+    CopyAISession,
+    InvalidResponseError,
+    NotFoundError,
+    PaginationError,
+    PermissionDeniedError,
+    RetryPolicy,
+    Run,
+)
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from aiocopyai.integrations import _stretches
 from aiocopyai.integrations import dask as ours
@@ -280,15 +289,27 @@ async def test_a_list_that_grows_at_its_end(copyai_emulator: Emulator) -> None:
     assert sorted(await read_last(reader, plan, frames)) == sorted(ids_of(copyai_emulator))
 
 
-async def test_a_failed_page_fails_the_frame(copyai_emulator: Emulator) -> None:
-    """What could not be read is raised as it is, with its page, and never left out."""
+@pytest.mark.parametrize(("status", "page"), [(403, 4), (404, 4), (404, 3)])
+async def test_a_failed_page_fails_the_frame(copyai_emulator: Emulator, status: int, page: int) -> None:
+    """What could not be read is raised as it is, with its page, and never left out: nor is a partition's first page."""
     copyai_emulator.add_runs(500)
-    copyai_emulator.fail(Fault(status=403), page=4, times=None)
+    copyai_emulator.fail(Fault(status=status), page=page, times=None)
 
-    with pytest.raises(PermissionDeniedError) as caught:
+    with pytest.raises((PermissionDeniedError, NotFoundError)) as caught:
         await compute(copyai_emulator, partition_pages=2, scheduler="threads")
 
-    assert caught.value.page == 4
+    assert caught.value.page == page
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_a_list_that_keeps_shrinking(copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where runs go at every request, reading ends with an error, and not never."""
+    monkeypatch.setattr(_stretches, "_PATIENCE", 5)
+    copyai_emulator.add_runs(100)
+    copyai_emulator.on_request = lambda emulator, _: emulator.remove_runs(ids_of(emulator)[:1])
+
+    with pytest.raises(PaginationError, match="shrank"):
+        await compute(copyai_emulator, scheduler="sync")
 
 
 # --- a list that moves

@@ -159,11 +159,9 @@ async def _read_chain(
 def _joined(chains: Sequence[list[Read]]) -> list[Read]:
     """Keep the last chain, and those before it that have a run in common with what is kept."""
     kept, *others = reversed(chains)
-    known = _hashes(*kept)
     for chain in others:
-        ids = _hashes(*chain)
-        if not ids.isdisjoint(known):
-            kept, known = [*chain, *kept], known | ids
+        if not _hashes(*chain).isdisjoint(_hashes(*kept)):
+            kept = [*chain, *kept]
     return kept
 
 
