@@ -21,8 +21,18 @@ from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiocopyai import ConfigurationError, CopyAISession, InvalidResponseError, PermissionDeniedError, RetryPolicy
+from aiocopyai import (
+    ConfigurationError,
+    CopyAISession,
+    InvalidResponseError,
+    NotFoundError,
+    PaginationError,
+    PermissionDeniedError,
+    RetryPolicy,
+    Run,
+)
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
+from aiocopyai.integrations import _stretches
 from aiocopyai.integrations import dask as ours
 from aiocopyai.integrations.arrow import SCHEMA, record_batch
 from aiocopyai.integrations.dask import read_runs
@@ -43,8 +53,9 @@ def _key(monkeypatch: pytest.MonkeyPatch, _no_environment: None) -> None:
 @pytest.fixture(name="small_pages")
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a page have five runs, in this process: short lists are long ones then."""
-    monkeypatch.setattr(ours, "_PAGE_SIZE", 5)
-    monkeypatch.setattr(ours, "MARGIN", 5)
+    monkeypatch.setattr(ours, "PAGE_SIZE", 5)
+    monkeypatch.setattr(_stretches, "PAGE_SIZE", 5)
+    monkeypatch.setattr(_stretches, "MARGIN", 5)
 
 
 @pytest.fixture(name="client", scope="module")
@@ -95,7 +106,7 @@ async def read_partitions(
 ) -> tuple[list[Any], list[pd.DataFrame]]:
     """Plan, and read the partitions one after the other in some order."""
     [total] = await reader.count([emulator.workflow_id])
-    plan = ours._plan({emulator.workflow_id: total}, pages * ours._PAGE_SIZE)
+    plan = ours._plan({emulator.workflow_id: total}, pages * ours.PAGE_SIZE)
     order = list(plan)
     arrange(order)
     return plan, [ours._frame(part.partition, await reader._read(part, None)) for part in order]
@@ -129,7 +140,7 @@ async def test_bad_arguments_send_nothing(
 ) -> None:
     """What can't be read is refused before anything is sent."""
     with pytest.raises(ValueError):  # noqa: PT011 (each has words of its own)
-        read_runs(workflow_ids, **{"base_url": copyai_emulator.url, **options})
+        await asyncio.to_thread(read_runs, workflow_ids, **{"base_url": copyai_emulator.url, **options})
 
     assert copyai_emulator.requests == []
 
@@ -247,15 +258,58 @@ async def test_a_list_that_shrinks_past_a_partition(copyai_emulator: Emulator, p
     assert await read_last(reader, plan, frames) == ids_of(copyai_emulator)
 
 
-async def test_a_failed_page_fails_the_frame(copyai_emulator: Emulator) -> None:
-    """What could not be read is raised as it is, with its page, and never left out."""
-    copyai_emulator.add_runs(500)
-    copyai_emulator.fail(Fault(status=403), page=4, times=None)
+@pytest.mark.usefixtures("small_pages")
+async def test_a_list_that_begins_anew(copyai_emulator: Emulator) -> None:
+    """Where the last partition met an empty list, the last pass reads to the end of what came afterwards."""
+    copyai_emulator.put_runs([raw_run(number) for number in range(40, 0, -1)])
+    reader = ours._Reader(copyai_emulator.url, AT_ONCE, None)
 
-    with pytest.raises(PermissionDeniedError) as caught:
+    def begin_anew() -> None:
+        copyai_emulator.put_runs([])
+        on_page(copyai_emulator, {1: lambda: copyai_emulator.add_runs(30)})
+
+    on_page(copyai_emulator, {5: begin_anew})
+    plan, frames = await read_partitions(reader, copyai_emulator, 4, list.reverse)
+
+    assert [len(frame) for frame in frames] == [0, 15]
+    assert sorted(await read_last(reader, plan, frames)) == sorted(ids_of(copyai_emulator))
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_a_list_that_grows_at_its_end(copyai_emulator: Emulator) -> None:
+    """On a list that is oldest first, partitions are read in the wrong places, and the last pass goes back for it."""
+    copyai_emulator.add_runs(40)
+    reader = ours._Reader(copyai_emulator.url, AT_ONCE, None)
+    plan, frames = await read_partitions(reader, copyai_emulator, 4, lambda order: order.pop())
+
+    copyai_emulator.add_runs(40, at="tail")
+    frames.append(ours._frame(1, await reader._read(plan[1], None)))
+
+    assert [len(frame) for frame in frames] == [25, 20]
+    assert sorted(await read_last(reader, plan, frames)) == sorted(ids_of(copyai_emulator))
+
+
+@pytest.mark.parametrize(("status", "page"), [(403, 4), (404, 4), (404, 3)])
+async def test_a_failed_page_fails_the_frame(copyai_emulator: Emulator, status: int, page: int) -> None:
+    """What could not be read is raised as it is, with its page, and never left out: nor is a partition's first page."""
+    copyai_emulator.add_runs(500)
+    copyai_emulator.fail(Fault(status=status), page=page, times=None)
+
+    with pytest.raises((PermissionDeniedError, NotFoundError)) as caught:
         await compute(copyai_emulator, partition_pages=2, scheduler="threads")
 
-    assert caught.value.page == 4
+    assert caught.value.page == page
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_a_list_that_keeps_shrinking(copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where runs go at every request, reading ends with an error, and not never."""
+    monkeypatch.setattr(_stretches, "_PATIENCE", 5)
+    copyai_emulator.add_runs(100)
+    copyai_emulator.on_request = lambda emulator, _: emulator.remove_runs(ids_of(emulator)[:1])
+
+    with pytest.raises(PaginationError, match="shrank"):
+        await compute(copyai_emulator, scheduler="sync")
 
 
 # --- a list that moves
@@ -312,6 +366,22 @@ async def test_a_page_beyond_a_gap_proves_nothing(copyai_emulator: Emulator) -> 
     assert set(ids_of(copyai_emulator)) - read
 
     assert set(ids_of(copyai_emulator)) <= set(await read_last(reader, plan, frames))
+
+
+def test_a_chain_that_is_not_met_again_is_dropped() -> None:
+    """After going back, what was read before counts only as far as what is read then joins up with it."""
+
+    def chain(*ids: str) -> list[_stretches.Read]:
+        return [_stretches.Read(1, 10, [Run(run_id) for run_id in ids], at=0)]
+
+    last = chain("d", "e")
+
+    assert _stretches._joined([chain("x", "y"), last]) == last
+    assert _stretches._joined([chain("a", "b"), chain("x"), chain("b", "d"), last]) == [
+        *chain("a", "b"),
+        *chain("b", "d"),
+        *last,
+    ]
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -391,15 +461,15 @@ def test_the_rate_is_shared_out(partitions: int, threads: int, share: float) -> 
 
 
 async def test_the_rate_is_kept(copyai_emulator: Emulator) -> None:
-    """All that read a frame send no more together than `max_rate`."""
+    """Partitions that are read one after the other, each by a session of its own, keep to the rate together."""
     copyai_emulator.add_runs(800)
     began = time.monotonic()
 
-    with dask.config.set(num_workers=2):
-        await compute(copyai_emulator, partition_pages=2, scheduler="threads", max_rate=100)
+    with dask.config.set(num_workers=1):
+        await compute(copyai_emulator, partition_pages=1, scheduler="sync", max_rate=50)
 
-    # Each of the two threads may be one request ahead, and so may the count at first and the last pass.
-    assert time.monotonic() - began >= (len(copyai_emulator.requests) - 4) / 100
+    # The first of all, and the first of the last pass, need not wait.
+    assert time.monotonic() - began >= (len(copyai_emulator.requests) - 2) / 50
 
 
 async def test_inside_a_running_event_loop(copyai_emulator: Emulator) -> None:

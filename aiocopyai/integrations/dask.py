@@ -1,12 +1,7 @@
 """All runs of some workflows as a Dask data frame, read on whatever cluster there is; it needs the extra ``dask``.
 
-Places are counted from the end of a list. A list that grows in front moves every place that is counted from there;
-counted from the end, a run keeps its number, and only removals behind it lower that. So a partition is what stood
-between two such numbers when the list was counted, and whenever it is read, the total of that moment tells its pages.
-
-Each partition is one walk, which leaves nothing out between its first run and its last (docs/walk.md). Where two such
-stretches of a list have a run in common, nothing lies between them, whatever was added and removed meanwhile. That is
-how the last pass tells the borders that hold from those that it has to read again.
+How a list is read in parts, and what tells that they are joined, is in `_stretches`; here is the graph, and what Dask
+and the workers need for it.
 """
 
 # pandas and pyarrow have no types of their own, and Dask has some: what comes from them is unknown here.
@@ -15,11 +10,9 @@ how the last pass tells the borders that hold from those that it has to read aga
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from itertools import groupby
 from typing import Any, Final, TypeVar, cast
 
@@ -31,44 +24,16 @@ from dask import config
 from dask.system import CPU_COUNT
 from distributed import get_client, get_worker
 
-from aiocopyai import BadRequestError, CopyAISession, NotFoundError, Page, RequestInvalidError, RetryPolicy, Run
+from aiocopyai import CopyAISession, RetryPolicy
+from aiocopyai.integrations._stretches import PAGE_SIZE, Read, Stretch, hash_id, read_between, read_stretch
 from aiocopyai.integrations.arrow import SCHEMA, record_batch
 
 
-_PAGE_SIZE: Final = 100
-"""Runs on a page: the most that the API's reference lets one have."""
-MARGIN: Final = _PAGE_SIZE
-"""Runs that a partition reads beyond its end."""
 _PARTITION: Final = "_partition"
 _READ_AT: Final = "_read_at"
-_NOBODY: Final = -1
 _WIDE: Final = SCHEMA.append(pa.field(_PARTITION, pa.int64())).append(pa.field(_READ_AT, pa.int64()))
-_MAYBE_PAST_END: Final = (BadRequestError, NotFoundError, RequestInvalidError)
 
 T = TypeVar("T")
-
-
-@frozen
-class _Stretch:
-    """A part of a list: its runs with numbers, counted from the list's end, above `lower` and up to `upper`."""
-
-    partition: int
-    workflow_id: str
-    upper: int | None
-    """None: up to the head, wherever that is by now."""
-    lower: int
-    """0: down to the end."""
-
-
-@frozen
-class _Read:
-    """A page that was read."""
-
-    runs: Sequence[Run]
-    at: int
-    """Nanoseconds since 1970, by the clock of whoever read it."""
-    is_joined: bool
-    """Whether nothing was left out between the walk's first page and this one."""
 
 
 def read_runs(
@@ -94,7 +59,7 @@ def read_runs(
     **Not promised**: one moment that all rows show, since a run is as it was when it was read; that a run which was
     removed meanwhile is in it, or isn't; lists in another order, as for `CopyAISession.runs`. And if a worker is lost
     after the last pass, what it held is read again from the list as it is by then: that loses nothing as long as no
-    more than `MARGIN` runs, one page, were removed from the workflow since its first partition was read.
+    more than 100 runs were removed from the workflow since its first partition was read.
 
     Each process that reads takes the key from its own environment, as ``COPYAI_API_KEY``; it is never in the graph.
 
@@ -121,7 +86,7 @@ def read_runs(
         raise ValueError(f"partition_pages must be a whole number from 1 on, not {partition_pages!r}")
     reader = _Reader(base_url, retry, max_rate)
     totals = _run(reader.count(chosen))
-    stretches = _plan(dict(zip(chosen, totals, strict=True)), partition_pages * _PAGE_SIZE)
+    stretches = _plan(dict(zip(chosen, totals, strict=True)), partition_pages * PAGE_SIZE)
     reader = evolve(reader, partitions=len(stretches))
 
     meta = _frame(0, [])
@@ -134,14 +99,14 @@ def read_runs(
     return frame
 
 
-def _plan(totals: dict[str, int], size: int) -> list[_Stretch]:
+def _plan(totals: dict[str, int], size: int) -> list[Stretch]:
     """Cut each list from its head into stretches of so many runs; an empty one into one that is empty."""
     cuts = [
         (workflow_id, total - start if start else None, max(0, total - start - size))
         for workflow_id, total in totals.items()
         for start in range(0, max(1, total), size)
     ]
-    return [_Stretch(number, *cut) for number, cut in enumerate(cuts)]
+    return [Stretch(number, *cut) for number, cut in enumerate(cuts)]
 
 
 @frozen
@@ -162,7 +127,7 @@ class _Reader:
                 session.runs(workflow_id)  # sends nothing, and raises where that is no id
             return [await session.count_runs(workflow_id) for workflow_id in workflow_ids]
 
-    def read(self, stretch: _Stretch) -> pd.DataFrame:
+    def read(self, stretch: Stretch) -> pd.DataFrame:
         """Read a partition."""
         return _frame(stretch.partition, _run(self._read(stretch, self.share())))
 
@@ -170,105 +135,37 @@ class _Reader:
         """Tell how much of the rate a partition that is read here and now may have."""
         return None if self.max_rate is None else self.max_rate / min(self.partitions, _threads())
 
-    def mend(self, hashes: pd.DataFrame, stretches: Sequence[_Stretch]) -> pd.DataFrame:
+    def mend(self, hashes: pd.DataFrame, stretches: Sequence[Stretch]) -> pd.DataFrame:
         """Read what is missing between partitions, and before the first one of each list."""
-        ids = cast("dict[int, pd.Series]", dict(iter(hashes.groupby(_PARTITION)["id"])))
-        return _frame(_NOBODY, _run(self._mend(ids, stretches)))
+        ids = cast("dict[int, Collection[int]]", dict(iter(hashes.groupby(_PARTITION)["id"])))
+        return _frame(-1, _run(self._mend(ids, stretches)))
 
     def _session(self, max_rate: float | None) -> CopyAISession:
         return CopyAISession(base_url=self.base_url, retry=self.retry, max_rate=max_rate)
 
-    async def _read(self, stretch: _Stretch, rate: float | None) -> list[_Read]:
+    async def _read(self, stretch: Stretch, rate: float | None) -> list[Read]:
         async with self._session(rate) as session:
             if rate is not None:  # whoever had this thread before may have sent its last request just now
                 await asyncio.sleep(1 / rate)
-            start = 1 if stretch.upper is None else await _page_of(session, stretch.workflow_id, stretch.upper)
-            end = stretch.lower - MARGIN if stretch.lower else None
+            return await read_stretch(session, stretch)
 
-            def is_enough(page: Page[Run], total: int | None) -> bool:
-                return end is not None and total is not None and page.number * _PAGE_SIZE >= total - end
-
-            return await _walk(session, stretch.workflow_id, start, is_enough)
-
-    async def _mend(self, ids: dict[int, pd.Series], stretches: Sequence[_Stretch]) -> list[_Read]:
-        read: list[_Read] = []
-        nothing = pd.Series([], dtype="uint64")
+    async def _mend(self, ids: Mapping[int, Collection[int]], stretches: Sequence[Stretch]) -> list[Read]:
         async with self._session(self.max_rate) as session:
-            for _, of_list in groupby(stretches, lambda stretch: stretch.workflow_id):
-                above: pd.Series | None = None
-                for stretch in of_list:
-                    below = ids.get(stretch.partition, nothing)
-                    if below.empty and stretch.lower:
-                        continue
-                    if above is None or not below.isin(above).any():
-                        read += await _bridge(session, stretch, above, below)
-                    above = below
-        return read
+            lists = [list(of_list) for _, of_list in groupby(stretches, lambda stretch: stretch.workflow_id)]
+            return [read for of_list in lists for read in await read_between(session, of_list, ids)]
 
 
-async def _bridge(session: CopyAISession, stretch: _Stretch, above: pd.Series | None, below: pd.Series) -> list[_Read]:
-    """Read from the partition above, or from the head, to the stretch's own; by the hashes of the ids in both."""
-    start, back = 1, 1
-    if above is not None and stretch.upper is not None:
-        start = await _page_of(session, stretch.workflow_id, stretch.upper)
-    read: list[_Read] = []
-    while True:
-        start = max(1, start - back)
-        pages = await _walk(session, stretch.workflow_id, start, lambda page, _: _meets(page.items, below))
-        read += pages
-        if start == 1 or (pages and above is not None and _meets(pages[0].runs, above)):
-            return read
-        back *= 2
-
-
-async def _page_of(session: CopyAISession, workflow_id: str, number: int) -> int:
-    """Tell the page where the run with this number, counted from the end, stands now, or one before it."""
-    return max(0, await session.count_runs(workflow_id) - number) // _PAGE_SIZE + 1
-
-
-async def _walk(
-    session: CopyAISession, workflow_id: str, start: int, is_enough: Callable[[Page[Run], int | None], bool]
-) -> list[_Read]:
-    """Read from a page on, until it is enough and nothing before was left out, or to the end."""
-    pager = session.runs(workflow_id, page_size=_PAGE_SIZE, start_page=start, prefetch=0)
-    read: list[_Read] = []
-    rereads = 0
-    try:
-        async for page in pager.pages():
-            runs = [run if run.workflow_id else evolve(run, workflow_id=workflow_id) for run in page.items]
-            # The pager counts each return to pages before; while it counts none, the page joined up.
-            is_joined = pager.drift.reread == rereads
-            read.append(_Read(runs, time.time_ns(), is_joined))
-            if is_joined and is_enough(page, pager.total):
-                break
-            rereads = pager.drift.reread
-    except _MAYBE_PAST_END:
-        if start == 1 or read:
-            raise
-    return read
-
-
-def _frame(partition: int, read: Sequence[_Read]) -> pd.DataFrame:
-    """Make a frame of pages; only what joined up stands for the partition."""
+def _frame(partition: int, read: Sequence[Read]) -> pd.DataFrame:
     batch = record_batch([run for page in read for run in page.runs])
-    owners = [partition if page.is_joined else _NOBODY for page in read for _ in page.runs]
     moments = [page.at for page in read for _ in page.runs]
-    columns = [*batch.columns, pa.array(owners, pa.int64()), pa.array(moments, pa.int64())]
+    columns = [*batch.columns, pa.array([partition] * len(moments), pa.int64()), pa.array(moments, pa.int64())]
     return pa.Table.from_arrays(columns, schema=_WIDE).to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def _hashes(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep 16 bytes of each run: what tells it from others, and whose it is."""
-    ids = pd.Series([_hash(run_id) for run_id in frame["id"]], frame.index, "uint64")
+    ids = pd.Series([hash_id(run_id) for run_id in frame["id"]], frame.index, "uint64")
     return pd.DataFrame({"id": ids, _PARTITION: frame[_PARTITION].astype("int64")})
-
-
-def _hash(run_id: str) -> int:
-    return int.from_bytes(blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=8).digest())
-
-
-def _meets(runs: Sequence[Run], hashes: pd.Series) -> bool:
-    return bool(hashes.isin([_hash(run.id) for run in runs]).any())
 
 
 def _latest(frame: pd.DataFrame) -> pd.DataFrame:
