@@ -87,7 +87,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning or a broken reference is an error. It begins at docs/_build/index.html."""
-    session.install("-e", ".[cli,export]", *_group("docs"))
+    session.install("-e", ".[cli,dask,dlt,export]", *_group("docs"))
     session.run("sphinx-build", "-W", "-E", "--keep-going", "-q", "docs", "docs/_build")
 
 

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from pygments.lexers import TextLexer
 from sphinx.application import Sphinx
 from sphinx.util.inspect import TypeAliasForwardRef
 
@@ -33,7 +34,7 @@ autodoc_type_aliases = {"JSON": "aiocopyai.JSON"}
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' types: their inventories would have to be asked for over the network.
-    (r"py:.*", r"(aiohttp|asyncio|collections|datetime|os|pathlib|pyarrow|sqlite3|web)\..*|datetime"),
+    (r"py:.*", r"(aiohttp|asyncio|collections|dask|datetime|dlt|os|pathlib|pyarrow|sqlite3|web)\..*|datetime"),
     (r"py:class", r"aiocopyai\..*\.T(_co)?"),  # type variables stand for whatever is listed
     # Types that are named by no one who uses the package.
     (r"py:class", r"aiocopyai\._pager\.PageIterator|aiocopyai\.webhooks\._confirming\.RunReader|Inputs"),
@@ -65,5 +66,6 @@ def _process_docstring(
 
 def setup(app: Sphinx) -> None:
     """Connect the two; called by Sphinx."""
+    app.add_lexer("csv", TextLexer)  # which GitHub colours, and Pygments doesn't know
     app.connect("autodoc-process-signature", _process_signature)
     app.connect("autodoc-process-docstring", _process_docstring, priority=400)  # before napoleon, at 500
