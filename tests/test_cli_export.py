@@ -328,6 +328,10 @@ async def test_memory_does_not_grow_with_the_runs(tmp_path: Path, ending: str) -
     """A process that exports 100,000 runs never holds 80 MiB of its own; the kernel says what it maps of libraries."""
     code = (
         "import atexit, re, sys\n"
+        "class NoPandas:\n"  # which pyarrow loads wherever it finds it
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'pandas': raise ImportError(name)\n"
+        "sys.meta_path.insert(0, NoPandas())\n"
         "def tell():\n"
         "    status = open('/proc/self/status').read()\n"
         "    peak, mapped = (int(re.search(name + r':\\s*(\\d+) kB', status)[1]) for name in ('VmHWM', 'RssFile'))\n"
