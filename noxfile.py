@@ -10,7 +10,7 @@ from nox import project
 
 
 nox.needs_version = ">=2025.5.1"
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["tests", "lint", "types", "docs", "lowest", "build"]
 
@@ -24,6 +24,14 @@ SIDE_BY_SIDE = ("-n", "auto", "--dist", "worksteal")
 
 def _group(name: str) -> list[str]:
     return list(project.dependency_groups(PYPROJECT, name))
+
+
+def _pip(session: nox.Session, *arguments: str) -> object:
+    """Do what pip does, whichever tool made the environment; return what it put out."""
+    if session.venv_backend == "uv":
+        return session.run("uv", "pip", *arguments, silent=True)
+    yes = ("--yes",) if arguments[0] == "uninstall" else ()
+    return session.run("python", "-m", "pip", *arguments, *yes, silent=True)
 
 
 def _lower_bounds(*extras: str) -> list[str]:
@@ -62,10 +70,11 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """Run the tests with the oldest dependencies admitted, and without orjson."""
+    """Run all but the slow tests with the oldest dependencies admitted, and without orjson."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
-    session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "orjson")  # which dlt brings, and does without
-    session.run("python", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE), env={"HYPOTHESIS_PROFILE": "quick"})
+    _pip(session, "uninstall", "orjson")  # which dlt brings, and does without
+    quick = ("-m", "not slow", *SIDE_BY_SIDE)
+    session.run("python", "-m", "pytest", *(session.posargs or quick), env={"HYPOTHESIS_PROFILE": "quick"})
 
 
 @nox.session
@@ -115,7 +124,8 @@ def audit(session: nox.Session) -> None:
     session.install(f".[{','.join(EXTRAS)},speedups]")
     folder = Path(session.create_tmp())
     wanted, report = folder / "requirements.txt", folder / "report.json"
-    wanted.write_text(str(session.run("python", "-m", "pip", "freeze", "--exclude", "aiocopyai", silent=True)), "utf-8")
+    frozen = str(_pip(session, "freeze")).splitlines()
+    wanted.write_text("\n".join(line for line in frozen if "aiocopyai" not in line), "utf-8")
     report.unlink(missing_ok=True)
     session.install("pip-audit")
     options = ("--disable-pip", "--no-deps", "--progress-spinner", "off", "--format", "json")

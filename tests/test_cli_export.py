@@ -15,7 +15,7 @@ from attrs import define, field
 
 from aiocopyai import JSON
 from aiocopyai.emulator import Emulator, Fault, Request
-from tests.commands import MAIN, START, cli, environment, finish, start, terminal
+from tests.commands import MAIN, START, cli, environment, finish, start, terminal, unmeasured
 from tests.exporting import FORMATS, ids_in, ids_of, leftovers, raw_run
 
 
@@ -176,7 +176,7 @@ async def test_a_full_disk_is_one_line_and_can_be_resumed(emulator: Emulator, tm
     body = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000,) * 2)\n" + START
     code = body + "from aiocopyai.cli import main; main()"
     arguments = ("export", emulator.workflow_id, "-o", "runs.jsonl")
-    full = await finish(await start("-c", code, *arguments, env=environment(emulator)))
+    full = await finish(await start("-c", code, *arguments, env=unmeasured(environment(emulator))))
     resumed = await cli(*arguments, "--resume", emulator=emulator)
 
     assert full.code == 1
@@ -303,6 +303,7 @@ async def lives_to_the_end(kills: Kills, moving: Moving, emulator: Emulator) -> 
     return True
 
 
+@pytest.mark.slow
 async def test_fifty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     """Killed by SIGKILL at random moments, while the lists move, every export ends with every run once."""
     kills = Kills(KILLS)
@@ -323,6 +324,7 @@ async def test_fifty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> No
     assert kills.left <= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 async def test_memory_does_not_grow_with_the_runs(tmp_path: Path, ending: str) -> None:
     """A process that exports 100,000 runs never holds 80 MiB of its own; the kernel says what it maps of libraries."""
@@ -341,8 +343,7 @@ async def test_memory_does_not_grow_with_the_runs(tmp_path: Path, ending: str) -
         "main()"
     )
     async with Emulator(100_000) as emulator:
-        # Without what measures the tests' coverage: that takes memory of its own.
-        env = {name: value for name, value in environment(emulator).items() if not name.startswith("COVERAGE")}
+        env = unmeasured(environment(emulator))
         process = await start("-c", code, "export", emulator.workflow_id, "-o", f"runs.{ending}", env=env)
         done = await finish(process, patience=90)
 

@@ -298,6 +298,7 @@ async def test_ctrl_c_says_what_is_under_way(emulator: Emulator) -> None:
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 async def test_kills_start_nothing_twice(emulator: Emulator) -> None:
     """Killed by SIGKILL at random moments, a batch ends with one run and one line for each row."""
     write_rows(60)

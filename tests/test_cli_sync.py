@@ -264,6 +264,7 @@ async def test_ctrl_c_ends_with_130(emulator: Emulator, folder: Path) -> None:
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
+@pytest.mark.slow
 async def test_kills_lose_nothing_and_double_nothing(emulator: Emulator, folder: Path) -> None:
     """Killed by SIGKILL at random moments, in between whole loads, the table ends up as the server's list."""
     chance, kills, number = Random(11), KILLS, 2000  # noqa: S311 (repeatable, not secret)

@@ -359,6 +359,7 @@ async def export_until_done(shifting: ShiftingList, path: Path) -> None:
             return
 
 
+@pytest.mark.slow
 @given(shifting_lists(), st.integers(1, 25))
 def test_no_death_and_no_move_loses_or_repeats_a_run(shifting: ShiftingList, at_stake: int) -> None:
     """Whatever is added in front, removed anywhere, and killed whenever: what stayed on the list is there once."""

@@ -6,14 +6,13 @@ import os
 import subprocess
 import sys
 
+from tests.commands import unmeasured
+
 
 def loaded_after(statement: str) -> set[str]:
-    """Return the modules that a fresh interpreter has loaded after a statement.
-
-    It is kept out of the measured coverage: what measures it loads SQLite into every process.
-    """
+    """Return the modules that a fresh interpreter has loaded after a statement."""
     code = f"import sys; {statement}; print(*sys.modules)"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    env = unmeasured(os.environ)
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env)  # noqa: S603
     return set(done.stdout.split())
 

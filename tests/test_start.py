@@ -245,6 +245,7 @@ async def test_find_run(session: CopyAISession, copyai_emulator: Emulator) -> No
     assert await session.find_run(copyai_emulator.workflow_id, "key-2") is None
 
 
+@pytest.mark.slow
 async def test_a_thousand_starts_with_lost_answers(copyai_emulator: Emulator) -> None:
     """Of 1,000 starts, 30 % lose their answer after the run was taken: exactly 1,000 runs are made."""
     dice = random.Random(7)  # noqa: S311 (a repeatable test)
