@@ -84,13 +84,14 @@ class RunResults(AsyncIterator[RunResult]):
         return f"<RunResults: {self._plan.name}, {len(self._open)} open>"
 
     def __del__(self) -> None:
-        if getattr(self, "_open", None):
+        if getattr(self, "_open", None) or getattr(self, "_done", None):
             self._let_go()
 
     @property
     def under_way(self) -> Sequence[Run]:
-        """The runs that were started and whose end is not known; `CopyAISession.wait_run` waits for one further."""
-        return tuple(self._started.values())
+        """The runs that were started and whose result was not given; `CopyAISession.wait_run` waits for one further."""
+        held = [result.run for result in self._done if result.run is not None and result.index not in self._started]
+        return (*self._started.values(), *held)
 
     @property
     def in_doubt(self) -> Sequence[int]:
@@ -195,11 +196,16 @@ class RunResults(AsyncIterator[RunResult]):
             logger.warning("%s: no more runs are started: %s", self._plan.name, error)
 
     def _let_go(self) -> None:
-        """End what is open, and say which runs go on without us."""
-        if self._open:
-            ids = ", ".join(printable(run.id) for run in self._started.values()) or "none"
-            doubt = f"; in doubt are rows {', '.join(map(str, self.in_doubt))}" if self._starting else ""
-            logger.warning("%s: ended early, with these runs under way: %s%s", self._plan.name, ids, doubt)
+        """End what is open, and say which runs go on without us; results that are there stay to be given."""
+        for ended in [task for task in self._open if task.done() and not task.cancelled() and not task.exception()]:
+            del self._open[ended]
+            self._done.append(ended.result())
+        if self._open or self._done:
+            ids = ", ".join(printable(run.id) for run in self.under_way) or "none"
+            doubt = f"; in doubt are the rows with index {', '.join(map(str, self.in_doubt))}" if self._starting else ""
+            logger.warning(
+                "%s: ended early, with these runs under way or not given yet: %s%s", self._plan.name, ids, doubt
+            )
         for task in [*self._open, *([self._pull] if self._pull else [])]:
             if not task.get_loop().is_closed():
                 task.cancel()

@@ -27,7 +27,7 @@ from aiocopyai._checks import (
 )
 from aiocopyai._pager import Pager, Plan
 from aiocopyai._retry import RetryPolicy
-from aiocopyai._start import KEY_NAME, Calls, Start, find, start
+from aiocopyai._start import KEY_NAME, Calls, Sought, Start, find, start
 from aiocopyai._transport import Transport, path_segment
 from aiocopyai._wait import wait
 from aiocopyai._watch import Watch, WatchPlan
@@ -40,7 +40,14 @@ from aiocopyai._wire import (
     read_webhook,
     read_webhook_page,
 )
-from aiocopyai.errors import ConfigurationError, CopyAIError, InvalidResponseError, NotFoundError, printable
+from aiocopyai.errors import (
+    AmbiguousStartError,
+    ConfigurationError,
+    CopyAIError,
+    InvalidResponseError,
+    NotFoundError,
+    printable,
+)
 from aiocopyai.models import JSON, Page, Run, Webhook, WebhookEventType
 
 
@@ -246,23 +253,64 @@ class CopyAISession:
         logger.info("run %s of %s started", printable(run.id), printable(workflow_id))
         return run
 
-    async def find_run(self, workflow_id: str, idempotency_key: str, *, since: datetime | None = None) -> Run | None:
+    async def find_run(
+        self,
+        workflow_id: str,
+        idempotency_key: str,
+        *,
+        inputs: Mapping[str, JSON] | None = None,
+        since: datetime | None = None,
+    ) -> Run | None:
         """Search a workflow's runs for the one that was started with an idempotency key; None where there is none.
 
         Args:
             workflow_id: the workflow's id.
             idempotency_key: what `start_run` was given.
+            inputs: what it was started with, if that is known; it tells the run from those that show no metadata.
             since: look at no runs created before this moment, which must have a time zone; None for all.
 
         Raises:
             ValueError: an argument is no id, no key or no such moment.
-            AmbiguousStartError: it is not there, but some run shows neither its input nor its metadata.
+            AmbiguousStartError: it is not there, but some run shows too little to be told from it.
             CopyAIError: the runs can't be read.
         """
-        check_text("idempotency_key", idempotency_key)
+        found = await self.find_runs(workflow_id, {idempotency_key: inputs}, since=since)
+        run = found.get(idempotency_key)
+        if isinstance(run, AmbiguousStartError):
+            raise run
+        return run
+
+    async def find_runs(
+        self,
+        workflow_id: str,
+        idempotency_keys: Mapping[str, Mapping[str, JSON] | None],
+        *,
+        since: datetime | None = None,
+    ) -> dict[str, Run | AmbiguousStartError]:
+        """Search a workflow's runs for those that were started with some idempotency keys, in one walk.
+
+        Args:
+            workflow_id: the workflow's id.
+            idempotency_keys: what `start_run` was given, each with the inputs of its run, or None where they are not
+                known.
+            since: look at no runs created before this moment, which must have a time zone; None for all.
+
+        Returns:
+            The runs by their keys, and an `AmbiguousStartError` for a key that is not there while some run shows too
+            little to be told from it. A key that is missing belongs to no run on the list.
+
+        Raises:
+            ValueError: an argument is no id, no key or no such moment.
+            CopyAIError: the runs can't be read.
+        """
         check_moment("since", since)
-        wanted = Start(workflow_id, {}, with_key({}, idempotency_key), idempotency_key)
-        return await find(wanted, self._calls(), since)
+        for key in idempotency_keys:
+            check_text("idempotency_key", key)
+        sought = [
+            Sought(key, None if inputs is None else as_json_object("inputs", inputs))
+            for key, inputs in idempotency_keys.items()
+        ]
+        return await find(workflow_id, sought, self._calls(), since)
 
     async def wait_run(
         self,

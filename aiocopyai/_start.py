@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
@@ -20,6 +20,8 @@ from aiocopyai.models import JSON, Run
 
 
 logger = logging.getLogger("aiocopyai")
+
+Found: TypeAlias = "dict[str, Run | AmbiguousStartError]"
 
 KEY_NAME: Final = "idempotencyKey"
 """Under which name an idempotency key stands in a run's metadata."""
@@ -43,9 +45,31 @@ class Start:
     moment: datetime = field(factory=lambda: datetime.now(UTC))
     """When it was asked for, by the clock of this machine."""
 
-    def may_be(self, run: Run) -> bool:
-        """Whether a run that shows no key could still be the one: nothing that is known of it speaks against it."""
-        return KEY_NAME not in run.metadata and (not run.input or dict(run.input) == dict(self.inputs))
+    @property
+    def sought(self) -> Sought:
+        """What to search for it by."""
+        return Sought(self.key or "", self.inputs)
+
+
+@frozen
+class Sought:
+    """A start that is searched for."""
+
+    key: str
+    inputs: Mapping[str, JSON] | None
+    """What it was started with; None where that isn't known."""
+
+    def may_be(self, run: Run, *, is_listed: bool) -> bool:
+        """Whether a run that shows no key could still be the one: nothing that is known of it speaks against it.
+
+        Lists may leave out fields; a run that was read by its id, and shows what it was started with, has no metadata
+        where it shows none.
+        """
+        if KEY_NAME in run.metadata or run.metadata.get("webapp") is True:
+            return False
+        if self.inputs is None:
+            return not run.metadata and (is_listed or not run.input)
+        return not run.input or dict(run.input) == dict(self.inputs)
 
 
 @frozen
@@ -88,38 +112,52 @@ async def start(wanted: Start, calls: Calls, retry: RetryPolicy, *, in_doubt: bo
             raise AmbiguousStartError(lost.message, wanted.workflow_id, wanted.key) from lost
 
 
-async def find(wanted: Start, calls: Calls, since: datetime | None) -> Run | None:
-    """Search the runs created since a moment, or all, for the start's key.
+async def find(workflow_id: str, sought: Iterable[Sought], calls: Calls, since: datetime | None) -> Found:
+    """Search the runs created since a moment, or all, for the keys of some starts, in one walk.
+
+    Returns:
+        What was found under each key: its run, or an `AmbiguousStartError` where some run shows too little to be told
+        from it. A key that is missing belongs to no run that is listed.
 
     Raises:
-        AmbiguousStartError: it is not there, but some run shows too little to be told from it.
         CopyAIError: the runs can't be read.
     """
-    suspects: list[str] = []
-    async for run in calls.newest(wanted.workflow_id, since):
-        if run.metadata.get(KEY_NAME) == wanted.key:
-            return run
-        if not wanted.may_be(run):
+    left = {one.key: one for one in sought}
+    found: Found = {}
+    suspects: dict[str, str] = {}
+    unclear = 0
+    async for run in calls.newest(workflow_id, since):
+        if _take(run, left, found) or not any(one.may_be(run, is_listed=True) for one in left.values()):
+            if not left:
+                break
             continue
         # A list may leave out what the run itself shows.
-        whole = await _read(run, wanted, calls) if len(suspects) < _SUSPECTS else run
-        if whole is not None and whole.metadata.get(KEY_NAME) == wanted.key:
-            return whole
-        if whole is not None and wanted.may_be(whole):
-            suspects.append(run.id)
-    if suspects:
-        reason = f"run {suspects[0]} may be it, and does not show the metadata that it was started with"
-        raise AmbiguousStartError(reason, wanted.workflow_id, wanted.key)
-    return None
+        whole = await _read(run, workflow_id, calls) if unclear < _SUSPECTS else run
+        if not _take(whole, left, found):
+            may_be = {key: run.id for key, one in left.items() if one.may_be(whole, is_listed=False)}
+            unclear += bool(may_be)
+            suspects = may_be | suspects
+    for key in left.keys() & suspects:
+        reason = f"run {suspects[key]} may be it, and does not show the metadata that it was started with"
+        found[key] = AmbiguousStartError(reason, workflow_id, key)
+    return found
 
 
-async def _read(run: Run, wanted: Start, calls: Calls) -> Run | None:
+def _take(run: Run, left: dict[str, Sought], found: Found) -> bool:
+    """Take a run that shows one of the keys."""
+    key = run.metadata.get(KEY_NAME)
+    if not isinstance(key, str) or key not in left:
+        return False
+    del left[key]
+    found[key] = run
+    return True
+
+
+async def _read(run: Run, workflow_id: str, calls: Calls) -> Run:
+    """Read a listed run; where that can't be done, what the list shows is all there is to know."""
     try:
-        return await calls.get(wanted.workflow_id, run.id)
-    except NotFoundError:
-        return None
-    except ValueError:
-        # An id that no path can hold: what the list shows is all there is to know.
+        return await calls.get(workflow_id, run.id)
+    except (NotFoundError, ValueError):  # it may not be known yet, or have an id that no path can hold
         return run
 
 
@@ -128,12 +166,13 @@ async def _look_again(wanted: Start, calls: Calls, retry: RetryPolicy, sent: int
     for look in range(_LOOKS):
         await asyncio.sleep(retry.wait_after(sent + look))
         try:
-            found = await find(wanted, calls, wanted.moment - _LOOK_BACK)
-        except AmbiguousStartError:
-            raise
+            found = await find(wanted.workflow_id, [wanted.sought], calls, wanted.moment - _LOOK_BACK)
         except CopyAIError as error:
             reason = f"its answer was lost, and the runs could not be searched for it: {error.message}"
             raise AmbiguousStartError(reason, wanted.workflow_id, wanted.key) from error
-        if found is not None:
-            return evolve(found, metadata={**wanted.metadata, **found.metadata})
+        run = found.get(wanted.sought.key)
+        if isinstance(run, AmbiguousStartError):
+            raise run
+        if run is not None:
+            return evolve(run, metadata={**wanted.metadata, **run.metadata})
     return None

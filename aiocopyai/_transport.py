@@ -248,8 +248,8 @@ class Transport:
 
     def _tell(self, error: Exception) -> str:
         """Say in one line what a foreign error says."""
-        text = _USER.sub("***@", _CONTROLS.sub(" ", str(error)))
-        return self._hide(f"{type(error).__name__}: {text:.300}" if text else type(error).__name__)
+        text = _USER.sub("***@", _CONTROLS.sub(" ", self._hide(str(error))))
+        return f"{type(error).__name__}: {text:.300}" if text else type(error).__name__
 
 
 class Payload:

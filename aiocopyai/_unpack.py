@@ -50,9 +50,13 @@ class Unpacker:
         if self._zlib is None:
             yield data
             return
-        while data:
+        piece = b""
+        # A full piece may leave more inside of zlib, even where no input is left.
+        while data or len(piece) == PIECE:
             if self._zlib.eof:
-                raise ValueError("data behind the end of what was packed")
+                if data:
+                    raise ValueError("data behind the end of what was packed")
+                return
             try:
                 piece = self._zlib.decompress(data, PIECE)
             except zlib.error:

@@ -89,6 +89,27 @@ async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, 
     assert copyai_emulator.requests == []
 
 
+@pytest.mark.parametrize("wait", [True, False])
+async def test_what_was_paid_for_is_not_lost_with_the_loop(
+    session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture, *, wait: bool
+) -> None:
+    """Results that were there when the loop was left are named, and come when the iteration goes on."""
+    copyai_emulator.run_time = 0
+    many = session.run_many(copyai_emulator.workflow_id, rows(4), concurrency=4, wait=wait, poll=SOON)
+    first = await anext(many)
+    async with asyncio.timeout(5):
+        while not all(task.done() for task in many._open):
+            await asyncio.sleep(SOON)
+    await many.aclose()
+    named = {run.id for run in many.under_way}
+    rest = [result async for result in many]
+
+    assert len(named) == 3
+    assert {result.run.id for result in rest if result.run} == named
+    assert {first.index, *(result.index for result in rest)} == {0, 1, 2, 3}
+    assert all(run_id in caplog.text for run_id in named)
+
+
 async def test_a_failure_is_a_result(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A run that fails, a row that can't be sent and a run that takes too long don't end the rest."""
     copyai_emulator.plan(Script(states=("NEW", "FAILED"), error="x"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aiocopyai import (
+    JSON,
     AmbiguousStartError,
     APIConnectionError,
     BadRequestError,
@@ -17,6 +18,7 @@ from aiocopyai import (
     NotFoundError,
     RequestInvalidError,
     RetryPolicy,
+    Run,
 )
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from tests.conftest import AT_ONCE
@@ -232,6 +234,59 @@ async def test_a_cancelled_start_is_in_doubt(session: CopyAISession, copyai_emul
     run = await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
 
     assert [run.id] == [run["id"] for run in copyai_emulator.runs()]
+
+
+@pytest.mark.parametrize(
+    ("quirks", "inputs"),
+    [
+        (Quirks(lists_metadata=False), None),
+        (Quirks(lists_metadata=False), {"a": 1}),
+        (Quirks(sparse=True, lists_metadata=False), {"a": 1}),
+    ],
+    ids=["inputs not known", "inputs known", "nothing listed"],
+)
+async def test_find_run_where_lists_show_no_metadata(
+    session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks, inputs: dict[str, JSON] | None
+) -> None:
+    """A run whose key the list doesn't show is read, and found; one that isn't there is not."""
+    copyai_emulator.quirks = quirks
+    run = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+    found = await session.find_run(copyai_emulator.workflow_id, "key-1", inputs=inputs)
+
+    assert found is not None
+    assert found.id == run.id
+    assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs=inputs) is None
+
+
+async def test_a_listed_run_that_is_not_known_yet_stays_a_suspect(
+    session: CopyAISession, copyai_emulator: Emulator
+) -> None:
+    """A 404 for a run that is on the list clears it of nothing, and so does one that was started in the app."""
+    copyai_emulator.quirks = Quirks(sparse=True, lists_metadata=False)
+    copyai_emulator.add_runs(1, metadata={"webapp": True})
+    await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+    copyai_emulator.fail(Fault(status=404), method="GET", path="/run/", times=1)
+    with pytest.raises(AmbiguousStartError):
+        await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={})
+
+    assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs={}) is None
+
+
+async def test_find_runs_walks_once(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Many keys are searched for in one walk: found, in doubt, or not there."""
+    copyai_emulator.add_runs(120, metadata={"api": True}, input={"n": 0})
+    started = {
+        f"key-{n}": (await session.start_run(copyai_emulator.workflow_id, {"n": n}, idempotency_key=f"key-{n}")).id
+        for n in range(1, 30)
+    }
+    copyai_emulator.requests.clear()
+    wanted = {**{key: {"n": int(key[4:])} for key in started}, "key-0": {"n": 0}, "key-99": {"n": 99}}
+    found = await session.find_runs(copyai_emulator.workflow_id, wanted)
+
+    assert {key: run.id for key, run in found.items() if isinstance(run, Run)} == started
+    assert isinstance(found["key-0"], AmbiguousStartError)
+    assert "key-99" not in found
+    assert sum("/run/" not in request.path for request in copyai_emulator.requests) == 2
 
 
 async def test_find_run(session: CopyAISession, copyai_emulator: Emulator) -> None:

@@ -47,6 +47,15 @@ def test_what_was_packed_comes_back(body: bytes, packing: tuple[str, type[bytes]
     assert unpack(encoding, chunks) == (body, True)
 
 
+@pytest.mark.parametrize(("encoding", "pack"), PACKERS)
+@pytest.mark.parametrize("surplus", [-1, 0, 1, 21, 100, 1_000, PIECE])
+def test_what_fills_a_piece_comes_back(encoding: str, pack: type[bytes], surplus: int) -> None:
+    """A body of about as many bytes as a piece has comes back, though the input is used up before the output is."""
+    body = b" " * (PIECE + surplus)
+
+    assert unpack(encoding, [pack(body)]) == (body, True)
+
+
 @pytest.mark.parametrize(("encoding", "pack"), PACKERS[2:])
 def test_half_is_not_whole(encoding: str, pack: type[bytes]) -> None:
     """A body that is cut short is not taken for whole."""
