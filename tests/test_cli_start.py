@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 from collections import Counter
@@ -13,11 +14,13 @@ from random import Random
 
 import pytest
 
-from aiocopyai.emulator import Emulator, Fault, Script
+from aiocopyai.emulator import Emulator, Fault, Quirks, Script
 from tests.commands import MAIN, START, Done, cli, environment, finish, start, terminal
 
 
 KILLS = 12
+HASTY = "import aiocopyai.cli._starting as starting; starting.LOOK_AGAIN = 0.4\nfrom aiocopyai.cli import main; main()"
+"""The command, which waits less for runs that are listed late."""
 
 
 @pytest.fixture(name="emulator")
@@ -56,8 +59,8 @@ def inputs_of(emulator: Emulator) -> Counter[str]:
 
 async def batch(emulator: Emulator, *options: str) -> Done:
     """Start the rows of rows.csv, with the results in a file."""
-    arguments = ("--input-file", "rows.csv", "-o", "results.jsonl", *options)
-    return await cli("start", emulator.workflow_id, *arguments, emulator=emulator)
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", *options)
+    return await finish(await start("-c", HASTY, *arguments, env=environment(emulator)))
 
 
 async def test_one_run_is_started_and_shown(emulator: Emulator) -> None:
@@ -78,7 +81,7 @@ async def test_one_run_is_started_and_shown(emulator: Emulator) -> None:
 async def test_wait_shows_the_run_as_it_ended(emulator: Emulator) -> None:
     """With `--wait` the line has the output."""
     emulator.plan(Script(output={"Fit": "good"}, credits=5))
-    done = await cli("start", emulator.workflow_id, "--wait", emulator=emulator)
+    done = await cli("start", emulator.workflow_id, "--no-input", "--wait", emulator=emulator)
 
     assert (done.code, done.err) == (0, "1 run: 1 COMPLETE; 5 credits\n")
     assert done.rows[0]["output"] == {"Fit": "good"}
@@ -87,7 +90,9 @@ async def test_wait_shows_the_run_as_it_ended(emulator: Emulator) -> None:
 async def test_a_terminal_sees_the_whole_run(emulator: Emulator) -> None:
     """The one run is indented JSON, nothing cut off."""
     emulator.plan(Script(output={"Fit": "good " * 100}))
-    code, shown = await terminal("start", emulator.workflow_id, "--wait", width=80, env=environment(emulator))
+    code, shown = await terminal(
+        "start", emulator.workflow_id, "--no-input", "--wait", width=80, env=environment(emulator)
+    )
 
     assert code == 0
     assert '\n  "output": {\n    "Fit": "' + "good " * 100 in shown
@@ -96,7 +101,7 @@ async def test_a_terminal_sees_the_whole_run(emulator: Emulator) -> None:
 async def test_a_run_that_fails_is_exit_code_1(emulator: Emulator) -> None:
     """Its line comes all the same, and standard error says why."""
     emulator.plan(Script(states=("NEW", "FAILED"), error={"message": "no such site"}))
-    done = await cli("start", emulator.workflow_id, "--wait", emulator=emulator)
+    done = await cli("start", emulator.workflow_id, "--no-input", "--wait", emulator=emulator)
 
     assert done.code == 1
     assert done.rows[0]["status"] == "FAILED"
@@ -146,7 +151,7 @@ async def test_results_go_to_a_file(emulator: Emulator) -> None:
     resumed = await batch(emulator, "--wait", "--resume")
 
     assert (done.code, done.out) == (0, "")
-    assert done.err.endswith("; in results.jsonl\n")
+    assert done.err.endswith("; 9 rows in results.jsonl\n")
     assert sorted(line["row"] for line in lines()) == list(range(1, 10))
     assert folder() == ["results.jsonl", "rows.csv"]
     assert again.code == 2
@@ -189,15 +194,18 @@ async def test_a_file_with_a_mistake_starts_nothing(
     [
         ([], "give either a WORKFLOW_ID or --demo"),
         (["WCFG-1", "--demo"], "give either a WORKFLOW_ID or --demo"),
+        (["WCFG-1"], "or --no-input for a workflow that has none"),
+        (["WCFG-1", "-i", "a=b", "--no-input"], "or --no-input for a workflow that has none"),
         (["WCFG-1", "-i", "Input"], "--input takes KEY=VALUE"),
-        (["WCFG-1", "--metadata", "=7"], "--metadata takes KEY=VALUE"),
-        (["WCFG-1", "--metadata", "idempotencyKey=7"], "idempotencyKey"),
+        (["WCFG-1", "-i", "a=b", "--metadata", "=7"], "--metadata takes KEY=VALUE"),
+        (["WCFG-1", "-i", "a=b", "--metadata", "idempotencyKey=7"], "idempotencyKey"),
         (["WCFG-1", "--input-file", "missing.csv"], "there is no file missing.csv"),
-        (["WCFG-1", "--resume"], "name it by -o"),
-        (["WCFG-1", "-o", "results.csv"], "should end in .jsonl"),
-        (["WCFG-1", "-o", "nowhere/results.jsonl"], "no place to write a file to"),
-        (["WCFG-1", "--concurrency", "0"], "concurrency"),
-        (["..", "-o", "results.jsonl"], "workflow_id"),
+        (["WCFG-1", "-i", "a=b", "--resume"], "name it by -o"),
+        (["WCFG-1", "-i", "a=b", "--timeout", "3"], "--timeout goes with --wait"),
+        (["WCFG-1", "-i", "a=b", "-o", "results.csv"], "should end in .jsonl"),
+        (["WCFG-1", "-i", "a=b", "-o", "nowhere/results.jsonl"], "no place to write a file to"),
+        (["WCFG-1", "-i", "a=b", "--concurrency", "0"], "concurrency"),
+        (["..", "-i", "a=b", "-o", "results.jsonl"], "workflow_id"),
     ],
 )
 async def test_what_makes_no_sense_is_usage(emulator: Emulator, arguments: list[str], complaint: str) -> None:
@@ -229,7 +237,7 @@ async def test_credits_that_run_out_stop_it_and_it_can_go_on(emulator: Emulator)
     resumed = await batch(emulator, "--wait", "--resume")
 
     assert broke.code == 1
-    assert "no more was started: " in broke.err
+    assert "no more runs are started: " in broke.err
     assert broke.err.endswith("--resume goes on from there\n")
     assert resumed.code == 0
     assert sorted(line["row"] for line in lines()) == list(range(1, 21))
@@ -298,6 +306,151 @@ async def test_ctrl_c_says_what_is_under_way(emulator: Emulator) -> None:
     assert "Traceback" not in done.err
 
 
+async def killed(emulator: Emulator, *options: str, requests: int) -> None:
+    """Start the rows of rows.csv, and kill the process after so many requests."""
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", *options)
+    process = await start(*MAIN, *arguments, env=environment(emulator))
+    until = len(emulator.requests) + requests
+    while len(emulator.requests) < until:
+        assert process.returncode is None
+        await asyncio.sleep(0.001)
+    process.kill()
+    await finish(process)
+
+
+@pytest.mark.parametrize(
+    "quirks",
+    [
+        Quirks(),
+        Quirks(lists_metadata=False),
+        Quirks(sparse=True, lists_metadata=False),
+        Quirks(late_runs=0.3),
+    ],
+    ids=["plain", "lists without metadata", "lists of ids", "listed late"],
+)
+async def test_what_a_dead_process_started_is_found(emulator: Emulator, quirks: Quirks) -> None:
+    """Whatever lists leave out, and however late a run is listed: a batch that goes on starts no row twice."""
+    write_rows(12)
+    emulator.quirks = quirks
+    emulator.latency = 0.03
+    await killed(emulator, "--wait", requests=8)
+    paid = len(emulator.runs())
+    done = await batch(emulator, "--wait", "--resume", "--concurrency", "3")
+
+    assert paid > 0
+    assert done.code == 0, done.err
+    assert inputs_of(emulator).total() == len(inputs_of(emulator)) == 12
+    assert {line["id"] for line in lines()} == {run["id"] for run in emulator.runs()}
+
+
+async def test_two_at_once_don_t_meet(emulator: Emulator) -> None:
+    """While one process is at a batch, another one is refused, and starts nothing."""
+    write_rows(3)
+    emulator.run_time = 60
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
+    first = await start("-c", START + HASTY, *arguments, env=environment(emulator))
+    while len(emulator.runs()) < 3:
+        assert first.returncode is None
+        await asyncio.sleep(0.01)
+    second = await batch(emulator, "--wait", "--resume")
+    first.send_signal(signal.SIGINT)
+    await finish(first)
+
+    assert (second.code, second.err) == (1, "aiocopyai: another start to results.jsonl is under way\n")
+    assert len(emulator.runs()) == 3
+
+
+async def test_results_that_are_gone_are_not_paid_for_again(emulator: Emulator) -> None:
+    """Where the results of a batch that was begun are missing, nothing is sent."""
+    write_rows(3)
+    emulator.credits = 6
+    await batch(emulator, "--wait")
+    os.remove("results.jsonl")  # noqa: PTH107 (a test of what a user does)
+    emulator.requests.clear()
+    done = await batch(emulator, "--wait", "--resume")
+
+    assert (done.code, emulator.requests) == (2, [])
+    assert "results.jsonl is gone" in done.err
+
+
+async def test_a_line_that_is_half_done_is_done_again(emulator: Emulator) -> None:
+    """A line that breaks off, be it inside a letter, is cut off."""
+    write_rows(3)
+    emulator.credits = 6
+    emulator.plan(Script(output={"Post": "naïve 🎉"}, credits=3), times=3)
+    await batch(emulator, "--wait")
+    emulator.credits = None
+    with open("results.jsonl", "ab") as file:  # noqa: ASYNC230, PTH123 (a few bytes)
+        file.write('{"row": 3, "output": "ï'.encode()[:-1])
+    done = await batch(emulator, "--wait", "--resume")
+
+    assert done.code == 0, done.err
+    assert sorted(line["row"] for line in lines()) == [1, 2, 3]
+
+
+async def test_the_exit_code_is_that_of_the_whole_batch(emulator: Emulator) -> None:
+    """A run that failed makes it 1, also for the process that finds everything done, or finishes the rest."""
+    write_rows(2)
+    emulator.plan(Script(states=("FAILED",)))
+    first = await batch(emulator, "--wait")
+    whole = await batch(emulator, "--wait", "--resume")
+
+    assert first.code == 1
+    assert (whole.code, whole.err) == (1, "results.jsonl is whole already\n")
+
+
+@pytest.mark.parametrize("content", ["", '{"row": 1, "id": "1", "status": "COMPLETE", "problem": null}\n', "{}\n"])
+async def test_another_file_is_no_whole_batch(emulator: Emulator, content: str) -> None:
+    """A file without a ledger that doesn't hold these rows is not taken for their results, and is left alone."""
+    write_rows(2)
+    write("results.jsonl", content)
+    done = await batch(emulator, "--wait", "--resume")
+
+    assert (done.code, emulator.requests) == (2, [])
+
+
+async def test_rows_are_those_that_were_read_first(emulator: Emulator) -> None:
+    """A file that is changed while its rows are started changes nothing."""
+    write_rows(30)
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", "--concurrency", "1")
+    emulator.latency = 0.01
+    process = await start(*MAIN, *arguments, env=environment(emulator))
+    while not emulator.runs():
+        assert process.returncode is None
+        await asyncio.sleep(0.001)
+    write("rows.csv", "n,text\nother,row\nbroken\n")
+    done = await finish(process)
+
+    assert done.code == 0, done.err
+    assert sorted(str(run["input"]["n"]) for run in emulator.runs()) == sorted(map(str, range(30)))  # type: ignore[index,call-overload]  # raw JSON
+
+
+async def test_a_reader_that_leaves_is_told_by_the_exit_code(emulator: Emulator) -> None:
+    """`start … | head -1` ends quietly, but not with 0: not every row was started."""
+    write_rows(60)
+    emulator.latency = 0.01
+    reader, writer = os.pipe()
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--concurrency", "1")
+    process = await start(*MAIN, *arguments, env=environment(emulator), stdout=writer)
+    os.close(writer)
+    await asyncio.to_thread(os.read, reader, 10)
+    os.close(reader)
+    done = await finish(process)
+
+    assert done.code == 1
+    assert "Traceback" not in done.err
+
+
+async def test_a_wrong_key_is_one_line(emulator: Emulator) -> None:
+    """However many starts it refuses, it is told once, and no row is shown that was never sent."""
+    write_rows(20)
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv")
+    done = await cli(*arguments, emulator=emulator, COPYAI_API_KEY="wrong-key")
+
+    assert (done.code, done.out) == (1, "")
+    assert re.fullmatch(r".*: no more runs are started: HTTP 401.*\n0 runs started; 20 of 20 rows are left\n", done.err)
+
+
 @pytest.mark.slow
 async def test_kills_start_nothing_twice(emulator: Emulator) -> None:
     """Killed by SIGKILL at random moments, a batch ends with one run and one line for each row."""
@@ -306,9 +459,10 @@ async def test_kills_start_nothing_twice(emulator: Emulator) -> None:
     emulator.run_time = 0.3
     emulator.latency = 0.01
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl", "--resume")
+    emulator.quirks = Quirks(lists_metadata=False)
     kills, code = 0, None
     while code is None:
-        process = await start(*MAIN, *arguments, env=environment(emulator))
+        process = await start("-c", HASTY, *arguments, env=environment(emulator))
         until = len(emulator.requests) + chance.randint(1, 40)
         while kills < KILLS and len(emulator.requests) < until and process.returncode is None:
             await asyncio.sleep(0.002)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from secrets import token_hex
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Put a text in UTF-8 under a name; whatever happens meanwhile, what the name leads to is whole.
+def write_whole(path: Path, texts: Iterable[str]) -> None:
+    """Put texts, one behind the other, in UTF-8 under a name; at any moment, what the name leads to is whole.
 
     A link is followed, and a file that is there already keeps its permissions.
 
@@ -16,10 +18,10 @@ def write_whole(path: Path, text: str) -> None:
         OSError: it can't be written; what was there before still is.
     """
     real = Path(os.path.realpath(path))
-    beside = real.with_name(f".{real.name}.{os.getpid()}.part")
+    beside = real.with_name(f".{real.name}.{token_hex(4)}.part")
     try:
         with beside.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
+            file.writelines(texts)
             file.flush()
             os.fsync(file.fileno())
         if real.exists():

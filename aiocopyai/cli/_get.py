@@ -9,7 +9,7 @@ import typer
 from aiocopyai import RunFailedError
 from aiocopyai.cli._common import find_key, open_session, perform, usage_errors
 from aiocopyai.cli._formats import row_of, show_json
-from aiocopyai.cli._options import Debug, Demo, Timeout, WorkflowId
+from aiocopyai.cli._options import Debug, Demo, Timeout, WorkflowId, read_timeout
 
 
 def get(
@@ -19,7 +19,7 @@ def get(
     ] = None,
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the run is over.")] = False,
-    timeout: Timeout = 600.0,
+    timeout: Timeout = None,
     demo: Demo = False,
     debug: Debug = False,
 ) -> None:
@@ -35,7 +35,7 @@ def get(
     """  # noqa: D301 (the backspace is click's mark for lines to keep)
     if demo is not (workflow_id is None) or demo is not (run_id is None):
         raise typer.BadParameter("give either a WORKFLOW_ID and a RUN_ID, or --demo")
-    work = _get(workflow_id, run_id, find_key(demo=demo), timeout if wait else None)
+    work = _get(workflow_id, run_id, find_key(demo=demo), read_timeout(timeout, wait=wait))
     raise typer.Exit(perform(work, debug=debug))
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from aiocopyai.cli._formats import Format
+
+
+_TIMEOUT: Final = 600.0
 
 
 def read_moment(text: str) -> datetime:
@@ -34,6 +37,13 @@ def read_pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in pairs]
 
 
+def read_timeout(timeout: float | None, *, wait: bool) -> float | None:
+    """Return how many seconds to wait for a run; None not to wait."""
+    if timeout is not None and not wait:
+        raise typer.BadParameter("--timeout goes with --wait")
+    return (timeout or _TIMEOUT) if wait else None
+
+
 WorkflowId = Annotated[
     str | None,
     typer.Argument(metavar="WORKFLOW_ID", help="The workflow's id, such as WCFG-6db59f06-….", show_default=False),
@@ -50,6 +60,14 @@ OutputFormat = Annotated[
     Format | None,
     typer.Option("--format", help="By default a table on a terminal, JSON lines elsewhere."),
 ]
-Timeout = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="With --wait: how long to wait for a run.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        metavar="SECONDS",
+        help=f"How long to wait for a run, with --wait. [{_TIMEOUT:g}]",
+        show_default=False,
+    ),
+]
 Demo = Annotated[bool, typer.Option("--demo", help="Use made-up runs of a local emulator: no key, no network.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Log each step, and show tracebacks.")]

@@ -1,32 +1,49 @@
-"""A batch on the disk: the results so far, and what a second process has to know to start nothing twice.
+"""A batch on the disk: its results, and a ledger from which a second process goes on and pays for nothing twice.
 
-Beside the file of results stands, until every row is over, ``<file>.begun``: the batch's own random name, which is in
-the idempotency key of each row, and how many starts could be under way at a time. Rows are started in their order, and
-what became of each is written before another takes its place. So when a process dies, the rows that it may have
-started and not written down are the first so many that have no line, and each can be looked for by its key.
+The ledger is ``<file>.begun``, in SQLite, and is there until every row is over. It holds the batch's own random name,
+which is in the idempotency key of each row, and where each row stands: that a start is about to be sent is written
+before it is. So whenever a process dies, the rows that may have been started are known, and can be looked for by their
+keys. A process holds the ledger as long as it lives, so that no other one works on the same batch.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import sqlite3
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 from uuid import uuid4
 
 import typer
-from attrs import define, evolve, field, frozen
+from attrs import define, frozen
 from cattrs.preconf.json import make_converter
 
-from aiocopyai import JSON, AmbiguousStartError, Run, RunStatus
+from aiocopyai import JSON, AmbiguousStartError, Run
+from aiocopyai.cli._common import CommandError
 from aiocopyai.cli._files import write_whole
 from aiocopyai.cli._formats import json_line, row_of
 from aiocopyai.cli._rows import Row
 
 
-_CLOCKS_DIFFER: Final = timedelta(hours=1)
+_CLOCKS_DIFFER: Final = timedelta(days=1)
+_BLOCK: Final = 2**16
+
+
+class State(StrEnum):
+    """Where a row stands; one that the ledger doesn't know was not started."""
+
+    STARTING = "starting"
+    """A start may have been sent, and may have been taken."""
+    STARTED = "started"
+    """Its run is known, and perhaps not over."""
+    COMPLETE = "complete"
+    FAILED = "failed"
+    NOT_STARTED = "not started"
+    """The start was refused."""
 
 
 @frozen
@@ -36,8 +53,7 @@ class Batch:
     name: str
     workflow_id: str
     digest: str
-    """Of the rows: other rows would be another batch."""
-    concurrency: int
+    """Of the rows, and what each run carries along."""
     begun: datetime
 
     def key_of(self, number: int) -> str:
@@ -46,94 +62,63 @@ class Batch:
 
     @property
     def since(self) -> datetime:
-        """When none of its runs was created yet, whatever the server's clock says."""
+        """When none of its runs was created yet, however much clocks differ."""
         return self.begun - _CLOCKS_DIFFER
 
 
 @define
 class Record:
-    """The file of results, open for more."""
+    """The file of results and its ledger, held by this process."""
 
     path: Path
     batch: Batch
-    out: BinaryIO
-    is_resumed: bool = False
-    """Whether a process before this one may have started some of the rows."""
-    over: set[int] = field(factory=set[int])
-    """The numbers of the rows that nothing is left to do for."""
-    left: dict[int, str | None] = field(factory=dict[int, str | None])
-    """Rows that have a line and are not over: the run's id, or None where a start is in doubt."""
-    unstarted: set[int] = field(factory=set[int])
-    """Rows that have a line and are known not to have been started: no need to look for them."""
-    _has_old_lines: bool = False
-    """Whether some row has a line that a later one takes the place of."""
+    rows: dict[int, tuple[State, str | None]]
+    """Where each row stood when this process took over, and its run's id where that is known."""
+    _ledger: sqlite3.Connection
+    _out: BinaryIO
 
     @classmethod
-    def begin(cls, path: Path, workflow_id: str, digest: str, concurrency: int) -> Self:
-        """Begin a batch."""
-        batch = Batch(str(uuid4()), workflow_id, digest, concurrency, datetime.now(UTC))
-        write_whole(begun(path), _CONVERTER.dumps(batch))
-        return cls(path, batch, path.open("ab"))
-
-    @classmethod
-    def resume(cls, path: Path, workflow_id: str, digest: str, concurrency: int, *, wait: bool) -> Self:
-        """Go on with a batch; with `wait`, a run that was started and is not over is waited for.
+    def open(cls, output: Path, workflow_id: str, digest: str) -> Self:
+        """Go on with a batch, or begin one.
 
         Raises:
-            typer.BadParameter: it is another one, or can't be read.
+            typer.BadParameter: there is another batch, or it can't be read.
+            CommandError: another process is at it.
         """
+        path = Path(os.path.realpath(output))  # a link and what it leads to have one ledger
+        ledger = _hold(path, output)
         try:
-            batch = _CONVERTER.loads(begun(path).read_text("utf-8"), Batch)
-        except (ValueError, KeyError, TypeError, ExceptionGroup) as error:
-            raise typer.BadParameter(f"{begun(path)} can't be read: {error}") from None
-        if (batch.workflow_id, batch.digest) != (workflow_id, digest):
-            raise typer.BadParameter(f"{path} was begun for other rows or another workflow: ask for the same")
-        path.touch()
-        unstarted = _tidy(path, doubting=True)
-        record = cls(path, evolve(batch, concurrency=max(concurrency, batch.concurrency)), path.open("ab"))
-        record.is_resumed, record.unstarted = True, unstarted
-        record._learn(wait=wait)
-        write_whole(begun(path), _CONVERTER.dumps(record.batch))
-        return record
+            batch = _find_batch(ledger, path) or _begin(ledger, workflow_id, digest)
+            rows = {number: (State(state), run_id) for number, state, run_id in ledger.execute("SELECT * FROM rows")}
+            _check(batch, workflow_id, digest, output, is_gone=bool(rows) and not path.exists())
+            _cut_half_line(path)
+            return cls(path, batch, rows, ledger, path.open("ab"))
+        except BaseException:
+            ledger.close()
+            raise
 
-    def write(self, number: int, line: Mapping[str, JSON]) -> None:
-        """Put down what became of a row."""
-        self.out.write(json_line(line))
-        self.out.flush()
-        # A lost line may cost a run, and takes a thousandth of the time of one.
-        os.fsync(self.out.fileno())
-        self._has_old_lines |= number in self.left or number in self.unstarted
+    def note(self, number: int, state: State, run_id: str | None = None) -> None:
+        """Write down where a row stands; it is on the disk then."""
+        self._ledger.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (number, state, run_id))
 
-    def started(self, rows: Iterable[Row]) -> Iterator[tuple[Row, str | None]]:
-        """Give the rows that were or may have been started and are not over, with the run's id where it is known."""
-        unwritten = 0
-        for row in rows:
-            if row.number in self.left:
-                yield row, self.left[row.number]
-            elif row.number not in self.over and row.number not in self.unstarted:
-                unwritten += 1
-                if unwritten <= self.batch.concurrency:
-                    yield row, None
+    def write(self, line: Mapping[str, JSON]) -> None:
+        """Put down what became of a row; it is on the disk then."""
+        self._out.write(json_line(line))
+        self._out.flush()
+        os.fsync(self._out.fileno())
 
     def finish(self, *, is_whole: bool) -> None:
         """Leave one line for each row, and if every row is over nothing beside the file."""
-        self.out.close()
-        if self._has_old_lines:
-            _tidy(self.path, doubting=False)
+        self._out.close()
+        _drop_old_lines(self.path)
+        self.close()
         if is_whole:
             begun(self.path).unlink(missing_ok=True)
 
-    def _learn(self, *, wait: bool) -> None:
-        with self.path.open("rb") as lines:
-            for text in lines:
-                line = _brief(text)
-                is_open = line["id"] is not None and not RunStatus(line["status"] or "-").is_final
-                if line["row"] in self.unstarted:
-                    continue
-                if line["in_doubt"] or (wait and is_open):
-                    self.left[line["row"]] = line["id"]
-                else:
-                    self.over.add(line["row"])
+    def close(self) -> None:
+        """Let go of the files."""
+        self._out.close()
+        self._ledger.close()
 
 
 def line_of(row: Row, run: Run | None, error: Exception | None) -> dict[str, JSON]:
@@ -148,45 +133,89 @@ def line_of(row: Row, run: Run | None, error: Exception | None) -> dict[str, JSO
 
 
 def begun(path: Path) -> Path:
-    """Name the file beside a file of results that is there until every row is over."""
+    """Name the ledger of a file of results."""
     return path.with_name(f"{path.name}.begun")
 
 
-def _tidy(path: Path, *, doubting: bool) -> set[int]:
-    """Drop lines that later ones take the place of, and one that is half done; give the rows that were not started.
-
-    With `doubting` the lines of these become lines of doubt, as they are about to be tried again: were this process to
-    die after it started one, and before it wrote that, its line would say that there is nothing to look for.
-    """
-    kept: dict[int, str] = {}
-    unstarted: set[int] = set()
-    whole = path.read_text("utf-8")
-    for text in whole.split("\n")[:-1]:
-        line = _brief(text)
-        number = line["row"]
-        unstarted.discard(number)
-        kept[number] = f"{text}\n"
-        if line["id"] is None and not line["in_doubt"]:
-            unstarted.add(number)
-            if doubting:
-                kept[number] = json_line({**json.loads(text), "in_doubt": True}).decode()
-    tidied = "".join(kept.values())
-    if tidied != whole:
-        write_whole(path, tidied)
-    return unstarted
-
-
-def _brief(text: bytes | str) -> dict[str, Any]:
-    """Read of a line what tells how far its row is.
+def read_results(path: Path) -> dict[int, dict[str, Any]]:
+    """Read of each row's last line what tells how it went.
 
     Raises:
-        typer.BadParameter: it is no result.
+        typer.BadParameter: these are no results.
     """
     try:
-        line: dict[str, Any] = json.loads(text)
-        return {name: line[name] for name in ("row", "id", "status", "in_doubt")}
+        with path.open("rb") as lines:
+            read = (json.loads(line) for line in lines)
+            return {line["row"]: {name: line[name] for name in ("id", "status", "problem")} for line in read}
     except (ValueError, KeyError, TypeError) as error:
-        raise typer.BadParameter(f"a line of the results can't be read: {error}") from None
+        raise typer.BadParameter(f"{path} holds no results of `aiocopyai start`: {error}") from None
+
+
+def _hold(path: Path, output: Path) -> sqlite3.Connection:
+    """Open a ledger, and keep others from it until it is closed, by whatever end of this process."""
+    ledger = sqlite3.connect(begun(path), timeout=0, isolation_level=None)
+    try:
+        ledger.execute("PRAGMA locking_mode = EXCLUSIVE")
+        ledger.execute("BEGIN EXCLUSIVE")
+        ledger.execute("CREATE TABLE IF NOT EXISTS batch (document TEXT NOT NULL)")
+        ledger.execute("CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, state TEXT NOT NULL, run_id TEXT)")
+        ledger.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        ledger.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise CommandError(f"another start to {output} is under way") from None
+        raise typer.BadParameter(f"{begun(path)} can't be read: {error}") from None
+    return ledger
+
+
+def _find_batch(ledger: sqlite3.Connection, path: Path) -> Batch | None:
+    found = ledger.execute("SELECT document FROM batch").fetchone()
+    try:
+        return _CONVERTER.loads(found[0], Batch) if found else None
+    except (ValueError, KeyError, TypeError, ExceptionGroup) as error:
+        raise typer.BadParameter(f"{begun(path)} can't be read: {error}") from None
+
+
+def _begin(ledger: sqlite3.Connection, workflow_id: str, digest: str) -> Batch:
+    batch = Batch(str(uuid4()), workflow_id, digest, datetime.now(UTC))
+    ledger.execute("INSERT INTO batch VALUES (?)", (_CONVERTER.dumps(batch),))
+    return batch
+
+
+def _check(batch: Batch, workflow_id: str, digest: str, output: Path, *, is_gone: bool) -> None:
+    if (batch.workflow_id, batch.digest) != (workflow_id, digest):
+        raise typer.BadParameter(f"{output} was begun for other rows, metadata or another workflow: ask for the same")
+    if is_gone:
+        raise typer.BadParameter(f"{output} is gone: put it back, or delete {begun(output)} to begin anew")
+
+
+def _cut_half_line(path: Path) -> None:
+    """Cut off what a dying process left half done at the end of a file."""
+    path.touch()
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            end = start + found + 1 if found >= 0 else start
+            if found >= 0:
+                break
+        file.truncate(end)
+
+
+def _drop_old_lines(path: Path) -> None:
+    """Drop the lines that later ones of the same rows take the place of."""
+    last: dict[int, int] = {}
+    count = 0
+    with path.open("rb") as lines:
+        for count, line in enumerate(lines, start=1):
+            last[json.loads(line)["row"]] = count
+    if len(last) == count:
+        return
+    kept = set(last.values())
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        write_whole(path, (line for number, line in enumerate(lines, start=1) if number in kept))
 
 
 _CONVERTER: Final = make_converter()

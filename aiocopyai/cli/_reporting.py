@@ -124,7 +124,7 @@ async def _report(wanted: Wanted, key: str | None, count: Count) -> None:
         # Here, as the tables do without plotly.
         from aiocopyai.cli._report_page import make_page  # noqa: PLC0415
 
-        write_whole(wanted.output, make_page(count.figures, count.source))
+        write_whole(wanted.output, [make_page(count.figures, count.source)])
         say(f"{count}; in {wanted.output}")
     if count.drift:
         say(f"the list moved meanwhile: {count.drift}")

@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final, NoReturn, TextIO
+from tempfile import TemporaryFile
+from types import TracebackType
+from typing import Final, NoReturn, Self, TextIO
 
 import typer
 from attrs import frozen
@@ -27,36 +29,47 @@ class Row:
     inputs: Mapping[str, JSON]
 
 
-@frozen
 class Rows:
-    """The rows of a file, or the one row that needs none; each iteration reads them anew.
+    """The rows of a file, or the one row that needs none, as they were when this was made: a copy of them is held.
 
     Args:
-        path: a file of CSV below a header with the inputs' names, or of JSON lines with an object each.
+        path: a file of CSV below a header with the inputs' names, or of JSON lines with an object each; None for one
+            row with the common inputs.
         common: inputs that every row has; the row's own come before them.
+
+    Raises:
+        typer.BadParameter: the file can't be read, a row makes no sense, or there is none.
     """
 
-    path: Path | None
-    common: Mapping[str, JSON]
+    def __init__(self, path: Path | None, common: Mapping[str, JSON]) -> None:
+        self.is_file: Final = path is not None
+        self._held = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed by `__exit__`)
+        digest, count = blake2b(digest_size=16), 0
+        try:
+            for inputs in _read(path) if path else iter([dict[str, JSON]()]):
+                line = json.dumps({**common, **inputs})
+                digest.update(line.encode() + b"\n")
+                self._held.write(f"{line}\n")
+                count += 1
+        except BaseException:
+            self._held.close()
+            raise
+        self.count: Final = count
+        self.digest: Final = digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._held.close()
 
     def __iter__(self) -> Iterator[Row]:
-        rows: Iterator[Mapping[str, JSON]] = _read(self.path) if self.path else iter([dict[str, JSON]()])
-        for number, inputs in enumerate(rows, start=1):
-            yield Row(number, {**self.common, **inputs})
-
-    def check(self) -> tuple[int, str]:
-        """Read all rows, before anything is sent; return how many there are, and a digest of them.
-
-        Raises:
-            typer.BadParameter: the file can't be read, a row makes no sense, or there is none.
-        """
-        digest, count = blake2b(digest_size=16), 0
-        for row in self:
-            digest.update(json.dumps(row.inputs).encode() + b"\n")
-            count = row.number
-        if not count:
-            raise typer.BadParameter(f"{self.path} has no rows")
-        return count, digest.hexdigest()
+        """Give all rows; only one such iteration at a time is of use."""
+        self._held.seek(0)
+        for number, line in enumerate(self._held, start=1):
+            yield Row(number, json.loads(line))
 
 
 def _read(path: Path) -> Iterator[Mapping[str, JSON]]:
@@ -67,9 +80,14 @@ def _read(path: Path) -> Iterator[Mapping[str, JSON]]:
         raise typer.BadParameter(f"there is no file {path}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from readers[path.suffix.lower()](file, path)
+            some = False
+            for inputs in readers[path.suffix.lower()](file, path):
+                some = True
+                yield inputs
     except UnicodeDecodeError as error:
         raise typer.BadParameter(f"{path} is not in UTF-8: {error}") from None
+    if not some:
+        raise typer.BadParameter(f"{path} has no rows")
 
 
 def _read_csv(file: TextIO, path: Path) -> Iterator[Mapping[str, JSON]]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from aiocopyai.cli._common import find_key
-from aiocopyai.cli._options import Debug, Demo, Timeout, WorkflowId, check_workflow, read_pairs
+from aiocopyai.cli._options import Debug, Demo, Timeout, WorkflowId, check_workflow, read_pairs, read_timeout
 
 
 def start(
@@ -26,6 +26,7 @@ def start(
             show_default=False,
         ),
     ] = None,
+    no_input: Annotated[bool, typer.Option("--no-input", help="The workflow has no inputs.")] = False,
     metadata: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,7 +34,7 @@ def start(
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until each run is over.")] = False,
-    timeout: Timeout = 600.0,
+    timeout: Timeout = None,
     concurrency: Annotated[
         int, typer.Option(min=1, max=100, metavar="N", help="So many runs are open at a time; without --wait, starts.")
     ] = 8,
@@ -69,7 +70,12 @@ def start(
     from aiocopyai.cli._starting import Wanted, run  # noqa: PLC0415
 
     check_workflow(workflow_id, demo=demo)
-    rows = Rows(input_file, dict(read_pairs("--input", inputs or [])))
+    if no_input is not (input_file is None and not inputs):
+        raise typer.BadParameter("give inputs by -i or --input-file, or --no-input for a workflow that has none")
     carried = dict(read_pairs("--metadata", metadata or []))
-    wanted = Wanted(workflow_id, rows, carried, concurrency, output, timeout if wait else None, resume)
-    raise typer.Exit(run(wanted, find_key(demo=demo), debug=debug))
+    common = dict(read_pairs("--input", inputs or []))
+    seconds = read_timeout(timeout, wait=wait)
+    key = find_key(demo=demo)
+    with Rows(input_file, common) as rows:
+        wanted = Wanted(workflow_id, rows, carried, concurrency, output, seconds, resume)
+        raise typer.Exit(run(wanted, key, debug=debug))

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import typer
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from aiocopyai import JSON, AmbiguousStartError, CopyAIError, CopyAISession, Run, RunFailedError, RunResults
+from aiocopyai import JSON, AmbiguousStartError, CopyAIError, CopyAISession, Run, RunFailedError, RunResults, RunStatus
 from aiocopyai.cli._common import open_session, perform, usage_errors
-from aiocopyai.cli._formats import Format, Sink, count_of, say, show_json, sink
+from aiocopyai.cli._formats import Format, Sink, count_of, gist, say, show_json, sink
 from aiocopyai.cli._progress import Bar, bar
-from aiocopyai.cli._record import Record, begun, line_of
+from aiocopyai.cli._record import Record, State, begun, line_of, read_results
 from aiocopyai.cli._rows import Row, Rows
 from aiocopyai.cli._tally import Tally
+
+
+LOOK_AGAIN: Final = 6.0
+"""Seconds until a run that is not on the list is taken for one that was never started: it may be listed late."""
 
 
 @frozen
@@ -35,50 +41,55 @@ class Wanted:
     """Seconds to wait for each run; None not to wait."""
     resume: bool
 
+    @property
+    def digest(self) -> str:
+        """What tells this batch from others."""
+        return f"{self.rows.digest} {sorted(self.metadata.items())}"
+
 
 @define
 class Outcome:
     """What became of the rows so far, shown on a bar where there is one."""
 
     wanted: Wanted
-    count: int
-    """How many rows there are."""
     bar: Bar | None
     tally: Tally = field(factory=Tally)
-    done: int = 0
-    problems: int = 0
-    unsettled: int = 0
-    """Rows that another process can do more for: not started, in doubt, or not over in time."""
+    states: dict[int, State] = field(factory=dict[int, State])
+    """Where each row stands, those of processes before this one included."""
     results: RunResults | None = None
 
-    def add(self, row: Row, run: Run | None, error: Exception | None) -> None:
-        """Account for a row, and say what is wrong with it."""
-        self.done += 1
+    def add(self, row: Row, run: Run | None, state: State) -> None:
+        """Account for a row."""
+        self.states[row.number] = state
         if run is not None:
             self.tally.add(run)
-        if error is not None:
-            self.problems += 1
-            self.unsettled += not isinstance(error, RunFailedError)
-            say(f"row {row.number}: {error}")
         if self.bar is not None:
-            self.bar.show(self.done, self.count)
+            self.bar.show(len(self.states), self.wanted.rows.count)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every row is over."""
-        return self.done == self.count and not self.unsettled
+    def left(self) -> int:
+        """How many rows more can be done for: not started, in doubt, or not over though that was waited for."""
+        done = {State.COMPLETE, State.FAILED} | ({State.STARTED} if self.wanted.timeout is None else set[State]())
+        return self.wanted.rows.count - sum(state in done for state in self.states.values())
+
+    @property
+    def is_well(self) -> bool:
+        """Whether every run was started, and if that was waited for is complete."""
+        return not self.left and State.FAILED not in self.states.values()
 
     def __bool__(self) -> bool:
-        return self.done > 0 or bool(self.results and (self.results.under_way or self.results.in_doubt))
+        return bool(self.states) or bool(self.results and (self.results.under_way or self.results.in_doubt))
 
     def __str__(self) -> str:
-        told = [str(self.tally) if self.wanted.timeout else f"{count_of(self.tally.by_status.total())} started"]
+        waited = self.wanted.timeout is not None
+        told = [str(self.tally) if waited else f"{count_of(self.tally.by_status.total())} started"]
         if self.results is not None and self.results.under_way:
             told.append(f"under way: {', '.join(run.id for run in self.results.under_way)}")
-        if self.done < self.count:
-            told.append(f"{self.count - self.done:,} of {self.count:,} rows are left")
+        if self.left:
+            told.append(f"{self.left:,} of {self.wanted.rows.count:,} rows are left")
         if self.wanted.output is not None:
-            told.append(f"in {self.wanted.output}" if self.is_whole else "--resume goes on from there")
+            rows = f"{self.wanted.rows.count:,} row{'' if self.wanted.rows.count == 1 else 's'}"
+            told.append("--resume goes on from there" if self.left else f"{rows} in {self.wanted.output}")
         return "; ".join(told)
 
 
@@ -86,50 +97,51 @@ def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
     """Start; return the exit code: 1 also where a run could not be started, or failed."""
     if wanted.resume and wanted.output is None:
         raise typer.BadParameter("--resume goes on with a file: name it by -o")
-    count, digest = wanted.rows.check()
-    outcome = Outcome(wanted, count, bar() if wanted.output else None)
-    code = perform(_start(wanted, key, digest, outcome), debug=debug, so_far=outcome)
-    return code or (1 if outcome.problems else 0)
+    outcome = Outcome(wanted, bar() if wanted.output else None)
+    code = perform(_start(wanted, key, outcome), debug=debug, so_far=outcome)
+    return code or (0 if outcome.is_well else 1)
 
 
-async def _start(wanted: Wanted, key: str | None, digest: str, outcome: Outcome) -> None:
+async def _start(wanted: Wanted, key: str | None, outcome: Outcome) -> None:
     chosen = [] if wanted.workflow_id is None else [wanted.workflow_id]
     async with open_session(chosen, key) as (session, [workflow_id]):
         with usage_errors():
             session.run_many(workflow_id, (), metadata=wanted.metadata)  # refuses what can't be, before a file is made
-        record = _open_record(wanted, workflow_id, digest)
-        if wanted.output is not None and record is None:
+        if wanted.output is None:
+            await Starting(session, workflow_id, wanted, outcome, None).perform()
+        elif not _is_whole(wanted, wanted.output, outcome):
+            record = Record.open(wanted.output, workflow_id, wanted.digest)
+            with closing(record), outcome.bar or nullcontext():
+                await Starting(session, workflow_id, wanted, outcome, record).perform()
+                record.finish(is_whole=not outcome.left)
+        else:
             say(f"{wanted.output} is whole already")
             return
-        with closing(record.out) if record else nullcontext(), outcome.bar or nullcontext():
-            table = sink(Format.TABLE) if wanted.rows.path and sys.stdout.isatty() and record is None else None
-            await Starting(session, workflow_id, wanted, record, outcome, table).perform()
-            if record is not None:
-                record.finish(is_whole=outcome.is_whole)
     say(str(outcome))
 
 
-def _open_record(wanted: Wanted, workflow_id: str, digest: str) -> Record | None:
-    """Begin a record of results, or go on with one; None where none is wanted, or it is whole already."""
-    path = wanted.output
-    if path is None:
-        return None
-    _check_place(path, resume=wanted.resume)
-    if begun(path).exists():
-        wait = wanted.timeout is not None
-        return Record.resume(path, workflow_id, digest, wanted.concurrency, wait=wait)
-    return None if path.exists() else Record.begin(path, workflow_id, digest, wanted.concurrency)
-
-
-def _check_place(path: Path, *, resume: bool) -> None:
+def _is_whole(wanted: Wanted, output: Path, outcome: Outcome) -> bool:
+    """See whether a file of results needs nothing more, and whether it may be written to."""
+    path = Path(os.path.realpath(output))
     if path.suffix.lower() != ".jsonl":
-        raise typer.BadParameter(f"results are JSON lines: {path.name} should end in .jsonl")
-    if not path.absolute().parent.is_dir() or path.is_dir():
-        raise typer.BadParameter(f"{path} is no place to write a file to")
-    if begun(path).exists() and not resume:
-        raise typer.BadParameter(f"{path} was begun before: --resume goes on with it")
-    if path.exists() and not resume:
-        raise typer.BadParameter(f"{path} is there already: name another file")
+        raise typer.BadParameter(f"results are JSON lines: {output.name} should end in .jsonl")
+    if not path.parent.is_dir() or path.is_dir():
+        raise typer.BadParameter(f"{output} is no place to write a file to")
+    if begun(path).exists() and not wanted.resume:
+        raise typer.BadParameter(f"{output} was begun before: --resume goes on with it")
+    if begun(path).exists() or not path.exists():
+        return False
+    if not wanted.resume:
+        raise typer.BadParameter(f"{output} is there already: name another file")
+    results = read_results(path)
+    if results.keys() != set(range(1, wanted.rows.count + 1)):
+        raise typer.BadParameter(f"{output} holds other rows than these: name another file")
+    for number, result in results.items():
+        status = RunStatus(result["status"] or "-")
+        if wanted.timeout is not None and not status.is_final:
+            raise typer.BadParameter(f"the runs in {output} were not waited for: `aiocopyai get --wait` does that")
+        outcome.states[number] = State.COMPLETE if result["problem"] is None else State.FAILED
+    return True
 
 
 @define
@@ -139,20 +151,21 @@ class Starting:
     session: CopyAISession
     workflow_id: str
     wanted: Wanted
-    record: Record | None
     outcome: Outcome
-    table: Sink[Run] | None
+    record: Record | None
+    _table: Sink[Run] | None = None
     """Where results are shown, if not in a record, nor as JSON."""
     _settled: set[int] = field(factory=set[int])
-    """Rows that a process before this one is known to have started, or that stay in doubt."""
+    """Rows that need no start."""
     _taken: dict[int, Row] = field(factory=dict[int, Row])
     """Rows under way, by their place among those that are started here."""
 
     async def perform(self) -> None:
         """Look for what a process before this one started, and start the rest."""
-        if self.record is not None and self.record.is_resumed:
-            self.outcome.done = len(self.record.over)
+        if self.record is not None:
             await self._settle(self.record)
+        elif self.wanted.rows.is_file and sys.stdout.isatty():
+            self._table = sink(Format.TABLE)
         results = self.outcome.results = self.session.run_many(
             self.workflow_id,
             (row.inputs for row in self._left()),
@@ -164,62 +177,100 @@ class Starting:
         )
         async for result in results:
             self._tell(self._taken.pop(result.index), result.run, result.error)
-        if results.stopped_by is not None:
-            say(f"no more was started: {results.stopped_by}")
 
     def _left(self) -> Iterator[Row]:
-        over = self.record.over if self.record else set[int]()
-        left = (row for row in self.wanted.rows if row.number not in over and row.number not in self._settled)
+        left = (row for row in self.wanted.rows if row.number not in self._settled)
         for index, row in enumerate(left):
             self._taken[index] = row
             yield row
 
     def _key(self, index: int, _inputs: Mapping[str, JSON]) -> str:
-        return self.record.batch.key_of(self._taken[index].number) if self.record else str(uuid4())
+        """Give a row's key, and write down that its start is about to be sent."""
+        if self.record is None:
+            return str(uuid4())
+        number = self._taken[index].number
+        self.record.note(number, State.STARTING)
+        return self.record.batch.key_of(number)
 
     async def _settle(self, record: Record) -> None:
-        """Find the runs of rows that were or may have been started, and see them to their end."""
-        found: list[tuple[Row, Run]] = []
-        for row, run_id in record.started(self.wanted.rows):
-            try:
-                run = Run(run_id) if run_id else await self._find(record, row)
-            except AmbiguousStartError as error:
-                self._settled.add(row.number)
-                self._tell(row, None, error)
-                continue
-            if run is not None:
-                self._settled.add(row.number)
-                found.append((row, run))
+        """See to the rows that a process before this one started, or may have started."""
+        done = {State.COMPLETE, State.FAILED} | ({State.STARTED} if self.wanted.timeout is None else set[State]())
+        self.outcome.states.update(
+            {number: state for number, (state, _) in record.rows.items() if state in done},
+        )
+        self._settled.update(self.outcome.states)
+        doubtful: list[Row] = []
+        started: list[tuple[Row, Run]] = []
+        for row in self.wanted.rows if record.rows else ():
+            state, run_id = record.rows.get(row.number, (State.NOT_STARTED, None))
+            if row.number not in self._settled and state is State.STARTED:
+                started.append((row, Run(run_id or "", self.workflow_id, input=row.inputs)))
+            elif state is State.STARTING:
+                doubtful.append(row)
+        started += await self._find(record, doubtful)
+        self._settled.update(row.number for row, _ in started)
         room = asyncio.Semaphore(self.wanted.concurrency)
 
         async def end(row: Row, run: Run) -> None:
             async with room:
                 self._tell(row, *await self._wait(run))
 
-        await asyncio.gather(*(end(row, run) for row, run in found))
+        await asyncio.gather(*(end(row, run) for row, run in started))
 
-    async def _find(self, record: Record, row: Row) -> Run | None:
-        batch = record.batch
-        return await self.session.find_run(self.workflow_id, batch.key_of(row.number), since=batch.since)
+    async def _find(self, record: Record, doubtful: list[Row]) -> list[tuple[Row, Run]]:
+        """Look for the runs of rows that may have been started; twice, as a run may be listed late."""
+        batch, found = record.batch, list[tuple[Row, Run]]()
+        for pause in (0.0, LOOK_AGAIN):
+            if doubtful and pause:
+                say(f"looking once more for {count_of(len(doubtful))} that may have been started")
+                await asyncio.sleep(pause)
+            keys = {batch.key_of(row.number): row.inputs for row in doubtful}
+            seen = await self.session.find_runs(self.workflow_id, keys, since=batch.since) if keys else {}
+            for row in doubtful:
+                run = seen.get(batch.key_of(row.number))
+                if isinstance(run, AmbiguousStartError):
+                    self._settled.add(row.number)
+                    self._tell(row, None, run)
+                elif run is not None:
+                    found.append((row, run))
+            doubtful = [row for row in doubtful if batch.key_of(row.number) not in seen]
+        return found
 
-    async def _wait(self, run: Run) -> tuple[Run, CopyAIError | None]:
+    async def _wait(self, run: Run) -> tuple[Run, CopyAIError | ValueError | None]:
         if self.wanted.timeout is None:
             return run, None
         try:
             return await self.session.wait_run(self.workflow_id, run.id, timeout=self.wanted.timeout), None
         except RunFailedError as error:
             return error.run, error
-        except CopyAIError as error:
+        except (CopyAIError, ValueError) as error:  # the latter for an id that no path can hold
             return run, error
 
-    def _tell(self, row: Row, run: Run | None, error: Exception | None) -> None:
+    def _tell(self, row: Row, run: Run | None, error: CopyAIError | ValueError | None) -> None:
         """Give a row's result, and account for it."""
-        line = line_of(row, run, error)
+        state = self._state(run, error)
+        is_known = state is not State.NOT_STARTED or self.outcome.results is None or not self.outcome.results.stopped_by
+        if is_known:  # else it is by what stopped all, of which the log tells
+            if error is not None:
+                say(f"row {row.number}: {error}")
+            self._show(row, run, error)
         if self.record is not None:
-            self.record.write(row.number, line)
-        elif self.table is not None:
-            self.table.write(run or Run("-"))
-            self.table.flush()
+            self.record.note(row.number, state, run.id if run else None)
+        self.outcome.add(row, run, state)
+
+    def _show(self, row: Row, run: Run | None, error: CopyAIError | ValueError | None) -> None:
+        if self.record is not None:
+            self.record.write(line_of(row, run, error))
+        elif self._table is not None:
+            shown = run or Run("-", input=row.inputs)
+            self._table.write(evolve(shown, output={"": f"row {row.number}: {gist(shown)}"}))
+            self._table.flush()
         else:
-            show_json(line)
-        self.outcome.add(row, run, error)
+            show_json(line_of(row, run, error))
+
+    def _state(self, run: Run | None, error: CopyAIError | ValueError | None) -> State:
+        if run is None:
+            return State.STARTING if isinstance(error, AmbiguousStartError) else State.NOT_STARTED
+        if isinstance(error, RunFailedError):
+            return State.FAILED
+        return State.STARTED if error is not None or self.wanted.timeout is None else State.COMPLETE
