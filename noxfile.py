@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nox
@@ -18,8 +19,8 @@ PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
 EXTRAS = ("cli", "dask", "dlt", "export", "report")
 """What the tests need beside `speedups`."""
-SIDE_BY_SIDE = ("-n", "auto", "--dist", "worksteal")
-"""How all tests are run: one process for each core."""
+SIDE_BY_SIDE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
+"""How all tests are run: in a process for each core and one more, as many wait for something."""
 
 
 def _group(name: str) -> list[str]:

@@ -10,8 +10,10 @@ from typing import Final, cast
 
 from yarl import URL
 
+from aiocopyai._retry import RetryPolicy
 from aiocopyai._start import KEY_NAME
 from aiocopyai._wire import encode_json
+from aiocopyai.errors import ConfigurationError
 from aiocopyai.models import JSON
 
 
@@ -65,6 +67,20 @@ def check_url(value: str) -> None:
         # Not shown: such an address often holds a secret.
         msg = "url must be an http(s) address such as 'https://example.com/hook'"
         raise ValueError(msg)
+
+
+def check_retry(value: object) -> None:
+    """Raise a ConfigurationError for what is no policy."""
+    if not isinstance(value, RetryPolicy):
+        msg = f"retry must be a RetryPolicy, such as RetryPolicy(attempts=3), not {value!r:.80}"
+        raise ConfigurationError(msg)
+
+
+def check_rows(value: object) -> None:
+    """Raise a ValueError for one row in the place of many."""
+    if isinstance(value, str | bytes | Mapping):
+        msg = "rows must be an iterable of mappings, one for each run; for a single run it is [inputs]"
+        raise ValueError(msg)  # noqa: TRY004 (every bad argument is a ValueError here)
 
 
 def as_json_object(name: str, value: object) -> dict[str, JSON]:

@@ -19,6 +19,8 @@ from aiocopyai._checks import (
     as_json_object,
     check_moment,
     check_page_size,
+    check_retry,
+    check_rows,
     check_seconds,
     check_text,
     check_url,
@@ -89,6 +91,7 @@ class CopyAISession:
         if not key:
             msg = "no API key: set the environment variable COPYAI_API_KEY, or pass api_key"
             raise ConfigurationError(msg)
+        check_retry(retry)
         self._transport = Transport(
             key,
             base_url or os.environ.get("COPYAI_BASE_URL") or VENDOR_URL,
@@ -404,6 +407,7 @@ class CopyAISession:
         _runs_path(workflow_id)
         _check_waiting(timeout, poll)
         check_whole("concurrency", concurrency, 1)
+        check_rows(rows)
         if KEY_NAME in as_json_object("metadata", metadata or {}):
             raise ValueError(f"metadata has {KEY_NAME!r}, which is another for each row: give idempotency_key instead")
         make_key = idempotency_key or _random_key

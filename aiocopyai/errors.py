@@ -212,7 +212,7 @@ class RunTimeoutError(CopyAIError, TimeoutError):
         seen = f"it was {self.status}" if self.status is not None else "its status was never seen"
         return printable(
             f"run {self.run_id} of {self.workflow_id} was not over after {self.seconds:g} s ({seen}); "
-            f"it goes on, and wait_run waits further"
+            f"{'it goes on, and ' if self.status is not None else ''}wait_run waits further"
         )
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from aiocopyai.emulator import Emulator
 
 
-MAIN = ("-m", "aiocopyai.cli")
+MAIN = ("-m", "aiocopyai")
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 """Whoever runs the tests in the background may have told their children to ignore Ctrl-C."""
 

@@ -151,7 +151,8 @@ class Reader:
                     await COMMANDS[start](self, words[len(start.split()) :])
 
     async def _aiocopyai(self, arguments: list[str]) -> None:
-        with patch.object(sys, "argv", ["aiocopyai", *arguments]):
+        # Signals are the main thread's, where no command runs here.
+        with patch.object(sys, "argv", ["aiocopyai", *arguments]), patch("signal.signal"):
             await _aside(_end_well, cli.main)
 
     async def _script(self, arguments: list[str]) -> None:

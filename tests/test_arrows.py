@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "_wait": {"models", "errors"},
     "_bulk": {"models", "errors"},
     "_watch": {"models", "errors", "_pager"},
-    "_checks": {"models", "_wire", "_start"},
+    "_checks": {"models", "errors", "_wire", "_retry", "_start"},
     "_session": {
         *("models", "errors", "_wire", "_retry", "_transport", "_pager"),
         *("_start", "_wait", "_bulk", "_watch", "_checks"),
@@ -38,6 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "integrations": {"__init__"},
     "export": {"__init__", "models", "integrations"},
     "cli": {"__init__", "emulator", "export", "integrations", "webhooks"},
+    "__main__": {"cli"},
 }
 """What each room may import of ours, beside itself; `__init__` stands for the root's names."""
 

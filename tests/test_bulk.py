@@ -89,6 +89,13 @@ async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, 
     assert copyai_emulator.requests == []
 
 
+@pytest.mark.parametrize("wrong", ["abc", b"abc", {"a": 1}])
+def test_rows_are_several(wrong: Any) -> None:  # noqa: ANN401 (bad on purpose)
+    """One row in the place of many is a ValueError, not a run for each of its names or letters."""
+    with pytest.raises(ValueError, match="rows must be an iterable of mappings"):
+        CopyAISession("key").run_many("WCFG-1", wrong)
+
+
 @pytest.mark.parametrize("wait", [True, False])
 async def test_what_was_paid_for_is_not_lost_with_the_loop(
     session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture, *, wait: bool

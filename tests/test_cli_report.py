@@ -258,7 +258,7 @@ async def test_a_reader_that_leaves_is_no_error(emulator: Emulator) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = await start(
-        *("-m", "aiocopyai.cli", "report", emulator.workflow_id), env=environment(emulator), stdout=writer
+        *("-m", "aiocopyai", "report", emulator.workflow_id), env=environment(emulator), stdout=writer
     )
     os.close(writer)
     done = await finish(process)

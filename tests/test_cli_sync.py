@@ -78,8 +78,8 @@ async def test_the_database_is_kept_up_to_date(emulator: Emulator, folder: Path)
     emulator.put_runs([raw_run(302), raw_run(301), *emulator.runs()])
     second = await sync(emulator.workflow_id, emulator=emulator)
 
-    assert first == (0, "", "300 runs new, 0 updated; 300 in runs.duckdb\n")
-    assert second == (0, "", "2 runs new, 300 updated; 302 in runs.duckdb\n")
+    assert first == (0, "", "300 runs new, 0 read again; 300 in runs.duckdb\n")
+    assert second == (0, "", "2 runs new, 300 read again; 302 in runs.duckdb\n")
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
     shutil.move(folder / "older.duckdb", folder / "runs.duckdb")
@@ -98,9 +98,9 @@ async def test_several_workflows_go_elsewhere(emulator: Emulator, folder: Path) 
     shutil.move(folder / "here.duckdb", folder / "moved.duckdb")
     moved = await sync(*both, "--to", "duckdb:///moved.duckdb", emulator=emulator)
 
-    assert here.err == "645 runs new, 0 updated; 645 in here.duckdb\n"
-    assert there.err == f"645 runs new, 0 updated; 645 in {folder}/there.duckdb\n"
-    assert re.fullmatch(r"0 runs new, \d+ updated; 645 in moved.duckdb\n", moved.err)
+    assert here.err == "645 runs new, 0 read again; 645 in here.duckdb\n"
+    assert there.err == f"645 runs new, 0 read again; 645 in {folder}/there.duckdb\n"
+    assert re.fullmatch(r"0 runs new, \d+ read again; 645 in moved.duckdb\n", moved.err)
     assert rows_in(folder / "there.duckdb") == truth(emulator, *both)
 
 
@@ -113,7 +113,7 @@ async def test_the_demo_needs_nothing_and_stays_at_home(folder: Path) -> None:
     assert re.fullmatch(
         r"demo: 640 made-up runs, from a Copy.ai emulator at http://127\S+\n640 runs new, 0 .*\n", done.err
     )
-    assert query(folder / "runs.duckdb", "SELECT count(DISTINCT id) FROM copyai.runs") == [(640,)]
+    assert query(folder / "demo.duckdb", "SELECT count(DISTINCT id) FROM copyai.runs") == [(640,)]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ async def test_dlts_own_configuration_says_where(
     monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", f"duckdb:///{folder}/configured.duckdb")
     done = await sync(emulator.workflow_id, "--to", "duckdb", emulator=emulator)
 
-    assert done == (0, "", "640 runs new, 0 updated; 640 in duckdb\n")
+    assert done == (0, "", "640 runs new, 0 read again; 640 in duckdb\n")
     assert rows_in(folder / "configured.duckdb") == truth(emulator, emulator.workflow_id)
 
 
@@ -203,7 +203,7 @@ async def test_a_failing_api_is_gone_on_after(emulator: Emulator, folder: Path) 
     assert re.fullmatch(r"stopped after reading 400 runs\naiocopyai: page 5: .*\n", broken.err)
     assert (debugged.code, "Traceback" in debugged.err) == (1, True)
     assert emulator.api_key not in debugged.err
-    assert whole == (0, "", "640 runs new, 0 updated; 640 in runs.duckdb\n")
+    assert whole == (0, "", "640 runs new, 0 read again; 640 in runs.duckdb\n")
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
@@ -244,7 +244,7 @@ async def test_what_was_ready_is_loaded_first(emulator: Emulator, folder: Path) 
     done = await sync(emulator.workflow_id, emulator=emulator)
 
     assert (dead.code, dead.err) == (0, "")
-    assert re.fullmatch(r"3 runs new, \d+ updated; 643 in runs.duckdb\n", done.err)
+    assert re.fullmatch(r"3 runs new, \d+ read again; 643 in runs.duckdb\n", done.err)
     assert {key[1] for key in rows_in(folder / "runs.duckdb")} > set(added)
 
 
@@ -298,7 +298,7 @@ async def test_a_terminal_sees_it_coming() -> None:
 
     assert code == 0
     assert re.search(r"\d+ runs read", shown)
-    assert shown.rpartition("\x1b[2K")[2].endswith("300 runs new, 0 updated; 300 in runs.duckdb\n")
+    assert shown.rpartition("\x1b[2K")[2].endswith("300 runs new, 0 read again; 300 in runs.duckdb\n")
 
 
 async def test_help_has_examples() -> None:

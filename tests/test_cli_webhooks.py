@@ -71,6 +71,7 @@ async def test_the_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
         (["delete"], "WEBHOOK_ID"),
         (["delete", ".."], "webhook_id"),
         (["listen", "--port", "70000"], "port"),
+        (["listen", "https://tunnel.example.com", "--demo"], "give either a URL or --demo"),
         (["walk"], "walk"),
     ],
 )
@@ -185,7 +186,23 @@ async def test_what_could_not_be_deleted_is_named(emulator: Emulator) -> None:
     [left] = emulator.webhooks
 
     assert done.code == 130
-    assert f"could not delete the webhooks {left['id']}: " in done.err
+    assert f"could not delete the webhook {left['id']}: " in done.err
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+async def test_whatever_ends_it_gently_leaves_no_webhook(emulator: Emulator, end: signal.Signals) -> None:
+    """Also where one of them is gone already, and the address was given with a slash."""
+    process, url = await listening(emulator, f"{emulator.url}/")
+    assert process.stderr is not None
+    await process.stderr.readline()
+    first, second = emulator.webhooks
+    await cli("webhooks", "delete", str(first["id"]), emulator=emulator)
+    process.send_signal(end)
+    done = await finish(process)
+
+    assert second["url"] == f"{emulator.url}/copyai/{url.rpartition('/')[2]}"
+    assert (done.code, done.err) == (130, "stopped\n")
+    assert emulator.webhooks == []
 
 
 async def test_the_demo_listens_to_itself() -> None:

@@ -7,7 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -191,11 +190,9 @@ def test_seeded_json_output() -> None:
 
 
 async def test_many_runs(http: aiohttp.ClientSession) -> None:
-    """A list of 100,000 runs is there at once, and its last page as quickly as its first."""
-    started = time.perf_counter()
+    """A list of 100,000 runs has its last page."""
     async with Emulator(100_000) as emulator:
         assert len(await ask_ids(http, emulator, size=100, page=1000)) == 100
-    assert time.perf_counter() - started < 2
 
 
 # Starting and stopping
@@ -239,14 +236,13 @@ async def test_repr() -> None:
 @pytest.mark.parametrize("fault", [Fault(delay=60), Fault(drip=60), Fault(delay=60, status=500)])
 async def test_stop_is_prompt(http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture, fault: Fault) -> None:
     """Stopping waits for no hanging request, leaves no task and logs nothing."""
-    async with Emulator(1) as emulator:
-        emulator.fail(fault, times=None)
-        arrived = asyncio.Event()
-        emulator.on_request = lambda *_: arrived.set()
-        asking = asyncio.create_task(ask(http, emulator))
-        await arrived.wait()
-        started = time.perf_counter()
-    assert time.perf_counter() - started < 0.5
+    async with asyncio.timeout(30):  # of the minute that the request would take
+        async with Emulator(1) as emulator:
+            emulator.fail(fault, times=None)
+            arrived = asyncio.Event()
+            emulator.on_request = lambda *_: arrived.set()
+            asking = asyncio.create_task(ask(http, emulator))
+            await arrived.wait()
     with pytest.raises(aiohttp.ClientError):
         await asking
     assert asyncio.all_tasks() == {asyncio.current_task()}

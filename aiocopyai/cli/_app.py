@@ -25,7 +25,12 @@ from aiocopyai.cli import (
 def _group(name: str, summary: str | None = None) -> typer.Typer:
     # Plain help keeps the examples' lines.
     return typer.Typer(
-        name=name, help=summary, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+        name=name,
+        help=summary,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["--help", "-h"]},
     )
 
 

@@ -26,7 +26,10 @@ def find_key(*, demo: bool) -> str | None:
     """Return the key that a terminal's user types; None where the session finds one, or has to complain."""
     if demo or os.environ.get("COPYAI_API_KEY") or not sys.stdin.isatty():
         return None
-    answer: str = typer.prompt("Copy.ai API key", hide_input=True, err=True)
+    try:
+        answer: str = typer.prompt("Copy.ai API key", hide_input=True, err=True)
+    except typer.Abort:
+        raise typer.Exit(130) from None
     return answer
 
 

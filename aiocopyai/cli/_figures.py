@@ -32,6 +32,8 @@ _ERRORS: Final = 500
 _DAYS: Final = 20_000
 _TEXT: Final = 300
 """Characters that are kept of a text from the server; those that begin alike count as one."""
+_IDEMPOTENCY_KEY: Final = "idempotencyKey"
+"""Where `CopyAISession.start_run` puts its key among a run's metadata: another for each run, it tells nothing here."""
 _VARYING: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+", re.IGNORECASE)
 
 
@@ -205,9 +207,10 @@ class Figures:
             self.zones[moment.tzname() or "?"] = None
 
     def _add_metadata(self, run: Run) -> None:
-        if not run.metadata:
+        metadata = {key: value for key, value in run.metadata.items() if key != _IDEMPOTENCY_KEY}
+        if not metadata:
             self.without_metadata.add(run)
-        for key, value in run.metadata.items():
+        for key, value in metadata.items():
             name = key[:_TEXT]
             if name not in self.keys and len(self.keys) >= _KEYS:
                 name = REST

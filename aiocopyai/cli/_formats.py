@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from aiocopyai import JSON, Run
+from aiocopyai import JSON, Run, RunStatus
 
 
 T = TypeVar("T")
@@ -226,8 +226,10 @@ def _cell(text: str, width: int, style: str = "") -> Text:
 
 
 def gist(run: Run) -> str:
-    """Return the beginning of the first output that isn't empty, or else of the error."""
-    value = next((value for value in run.output.values() if value), run.error)
+    """Return the beginning of the first output that isn't empty, or else of the error; if it failed, of that first."""
+    values: list[JSON] = [value for value in run.output.values() if value]
+    values.insert(0 if run.status == RunStatus.FAILED else len(values), run.error)
+    value = next((value for value in values if value is not None), None)
     return "" if value is None else re.sub(r"\s+", " ", text_of(value)[:1000]).strip()
 
 

@@ -53,6 +53,8 @@ def listen(
     # Here, as no other command but the emulator needs a server.
     from aiocopyai.cli._listening import Wanted, run  # noqa: PLC0415
 
+    if demo and url is not None:
+        raise typer.BadParameter("the demo's emulator delivers to this machine: give either a URL or --demo")
     events = event or [WebhookEventType.RUN_COMPLETED, WebhookEventType.RUN_FAILED]
     chosen = output_format or Format.fitting_stdout()
     wanted = Wanted(url, events, workflow, host, 0 if demo else port, confirm, limit, chosen, demo)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Sequence
+import signal
+from collections.abc import AsyncGenerator, Container, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Final
 
 from aiohttp import web
-from attrs import define, frozen
+from attrs import frozen
+from yarl import URL
 
-from aiocopyai import JSON, CopyAIError, CopyAISession, Run, WebhookEvent
+from aiocopyai import JSON, CopyAIError, CopyAISession, NotFoundError, Run, WebhookEvent
 from aiocopyai.cli._common import open_workspace, perform, usage_errors
 from aiocopyai.cli._demo import starting_runs
 from aiocopyai.cli._formats import CSV, Format, JSONLines, Sink, Table, row_of, say
+from aiocopyai.cli._tally import Count
 from aiocopyai.webhooks import WebhookReceiver
 
 
@@ -38,33 +41,24 @@ class Wanted:
     demo: bool
 
 
-@define
-class Shown:
-    """How many events were shown so far."""
-
-    count: int = 0
-
-    def __bool__(self) -> bool:
-        return self.count > 0
-
-    def __str__(self) -> str:
-        return f"{self.count:,} event{'' if self.count == 1 else 's'}"
-
-
 def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
     """Listen; return the exit code."""
-    shown = Shown()
+    # An end of these kinds is one at which webhooks are deleted, too.
+    for name in ("SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.default_int_handler)
+    shown = Count("event")
     return perform(_listen(wanted, key, shown), debug=debug, so_far=shown)
 
 
-async def _listen(wanted: Wanted, key: str | None, shown: Shown) -> None:
+async def _listen(wanted: Wanted, key: str | None, shown: Count) -> None:
     events: asyncio.Queue[WebhookEvent] = asyncio.Queue(1)
     async with open_workspace(key, demo=wanted.demo) as session:
         with usage_errors():
             secret = os.environ.get("COPYAI_WEBHOOK_SECRET")
             receiver = WebhookReceiver(session, events.put, secret=secret, confirm=wanted.confirm, grace=0)
         async with receiver, _serving(receiver, wanted) as address:
-            url = wanted.url or (address if wanted.demo else None)
+            url = wanted.url.rstrip("/") if wanted.url else address if wanted.demo else None
             async with (
                 _registered(session, url + receiver.path, wanted) if url else nullcontext(),
                 starting_runs(session) if wanted.demo else nullcontext(),
@@ -73,7 +67,7 @@ async def _listen(wanted: Wanted, key: str | None, shown: Shown) -> None:
     say(str(shown))
 
 
-async def _show(events: asyncio.Queue[WebhookEvent], wanted: Wanted, shown: Shown) -> None:
+async def _show(events: asyncio.Queue[WebhookEvent], wanted: Wanted, shown: Count) -> None:
     out = _sink(wanted.format)
     out.flush()
     while shown.count != wanted.limit:
@@ -91,8 +85,7 @@ async def _serving(receiver: WebhookReceiver, wanted: Wanted) -> AsyncGenerator[
     await runner.setup()
     try:
         await web.TCPSite(runner, wanted.host, wanted.port).start()
-        port = runner.addresses[0][1]
-        address = f"http://{wanted.host}:{port}"
+        address = str(URL.build(scheme="http", host=wanted.host, port=runner.addresses[0][1])).rstrip("/")
         say(f"listening at {address}{receiver.path}")
         yield address
     finally:
@@ -103,28 +96,35 @@ async def _serving(receiver: WebhookReceiver, wanted: Wanted) -> AsyncGenerator[
 async def _registered(session: CopyAISession, url: str, wanted: Wanted) -> AsyncGenerator[None, None]:
     """Have webhooks as long as this lasts; those that were there before stay."""
     before = {webhook.id async for webhook in session.webhooks()}
-    ours: list[str] = []
     try:
         for event in wanted.events:
             with usage_errors():
-                webhook = await session.ensure_webhook(url, event, wanted.workflow)
-            if webhook.id not in before:
-                ours.append(webhook.id)
+                await session.ensure_webhook(url, event, wanted.workflow)
         say(f"registered for {', '.join(wanted.events)}")
         yield
     finally:
-        await _delete(session, ours)
+        await _delete(session, url, before)
 
 
-async def _delete(session: CopyAISession, webhook_ids: Sequence[str]) -> None:
-    left = list(webhook_ids)
+async def _delete(session: CopyAISession, url: str, spared: Container[str]) -> None:
+    """Delete the webhooks for an address, as far as that is possible in a few seconds."""
     try:
         async with asyncio.timeout(_FAREWELL):
-            while left:
-                await session.delete_webhook(left[-1])
-                left.pop()
+            async for webhook in session.webhooks():
+                if webhook.url != url or webhook.id in spared:
+                    continue
+                await _delete_one(session, webhook.id)
     except (CopyAIError, TimeoutError) as error:
-        say(f"could not delete the webhooks {', '.join(left)}: {str(error) or 'no answer in time'}")
+        say(f"could not look for webhooks to delete: {str(error) or 'no answer in time'}")
+
+
+async def _delete_one(session: CopyAISession, webhook_id: str) -> None:
+    try:
+        await session.delete_webhook(webhook_id)
+    except NotFoundError:
+        pass  # gone already
+    except CopyAIError as error:
+        say(f"could not delete the webhook {webhook_id}: {error}")
 
 
 def _sink(chosen: Format) -> Sink[WebhookEvent]:

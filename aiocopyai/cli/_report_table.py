@@ -109,6 +109,7 @@ def _failures(figures: Figures) -> Grid:
 
 def _costliest(figures: Figures) -> Grid:
     grid = _grid("CREDITS", "CREATED", "STATUS", "ID", left=1)
+    grid.padding = (0, 1, 0, 0)  # then an id fits into 80 columns, and can be copied
     for run in figures.costliest:
         grid.add_row(f"{run.credits:,}", _when(run.created_at), _status(run.status), _text(run.id))
     return grid

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from aiocopyai import RunStatus
 from aiocopyai.cli._common import find_key
-from aiocopyai.cli._formats import Format
+from aiocopyai.cli._formats import Format, say
 from aiocopyai.cli._listing import Wanted, read_filter, run
 from aiocopyai.cli._options import Debug, Demo, OutputFormat, Since, WorkflowId, check_workflow
 
@@ -44,6 +45,8 @@ def runs(
       aiocopyai runs WCFG-6db59f06-… | jq -r 'select(.status == "FAILED") | .id'
     """  # noqa: D301 (the backspace is click's mark for lines to keep)
     check_workflow(workflow_id, demo=demo)
+    for unknown in [name for name in status or [] if name.upper() not in RunStatus.__members__]:
+        say(f"the API's reference knows no status {unknown}; it knows {', '.join(RunStatus)}")
     chosen = read_filter(status or [], metadata or [])
     wanted = Wanted(workflow_id, limit, since, output_format or Format.fitting_stdout(), chosen)
     raise typer.Exit(run(wanted, find_key(demo=demo), debug=debug))

@@ -18,9 +18,14 @@ def sync(
     ] = None,
     *,
     to: Annotated[
-        str,
-        typer.Option(metavar="URL|NAME", help="Where to: a DuckDB file, or another destination that dlt knows."),
-    ] = "duckdb:///runs.duckdb",
+        str | None,
+        typer.Option(
+            metavar="URL|NAME",
+            help="Where to: a DuckDB file, or another destination that dlt knows. "
+            "[duckdb:///runs.duckdb; the demo's is demo.duckdb]",
+            show_default=False,
+        ),
+    ] = None,
     demo: Demo = False,
     debug: Debug = False,
 ) -> None:
@@ -48,4 +53,6 @@ def sync(
     # Here, as other commands need none of this.
     from aiocopyai.cli._syncing import Wanted, run  # noqa: PLC0415
 
-    raise typer.Exit(run(Wanted(workflow_ids or [], to), find_key(demo=demo), debug=debug))
+    # Made-up runs must not get among real ones unasked.
+    place = to or ("duckdb:///demo.duckdb" if demo else "duckdb:///runs.duckdb")
+    raise typer.Exit(run(Wanted(workflow_ids or [], place), find_key(demo=demo), debug=debug))

@@ -93,7 +93,7 @@ def _load(pipeline: dlt.Pipeline, source: DltSource, read: Read) -> str:
     before = count_rows(pipeline)
     pipeline.run(source)
     now = count_rows(pipeline)
-    return f"{count_of(now - first)} new, {max(0, read.runs - now + before):,} updated; {now:,}"
+    return f"{count_of(now - first)} new, {max(0, read.runs - now + before):,} read again; {now:,}"
 
 
 def _check(session: CopyAISession, workflow_ids: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Runs counted by status, with what they cost: how every command ends."""
+"""What a command has shown, counted: how every one ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiocopyai.cli._formats import count_of
 
 @define
 class Tally:
-    """What was seen so far."""
+    """Runs by status, with what they cost."""
 
     by_status: Counter[str] = Factory(Counter[str])
     credits: int = 0
@@ -29,3 +29,18 @@ class Tally:
         count = self.by_status.total()
         statuses = ", ".join(f"{number:,} {status}" for status, number in self.by_status.most_common())
         return f"{count_of(count)}{': ' if count else ''}{statuses}; {self.credits:,} credits"
+
+
+@define
+class Count:
+    """How many of something there were so far."""
+
+    one: str
+    several: str = Factory(lambda self: f"{self.one}s", takes_self=True)
+    count: int = 0
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def __str__(self) -> str:
+        return f"{self.count:,} {self.one if self.count == 1 else self.several}"

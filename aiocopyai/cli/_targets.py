@@ -57,6 +57,8 @@ def read_target(to: str) -> Target:
         return Target(name, to if sign else None, name)
     label = rest.removeprefix("/")
     path = Path(label).absolute()
+    if "?" in label:
+        raise typer.BadParameter(f"{to}: what is behind a question mark can't be passed on to DuckDB")
     if not label or path.is_dir() or not path.parent.is_dir():
         raise typer.BadParameter(f"{to} is no place for a database; one in this folder is duckdb:///runs.duckdb")
     return Target(name, str(path), label)
@@ -82,6 +84,8 @@ def open_pipeline(target: Target) -> dlt.Pipeline:
     except ConfigurationException as error:
         why = str(error).strip().partition("\n")[0]
         raise typer.BadParameter(f"dlt's configuration says too little of {name}: {why}") from None
+    except Exception as error:  # each destination has errors of its own
+        raise CommandError(f"dlt can't load to {target.label}: {error}".partition("\n")[0]) from error
     if "delete-insert" not in (able.supported_merge_strategies or ()):
         raise typer.BadParameter(f"{name} can't be kept up to date: dlt doesn't merge rows there")
     return pipeline

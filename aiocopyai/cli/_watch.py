@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from attrs import define, frozen
+from attrs import frozen
 
 from aiocopyai.cli._common import find_key, open_session, perform, usage_errors
 from aiocopyai.cli._demo import starting_runs
 from aiocopyai.cli._formats import Format, say, sink
 from aiocopyai.cli._options import Debug, Demo, OutputFormat, Since, WorkflowId, check_workflow
+from aiocopyai.cli._tally import Count
 
 
 @frozen
@@ -25,19 +26,6 @@ class Wanted:
     since: datetime | None
     limit: int | None
     format: Format
-
-
-@define
-class News:
-    """How much was told so far."""
-
-    count: int = 0
-
-    def __bool__(self) -> bool:
-        return self.count > 0
-
-    def __str__(self) -> str:
-        return f"{self.count:,} piece{'' if self.count == 1 else 's'} of news"
 
 
 def watch(
@@ -66,11 +54,11 @@ def watch(
     check_workflow(workflow_id, demo=demo)
     interval = min(interval, 1.0) if demo else interval
     wanted = Wanted(workflow_id, interval, since, limit, output_format or Format.fitting_stdout())
-    news = News()
+    news = Count("piece of news", "pieces of news")
     raise typer.Exit(perform(_watch(wanted, find_key(demo=demo), news), debug=debug, so_far=news))
 
 
-async def _watch(wanted: Wanted, key: str | None, news: News) -> None:
+async def _watch(wanted: Wanted, key: str | None, news: Count) -> None:
     chosen = [] if wanted.workflow_id is None else [wanted.workflow_id]
     async with open_session(chosen, key) as (session, [workflow_id]):
         with usage_errors():

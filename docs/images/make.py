@@ -14,7 +14,7 @@ from rich.text import Text
 
 
 HERE = Path(__file__).parent
-COMMAND = (sys.executable, "-m", "aiocopyai.cli")
+COMMAND = (sys.executable, "-m", "aiocopyai")
 COLUMNS = 118
 PAGE = "--window-size=1100,1338"
 """As much of the page as the charts by day and by status take."""

@@ -1,6 +1,0 @@
-"""``python -m aiocopyai.cli``: the same as the command `aiocopyai`."""
-
-from aiocopyai.cli import main
-
-
-main()
