@@ -22,6 +22,9 @@ EXTRAS = ("cli", "dask", "dlt", "export", "report")
 SIDE_BY_SIDE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
 """How all tests are run: in a process for each core and one more, as many wait for something."""
 
+SAME_WITH_ALL = ("tests/test_cli_start.py", "tests/test_cli_webhooks.py")
+"""What depends on no version of a dependency that other tests don't try as well."""
+
 
 def _group(name: str) -> list[str]:
     return list(project.dependency_groups(PYPROJECT, name))
@@ -45,16 +48,19 @@ def _lower_bounds(*extras: str) -> list[str]:
 
 
 def _suite(session: nox.Session) -> None:
-    """Run the tests and hold the branch coverage that pyproject.toml asks for.
+    """Run the tests and hold the branch coverage that pyproject.toml asks for, which the quicker ones reach alone.
 
     `coverage run` starts before pytest: the package's plugin is imported while pytest starts up.
     """
     session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("test"))
+    if session.posargs:  # a chosen part of the tests can't cover the whole
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE))
-    if not session.posargs:  # a chosen part of the tests can't cover the whole
-        session.run("coverage", "combine", "--quiet")
-        session.run("coverage", "report")
+    session.run("coverage", "run", "-m", "pytest", "-m", "not slow and not hypothesis", *SIDE_BY_SIDE)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+    session.run("python", "-m", "pytest", "-m", "slow or hypothesis", *SIDE_BY_SIDE)
 
 
 @nox.session
@@ -74,7 +80,7 @@ def lowest(session: nox.Session) -> None:
     """Run all but the slow tests with the oldest dependencies admitted, and without orjson."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
     _pip(session, "uninstall", "orjson")  # which dlt brings, and does without
-    quick = ("-m", "not slow", *SIDE_BY_SIDE)
+    quick = ("-m", "not slow", *(f"--ignore={path}" for path in SAME_WITH_ALL), *SIDE_BY_SIDE)
     session.run("python", "-m", "pytest", *(session.posargs or quick), env={"HYPOTHESIS_PROFILE": "quick"})
 
 
