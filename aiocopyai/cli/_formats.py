@@ -12,7 +12,6 @@ from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import Final, Generic, Protocol, TypeVar
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -64,7 +63,8 @@ def printable(text: str) -> str:
 def say(*texts: str) -> None:
     """Write lines to standard error; what they quote of the server's can't steer the terminal."""
     for line in "".join(texts).splitlines():
-        typer.echo(printable(line), err=True)
+        sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
 
 
 def _escape(character: str) -> str:
