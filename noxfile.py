@@ -22,7 +22,7 @@ EXTRAS = ("cli", "dask", "dlt", "export", "report")
 SIDE_BY_SIDE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
 """How all tests are run: in a process for each core and one more, as many wait for something."""
 
-SAME_WITH_ALL = ("tests/test_cli_start.py", "tests/test_cli_webhooks.py")
+SAME_WITH_ALL = ("tests/test_cli_calls.py", "tests/test_cli_start.py", "tests/test_cli_webhooks.py")
 """What depends on no version of a dependency that other tests don't try as well."""
 
 
@@ -48,7 +48,7 @@ def _lower_bounds(*extras: str) -> list[str]:
 
 
 def _suite(session: nox.Session) -> None:
-    """Run the tests and hold the branch coverage that pyproject.toml asks for, which the quicker ones reach alone.
+    """Run the tests and hold the branch coverage that pyproject.toml asks for, which those reach that aren't marked.
 
     `coverage run` starts before pytest: the package's plugin is imported while pytest starts up.
     """
@@ -57,10 +57,10 @@ def _suite(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", *session.posargs)
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-m", "not slow and not hypothesis", *SIDE_BY_SIDE)
+    session.run("coverage", "run", "-m", "pytest", "-m", "not (slow or hypothesis or cli)", *SIDE_BY_SIDE)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
-    session.run("python", "-m", "pytest", "-m", "slow or hypothesis", *SIDE_BY_SIDE)
+    session.run("python", "-m", "pytest", "-m", "slow or hypothesis or cli", *SIDE_BY_SIDE)
 
 
 @nox.session

@@ -46,11 +46,6 @@ def environment(emulator: Emulator | None = None, **more: str) -> dict[str, str]
     return {**base, "TZ": "UTC", "TERM": "xterm-256color", **ours, **more}
 
 
-def unmeasured(env: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what measures the tests' coverage: that takes memory, disk and modules too."""
-    return {name: value for name, value in env.items() if not name.startswith("COVERAGE")}
-
-
 async def start(
     *arguments: str,
     env: Mapping[str, str],

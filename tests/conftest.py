@@ -20,6 +20,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the command line: their files say what they are."""
+    for item in items:
+        if item.path.name.startswith("test_cli"):
+            item.add_marker("cli")
+
+
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a developer's own key and address out of the tests."""

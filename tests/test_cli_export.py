@@ -15,7 +15,7 @@ from attrs import define, field
 
 from aiocopyai import JSON
 from aiocopyai.emulator import Emulator, Fault, Request
-from tests.commands import MAIN, START, cli, environment, finish, start, terminal, unmeasured
+from tests.commands import MAIN, START, cli, environment, finish, start, terminal
 from tests.exporting import FORMATS, ids_in, ids_of, leftovers, raw_run
 
 
@@ -176,7 +176,7 @@ async def test_a_full_disk_is_one_line_and_can_be_resumed(emulator: Emulator, tm
     body = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000,) * 2)\n" + START
     code = body + "from aiocopyai.cli import main; main()"
     arguments = ("export", emulator.workflow_id, "-o", "runs.jsonl")
-    full = await finish(await start("-c", code, *arguments, env=unmeasured(environment(emulator))))
+    full = await finish(await start("-c", code, *arguments, env=environment(emulator)))
     resumed = await cli(*arguments, "--resume", emulator=emulator)
 
     assert full.code == 1
@@ -343,7 +343,7 @@ async def test_memory_does_not_grow_with_the_runs(tmp_path: Path, ending: str) -
         "main()"
     )
     async with Emulator(100_000) as emulator:
-        env = unmeasured(environment(emulator))
+        env = environment(emulator)
         process = await start("-c", code, "export", emulator.workflow_id, "-o", f"runs.{ending}", env=env)
         done = await finish(process, patience=90)
 

@@ -89,6 +89,7 @@ async def test_the_database_is_kept_up_to_date(emulator: Emulator, folder: Path)
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
+@pytest.mark.slow
 async def test_several_workflows_go_elsewhere(emulator: Emulator, folder: Path) -> None:
     """`--to` names the file, in this folder or anywhere, and each file has a state of its own."""
     emulator.add_runs(5, workflow_id="WCFG-2")
@@ -191,6 +192,7 @@ async def test_no_key_is_usage(emulator: Emulator) -> None:
     assert done.err.startswith("aiocopyai: no API key")
 
 
+@pytest.mark.slow
 async def test_a_failing_api_is_gone_on_after(emulator: Emulator, folder: Path) -> None:
     """An error in the middle tells how far it came and loads nothing; the next call is whole. `--debug` shows more."""
     emulator.fail(Fault(status=403), page=5)
@@ -218,6 +220,7 @@ async def test_a_database_in_use_is_one_line(emulator: Emulator, folder: Path) -
     assert again.code == 0
 
 
+@pytest.mark.slow
 async def test_two_at_once_don_t_meet(emulator: Emulator, folder: Path) -> None:
     """While one loads, a second one to the same place gives up at once; a killed one is in nobody's way."""
     emulator.fail(Fault(delay=30), page=5)
@@ -234,6 +237,7 @@ async def test_two_at_once_don_t_meet(emulator: Emulator, folder: Path) -> None:
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
+@pytest.mark.slow
 async def test_what_was_ready_is_loaded_first(emulator: Emulator, folder: Path) -> None:
     """What a process had read and prepared before it died gets into the table, though the server has it no more."""
     await sync(emulator.workflow_id, emulator=emulator)
@@ -248,6 +252,7 @@ async def test_what_was_ready_is_loaded_first(emulator: Emulator, folder: Path) 
     assert {key[1] for key in rows_in(folder / "runs.duckdb")} > set(added)
 
 
+@pytest.mark.slow
 async def test_ctrl_c_ends_with_130(emulator: Emulator, folder: Path) -> None:
     """At once, without a traceback; the next call is whole."""
     emulator.fail(Fault(delay=30), page=5)

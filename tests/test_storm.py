@@ -16,6 +16,8 @@ from tests.leftovers import counting_leftovers, leaving_nothing
 from tests.storm import HANDSHAKE, KINDS, SEED, Storm, Tally, among_liars, in_storms, memory, through_cuts
 
 
+pytestmark = pytest.mark.slow
+
 ONE = "JSON of another shape"
 """What is no reason to try again by itself, and so reaches the caller."""
 
