@@ -325,6 +325,7 @@ def test_key_and_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
         ({"base_url": "https://user:pw@api.copy.ai"}, "plain address"),
         ({"base_url": "https://api.copy.ai/?a=b"}, "plain address"),
         ({"timeout": 0}, "timeout"),
+        ({"retry": 3}, "retry must be a RetryPolicy"),
         ({"timeout": float("nan")}, "timeout"),
         ({"timeout": True}, "timeout"),
         ({"max_rate": -1}, "max_rate"),
