@@ -56,7 +56,8 @@ async def test_memory(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)  # pytest keeps what is logged
     sizes = await memory(6)
 
-    assert min(sizes[3:]) < min(sizes[:3]) + 200, f"seed {SEED}: {sizes}"
+    # One that leaks 200 KiB a round or more has none of its last rounds below that; garbage alone comes and goes.
+    assert min(sizes[3:]) < max(sizes[:3]) + 200, f"seed {SEED}: {sizes}"
 
 
 async def test_what_is_left_is_counted() -> None:
