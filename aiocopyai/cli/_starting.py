@@ -46,6 +46,12 @@ class Wanted:
         """What tells this batch from others."""
         return f"{self.rows.digest} {sorted(self.metadata.items())}"
 
+    @property
+    def ends(self) -> frozenset[State]:
+        """Where a row stands once nothing more is wanted of it."""
+        started = frozenset({State.STARTED}) if self.timeout is None else frozenset[State]()
+        return started | {State.COMPLETE, State.FAILED}
+
 
 @define
 class Outcome:
@@ -69,8 +75,8 @@ class Outcome:
     @property
     def left(self) -> int:
         """How many rows more can be done for: not started, in doubt, or not over though that was waited for."""
-        done = {State.COMPLETE, State.FAILED} | ({State.STARTED} if self.wanted.timeout is None else set[State]())
-        return self.wanted.rows.count - sum(state in done for state in self.states.values())
+        ends = self.wanted.ends
+        return self.wanted.rows.count - sum(state in ends for state in self.states.values())
 
     @property
     def is_well(self) -> bool:
@@ -194,10 +200,8 @@ class Starting:
 
     async def _settle(self, record: Record) -> None:
         """See to the rows that a process before this one started, or may have started."""
-        done = {State.COMPLETE, State.FAILED} | ({State.STARTED} if self.wanted.timeout is None else set[State]())
-        self.outcome.states.update(
-            {number: state for number, (state, _) in record.rows.items() if state in done},
-        )
+        ends = self.wanted.ends
+        self.outcome.states.update({number: state for number, (state, _) in record.rows.items() if state in ends})
         self._settled.update(self.outcome.states)
         doubtful: list[Row] = []
         started: list[tuple[Row, Run]] = []
