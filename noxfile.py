@@ -22,7 +22,7 @@ EXTRAS = ("cli", "dask", "dlt", "export", "report")
 SIDE_BY_SIDE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
 """How all tests are run: in a process for each core and one more, as many wait for something."""
 
-SAME_WITH_ALL = ("tests/test_cli_calls.py", "tests/test_cli_start.py", "tests/test_cli_webhooks.py")
+SAME_WITH_ALL = [f"tests/test_cli_{command}.py" for command in ("calls", "export", "start", "webhooks")]
 """What depends on no version of a dependency that other tests don't try as well."""
 
 
