@@ -38,23 +38,15 @@ async def open_session(
     workflow_ids: Sequence[str], key: str | None
 ) -> AsyncGenerator[tuple[CopyAISession, Sequence[str]], None]:
     """Give a session and the workflows to read: the user's own, or where there are none the demo's."""
-    if workflow_ids:
-        async with CopyAISession(key) as session:
-            yield session, workflow_ids
-    else:
-        async with open_demo() as session:
-            yield session, [WORKFLOW_ID]
+    async with open_workspace(key, demo=not workflow_ids) as session:
+        yield session, workflow_ids or [WORKFLOW_ID]
 
 
 @asynccontextmanager
 async def open_workspace(key: str | None, *, demo: bool) -> AsyncGenerator[CopyAISession, None]:
     """Give a session for what is no workflow's: on the user's own workspace, or the demo's."""
-    if demo:
-        async with open_demo() as session:
-            yield session
-    else:
-        async with CopyAISession(key) as session:
-            yield session
+    async with open_demo() if demo else CopyAISession(key) as session:
+        yield session
 
 
 @contextmanager

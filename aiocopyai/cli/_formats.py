@@ -47,9 +47,14 @@ class Sink(Protocol[T_contra]):
 
 def sink(chosen: Format) -> Sink[Run]:
     """Return a writer of runs to standard output."""
+    return sink_of(chosen, Table, row_of, Run(""))
+
+
+def sink_of(chosen: Format, table: Callable[[], Sink[T]], row: Callable[[T], Mapping[str, JSON]], empty: T) -> Sink[T]:
+    """Return a writer to standard output of whatever has a table and rows; an empty one tells the rows' names."""
     if chosen is Format.TABLE:
-        return Table()
-    return JSONLines(row_of) if chosen is Format.JSONL else CSV(row_of, tuple(row_of(Run(""))))
+        return table()
+    return JSONLines(row) if chosen is Format.JSONL else CSV(row, tuple(row(empty)))
 
 
 def printable(text: str) -> str:

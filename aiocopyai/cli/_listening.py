@@ -16,7 +16,7 @@ from yarl import URL
 from aiocopyai import JSON, CopyAIError, CopyAISession, NotFoundError, Run, WebhookEvent
 from aiocopyai.cli._common import open_workspace, perform, usage_errors
 from aiocopyai.cli._demo import starting_runs
-from aiocopyai.cli._formats import CSV, Format, JSONLines, Sink, Table, row_of, say
+from aiocopyai.cli._formats import Format, Table, row_of, say, sink_of
 from aiocopyai.cli._tally import Count
 from aiocopyai.webhooks import WebhookReceiver
 
@@ -68,7 +68,7 @@ async def _listen(wanted: Wanted, key: str | None, shown: Count) -> None:
 
 
 async def _show(events: asyncio.Queue[WebhookEvent], wanted: Wanted, shown: Count) -> None:
-    out = _sink(wanted.format)
+    out = sink_of(wanted.format, _Runs, _row, WebhookEvent.parse({"type": "-"}))
     out.flush()
     while shown.count != wanted.limit:
         out.write(await events.get())
@@ -125,13 +125,6 @@ async def _delete_one(session: CopyAISession, webhook_id: str) -> None:
         pass  # gone already
     except CopyAIError as error:
         say(f"could not delete the webhook {webhook_id}: {error}")
-
-
-def _sink(chosen: Format) -> Sink[WebhookEvent]:
-    if chosen is Format.TABLE:
-        return _Runs()
-    empty = WebhookEvent.parse({"type": "-"})
-    return JSONLines(_row) if chosen is Format.JSONL else CSV(_row, tuple(_row(empty)))
 
 
 class _Runs:

@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 import typer
 from attrs import define, evolve, field, frozen
@@ -20,7 +20,7 @@ from aiocopyai.cli._formats import Format, Sink, count_of, gist, say, show_json,
 from aiocopyai.cli._progress import Bar, bar
 from aiocopyai.cli._record import Record, State, begun, line_of, read_results
 from aiocopyai.cli._rows import Row, Rows
-from aiocopyai.cli._tally import Tally
+from aiocopyai.cli._tally import Count, Tally
 
 
 LOOK_AGAIN: Final = 6.0
@@ -94,7 +94,7 @@ class Outcome:
         if self.left:
             told.append(f"{self.left:,} of {self.wanted.rows.count:,} rows are left")
         if self.wanted.output is not None:
-            rows = f"{self.wanted.rows.count:,} row{'' if self.wanted.rows.count == 1 else 's'}"
+            rows = Count("row", count=self.wanted.rows.count)
             told.append("--resume goes on from there" if self.left else f"{rows} in {self.wanted.output}")
         return "; ".join(told)
 
@@ -177,7 +177,7 @@ class Starting:
             (row.inputs for row in self._left()),
             concurrency=self.wanted.concurrency,
             metadata=self.wanted.metadata,
-            idempotency_key=self._key,
+            idempotency_key=None if self.record is None else partial(self._key, self.record),
             wait=self.wanted.timeout is not None,
             timeout=self.wanted.timeout,
         )
@@ -190,13 +190,11 @@ class Starting:
             self._taken[index] = row
             yield row
 
-    def _key(self, index: int, _inputs: Mapping[str, JSON]) -> str:
+    def _key(self, record: Record, index: int, _inputs: Mapping[str, JSON]) -> str:
         """Give a row's key, and write down that its start is about to be sent."""
-        if self.record is None:
-            return str(uuid4())
         number = self._taken[index].number
-        self.record.note(number, State.STARTING)
-        return self.record.batch.key_of(number)
+        record.note(number, State.STARTING)
+        return record.batch.key_of(number)
 
     async def _settle(self, record: Record) -> None:
         """See to the rows that a process before this one started, or may have started."""

@@ -8,7 +8,7 @@ import typer
 
 from aiocopyai import JSON, Webhook, WebhookEventType
 from aiocopyai.cli._common import find_key, open_workspace, perform, usage_errors
-from aiocopyai.cli._formats import CSV, Format, JSONLines, Sink, console, printable, say, show_json, utc_text
+from aiocopyai.cli._formats import Format, Sink, console, printable, say, show_json, sink_of, utc_text
 from aiocopyai.cli._options import Debug, Demo, OutputFormat
 
 
@@ -28,7 +28,7 @@ def list_(*, output_format: OutputFormat = None, demo: Demo = False, debug: Debu
       aiocopyai webhooks list --demo
       aiocopyai webhooks list | jq -r .url
     """  # noqa: D301 (the backspace is click's mark for lines to keep)
-    out = _sink(output_format or Format.fitting_stdout())
+    out = sink_of(output_format or Format.fitting_stdout(), Table, _row, Webhook(""))
     raise typer.Exit(perform(_list(find_key(demo=demo), out, demo=demo), debug=debug))
 
 
@@ -90,12 +90,6 @@ class Table:
         for number, line in enumerate(self._lines):
             cells = (text.ljust(width) for text, width in zip(line, widths, strict=True))
             out.print("  ".join(cells).rstrip(), style="" if number else "bold", soft_wrap=True)
-
-
-def _sink(chosen: Format) -> Sink[Webhook]:
-    if chosen is Format.TABLE:
-        return Table()
-    return JSONLines(_row) if chosen is Format.JSONL else CSV(_row, tuple(_row(Webhook(""))))
 
 
 def _row(webhook: Webhook) -> dict[str, JSON]:
