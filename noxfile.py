@@ -122,7 +122,7 @@ def bench(session: nox.Session) -> None:
 def storm(session: nox.Session) -> None:
     """Go through storms of faults for some minutes; prints the table of docs/faults.md."""
     session.install("-e", ".[speedups]", *_group("test"))
-    session.run("python", "-m", "tests.storm", *session.posargs)
+    session.run("python", "-m", "tests.support.storm", *session.posargs)
 
 
 @nox.session(default=False)
@@ -168,7 +168,7 @@ def build(session: nox.Session) -> None:
 @nox.session(default=False)
 def smoke(session: nox.Session) -> None:
     """Try a wheel in an environment that is empty but for it."""
-    script = Path("tests", "smoke.py").resolve()
+    script = Path("tests", "support", "smoke.py").resolve()
     session.chdir(session.create_tmp())  # away from the source tree, so that the wheel's package is imported
     session.install(*session.posargs)
     session.run("python", str(script))

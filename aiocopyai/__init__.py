@@ -1,9 +1,8 @@
 """The asyncio-native client for the Copy.ai Workflows API: start at `CopyAISession`."""
 
-from aiocopyai._bulk import RunResult, RunResults
-from aiocopyai._events import WebhookEvent
 from aiocopyai._pager import Pager
 from aiocopyai._retry import RetryPolicy
+from aiocopyai._run_many import RunResult, RunResults
 from aiocopyai._session import CopyAISession
 from aiocopyai.errors import (
     AmbiguousStartError,
@@ -26,7 +25,8 @@ from aiocopyai.errors import (
     RunTimeoutError,
     ServerError,
 )
-from aiocopyai.models import JSON, Drift, Page, Run, RunStatus, Webhook, WebhookEventType
+from aiocopyai.models import JSON, Changes, Page, Run, RunStatus, Webhook, WebhookEventType
+from aiocopyai.webhooks._event import WebhookEvent
 
 
 __all__ = [
@@ -37,11 +37,11 @@ __all__ = [
     "AmbiguousStartError",
     "AuthenticationError",
     "BadRequestError",
+    "Changes",
     "ConfigurationError",
     "CopyAIError",
     "CopyAISession",
     "CreditLimitReachedError",
-    "Drift",
     "InvalidEventError",
     "InvalidResponseError",
     "NotFoundError",

@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 
 from attrs import field, frozen
 
-from aiocopyai._paging import Listed, Since, Walk
+from aiocopyai._pagination import Listed, Since, Walk
 from aiocopyai.errors import BadRequestError, CopyAIError, NotFoundError, RequestInvalidError
-from aiocopyai.models import Drift, Page
+from aiocopyai.models import Changes, Page
 
 
 T = TypeVar("T", bound=Listed)
@@ -55,7 +55,7 @@ class Pager(Generic[T]):
         self._fetch = fetch
         self._plan = plan
         self._total: int | None = None
-        self._drift = Drift()
+        self._changes = Changes()
 
     def __repr__(self) -> str:
         return f"<Pager: {self._plan.name}, total {self._total}>"
@@ -66,21 +66,21 @@ class Pager(Generic[T]):
         return self._total
 
     @property
-    def drift(self) -> Drift:
+    def changes(self) -> Changes:
         """What moved under the iteration that was begun last, so far."""
-        return self._drift
+        return self._changes
 
     def pages(self) -> PageIterator[T]:
         """Iterate over the pages, each with only the items that no page before it held."""
-        self._drift = Drift()
+        self._changes = Changes()
         return PageIterator(self._fetch, self._plan, self._report)
 
     def __aiter__(self) -> ItemIterator[T]:
         return ItemIterator(self.pages())
 
-    def _report(self, total: int | None, drift: Drift) -> None:
+    def _report(self, total: int | None, changes: Changes) -> None:
         self._total = total
-        self._drift = drift
+        self._changes = changes
 
 
 class PageIterator(AsyncIterator[Page[T]]):
@@ -90,7 +90,7 @@ class PageIterator(AsyncIterator[Page[T]]):
         self,
         fetch: Callable[[int, int], Awaitable[Page[T]]],
         plan: Plan,
-        report: Callable[[int | None, Drift], None],
+        report: Callable[[int | None, Changes], None],
     ) -> None:
         self._fetch = fetch
         self._plan = plan
@@ -112,9 +112,9 @@ class PageIterator(AsyncIterator[Page[T]]):
     async def aclose(self) -> None:
         """End the walk and the requests under way, and wait until they are gone."""
         self._over = True
-        under_way = list(self._ahead.values())
+        in_progress = list(self._ahead.values())
         self._drop_ahead()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*in_progress, return_exceptions=True)
 
     async def __anext__(self) -> Page[T]:
         async with self._turn:
@@ -167,15 +167,15 @@ class PageIterator(AsyncIterator[Page[T]]):
         if self._left is not None:
             items = items[: self._left]
             self._left -= len(items)
-        self._odd |= page.odd
-        self._report(self._walk.total, self._walk.drift)
+        self._odd |= page.invalid_fields
+        self._report(self._walk.total, self._walk.changes)
         if self._is_satisfied():
             self._finish()
         else:
             self._adapt_window()
             if self._window:
                 self._ask_ahead(self._walk.next_page)
-        return Page(page.number, page.size, page.total, items, page.odd)
+        return Page(page.number, page.size, page.total, items, page.invalid_fields)
 
     def _is_satisfied(self) -> bool:
         nothing_newer = self._since is not None and self._since.is_over and self._walk.joined
@@ -218,13 +218,13 @@ class PageIterator(AsyncIterator[Page[T]]):
         """End the walk, and log once what was not as it should be."""
         self._over = True
         self._drop_ahead()
-        drift = self._walk.drift
-        self._report(self._walk.total, drift)
+        changes = self._walk.changes
+        self._report(self._walk.total, changes)
         if self._odd:
             odd = ", ".join(sorted(self._odd))
             logger.warning("%s: some values did not fit their fields and are in extra: %s", self._plan.name, odd)
-        if drift:
-            logger.info("%s: the list moved while it was read: %s", self._plan.name, drift)
+        if changes:
+            logger.info("%s: the list moved while it was read: %s", self._plan.name, changes)
 
 
 class ItemIterator(AsyncIterator[T]):

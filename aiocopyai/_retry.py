@@ -138,4 +138,4 @@ def _error(state: tenacity.RetryCallState) -> CopyAIError | None:
 
 def _is_worth_another(error: BaseException) -> bool:
     """Whether to try again: what may have been done already is never asked for twice."""
-    return isinstance(error, CopyAIError) and error.transient and not error.ambiguous
+    return isinstance(error, CopyAIError) and error.retryable and not error.ambiguous

@@ -13,8 +13,21 @@ from typing import Final, Self
 
 import aiohttp
 
-from aiocopyai._bulk import BulkPlan, Inputs, RunResults
-from aiocopyai._checks import (
+from aiocopyai._idempotency import KEY_NAME, Calls, Sought, Start, find, start
+from aiocopyai._pager import Pager, Plan
+from aiocopyai._parsing import (
+    encode_json,
+    read_nothing,
+    read_run,
+    read_run_page,
+    read_started_id,
+    read_webhook,
+    read_webhook_page,
+)
+from aiocopyai._retry import RetryPolicy
+from aiocopyai._run_many import BulkPlan, Inputs, RunResults
+from aiocopyai._transport import Transport, path_segment
+from aiocopyai._validation import (
     MAX_PAGE_SIZE,
     as_json_object,
     check_moment,
@@ -27,21 +40,8 @@ from aiocopyai._checks import (
     check_whole,
     with_key,
 )
-from aiocopyai._pager import Pager, Plan
-from aiocopyai._retry import RetryPolicy
-from aiocopyai._start import KEY_NAME, Calls, Sought, Start, find, start
-from aiocopyai._transport import Transport, path_segment
-from aiocopyai._wait import wait
+from aiocopyai._waiting import wait
 from aiocopyai._watch import Watch, WatchPlan
-from aiocopyai._wire import (
-    encode_json,
-    read_nothing,
-    read_run,
-    read_run_page,
-    read_started_id,
-    read_webhook,
-    read_webhook_page,
-)
 from aiocopyai.errors import (
     AmbiguousStartError,
     ConfigurationError,
@@ -67,7 +67,7 @@ class CopyAISession:
         api_key: the workspace's key; by default that in the environment variable ``COPYAI_API_KEY``.
         base_url: where the API is; by default ``COPYAI_BASE_URL``, then ``https://api.copy.ai/api``.
             Cleartext ``http://`` is taken for loopback addresses only.
-        http: an ``aiohttp.ClientSession`` of your own, with the connector, proxy, TLS and tracing that you need.
+        http_session: your own ``aiohttp.ClientSession``, with the connector, proxy, TLS and tracing that you need.
             It is never closed here.
         timeout: seconds for one attempt, its body included; or an ``aiohttp.ClientTimeout``.
         retry: what is sent again, how often and how patiently.
@@ -82,7 +82,7 @@ class CopyAISession:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
-        http: aiohttp.ClientSession | None = None,
+        http_session: aiohttp.ClientSession | None = None,
         timeout: float | aiohttp.ClientTimeout = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (immutable)
         max_rate: float | None = None,
@@ -95,7 +95,7 @@ class CopyAISession:
         self._transport = Transport(
             key,
             base_url or os.environ.get("COPYAI_BASE_URL") or VENDOR_URL,
-            http=http,
+            http=http_session,
             timeout=timeout,
             retry=retry,
             max_rate=max_rate,
@@ -116,11 +116,11 @@ class CopyAISession:
         await self.close()
 
     async def close(self) -> None:
-        """End the requests under way and the connections; what was passed as `http` stays open."""
-        under_way = list(self._tasks)
-        for task in under_way:
+        """End the requests under way and the connections; what was passed as `http_session` stays open."""
+        in_progress = list(self._tasks)
+        for task in in_progress:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*in_progress, return_exceptions=True)
         await self._transport.close()
 
     def runs(
@@ -247,7 +247,7 @@ class CopyAISession:
         wanted = Start(workflow_id, as_json_object("inputs", inputs), sent, idempotency_key)
         doubt = (workflow_id, idempotency_key or "")
         try:
-            run = await start(wanted, self._calls(), self._retry, in_doubt=doubt in self._in_doubt)
+            run = await start(wanted, self._calls(), self._retry, unconfirmed=doubt in self._in_doubt)
         except BaseException as error:
             if idempotency_key and (not isinstance(error, CopyAIError) or error.ambiguous):
                 self._in_doubt.add(doubt)
@@ -321,18 +321,18 @@ class CopyAISession:
         run_id: str,
         *,
         timeout: float | None = 600.0,  # noqa: ASYNC109 (the deadline's error names the run)
-        poll: float = 15.0,
+        max_poll_interval: float = 15.0,
     ) -> Run:
         """Wait until a run is over, and return it as it ended.
 
-        It looks after a second, and then at waits that grow by half up to `poll` seconds, each with jitter. A 404 in
-        the first 15 seconds and errors that may pass are lived through, up to the deadline.
+        The first poll is immediate, the second after 1 s; each later wait is 1.5 times as long, up to
+        `max_poll_interval` seconds, with jitter. A 404 in the first 15 seconds and temporary errors are tolerated.
 
         Args:
             workflow_id: the workflow's id.
             run_id: the run's id.
             timeout: seconds to wait in all; None for as long as it takes.
-            poll: seconds between two looks, at the most.
+            max_poll_interval: seconds between two looks, at the most.
 
         Raises:
             ValueError: an argument can't be one.
@@ -340,10 +340,10 @@ class CopyAISession:
             RunTimeoutError: it was not over in time; the error has the ids to wait further with.
             CopyAIError: it can't be read, and trying again won't help.
         """
-        _check_waiting(timeout, poll)
+        _check_waiting(timeout, max_poll_interval)
         path_segment("workflow_id", workflow_id)
         path_segment("run_id", run_id)
-        return await wait(self.get_run, workflow_id, run_id, timeout=timeout, poll=poll)
+        return await wait(self.get_run, workflow_id, run_id, timeout=timeout, max_poll_interval=max_poll_interval)
 
     async def run_workflow(
         self,
@@ -353,7 +353,7 @@ class CopyAISession:
         metadata: Mapping[str, JSON] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = 600.0,  # noqa: ASYNC109 (the deadline's error names the run)
-        poll: float = 15.0,
+        max_poll_interval: float = 15.0,
     ) -> Run:
         """Start a run, wait until it is over, and return it as it ended: `start_run`, then `wait_run`.
 
@@ -363,10 +363,10 @@ class CopyAISession:
             ValueError: as both; before anything is sent.
             CopyAIError: as both. What is raised after the start has a note with the run's id.
         """
-        _check_waiting(timeout, poll)
+        _check_waiting(timeout, max_poll_interval)
         run = await self.start_run(workflow_id, inputs, metadata=metadata, idempotency_key=idempotency_key)
         try:
-            return await self.wait_run(workflow_id, run.id, timeout=timeout, poll=poll)
+            return await self.wait_run(workflow_id, run.id, timeout=timeout, max_poll_interval=max_poll_interval)
         except BaseException as error:
             error.add_note(f"run {run.id} of {workflow_id} was started")
             raise
@@ -381,7 +381,7 @@ class CopyAISession:
         idempotency_key: Callable[[int, Inputs], str] | None = None,
         wait: bool = True,
         timeout: float | None = 600.0,
-        poll: float = 15.0,
+        max_poll_interval: float = 15.0,
     ) -> RunResults:
         """Run a workflow for each row of inputs: ``async for result in session.run_many(workflow_id, rows)``.
 
@@ -399,13 +399,13 @@ class CopyAISession:
             wait: whether to wait for each run's end; False gives each as soon as it is started, and `concurrency` is
                 then that of the starts.
             timeout: seconds to wait for each run; None for as long as it takes.
-            poll: seconds between two looks at a run, at the most.
+            max_poll_interval: seconds between two looks at a run, at the most.
 
         Raises:
             ValueError: an argument can't be one; raised here, before anything is sent.
         """
         _runs_path(workflow_id)
-        _check_waiting(timeout, poll)
+        _check_waiting(timeout, max_poll_interval)
         check_whole("concurrency", concurrency, 1)
         check_rows(rows)
         if KEY_NAME in as_json_object("metadata", metadata or {}):
@@ -417,7 +417,9 @@ class CopyAISession:
             lambda index, row: self.start_run(
                 workflow_id, row, metadata=metadata, idempotency_key=make_key(index, row)
             ),
-            (lambda run: self.wait_run(workflow_id, run.id, timeout=timeout, poll=poll)) if wait else None,
+            (lambda run: self.wait_run(workflow_id, run.id, timeout=timeout, max_poll_interval=max_poll_interval))
+            if wait
+            else None,
             self._tasks,
         )
         return RunResults(plan, rows)
@@ -462,7 +464,7 @@ class CopyAISession:
         """
         return Pager(self._fetch_webhooks, Plan("webhooks", MAX_PAGE_SIZE, prefetch=0, tasks=self._tasks))
 
-    async def register_webhook(
+    async def create_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
     ) -> Webhook:
         """Have Copy.ai post an event to a URL: ``POST /webhook``. Doing it twice makes two; see `ensure_webhook`.
@@ -485,7 +487,7 @@ class CopyAISession:
     async def ensure_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
     ) -> Webhook:
-        """Return the webhook that does this already, or register it; the arguments are those of `register_webhook`.
+        """Return the webhook that does this already, or register it; the arguments are those of `create_webhook`.
 
         It may be called at each start of a service. Two that call it at the same moment can make two.
 
@@ -497,7 +499,7 @@ class CopyAISession:
         if (same := await self._same_webhook(url, event_type, workflow_id)) is not None:
             return same
         try:
-            return await self.register_webhook(url, event_type, workflow_id)
+            return await self.create_webhook(url, event_type, workflow_id)
         except CopyAIError as error:
             same = await self._same_webhook(url, event_type, workflow_id) if error.ambiguous else None
             if same is None:
@@ -584,7 +586,7 @@ def _random_key(_index: int, _inputs: Inputs) -> str:
     return str(uuid.uuid4())
 
 
-def _check_waiting(timeout: float | None, poll: float) -> None:
+def _check_waiting(timeout: float | None, max_poll_interval: float) -> None:
     if timeout is not None:
         check_seconds("timeout", timeout)
-    check_seconds("poll", poll)
+    check_seconds("max_poll_interval", max_poll_interval)

@@ -19,10 +19,10 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from aiocopyai._gate import Gate
+from aiocopyai._decompression import ENCODINGS, UNPACKED, Unpacker
+from aiocopyai._parsing import censor, parse_json, read_error
+from aiocopyai._rate_limit import Gate
 from aiocopyai._retry import RetryPolicy, parse_retry_after
-from aiocopyai._unpack import ENCODINGS, UNPACKED, Unpacker
-from aiocopyai._wire import censor, parse_json, read_error
 from aiocopyai.errors import (
     APIConnectionError,
     APIStatusError,
@@ -174,7 +174,7 @@ class Transport:
             problem = self._status_error(status, headers, body, method, url, number)
         except InvalidResponseError as error:
             problem = InvalidResponseError(
-                error.reason, error.place, self._hide(error.excerpt), method, url, number, error.transient
+                error.reason, error.place, self._hide(error.excerpt), method, url, number, error.retryable
             )
         except aiohttp.ClientConnectorCertificateError as error:
             problem = APIConnectionError(self._tell(error), method, url, number, False)  # noqa: FBT003
@@ -314,10 +314,10 @@ async def _read_body(answer: aiohttp.ClientResponse) -> bytes:
                 chunks.append(chunk)
     except ValueError as error:
         reason = f"an answer {error}"
-        raise InvalidResponseError(reason, transient=True) from None
+        raise InvalidResponseError(reason, retryable=True) from None
     if not unpacker.is_whole:
         reason = "an answer that is packed, and not whole"
-        raise InvalidResponseError(reason, transient=True)
+        raise InvalidResponseError(reason, retryable=True)
     return b"".join(chunks)
 
 

@@ -92,7 +92,7 @@ class Watch(AsyncIterator[Run]):
         """Go on after what may pass, later and later; raise what won't."""
         if isinstance(error, PaginationError):
             self._walk = None
-        elif not error.transient:
+        elif not error.retryable:
             raise error
         self._failures += 1
         longest = max(_LONGEST_PAUSE, self._plan.interval)

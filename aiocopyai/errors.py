@@ -52,7 +52,7 @@ class CopyAIError(Exception):
         return printable(str(self.args[0])) if self.args else type(self).__name__
 
     @property
-    def transient(self) -> bool:
+    def retryable(self) -> bool:
         """Whether the same request may succeed later, so that retrying is worth it."""
         return False
 
@@ -73,16 +73,16 @@ class APIConnectionError(CopyAIError):
         method: str = "",
         url: str = "",
         attempts: int = 1,
-        transient: bool = True,  # noqa: FBT001, FBT002 (positional, so that the error pickles)
+        retryable: bool = True,  # noqa: FBT001, FBT002 (positional, so that the error pickles)
     ) -> None:
-        super().__init__(message, method, url, attempts, transient)
+        super().__init__(message, method, url, attempts, retryable)
         self.method = method
         """The request's HTTP method; empty where it is not known."""
         self.url = url
         """Its address."""
         self.attempts = attempts
         """How often it was sent."""
-        self._transient = transient
+        self._transient = retryable
 
     @property
     def message(self) -> str:
@@ -90,7 +90,7 @@ class APIConnectionError(CopyAIError):
         return printable(f"{self.args[0]} ({_request(self.method, self.url, self.attempts)})")
 
     @property
-    def transient(self) -> bool:
+    def retryable(self) -> bool:
         """True, unless the server's certificate can't be trusted."""
         return self._transient
 
@@ -110,9 +110,9 @@ class InvalidResponseError(CopyAIError):
         method: str = "",
         url: str = "",
         attempts: int = 1,
-        transient: bool = False,  # noqa: FBT001, FBT002 (positional, so that the error pickles)
+        retryable: bool = False,  # noqa: FBT001, FBT002 (positional, so that the error pickles)
     ) -> None:
-        super().__init__(reason, place, excerpt, method, url, attempts, transient)
+        super().__init__(reason, place, excerpt, method, url, attempts, retryable)
         self.reason = reason
         """What is wrong."""
         self.place = place
@@ -125,7 +125,7 @@ class InvalidResponseError(CopyAIError):
         """Its address."""
         self.attempts = attempts
         """How often it was sent."""
-        self._transient = transient
+        self._transient = retryable
 
     @property
     def message(self) -> str:
@@ -135,7 +135,7 @@ class InvalidResponseError(CopyAIError):
         return printable(f"{place}{self.reason}{got} ({_request(self.method, self.url, self.attempts)})")
 
     @property
-    def transient(self) -> bool:
+    def retryable(self) -> bool:
         """True for an answer that is no JSON at all (a gateway's page, half a body)."""
         return self._transient
 
@@ -279,7 +279,7 @@ class APIStatusError(CopyAIError):
         return printable(f"HTTP {self.status}{code}{details} ({_request(self.method, self.url, self.attempts)}){hint}")
 
     @property
-    def transient(self) -> bool:
+    def retryable(self) -> bool:
         """True for 408, 429 and 5xx."""
         return self.status in {408, 429} or self.status >= 500  # noqa: PLR2004 (HTTP's own numbers)
 

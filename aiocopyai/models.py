@@ -163,12 +163,12 @@ class Page(Generic[T_co]):
     """How many items the server says the whole list has; None where it doesn't say, or says nonsense."""
     items: Sequence[T_co]
     """The items in the server's order."""
-    odd: frozenset[str] = frozenset()
+    invalid_fields: frozenset[str] = frozenset()
     """Wire names of the known fields that, in some item of this page, held a value that doesn't fit."""
 
 
 @frozen
-class Drift:
+class Changes:
     """What moved under a walk, counted so far."""
 
     repeated: int = 0
@@ -177,11 +177,11 @@ class Drift:
     """Pages asked for again because the list had shrunk."""
     missing: int = 0
     """Positions at the list's end that `total` promised and no page filled. Only a finished walk knows."""
-    total_first: int | None = None
+    first_total: int | None = None
     """The first `total` seen."""
-    total_last: int | None = None
+    last_total: int | None = None
     """The latest `total` seen."""
 
     def __bool__(self) -> bool:
         """Whether anything moved at all."""
-        return bool(self.repeated or self.reread or self.missing or self.total_first != self.total_last)
+        return bool(self.repeated or self.reread or self.missing or self.first_total != self.last_total)

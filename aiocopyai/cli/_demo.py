@@ -36,7 +36,7 @@ def make_emulator() -> Emulator:
 
     # A little latency, as a real server has it, so that the pages are seen to come one by one.
     emulator = Emulator(RUNS, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_SECONDS)
-    emulator.put_runs(_spread(emulator.runs()))
+    emulator.replace_runs(_spread(emulator.runs()))
     return emulator
 
 
@@ -53,7 +53,7 @@ async def open_demo() -> AsyncGenerator[CopyAISession, None]:
         CopyAISession(emulator.api_key, base_url=emulator.url) as session,
     ):
         for event_type in _WEBHOOKS:
-            await session.register_webhook("https://example.com/copyai", event_type, WORKFLOW_ID)
+            await session.create_webhook("https://example.com/copyai", event_type, WORKFLOW_ID)
         announce(emulator)
         yield session
 

@@ -67,8 +67,8 @@ async def _list_runs(wanted: Wanted, key: str | None, tally: Tally) -> None:
         pager = _pager(session, workflow_id, wanted)
         read = await _write(pager, sink(wanted.format), wanted, tally)
     say(str(tally), f" (of {count_of(read)} read)" if wanted.filter else "")
-    if pager.drift:
-        say(f"the list moved meanwhile: {pager.drift}")
+    if pager.changes:
+        say(f"the list moved meanwhile: {pager.changes}")
 
 
 def _pager(session: CopyAISession, workflow_id: str, wanted: Wanted) -> Pager[Run]:

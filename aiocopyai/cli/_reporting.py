@@ -17,14 +17,14 @@ from attrs import define, field, frozen
 from rich.console import Console
 from rich.status import Status
 
-from aiocopyai import Drift, Run
+from aiocopyai import Changes, Run
 from aiocopyai.cli._common import open_session, perform, usage_errors
-from aiocopyai.cli._figures import Figures
 from aiocopyai.cli._files import write_whole
 from aiocopyai.cli._formats import say
-from aiocopyai.cli._report_table import show_tables
 from aiocopyai.cli._tally import Tally
 from aiocopyai.export import ExportError, read_export
+from aiocopyai.report._statistics import Figures
+from aiocopyai.report._table import show_tables
 
 
 _ENDINGS: Final = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
@@ -54,7 +54,7 @@ class Count:
     source: str = field(default="", init=False)
     """What is reported on, in words."""
     total: int | None = field(default=None, init=False)
-    drift: Drift | None = field(default=None, init=False)
+    changes: Changes | None = field(default=None, init=False)
 
     def add(self, run: Run) -> None:
         """Count one run."""
@@ -122,12 +122,12 @@ async def _report(wanted: Wanted, key: str | None, count: Count) -> None:
         show_tables(count.figures, count.source)
     else:
         # Here, as the tables do without plotly.
-        from aiocopyai.cli._report_page import make_page  # noqa: PLC0415
+        from aiocopyai.report._page import make_page  # noqa: PLC0415
 
         write_whole(wanted.output, [make_page(count.figures, count.source)])
         say(f"{count}; in {wanted.output}")
-    if count.drift:
-        say(f"the list moved meanwhile: {count.drift}")
+    if count.changes:
+        say(f"the list moved meanwhile: {count.changes}")
 
 
 async def _count_workflow(wanted: Wanted, key: str | None, count: Count) -> None:
@@ -141,7 +141,7 @@ async def _count_workflow(wanted: Wanted, key: str | None, count: Count) -> None
                 count.add(item)
             count.total = pager.total if wanted.since is None else None
             count.show()
-        count.drift = pager.drift
+        count.changes = pager.changes
 
 
 async def _count_file(path: Path, since: datetime | None, count: Count) -> None:

@@ -66,7 +66,7 @@ def start(
       aiocopyai start WCFG-6db59f06-… --input-file rows.csv --wait -o results.jsonl --resume
     """  # noqa: D301 (the backspace is click's mark for lines to keep)
     # Here, as other commands need none of this.
-    from aiocopyai.cli._rows import Rows  # noqa: PLC0415
+    from aiocopyai.batch._input_rows import Rows  # noqa: PLC0415
     from aiocopyai.cli._starting import Wanted, run  # noqa: PLC0415
 
     check_workflow(workflow_id, demo=demo)

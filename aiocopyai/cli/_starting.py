@@ -15,11 +15,11 @@ import typer
 from attrs import define, evolve, field, frozen
 
 from aiocopyai import JSON, AmbiguousStartError, CopyAIError, CopyAISession, Run, RunFailedError, RunResults, RunStatus
+from aiocopyai.batch._input_rows import Row, Rows
+from aiocopyai.batch._ledger import Record, State, begun, line_of, read_results
 from aiocopyai.cli._common import open_session, perform, usage_errors
 from aiocopyai.cli._formats import Format, Sink, count_of, gist, say, show_json, sink
 from aiocopyai.cli._progress import Bar, bar
-from aiocopyai.cli._record import Record, State, begun, line_of, read_results
-from aiocopyai.cli._rows import Row, Rows
 from aiocopyai.cli._tally import Count, Tally
 
 
@@ -84,13 +84,13 @@ class Outcome:
         return not self.left and State.FAILED not in self.states.values()
 
     def __bool__(self) -> bool:
-        return bool(self.states) or bool(self.results and (self.results.under_way or self.results.in_doubt))
+        return bool(self.states) or bool(self.results and (self.results.in_progress or self.results.unconfirmed))
 
     def __str__(self) -> str:
         waited = self.wanted.timeout is not None
         told = [str(self.tally) if waited else f"{count_of(self.tally.by_status.total())} started"]
-        if self.results is not None and self.results.under_way:
-            told.append(f"under way: {', '.join(run.id for run in self.results.under_way)}")
+        if self.results is not None and self.results.in_progress:
+            told.append(f"under way: {', '.join(run.id for run in self.results.in_progress)}")
         if self.left:
             told.append(f"{self.left:,} of {self.wanted.rows.count:,} rows are left")
         if self.wanted.output is not None:

@@ -20,7 +20,7 @@ from aiocopyai.cli._common import CommandError, attempt, usage_errors
 from aiocopyai.cli._demo import WORKFLOW_ID, announce, make_emulator
 from aiocopyai.cli._formats import count_of, say
 from aiocopyai.cli._targets import alone, count_rows, open_pipeline, read_target
-from aiocopyai.integrations._loop import LoopThread
+from aiocopyai.integrations._loop_thread import LoopThread
 from aiocopyai.integrations.dlt import copyai_source
 
 

@@ -32,7 +32,7 @@ def list_(*, output_format: OutputFormat = None, demo: Demo = False, debug: Debu
     raise typer.Exit(perform(_list(find_key(demo=demo), out, demo=demo), debug=debug))
 
 
-def register(
+def create(
     url: Annotated[str, typer.Argument(metavar="URL", help="Where Copy.ai is to post to.")],
     event: Annotated[
         str, typer.Argument(help=f"What is to be told, such as {', '.join(WebhookEventType)}.", metavar="EVENT")
@@ -48,10 +48,10 @@ def register(
 
     \b
     Examples:
-      aiocopyai webhooks register https://example.com/copyai/… workflowRun.completed
-      aiocopyai webhooks register https://example.com/copyai/… workflowRun.failed --workflow WCFG-6db59f06-…
+      aiocopyai webhooks create https://example.com/copyai/… workflowRun.completed
+      aiocopyai webhooks create https://example.com/copyai/… workflowRun.failed --workflow WCFG-6db59f06-…
     """  # noqa: D301 (the backspace is click's mark for lines to keep)
-    raise typer.Exit(perform(_register(find_key(demo=demo), url, event, workflow, demo=demo), debug=debug))
+    raise typer.Exit(perform(_create(find_key(demo=demo), url, event, workflow, demo=demo), debug=debug))
 
 
 def delete(
@@ -110,7 +110,7 @@ async def _list(key: str | None, out: Sink[Webhook], *, demo: bool) -> None:
     out.flush()
 
 
-async def _register(key: str | None, url: str, event: str, workflow: str | None, *, demo: bool) -> None:
+async def _create(key: str | None, url: str, event: str, workflow: str | None, *, demo: bool) -> None:
     async with open_workspace(key, demo=demo) as session:
         with usage_errors():
             webhook = await session.ensure_webhook(url, event, workflow)

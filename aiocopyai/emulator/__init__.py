@@ -16,33 +16,33 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from aiocopyai.emulator._deliveries import Delivery
+    from aiocopyai.emulator._emulator import Emulator
     from aiocopyai.emulator._faults import Fault
+    from aiocopyai.emulator._http import main, serve
     from aiocopyai.emulator._quirks import Quirks
     from aiocopyai.emulator._request import Request
-    from aiocopyai.emulator._script import Script
-    from aiocopyai.emulator._serve import main, serve
-    from aiocopyai.emulator._server import Emulator
+    from aiocopyai.emulator._scenarios import Script
 
 __all__ = ["Delivery", "Emulator", "Fault", "Quirks", "Request", "Script", "main", "serve"]
 
-_ROOMS: Final = {
+_MODULES: Final = {
     "Delivery": "_deliveries",
-    "Emulator": "_server",
+    "Emulator": "_emulator",
     "Fault": "_faults",
     "Quirks": "_quirks",
     "Request": "_request",
-    "Script": "_script",
-    "main": "_serve",
-    "serve": "_serve",
+    "Script": "_scenarios",
+    "main": "_http",
+    "serve": "_http",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from the room it lives in.
+    """Load a public name from its module.
 
     Raises:
         AttributeError: there is no such name.
     """
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -10,7 +10,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from aiocopyai.emulator._json import JSON
-from aiocopyai.emulator._script import Script
+from aiocopyai.emulator._scenarios import Script
 
 
 _FILLING: Final = "PROCESSING"

@@ -9,9 +9,9 @@ from attrs import evolve
 
 from aiocopyai.emulator._answers import Answer, Refusal, not_found, refusal
 from aiocopyai.emulator._call import Call
+from aiocopyai.emulator._handlers import get_run, list_runs, start_run
 from aiocopyai.emulator._quirks import Quirks
-from aiocopyai.emulator._run_calls import get_run, list_runs, start_run
-from aiocopyai.emulator._webhook_calls import delete_webhook, get_webhook, list_webhooks, register_webhook
+from aiocopyai.emulator._webhook_calls import create_webhook, delete_webhook, get_webhook, list_webhooks
 
 
 KEY_HEADER: Final = "x-copy-ai-api-key"
@@ -54,7 +54,7 @@ def _about_webhooks(call: Call, rest: list[str]) -> Answer:
         case "GET", []:
             return list_webhooks(call)
         case "POST", []:
-            return register_webhook(call)
+            return create_webhook(call)
         case "GET", [hook_id]:
             return get_webhook(call, hook_id)
         case "DELETE", [hook_id]:

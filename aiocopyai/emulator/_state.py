@@ -10,7 +10,7 @@ from attrs import define, evolve, field
 
 from aiocopyai.emulator._json import JSON
 from aiocopyai.emulator._lifecycle import Clock, StartedRun
-from aiocopyai.emulator._script import Plans
+from aiocopyai.emulator._scenarios import Plans
 from aiocopyai.emulator._webhooks import Hook, Webhooks
 from aiocopyai.emulator._workflow import Workflow
 

@@ -30,7 +30,7 @@ def delete_webhook(call: Call, hook_id: str) -> Answer:
     return Answer(202, b"{}")
 
 
-def register_webhook(call: Call) -> Answer:
+def create_webhook(call: Call) -> Answer:
     """Answer `POST /webhook`."""
     hook = _read_hook(call.body())
     if hook.workflow_id is not None and hook.workflow_id not in call.state.workflows:

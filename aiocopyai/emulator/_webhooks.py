@@ -1,4 +1,4 @@
-"""The webhooks registered with the emulator, and which of them an event concerns."""
+"""The webhooks createed with the emulator, and which of them an event concerns."""
 
 from __future__ import annotations
 

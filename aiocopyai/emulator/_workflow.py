@@ -12,7 +12,7 @@ from attrs import define, field
 
 from aiocopyai.emulator._json import JSON
 from aiocopyai.emulator._lifecycle import StartedRun
-from aiocopyai.emulator._seed import SeededRun, invent_output
+from aiocopyai.emulator._sample_data import SeededRun, invent_output
 
 
 Entry: TypeAlias = "StartedRun | SeededRun | JSON"

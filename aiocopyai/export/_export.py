@@ -14,9 +14,9 @@ from typing import Literal
 from attrs import frozen
 
 from aiocopyai import CopyAISession
-from aiocopyai.export._begin import Wanted, check_place, new_state, open_part
 from aiocopyai.export._formats import format_of
-from aiocopyai.export._part import Part
+from aiocopyai.export._journal import Part
+from aiocopyai.export._preparation import Wanted, check_place, new_state, open_part
 from aiocopyai.export._reading import Progress, Reading, look
 from aiocopyai.export._state import LAST, Asked, State
 from aiocopyai.models import Run

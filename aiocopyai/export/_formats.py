@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, TypeVar
 
+from aiocopyai.export._columns import COLUMNS, from_cells, from_line, to_cells, to_lines
 from aiocopyai.export._errors import ExportError
-from aiocopyai.export._rows import COLUMNS, from_cells, from_line, to_cells, to_lines
 from aiocopyai.models import Run
 
 

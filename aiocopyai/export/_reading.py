@@ -10,9 +10,9 @@ from typing import Final
 from attrs import evolve, frozen
 
 from aiocopyai import BadRequestError, CopyAISession, NotFoundError, RequestInvalidError
-from aiocopyai.export._part import Part
+from aiocopyai.export._journal import Part
+from aiocopyai.export._resume import Trail, first_page, joins
 from aiocopyai.export._state import LAST, State
-from aiocopyai.export._trail import Trail, first_page, joins
 from aiocopyai.models import Page, Run
 
 
@@ -77,9 +77,9 @@ class Reading:
         pages = pager.pages()
         try:
             async for page in pages:
-                if not joins(before, start, pager.drift.total_first):
+                if not joins(before, start, pager.changes.first_total):
                     return False
-                trail.follow(page, pager.drift)
+                trail.follow(page, pager.changes)
                 walked.total = pager.total
                 self._keep(workflow_id, page)
                 if trail.is_past_horizon(page):
@@ -91,7 +91,7 @@ class Reading:
         finally:
             self._commit()
             await pages.aclose()
-        return joins(before, start, pager.drift.total_first)
+        return joins(before, start, pager.changes.first_total)
 
     def _keep(self, workflow_id: str, page: Page[Run]) -> None:
         """Take a page's runs; a run that doesn't name its workflow gets the id it was asked for by."""

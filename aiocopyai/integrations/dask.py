@@ -25,7 +25,7 @@ from dask.system import CPU_COUNT
 from distributed import get_client, get_worker
 
 from aiocopyai import CopyAISession, RetryPolicy
-from aiocopyai.integrations._stretches import PAGE_SIZE, Read, Stretch, hash_id, read_between, read_stretch
+from aiocopyai.integrations._page_ranges import PAGE_SIZE, Read, Stretch, hash_id, read_between, read_stretch
 from aiocopyai.integrations.arrow import SCHEMA, record_batch
 
 

@@ -25,9 +25,9 @@ from attrs import evolve
 from dlt.extract import DltResource
 
 from aiocopyai import CopyAISession, Page, Run
-from aiocopyai.integrations._cursor import Cursor
+from aiocopyai.integrations._dlt_cursor import Cursor
 from aiocopyai.integrations._flat import flat_batch
-from aiocopyai.integrations._loop import LoopThread
+from aiocopyai.integrations._loop_thread import LoopThread
 
 
 _VENDOR_ID: Final = re.compile(r"[A-Z]{4}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

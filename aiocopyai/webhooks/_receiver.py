@@ -14,10 +14,10 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from aiocopyai._events import WebhookEvent
 from aiocopyai.webhooks._asgi import ASGIApp
-from aiocopyai.webhooks._confirming import RunReader
-from aiocopyai.webhooks._inbox import Handler, Inbox
+from aiocopyai.webhooks._confirmation import RunReader
+from aiocopyai.webhooks._event import WebhookEvent
+from aiocopyai.webhooks._queue import Handler, Inbox
 
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class WebhookReceiver:
 
     def route(self) -> web.RouteDef:
         """Make the route for aiohttp.web: ``app.add_routes([receiver.route()])``."""
-        from aiocopyai.webhooks._route import make_route  # noqa: PLC0415 (loads aiohttp's server)
+        from aiocopyai.webhooks._aiohttp import make_route  # noqa: PLC0415 (loads aiohttp's server)
 
         return make_route(_PREFIX, self.accept)
 

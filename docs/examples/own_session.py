@@ -25,7 +25,7 @@ async def main() -> None:
     # The connections are yours: they are closed by your `async with`, not by that of the session.
     async with (
         aiohttp.ClientSession(connector=connector, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()) as http,
-        CopyAISession(http=http) as session,
+        CopyAISession(http_session=http) as session,
     ):
         print(await session.count_runs(os.environ["COPYAI_WORKFLOW_ID"]), "runs")
 

@@ -23,11 +23,11 @@ from aiocopyai import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    Changes,
     ConfigurationError,
     CopyAIError,
     CopyAISession,
     CreditLimitReachedError,
-    Drift,
     InvalidEventError,
     InvalidResponseError,
     NotFoundError,
@@ -65,10 +65,10 @@ async def lists_runs() -> None:
             assert_type(page, Page[Run])
             assert_type(page.items, Sequence[Run])
         assert_type(pager.total, int | None)
-        assert_type(pager.drift, Drift)
-        assert_type(pager.drift.repeated + pager.drift.reread + pager.drift.missing, int)
-        assert_type(pager.drift.total_first, int | None)
-        assert_type(pager.drift.total_last, int | None)
+        assert_type(pager.changes, Changes)
+        assert_type(pager.changes.repeated + pager.changes.reread + pager.changes.missing, int)
+        assert_type(pager.changes.first_total, int | None)
+        assert_type(pager.changes.last_total, int | None)
         assert_type([run.id async for run in pager], list[str])
 
 
@@ -87,7 +87,7 @@ async def starts_runs(session: CopyAISession) -> None:
     assert_type(await session.get_run("WCFG-1", "WRUN-1"), Run)
     assert_type(await session.start_run("WCFG-1", {"a": "b"}, metadata={"k": 1}, idempotency_key="x"), Run)
     assert_type(await session.find_run("WCFG-1", "x"), Run | None)
-    assert_type(await session.wait_run("WCFG-1", "WRUN-1", timeout=None, poll=5), Run)
+    assert_type(await session.wait_run("WCFG-1", "WRUN-1", timeout=None, max_poll_interval=5), Run)
     assert_type(await session.run_workflow("WCFG-1", {"a": [1, {"b": None}]}, timeout=300), Run)
     results = session.run_many("WCFG-1", [{"a": "b"}], concurrency=2, idempotency_key=lambda index, _row: str(index))
     assert_type(results, RunResults)
@@ -98,8 +98,8 @@ async def starts_runs(session: CopyAISession) -> None:
         assert_type(result.run, Run | None)
         assert_type(result.error, CopyAIError | ValueError | None)
         assert_type(result.ok, bool)
-    assert_type(results.under_way, Sequence[Run])
-    assert_type(results.in_doubt, Sequence[int])
+    assert_type(results.in_progress, Sequence[Run])
+    assert_type(results.unconfirmed, Sequence[int])
     assert_type(results.stopped_by, CopyAIError | None)
     await results.aclose()
     assert_type(session.watch("WCFG-1", interval=1, since=datetime(2026, 1, 1, tzinfo=UTC)), AsyncIterator[Run])
@@ -115,7 +115,7 @@ async def uses_webhooks(session: CopyAISession) -> None:
     """Webhooks, and what they deliver."""
     assert_type(session.webhooks(), Pager[Webhook])
     assert_type(await session.ensure_webhook("https://example.com", WebhookEventType.RUN_COMPLETED), Webhook)
-    assert_type(await session.register_webhook("https://example.com", "workflowRun.failed", "WCFG-1"), Webhook)
+    assert_type(await session.create_webhook("https://example.com", "workflowRun.failed", "WCFG-1"), Webhook)
     hook = await session.get_webhook("1")
     assert_type(hook.event_type, WebhookEventType | None)
     await session.delete_webhook(hook.id)
@@ -187,7 +187,9 @@ def configures(http: aiohttp.ClientSession) -> CopyAISession:
     """Every option of a session."""
     policy = RetryPolicy(attempts=3, timeout=60.0, wait_initial=0.1, wait_max=5.0, wait_jitter=0.5)
     CopyAISession("key", timeout=aiohttp.ClientTimeout(total=5))
-    return CopyAISession("key", base_url="https://example.com/api", http=http, timeout=5, retry=policy, max_rate=2.5)
+    return CopyAISession(
+        "key", base_url="https://example.com/api", http_session=http, timeout=5, retry=policy, max_rate=2.5
+    )
 
 
 def shapes_retries(policy: RetryPolicy) -> None:
@@ -245,7 +247,7 @@ async def handles_errors(session: CopyAISession) -> None:
         assert_type(str(error), str)
         assert_type(error.message, str)
         assert_type(error.ambiguous, bool)
-        assert_type(error.transient, bool)
+        assert_type(error.retryable, bool)
 
 
 def knows_what_errors_are(error: CopyAIError) -> None:
@@ -280,7 +282,7 @@ async def must_not_pass(session: CopyAISession, run: Run, page: Page[Run], hook:
     await session.start_run("WCFG-1", {}, idempotency_key=5)  # type: ignore[arg-type]  # a key is a text
     await session.wait_run(run)  # type: ignore[call-arg, arg-type]  # by its ids
     session.run_many("WCFG-1", {"a": "b"})  # type: ignore[dict-item]  # rows, not a row
-    await session.register_webhook("https://h/x")  # type: ignore[call-arg]  # for which event?
+    await session.create_webhook("https://h/x")  # type: ignore[call-arg]  # for which event?
     run.status = RunStatus.FAILED  # type: ignore[misc]  # values don't change
     page.items.append(run)  # type: ignore[attr-defined]  # nor do their lists
     run.output["a"] = "b"  # type: ignore[index]  # nor their objects

@@ -34,11 +34,13 @@ async def runs_an_emulator() -> None:
         assert_type(emulator.credits, int | None)
         assert_type(emulator.run_time, float)
         assert_type(await emulator.deliver("workflowRun.failed", run_id="R"), list[Delivery])
-        emulator.put_runs([{"id": "R"}, None, 3])
+        emulator.replace_runs([{"id": "R"}, None, 3])
         emulator.remove_runs(["R"])
-        emulator.plan(Script(states=("NEW", "FAILED"), output={"a": [1]}, error={"why": None}, credits=0), times=None)
-        emulator.fail(Fault(status=429, headers={"Retry-After": "1"}), times=2, method="GET", path="run", page=1)
-        emulator.fail(Fault(reset="after", delay=0.1))
+        emulator.script_next_runs(
+            Script(states=("NEW", "FAILED"), output={"a": [1]}, error={"why": None}, credits=0), times=None
+        )
+        emulator.inject(Fault(status=429, headers={"Retry-After": "1"}), times=2, method="GET", path="run", page=1)
+        emulator.inject(Fault(reset="after", delay=0.1))
         emulator.quirks = Quirks(total=lambda count: count + 1, past_end=404, oversize="reject")
     await serve(emulator)
     assert_type(main(["--port", "0"]), int)
@@ -102,7 +104,7 @@ async def must_not_pass(session: CopyAISession, emulator: Emulator) -> None:
     Quirks(total="float")  # type: ignore[arg-type]  # none of those
     emulator.add_runs(1, at="middle")  # type: ignore[arg-type]  # head or tail
     emulator.api_key = "other"  # type: ignore[misc]  # set at its making
-    emulator.fail(500)  # type: ignore[arg-type]  # a Fault
+    emulator.inject(500)  # type: ignore[arg-type]  # a Fault
     await export_runs(session, ["W"], "runs.csv", since="yesterday")  # type: ignore[arg-type]  # "last", or a moment
     await export_runs(session, ["W"])  # type: ignore[call-arg]  # to which file?
     record_batch(5)  # type: ignore[arg-type]  # runs

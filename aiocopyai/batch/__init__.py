@@ -1,0 +1,1 @@
+"""Run a workflow for each row of a file, resumable after a crash."""

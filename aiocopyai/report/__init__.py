@@ -1,0 +1,1 @@
+"""Statistics over a workflow's runs, and the report page."""

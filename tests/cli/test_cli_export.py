@@ -1,0 +1,352 @@
+"""``aiocopyai export``, as a process of its own, against the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import AsyncIterator
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import pytest
+from attrs import define, field
+
+from aiocopyai import JSON
+from aiocopyai.emulator import Emulator, Fault, Request
+from tests.support.commands import MAIN, START, cli, environment, finish, start, terminal
+from tests.support.exporting import FORMATS, ids_in, ids_of, leftovers, raw_run
+
+
+KILLS = 50
+COUNTS = r"640 runs: \d+ COMPLETE, .*; [\d,]+ credits; in runs\.\S+\n"
+
+
+@pytest.fixture(name="emulator")
+async def _emulator() -> AsyncIterator[Emulator]:
+    async with Emulator(640) as emulator:
+        yield emulator
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command write where the test looks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+async def test_every_run_is_in_the_file(emulator: Emulator, tmp_path: Path, ending: str) -> None:
+    """Exit code 0, nothing on standard output, a line of counts on standard error, and no bar in a pipe."""
+    path = tmp_path / f"runs.{ending}"
+    done = await cli("export", emulator.workflow_id, "-o", path.name, emulator=emulator)
+
+    assert (done.code, done.out) == (0, "")
+    assert re.fullmatch(COUNTS, done.err)
+    assert ids_in(path) == ids_of(emulator)
+    assert leftovers(path) == []
+
+
+async def test_the_demo_needs_nothing(tmp_path: Path) -> None:
+    """`--demo` exports some hundred runs of an emulator."""
+    done = await cli("export", "--demo", "-o", "runs.csv")
+
+    assert done.code == 0
+    assert len(ids_in(tmp_path / "runs.csv")) == 640
+    assert "emulator at http://127.0.0.1:" in done.err
+
+
+async def test_several_workflows_make_one_file(emulator: Emulator, tmp_path: Path) -> None:
+    """The runs of all that were named are in it."""
+    emulator.add_runs(30, workflow_id="WCFG-2")
+    done = await cli("export", emulator.workflow_id, "WCFG-2", "-o", "runs.jsonl", emulator=emulator)
+
+    assert done.err.startswith("670 runs: ")
+    assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator) + ids_of(emulator, "WCFG-2")
+
+
+async def test_since_last_adds_what_is_new(emulator: Emulator, tmp_path: Path) -> None:
+    """The first time everything, then what is new, then nothing; always by the same command."""
+    command = ("export", emulator.workflow_id, "-o", "runs.parquet", "--resume", "--since", "last")
+    first = await cli(*command, emulator=emulator)
+    added = emulator.add_runs(3, status="NEW", credits=0)
+    second = await cli(*command, emulator=emulator)
+    third = await cli(*command, emulator=emulator)
+
+    assert re.fullmatch(COUNTS, first.err)
+    assert second == (0, "", "3 runs: 3 NEW; 0 credits; added to runs.parquet\n")
+    assert third == (0, "", "nothing new; runs.parquet is as it was\n")
+    assert ids_in(tmp_path / "runs.parquet")[640:] == added
+
+
+async def test_since_takes_a_moment(emulator: Emulator, tmp_path: Path) -> None:
+    """A date without a zone is in the user's, as with the other commands."""
+    emulator.replace_runs(
+        [{"id": "in", "createdAt": "2026-01-30T22:00:00Z"}, {"id": "out", "createdAt": "2026-01-30T21:59:59.999Z"}]
+    )
+    arguments = ("export", emulator.workflow_id, "-o", "runs.jsonl", "--since", "2026-01-31")
+    done = await cli(*arguments, emulator=emulator, TZ="TST-2")
+
+    assert done.code == 0
+    assert ids_in(tmp_path / "runs.jsonl") == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["-o", "runs.csv"], "give either a WORKFLOW_ID or --demo"),
+        (["WCFG-1", "--demo", "-o", "runs.csv"], "give either a WORKFLOW_ID or --demo"),
+        (["WCFG-1"], "say where to: -o FILE"),
+        (["WCFG-1", "-o", "runs.xml"], "runs.xml should end in one of .jsonl, .jsonl.gz, .csv, .parquet"),
+        (["WCFG-1", "-o", "missing/runs.csv"], "there is no folder"),
+        (["WCFG-1", "-o", "there.csv"], "there.csv is there already"),
+        (["WCFG-1", "-o", "there.csv", "--since", "last"], "has other columns than an export"),
+        (["WCFG-1", "-o", "runs.csv", "--since", "yesterday"], "'yesterday' is no ISO date"),
+        (["WCFG-1", "-o", "runs.csv", "--resume", "--force"], "choose one"),
+        (["..", "-o", "runs.csv"], "workflow_id"),
+    ],
+)
+async def test_what_makes_no_sense_is_usage(
+    emulator: Emulator, tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    """Exit code 2, the reason on standard error, nothing sent, and nothing written."""
+    there = tmp_path / "there.csv"
+    there.write_text("precious\n")
+    done = await cli("export", *arguments, emulator=emulator)
+
+    assert (done.code, done.out, emulator.requests) == (2, "", [])
+    assert complaint in done.err
+    assert "Traceback" not in done.err
+    assert (there.read_text(), leftovers(there)) == ("precious\n", [])
+
+
+async def test_parquet_without_pyarrow_is_usage(emulator: Emulator) -> None:
+    """Exit code 2, and the line that installs what is missing; the other formats do without."""
+    code = "import sys; sys.modules['pyarrow'] = None; from aiocopyai.cli import main; main()"
+    outcomes = [
+        await finish(await start("-c", code, "export", emulator.workflow_id, "-o", name, env=environment(emulator)))
+        for name in ("runs.parquet", "runs.csv")
+    ]
+
+    assert [done.code for done in outcomes] == [2, 0]
+    assert 'pip install "aiocopyai[export]"' in outcomes[0].err
+
+
+async def test_an_api_error_is_one_line(emulator: Emulator, tmp_path: Path) -> None:
+    """A wrong key ends in exit code 1, without the key, and leaves nothing behind."""
+    done = await cli("export", emulator.workflow_id, "-o", "runs.csv", emulator=emulator, COPYAI_API_KEY="wrong-key")
+
+    assert (done.code, done.out) == (1, "")
+    assert re.fullmatch(r"aiocopyai: .*401.*\n", done.err)
+    assert "wrong-key" not in done.err
+    assert leftovers(tmp_path / "runs.csv") == []
+
+
+async def test_an_error_in_the_middle_can_be_resumed(emulator: Emulator, tmp_path: Path) -> None:
+    """It tells what is kept and how to go on; the same command with `--resume` does, and then finds it whole."""
+    emulator.inject(Fault(status=403), page=5)
+    command = ("export", emulator.workflow_id, "-o", "runs.jsonl")
+    broken = await cli(*command, emulator=emulator)
+    again = await cli(*command, emulator=emulator)
+    resumed = await cli(*command, "--resume", emulator=emulator)
+    whole = await cli(*command, "--resume", emulator=emulator)
+
+    assert broken.code == 1
+    assert re.match(r"stopped after 400 runs: .*; --resume goes on from there\naiocopyai: page 5: .*\n$", broken.err)
+    assert again.code == 2
+    assert "resume goes on with it, force begins anew" in again.err
+    assert resumed.code == 0
+    assert re.fullmatch(COUNTS, resumed.err)
+    assert whole == (0, "", "runs.jsonl is whole already: --since last adds what is new\n")
+    assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
+
+
+async def test_debug_shows_the_traceback(emulator: Emulator) -> None:
+    """With `--debug` the traceback comes too."""
+    emulator.inject(Fault(status=403), page=5)
+    done = await cli("export", emulator.workflow_id, "-o", "runs.jsonl", "--debug", emulator=emulator)
+
+    assert done.code == 1
+    assert "Traceback" in done.err
+
+
+async def test_a_full_disk_is_one_line_and_can_be_resumed(emulator: Emulator, tmp_path: Path) -> None:
+    """Where there is no room the export ends with exit code 1; with room, it goes on."""
+    body = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000,) * 2)\n" + START
+    code = body + "from aiocopyai.cli import main; main()"
+    arguments = ("export", emulator.workflow_id, "-o", "runs.jsonl")
+    full = await finish(await start("-c", code, *arguments, env=environment(emulator)))
+    resumed = await cli(*arguments, "--resume", emulator=emulator)
+
+    assert full.code == 1
+    assert re.fullmatch(r"aiocopyai: .*\n", full.err.splitlines(keepends=True)[-1])
+    assert "Traceback" not in full.err
+    assert resumed.code == 0
+    assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
+
+
+async def test_ctrl_c_ends_with_130(emulator: Emulator, tmp_path: Path) -> None:
+    """At once, without a traceback; what was read is kept for `--resume`."""
+    emulator.inject(Fault(delay=30), page=5)
+    command = ("export", emulator.workflow_id, "-o", "runs.jsonl")
+    code = START + "from aiocopyai.cli import main; main()"
+    process = await start("-c", code, *command, env=environment(emulator))
+    while process.returncode is None and not any(request.page == 7 for request in emulator.requests):
+        await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    stopped = await finish(process)
+    resumed = await cli(*command, "--resume", emulator=emulator)
+
+    assert stopped.code == 130
+    assert re.fullmatch(r"stopped after \d+ runs: .*; --resume goes on from there\n", stopped.err)
+    assert resumed.code == 0
+    assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
+
+
+async def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    """Total, pace and time left are shown while it lasts, and nothing of it remains but the counts."""
+    async with Emulator(3000, latency=0.1) as emulator:
+        env = environment(emulator, NO_COLOR="1", COLUMNS="100")
+        code, shown = await terminal("export", emulator.workflow_id, "-o", "runs.csv", width=100, env=env)
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
+
+    assert code == 0
+    assert re.search(r"[\d,]+ of 3,000 runs +[\d,]+/s +0:00:\d\d", plain)
+    assert shown.rpartition("\x1b[2K")[2].startswith("3,000 runs: ")
+    assert len(ids_in(tmp_path / "runs.csv")) == 3000
+
+
+async def test_help_has_examples() -> None:
+    """`--help` shows lines to copy, one below the other."""
+    done = await cli("export", "--help")
+
+    assert done.code == 0
+    assert "\n    aiocopyai export --demo -o runs.csv\n" in done.out
+
+
+@define
+class Moving:
+    """A workflow whose list moves at every request, and what must be and what may be in an export of it."""
+
+    workflow_id: str
+    path: Path
+    chance: Random
+    numbers: list[int] = field(factory=lambda: list(range(4000, 0, -1)))
+    stayed: set[int] = field(factory=set[int])
+    ever: set[int] = field(factory=set[int])
+    grows: bool = True
+    requests: int = 0
+
+    def begin(self) -> None:
+        """Take note of what is there when an export begins."""
+        self.stayed = set(self.numbers)
+        self.ever = set(self.numbers)
+
+    def move(self, emulator: Emulator) -> None:
+        """Add some runs in front, or remove some anywhere; in equal number within one window they would hide others."""
+        self.requests += 1
+        for _ in range(self.chance.randint(0, 3)):
+            if self.grows:
+                self.numbers.insert(0, self.numbers[0] + 1)
+                self.ever.add(self.numbers[0])
+            else:
+                self.stayed.discard(self.numbers.pop(self.chance.randrange(1, len(self.numbers))))
+        emulator.replace_runs(map(moving_run, self.numbers), workflow_id=self.workflow_id)
+
+    def check(self) -> None:
+        """See that the file has what it must, nothing twice, and nothing that never was."""
+        found = [int(run_id.removeprefix("WRUN-")) for run_id in ids_in(self.path)]
+        assert len(found) == len(set(found))
+        assert self.stayed <= set(found) <= self.ever
+        assert leftovers(self.path) == []
+
+
+@cache
+def moving_run(number: int) -> JSON:
+    return raw_run(number, output={"text": "x" * 200})
+
+
+@define
+class Kills:
+    """How many processes are still to be killed."""
+
+    left: int
+
+
+async def export_among(kills: Kills, moving: Moving, emulator: Emulator) -> None:
+    """Make one export after the other, whose processes are killed, until all are dead who must die."""
+    while kills.left > 0:
+        moving.path.unlink(missing_ok=True)
+        moving.begin()
+        while not await lives_to_the_end(kills, moving, emulator):
+            moving.grows = not moving.grows
+        await asyncio.to_thread(moving.check)
+
+
+async def lives_to_the_end(kills: Kills, moving: Moving, emulator: Emulator) -> bool:
+    """Start a process and kill it at a random moment, unless it is faster, or none is to be killed any more."""
+    arguments = ("export", moving.workflow_id, "-o", str(moving.path), "--resume")
+    process = await start(*MAIN, *arguments, env=environment(emulator))
+    if kills.left > 0:
+        requests = moving.requests + moving.chance.randint(1, 60)
+        while moving.requests < requests and process.returncode is None:
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(moving.chance.random() * 0.05)
+        if process.returncode is None:
+            kills.left -= 1
+            process.kill()
+            await finish(process)
+            return False
+    done = await finish(process)
+    assert done.code == 0, done.err
+    return True
+
+
+@pytest.mark.slow
+async def test_fifty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
+    """Killed by SIGKILL at random moments, while the lists move, every export ends with every run once."""
+    kills = Kills(KILLS)
+    lists = {
+        f"WCFG-{ending}": Moving(f"WCFG-{ending}", tmp_path / ending / f"runs.{ending}", Random(ending))  # noqa: S311
+        for ending in FORMATS
+    }
+
+    def move(server: Emulator, request: Request) -> None:
+        lists[request.path.split("/")[3]].move(server)
+
+    async with Emulator(latency=0.005) as emulator, asyncio.TaskGroup() as tasks:
+        emulator.on_request = move
+        for moving in lists.values():
+            moving.path.parent.mkdir()
+            tasks.create_task(export_among(kills, moving, emulator))
+
+    assert kills.left <= 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+async def test_memory_does_not_grow_with_the_runs(tmp_path: Path, ending: str) -> None:
+    """A process that exports 100,000 runs never holds 80 MiB of its own; the kernel says what it maps of libraries."""
+    code = (
+        "import atexit, re, sys\n"
+        "class NoPandas:\n"  # which pyarrow loads wherever it finds it
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'pandas': raise ImportError(name)\n"
+        "sys.meta_path.insert(0, NoPandas())\n"
+        "def tell():\n"
+        "    status = open('/proc/self/status').read()\n"
+        "    peak, mapped = (int(re.search(name + r':\\s*(\\d+) kB', status)[1]) for name in ('VmHWM', 'RssFile'))\n"
+        "    sys.stderr.write(f'{(peak - mapped) // 1024} MiB\\n')\n"
+        "atexit.register(tell)\n"
+        "from aiocopyai.cli import main\n"
+        "main()"
+    )
+    async with Emulator(100_000) as emulator:
+        env = environment(emulator)
+        process = await start("-c", code, "export", emulator.workflow_id, "-o", f"runs.{ending}", env=env)
+        done = await finish(process, patience=90)
+
+    assert done.code == 0, done.err
+    assert len(set(ids_in(tmp_path / f"runs.{ending}"))) == 100_000
+    assert int(done.err.splitlines()[-1].removesuffix(" MiB")) < 80

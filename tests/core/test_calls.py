@@ -1,0 +1,180 @@
+"""The calls beside the list of runs, over the emulator's socket: one run, the webhooks, the key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aiocopyai import (
+    AuthenticationError,
+    CopyAISession,
+    InvalidResponseError,
+    NotFoundError,
+    Run,
+    ServerError,
+    Webhook,
+    WebhookEventType,
+)
+from aiocopyai.emulator import Emulator, Fault, Quirks
+
+
+URL = "http://127.0.0.1:9/hook"
+COMPLETED = WebhookEventType.RUN_COMPLETED
+
+
+async def test_get_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """One run is read whole, and equals the one that the list shows."""
+    copyai_emulator.add_runs(3)
+    for listed in [run async for run in session.runs(copyai_emulator.workflow_id)]:
+        assert await session.get_run(copyai_emulator.workflow_id, listed.id) == listed
+
+
+async def test_get_run_of_a_careless_server(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run that names no workflow is of the one asked for; odd fields are kept."""
+    copyai_emulator.inject(
+        Fault(body={"status": "success", "data": {"workflowRunId": "WRUN-1", "credits": "many", "x": 1}})
+    )
+    run = await session.get_run("WCFG-1", "WRUN-1")
+
+    assert run == Run("WRUN-1", "WCFG-1", extra={"workflowRunId": "WRUN-1", "credits": "many", "x": 1})
+
+
+@pytest.mark.parametrize("body", [[], {"data": []}, {"status": "success"}, {"data": {"status": "NEW"}}])
+async def test_get_run_of_no_run(session: CopyAISession, copyai_emulator: Emulator, body: Any) -> None:  # noqa: ANN401 (raw JSON)
+    """An answer that holds no run is an InvalidResponseError."""
+    copyai_emulator.inject(Fault(body=body, status=200))
+    with pytest.raises(InvalidResponseError):
+        await session.get_run("WCFG-1", "WRUN-1")
+
+
+async def test_get_run_that_is_not_there(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """An unknown run is a NotFoundError."""
+    with pytest.raises(NotFoundError):
+        await session.get_run(copyai_emulator.workflow_id, "WRUN-0")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [('{"a": [1]}', {"a": [1]}), ("3", 3), ('"x"', "x"), (["as", "it", "is"], ["as", "it", "is"]), (None, None)],
+)
+def test_output_json(value: Any, expected: Any) -> None:  # noqa: ANN401 (raw JSON)
+    """JSON inside a text is read; what is no text is given as it is."""
+    assert Run("WRUN-1", output={"Step": value}).output_json("Step") == expected
+
+
+def test_output_that_is_no_json() -> None:
+    """A text that is no JSON, and a name that is none, say what there is instead."""
+    run = Run("WRUN-1", output={"Step": "Dear Ada,", "Other": "NaN"})
+    with pytest.raises(ValueError, match=r"output 'Step' of run WRUN-1 is not JSON .*: 'Dear Ada,'"):
+        run.output_json("Step")
+    with pytest.raises(ValueError, match="NaN is no JSON"):
+        run.output_json("Other")
+    with pytest.raises(KeyError, match="it has: 'Step', 'Other'"):
+        run.output_json("step")
+
+
+async def test_webhooks(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A webhook is registered, read, listed and deleted by the documented calls."""
+    hook = await session.create_webhook(URL, COMPLETED, copyai_emulator.workflow_id)
+
+    assert hook == Webhook(hook.id, URL, COMPLETED, copyai_emulator.workflow_id)
+    assert copyai_emulator.requests[-1].body == {
+        "url": URL,
+        "eventType": "workflowRun.completed",
+        "workflowId": copyai_emulator.workflow_id,
+    }
+    assert await session.get_webhook(hook.id) == hook
+    assert [webhook async for webhook in session.webhooks()] == [hook]
+    assert (copyai_emulator.requests[-1].page, copyai_emulator.requests[-1].size) == (0, 100)
+    await session.delete_webhook(hook.id)
+    assert copyai_emulator.webhooks == []
+    with pytest.raises(NotFoundError):
+        await session.delete_webhook(hook.id)
+
+
+@pytest.mark.parametrize("quirks", [Quirks(), Quirks(max_size=30), Quirks(total="string")], ids=repr)
+async def test_many_webhooks(session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks) -> None:
+    """The list, whose pages begin at 0, is walked whole: each webhook once."""
+    copyai_emulator.quirks = quirks
+    made = [(await session.create_webhook(f"{URL}/{number}", COMPLETED)).id for number in range(215)]
+
+    assert [webhook.id async for webhook in session.webhooks()] == made
+
+
+async def test_ensure_webhook(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """The same webhook is registered once; another URL, event or workflow is another webhook."""
+    first = await session.ensure_webhook(URL, COMPLETED)
+
+    assert await session.ensure_webhook(URL, "workflowRun.completed") == first
+    await session.ensure_webhook(f"{URL}/2", COMPLETED)
+    await session.ensure_webhook(URL, WebhookEventType.RUN_FAILED)
+    await session.ensure_webhook(URL, COMPLETED, copyai_emulator.workflow_id)
+    assert len(copyai_emulator.webhooks) == 4
+
+
+async def test_ensure_webhook_after_a_lost_answer(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A registration whose answer is lost is found, and one that was not made is an error."""
+    copyai_emulator.inject(Fault(reset="after"), method="POST")
+    await session.ensure_webhook(URL, COMPLETED)
+    copyai_emulator.inject(Fault(status=503), method="POST")
+    with pytest.raises(ServerError) as caught:
+        await session.ensure_webhook(f"{URL}/2", COMPLETED)
+
+    assert caught.value.ambiguous
+    assert len(copyai_emulator.webhooks) == 1
+
+
+async def test_deleting_after_a_lost_answer(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A webhook that is gone by a deletion whose answer was lost is deleted, and no error."""
+    hook = await session.create_webhook(URL, COMPLETED)
+    copyai_emulator.inject(Fault(truncate=1), method="DELETE")
+    await session.delete_webhook(hook.id)
+
+    assert copyai_emulator.webhooks == []
+
+
+async def test_an_unknown_event_is_kept(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A webhook for an event that the reference doesn't know is listed all the same."""
+    copyai_emulator.inject(
+        Fault(body={"total": 1, "data": [{"id": "1", "eventType": "step.done", "url": 5, "createdAt": "x"}]})
+    )
+    (hook,) = [webhook async for webhook in session.webhooks()]
+
+    assert (hook.event_type, hook.url, hook.extra) == ("step.done", None, {"url": 5, "createdAt": "x"})
+
+
+@pytest.mark.parametrize("body", [[], {"total": 0}, {"total": 1, "data": [{"url": "x"}]}, {"total": 1, "data": [3]}])
+async def test_no_list_of_webhooks(session: CopyAISession, copyai_emulator: Emulator, body: Any) -> None:  # noqa: ANN401 (raw JSON)
+    """An answer that holds no list of webhooks is an InvalidResponseError."""
+    copyai_emulator.inject(Fault(body=body, status=200))
+    with pytest.raises(InvalidResponseError):
+        [webhook async for webhook in session.webhooks()]
+
+
+@pytest.mark.parametrize("url", ["", "example.com", "ftp://example.com/x", "http://", 3, "http://[x"])
+async def test_bad_urls(session: CopyAISession, copyai_emulator: Emulator, url: Any) -> None:  # noqa: ANN401 (bad on purpose)
+    """An address that nothing can be posted to is a ValueError before anything is sent."""
+    with pytest.raises(ValueError, match="url must be"):
+        await session.ensure_webhook(url, COMPLETED)
+
+    assert copyai_emulator.requests == []
+
+
+async def test_a_webhook_for_no_workflow(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """What can't be a workflow's id is a ValueError before the list of webhooks is asked for."""
+    for call in (session.ensure_webhook, session.create_webhook):
+        with pytest.raises(ValueError, match="workflow_id"):
+            await call(URL, COMPLETED, "..")
+
+    assert copyai_emulator.requests == []
+
+
+async def test_check_key(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A good key passes by one request that costs nothing; a bad one is an AuthenticationError."""
+    await session.check_key()
+
+    assert [(request.method, request.page, request.size) for request in copyai_emulator.requests] == [("GET", 0, 1)]
+    async with CopyAISession("wrong", base_url=copyai_emulator.url) as other:
+        with pytest.raises(AuthenticationError):
+            await other.check_key()

@@ -1,0 +1,185 @@
+"""Any bytes from a server or a sender: only documented errors come out, on one line, and never the key."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiocopyai import CopyAIError, CopyAISession, InvalidEventError, InvalidResponseError, RetryPolicy, WebhookEvent
+from aiocopyai._parsing import (
+    censor,
+    excerpt,
+    parse_json,
+    read_error,
+    read_run,
+    read_run_page,
+    read_started_id,
+    read_webhook,
+    read_webhook_page,
+)
+from aiocopyai._retry import parse_retry_after
+from aiocopyai.emulator import Emulator, Fault
+from tests.support.strategies import BODIES, JSON_VALUES
+
+
+KEY: Final = "a-secret-key-0123456789"
+STATUSES: Final = (200, 201, 202, 203, 226, 300, 302, 307, 400, 401, 402, 403, 404, 408, 409, 418, 422, 429, 500, 599)
+READERS: Final[dict[str, Callable[[Any], object]]] = {
+    "run page": lambda answer: read_run_page(answer, 1, 10),
+    "run": lambda answer: read_run(answer, "WCFG-1"),
+    "started": read_started_id,
+    "webhook": read_webhook,
+    "webhook page": lambda answer: read_webhook_page(answer, 1, 10),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@given(body=BODIES)
+def test_the_readers(reader: str, body: bytes) -> None:
+    """Each reader makes a value of an answer, or an `InvalidResponseError` on one line."""
+    try:
+        value = READERS[reader](parse_json(body))
+    except InvalidResponseError as error:
+        assert str(error).isprintable()
+        assert len(str(error)) < 300
+    else:
+        assert reader.endswith("page") or hash(value) is not None
+
+
+@given(BODIES)
+def test_errors_bodies(body: bytes) -> None:
+    """An error's body is read as far as it goes, and without the key."""
+    code, _, kept = read_error(censor(body, KEY).decode(errors="replace"))
+
+    assert code is None or isinstance(code, str)
+    assert len(excerpt(kept)) <= 81
+
+
+@given(BODIES)
+def test_deliveries(body: bytes) -> None:
+    """A delivery is an event, or an `InvalidEventError` on one line."""
+    try:
+        event = WebhookEvent.parse(body)
+    except InvalidEventError as error:
+        assert str(error).isprintable()
+    else:
+        assert hash(event) == hash((event.type, event.run_id))
+
+
+DATES = st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+NEARLY = st.builds(
+    lambda date, at, new: date[:at] + new + date[at + 1 :], DATES, st.integers(0, 28), st.text(max_size=2)
+)
+
+
+@given(st.text() | DATES | NEARLY | st.integers().map(str))
+def test_retry_after(value: str) -> None:
+    """Whatever a ``Retry-After`` says, it is from now to a year, or nothing."""
+    seconds = parse_retry_after(value)
+
+    assert seconds is None or 0 <= seconds <= 365 * 86_400
+
+
+async def walk(session: CopyAISession) -> None:
+    """Walk a few of the runs, going on after errors."""
+    runs = aiter(session.runs("W", page_size=2, limit=6, prefetch=1, since=datetime(2020, 1, 1, tzinfo=UTC)))
+    for _ in range(8):
+        try:
+            await anext(runs)
+        except StopAsyncIteration:
+            return
+        except CopyAIError:
+            continue
+
+
+CALLS: Final[dict[str, Callable[[CopyAISession], Awaitable[object]]]] = {
+    "runs": walk,
+    "count_runs": lambda session: session.count_runs("W"),
+    "get_run": lambda session: session.get_run("W", "R"),
+    "start_run": lambda session: session.start_run("W", {}),
+    "start_run with a key": lambda session: session.start_run("W", {}, idempotency_key="k"),
+    "find_run": lambda session: session.find_run("W", "k"),
+    "ensure_webhook": lambda session: session.ensure_webhook("https://h/x", "workflowRun.failed"),
+    "get_webhook": lambda session: session.get_webhook("1"),
+    "delete_webhook": lambda session: session.delete_webhook("1"),
+    "check_key": lambda session: session.check_key(),
+}
+
+
+@pytest.fixture(name="runner", scope="module")
+def _runner() -> Iterator[asyncio.Runner]:
+    """One loop for all examples."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(name="emulator", scope="module")
+def _emulator(runner: asyncio.Runner) -> Iterator[Emulator]:
+    """One server for all examples."""
+    emulator = Emulator(api_key=KEY)
+    runner.run(emulator.start())
+    yield emulator
+    runner.run(emulator.stop())
+
+
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "Content-Type": st.sampled_from(["text/html; charset=nope", "application/json; charset=utf-16", "x"]),
+        "Content-Encoding": st.sampled_from(["gzip", "deflate", "br", "x"]),
+        "Retry-After": st.sampled_from(["0", "-1", "9" * 40, "Wed, 21 Oct 2015 07:28:00 GMT", KEY]),
+        "X-Echo": st.just(KEY),
+    },
+)
+ECHOES = st.sampled_from([b"", KEY.encode(), f'{{"errorCode":"{KEY}","details":["{KEY}"]}}'.encode()])
+FAULTS = st.builds(
+    lambda status, body, headers: Fault(status=status, body=body, headers=headers),
+    st.sampled_from(STATUSES),
+    BODIES | ECHOES,
+    HEADERS,
+)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@settings(max_examples=settings().max_examples // 2)  # of the profile; each takes some requests
+@given(faults=st.lists(FAULTS, min_size=1, max_size=3))
+def test_the_whole_client(call: str, faults: list[Fault], runner: asyncio.Runner, emulator: Emulator) -> None:
+    """Whatever a server answers, a call gives its value or a `CopyAIError`, and nothing shows the key."""
+
+    async def answered() -> None:
+        emulator._faults._armed.clear()
+        for fault in faults[:-1]:
+            emulator.inject(fault)
+        emulator.inject(faults[-1], times=None)
+        retry = RetryPolicy(attempts=2, wait_initial=0, wait_max=0, timeout=5)
+        async with CopyAISession(KEY, base_url=emulator.url, retry=retry) as session:
+            await CALLS[call](session)
+
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("aiocopyai")
+    logger.addHandler(handler)
+    try:
+        runner.run(answered())
+    except CopyAIError as error:
+        lines += [str(error), str(error.__cause__ or "")]
+        assert KEY not in repr(error)
+    finally:
+        logger.removeHandler(handler)
+        emulator.requests.clear()
+    assert all(line.isprintable() and KEY not in line for line in lines)
+
+
+@given(JSON_VALUES)
+def test_an_excerpt_is_short(value: Any) -> None:  # noqa: ANN401 (any JSON)
+    """What is shown of any value is short and on one line."""
+    assert len(excerpt(value)) <= 81
+    assert "\n" not in excerpt(value)

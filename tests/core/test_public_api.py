@@ -1,0 +1,95 @@
+"""The public names: what `__all__` says is what there is."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import types
+from pathlib import Path
+
+import attrs
+import pytest
+
+import aiocopyai
+from aiocopyai import errors, models
+
+
+ROOT = Path(__file__).parents[1]
+PUBLIC = {name for name, value in vars(aiocopyai).items() if not name.startswith("_")} - {"errors", "models"}
+
+
+def test_all_is_what_is_importable() -> None:
+    """`__all__` names every public name of the root, and no other."""
+    importable = {name for name in PUBLIC if not isinstance(getattr(aiocopyai, name), types.ModuleType)}
+
+    assert set(aiocopyai.__all__) == importable
+
+
+TYPED = [ROOT / "typing" / name for name in ("api.py", "rooms.py")]
+
+
+@pytest.mark.parametrize(
+    "room",
+    ["aiocopyai", "aiocopyai.webhooks", "aiocopyai.emulator", "aiocopyai.export", "aiocopyai.integrations.arrow"],
+)
+def test_every_public_name_is_typed(room: str) -> None:
+    """What the type checkers read uses each public name, beside importing it."""
+    module = importlib.import_module(room)
+    public = getattr(module, "__all__", [name for name, value in vars(module).items() if _is_own(name, value, room)])
+    trees = [ast.parse(path.read_text("utf-8")) for path in TYPED]
+    used = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+    assert public
+    assert set(public) - used == set()
+
+
+def _is_own(name: str, value: object, room: str) -> bool:
+    return not name.startswith("_") and (name.isupper() or getattr(value, "__module__", "") == room)
+
+
+def test_all_is_sorted() -> None:
+    """`__all__` is in ruff's order: constants, classes, then the rest."""
+    constants = [name for name in aiocopyai.__all__ if name.isupper()]
+    others = [name for name in aiocopyai.__all__ if not name.isupper()]
+
+    assert list(aiocopyai.__all__) == sorted(constants) + sorted(others)
+
+
+def test_every_error_is_public() -> None:
+    """Whatever the package raises can be named by its user."""
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+
+    assert classes <= set(aiocopyai.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(set(aiocopyai.__all__) - {"JSON"}))
+def test_every_public_class_is_documented(name: str) -> None:
+    """Each public class and each of its own public methods and properties says what it is."""
+    public = getattr(aiocopyai, name)
+    fields = {field.name for field in attrs.fields(public)} if attrs.has(public) else set()
+    members = {key: value for key, value in vars(public).items() if not key.startswith("_") and key not in fields}
+    silent = [key for key, value in members.items() if callable(value) or isinstance(value, property)]
+
+    assert public.__doc__
+    assert [key for key in silent if not getattr(public, key).__doc__] == []
+
+
+def test_the_version_is_the_distributions() -> None:
+    """The version stands in one place, and is read only when asked for."""
+    assert aiocopyai.__version__ == importlib.metadata.version("aiocopyai")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """A misspelt name fails as in any module."""
+    with pytest.raises(AttributeError, match="CopyAiSession"):
+        getattr(aiocopyai, "CopyAiSession")  # noqa: B009 (the name does not exist)
+
+
+@pytest.mark.parametrize("value", [models.Run(id="WRUN-1"), models.Page(1, 10, None, []), models.Changes()])
+def test_models_are_frozen_and_slotted(value: object) -> None:
+    """Values can be shared between tasks, and a misspelt attribute is not set in silence."""
+    with pytest.raises(AttributeError):
+        value.misspelt = 1  # type: ignore[attr-defined]
+
+    assert not hasattr(value, "__dict__")

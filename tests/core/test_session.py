@@ -1,0 +1,424 @@
+"""The calls of a session over the emulator's socket: what is sent, what comes out, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+
+from aiocopyai import (
+    Changes,
+    ConfigurationError,
+    CopyAISession,
+    InvalidResponseError,
+    NotFoundError,
+    PaginationError,
+    RetryPolicy,
+    ServerError,
+)
+from aiocopyai._session import VENDOR_URL
+from aiocopyai.emulator import Emulator, Fault, Quirks, Request
+
+
+def ids(emulator: Emulator) -> list[str]:
+    return [str(run["id"]) for run in emulator.runs()]
+
+
+async def walk(session: CopyAISession, emulator: Emulator, **arguments: Any) -> list[str]:  # noqa: ANN401 (any argument of `runs`)
+    return [run.id async for run in session.runs(emulator.workflow_id, **arguments)]
+
+
+async def test_every_run_once(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """All runs come in the server's order, for one request a page, with the documented query and header."""
+    copyai_emulator.add_runs(345)
+    pager = session.runs(copyai_emulator.workflow_id)
+
+    assert [run.id async for run in pager] == ids(copyai_emulator)
+    assert (pager.total, pager.changes) == (345, Changes(first_total=345, last_total=345))
+    assert sorted(dict(request.query)["page"] for request in copyai_emulator.requests) == ["1", "2", "3", "4"]
+    first = copyai_emulator.requests[0]
+    assert (first.method, first.path) == ("GET", f"/api/workflow/{copyai_emulator.workflow_id}/run")
+    assert first.query == {"size": "100", "page": "1"}
+    assert first.headers["x-copy-ai-api-key"] == copyai_emulator.api_key
+    assert "authorization" not in first.headers
+    assert first.headers["user-agent"].startswith("aiocopyai/")
+
+
+async def test_a_runs_fields(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run holds what the server sent of it."""
+    copyai_emulator.add_runs(
+        1, status="FAILED", credits=7, error={"why": 1}, toolKey="t", createdAt="2026-01-02T03:04:05Z"
+    )
+    (wire,) = copyai_emulator.runs()
+    run = (await session.runs_page(copyai_emulator.workflow_id)).items[0]
+
+    assert (run.id, run.workflow_id, run.status) == (wire["id"], copyai_emulator.workflow_id, "FAILED")
+    assert (run.input, run.output, run.metadata) == (wire["input"], wire["output"], wire["metadata"] or {})
+    assert (run.credits, run.error, run.extra["toolKey"]) == (7, {"why": 1}, "t")
+    assert run.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 4, 9])
+@pytest.mark.parametrize(
+    "quirks",
+    [
+        pytest.param(Quirks(total="string", credits="string", sparse=True, mixed_dates=True), id="texts"),
+        pytest.param(Quirks(total="absent"), id="no-total"),
+        pytest.param(Quirks(total="absent", past_end="last"), id="no-total-last"),
+        pytest.param(Quirks(total="absent", past_end=400), id="no-total-400"),
+        pytest.param(Quirks(total="absent", past_end=404, text_404=True), id="no-total-404"),
+        pytest.param(Quirks(total="absent", past_end=422), id="no-total-422"),
+        pytest.param(Quirks(total=lambda count: count * 10), id="ten-times"),
+        pytest.param(Quirks(total=lambda count: count * 10, past_end="last"), id="ten-times-last"),
+        pytest.param(Quirks(total=lambda count: count // 10), id="a-tenth"),
+        pytest.param(Quirks(total=lambda _count: "many"), id="no-number"),
+        pytest.param(Quirks(total=lambda _count: -5), id="negative"),
+        pytest.param(Quirks(total=lambda _count: None, past_end=404), id="null-404"),
+        pytest.param(Quirks(max_size=7), id="7-a-page"),
+        pytest.param(Quirks(max_size=7, total="absent"), id="7-a-page-no-total"),
+        pytest.param(Quirks(max_size=7, total=lambda count: str(count + 3)), id="7-a-page-text-total"),
+    ],
+)
+async def test_quirks(session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks, prefetch: int) -> None:
+    """A server with any of the quirks that the vendor leaves open is walked whole, each run once."""
+    copyai_emulator.add_runs(95)
+    copyai_emulator.quirks = quirks
+    try:
+        got = await walk(session, copyai_emulator, page_size=20, prefetch=prefetch)
+    except PaginationError:
+        # A last page for ever under a total that promises much more can't be told from a list that is stuck.
+        assert quirks.past_end == "last"
+        assert callable(quirks.total)
+    else:
+        assert got == ids(copyai_emulator)
+    assert len(copyai_emulator.requests) < 30
+
+
+@pytest.mark.parametrize("past_end", ["empty", "last", 400, 404, 422])
+async def test_vendors_example(session: CopyAISession, copyai_emulator: Emulator, past_end: Any) -> None:  # noqa: ANN401 (a quirk)
+    """A total of 3 with two items ends after two runs, without an error and without endless asking."""
+    copyai_emulator.add_runs(3)
+    copyai_emulator.quirks = Quirks(total="string", short_pages=1, past_end=past_end)
+
+    assert await walk(session, copyai_emulator) == ids(copyai_emulator)[:2]
+    assert len(copyai_emulator.requests) <= 12
+
+
+async def test_page_ignored(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A server that ignores `page` ends in `PaginationError` after a few pages."""
+    copyai_emulator.add_runs(640)
+    copyai_emulator.quirks = Quirks(ignore_page=True)
+    with pytest.raises(PaginationError):
+        await walk(session, copyai_emulator)
+
+    assert len(copyai_emulator.requests) <= 10
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("prefetch", [0, 4])
+async def test_moving_list(session: CopyAISession, copyai_emulator: Emulator, seed: int, prefetch: int) -> None:
+    """Runs added and removed between any two requests cost no run that stayed, and repeat none."""
+    dice = random.Random(seed)  # noqa: S311 (repeatable)
+    copyai_emulator.add_runs(150)
+    stayed = set(ids(copyai_emulator))
+
+    def move(emulator: Emulator, _request: Request) -> None:
+        # With prefetch the list only grows or only shrinks: what cancels out within one window can't be seen.
+        if dice.random() < 0.4 and (prefetch == 0 or seed % 2):
+            emulator.add_runs(dice.randint(1, 5))
+        if dice.random() < 0.3 and (prefetch == 0 or not seed % 2):
+            gone = dice.sample(ids(emulator), 4)
+            emulator.remove_runs(gone)
+            stayed.difference_update(gone)
+
+    copyai_emulator.on_request = move
+    got = await walk(session, copyai_emulator, page_size=10, prefetch=prefetch)
+
+    assert len(set(got)) == len(got)
+    assert stayed <= set(got)
+
+
+@pytest.mark.parametrize(("limit", "requests"), [(0, 0), (1, 1), (20, 1), (21, 2), (95, 5), (1000, 5)])
+@pytest.mark.parametrize("prefetch", [0, 4])
+async def test_limit(
+    session: CopyAISession, copyai_emulator: Emulator, limit: int, requests: int, prefetch: int
+) -> None:
+    """`limit` is exact, and no more pages are asked for than it needs."""
+    copyai_emulator.add_runs(95)
+
+    assert (
+        await walk(session, copyai_emulator, page_size=20, limit=limit, prefetch=prefetch)
+        == ids(copyai_emulator)[:limit]
+    )
+    assert len(copyai_emulator.requests) == requests
+
+
+async def test_small_limit_asks_for_small_pages(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """The first three runs cost a page of three."""
+    copyai_emulator.add_runs(95)
+    await walk(session, copyai_emulator, limit=3)
+
+    assert [request.size for request in copyai_emulator.requests] == [3]
+
+
+async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """`since` gives the runs from that moment on, and stops early on a list that is newest first."""
+    copyai_emulator.add_runs(95)
+    moment = datetime.fromisoformat(str(copyai_emulator.runs()[24]["createdAt"]))
+
+    assert await walk(session, copyai_emulator, page_size=10, since=moment, prefetch=0) == ids(copyai_emulator)[:25]
+    assert len(copyai_emulator.requests) == 3
+
+
+async def test_since_on_a_list_that_is_oldest_first(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """On a list in another order `since` reads it whole and loses nothing."""
+    copyai_emulator.add_runs(95)
+    copyai_emulator.replace_runs(reversed(copyai_emulator.runs()))
+    moment = datetime.fromisoformat(str(copyai_emulator.runs()[70]["createdAt"]))
+
+    assert await walk(session, copyai_emulator, page_size=10, since=moment) == ids(copyai_emulator)[70:]
+
+
+async def test_start_page_goes_on_after_an_error(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """What an error names as its page is where another walk goes on."""
+    copyai_emulator.add_runs(95)
+    copyai_emulator.inject(Fault(status=500), times=None, page=4)
+    got: list[str] = []
+    with pytest.raises(ServerError, match="page 4: HTTP 500") as caught:
+        async for run in session.runs(copyai_emulator.workflow_id, page_size=20, prefetch=0):
+            got.append(run.id)  # noqa: PERF401 (what came before the error counts)
+    assert caught.value.page == 4
+    copyai_emulator._faults = type(copyai_emulator._faults)()
+    got += await walk(session, copyai_emulator, page_size=20, start_page=caught.value.page)
+
+    assert got == ids(copyai_emulator)
+
+
+async def test_failed_page_is_asked_for_again(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """After an error the same walk goes on, and loses nothing."""
+    copyai_emulator.add_runs(95)
+    copyai_emulator.inject(Fault(body=b"<html>"), times=5, page=3)
+    runs, got = aiter(session.runs(copyai_emulator.workflow_id, page_size=20)), list[str]()
+    with pytest.raises(InvalidResponseError, match="page 3: the answer is not JSON, got '<html>'"):
+        while True:
+            got.append((await anext(runs)).id)
+    got += [run.id async for run in runs]
+
+    assert got == ids(copyai_emulator)
+
+
+async def test_a_malformed_item(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """An item without an id is an error that names the page and the place."""
+    copyai_emulator.replace_runs([*copyai_emulator.runs(), {"id": "a"}, {"credits": 3}])
+    with pytest.raises(InvalidResponseError, match=r"page 1: data\.data\[1\]: a run without an id, got {'credits': 3}"):
+        await walk(session, copyai_emulator)
+    with pytest.raises(InvalidResponseError, match=r"page 1: data\.data\[1\]"):
+        await session.runs_page(copyai_emulator.workflow_id)
+
+
+async def test_runs_page(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """One page is one request, ten runs unless asked otherwise."""
+    copyai_emulator.add_runs(25)
+    page = await session.runs_page(copyai_emulator.workflow_id, 3)
+
+    assert (page.number, page.size, page.total) == (3, 10, 25)
+    assert [run.id for run in page.items] == ids(copyai_emulator)[20:]
+    assert len((await session.runs_page(copyai_emulator.workflow_id, size=25)).items) == 25
+    assert len(copyai_emulator.requests) == 2
+
+
+async def test_count_runs(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """The count is the server's, from one request for one run; where there is none that is an error."""
+    copyai_emulator.add_runs(25)
+
+    assert await session.count_runs(copyai_emulator.workflow_id) == 25
+    assert [request.size for request in copyai_emulator.requests] == [1]
+
+    copyai_emulator.quirks = Quirks(total="absent")
+    with pytest.raises(InvalidResponseError, match=r"data\.total"):
+        await session.count_runs(copyai_emulator.workflow_id)
+
+
+async def test_unknown_workflow(session: CopyAISession) -> None:
+    """A workflow that isn't there is an error, not an empty list; from any start page."""
+    for start_page in (1, 5):
+        with pytest.raises(NotFoundError):
+            _ = [run async for run in session.runs("WCFG-none", start_page=start_page)]
+
+
+@pytest.mark.parametrize("workflow_id", ["a/b?c=d#e", "ü %2F", "...", "a\u2028b"])
+async def test_an_id_is_one_segment(session: CopyAISession, copyai_emulator: Emulator, workflow_id: str) -> None:
+    """Whatever stands in an id, it reaches the server as that one segment of the path."""
+    copyai_emulator.add_runs(1, workflow_id=workflow_id)
+
+    assert await session.count_runs(workflow_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workflow_id", ""),
+        ("workflow_id", "."),
+        ("workflow_id", ".."),
+        ("workflow_id", "a\nb"),
+        ("workflow_id", "a\x85b"),
+        ("workflow_id", "\ud800"),
+        ("workflow_id", None),
+        ("page_size", 0),
+        ("page_size", 101),
+        ("page_size", "10"),
+        ("page_size", True),
+        ("start_page", 0),
+        ("limit", -1),
+        ("limit", 1.5),
+        ("prefetch", -1),
+        ("since", datetime(2026, 1, 1)),  # noqa: DTZ001 (the point of the test)
+        ("since", "2026-01-01"),
+    ],
+)
+async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, name: str, value: object) -> None:
+    """A bad argument is a `ValueError` that names it, before anything is sent."""
+    arguments: dict[str, Any] = {"workflow_id": "W", name: value}
+    with pytest.raises(ValueError, match=name):
+        session.runs(**arguments)
+
+    assert copyai_emulator.requests == []
+
+
+async def test_bad_arguments_of_a_page(session: CopyAISession) -> None:
+    """One page takes the same numbers as a walk."""
+    with pytest.raises(ValueError, match="page must be a whole number from 1 on"):
+        await session.runs_page("W", 0)
+    with pytest.raises(ValueError, match="size can be 100 at the most"):
+        await session.runs_page("W", size=101)
+
+
+def test_key_and_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key and address come from arguments, then the environment, then the vendor."""
+    with pytest.raises(ConfigurationError, match="COPYAI_API_KEY"):
+        CopyAISession()
+    monkeypatch.setenv("COPYAI_API_KEY", "from-environment")
+
+    assert repr(CopyAISession()) == f"<CopyAISession: {VENDOR_URL}>"
+
+    monkeypatch.setenv("COPYAI_BASE_URL", "http://localhost:8000/api/")
+
+    assert repr(CopyAISession()) == "<CopyAISession: http://localhost:8000/api>"
+    assert "http://[::1]:1" in repr(CopyAISession(base_url="http://[::1]:1"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"api_key": "key\n"}, "the API key"),
+        ({"api_key": "k\x00y"}, "the API key"),
+        ({"api_key": "kéy"}, "the API key"),
+        ({"base_url": "http://api.copy.ai/api"}, "cleartext to api.copy.ai"),
+        ({"base_url": "http://127.0.0.1.example.com"}, "cleartext"),
+        ({"base_url": "ftp://localhost"}, "http\\(s\\) address"),
+        ({"base_url": "api.copy.ai"}, "http\\(s\\) address"),
+        ({"base_url": "https://[bad"}, "http\\(s\\) address"),
+        ({"base_url": "https://user:pw@api.copy.ai"}, "plain address"),
+        ({"base_url": "https://api.copy.ai/?a=b"}, "plain address"),
+        ({"timeout": 0}, "timeout"),
+        ({"retry": 3}, "retry must be a RetryPolicy"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"timeout": True}, "timeout"),
+        ({"max_rate": -1}, "max_rate"),
+    ],
+)
+def test_bad_configuration(arguments: dict[str, Any], message: str) -> None:
+    """What can't be used is refused at construction, without showing the key or a password."""
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        CopyAISession(**{"api_key": "key", **arguments})
+
+    assert "pw" not in str(caught.value)
+    assert str(arguments.get("api_key", "pw")) not in str(caught.value)
+
+
+async def test_own_aiohttp_session(copyai_emulator: Emulator) -> None:
+    """A caller's `aiohttp.ClientSession` is used with what is set on it, and never closed."""
+    copyai_emulator.add_runs(3)
+    async with aiohttp.ClientSession(headers={"x-own": "1"}, raise_for_status=True) as http:
+        async with CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url, http_session=http) as session:
+            assert await session.count_runs(copyai_emulator.workflow_id) == 3
+            with pytest.raises(NotFoundError):
+                await session.count_runs("WCFG-none")
+
+        assert copyai_emulator.requests[0].headers["x-own"] == "1"
+        assert not http.closed
+
+
+async def test_closed_session(copyai_emulator: Emulator) -> None:
+    """A closed session says that it is closed; closing twice is fine."""
+    session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
+    await session.close()
+    await session.close()
+    with pytest.raises(RuntimeError, match="is closed"):
+        await session.count_runs("W")
+
+
+def test_second_loop() -> None:
+    """A session used in a second event loop says so in words."""
+    session = CopyAISession("key", base_url="http://127.0.0.1:9", retry=RetryPolicy(attempts=1))
+
+    async def use() -> None:
+        try:
+            with pytest.raises(Exception, match=r"127\.0\.0\.1|event loop") as caught:
+                await session.count_runs("W")
+            errors.append(str(caught.value))
+        finally:
+            if len(errors) == 1 and session._transport._http is not None:
+                await session._transport._http.close()
+
+    errors: list[str] = []
+    asyncio.run(use())
+    asyncio.run(use())
+
+    assert "another event loop" in errors[1]
+
+
+async def test_close_ends_what_is_under_way(copyai_emulator: Emulator) -> None:
+    """Closing a session ends the pages that a walk had asked for ahead, and waits until they are gone."""
+    copyai_emulator.add_runs(95)
+    session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
+    runs = aiter(session.runs(copyai_emulator.workflow_id, page_size=10))
+    await anext(runs)
+    in_progress = set(session._tasks)
+
+    assert in_progress
+
+    await session.close()
+
+    assert all(task.done() for task in in_progress)
+    assert not session._tasks
+    with pytest.raises(RuntimeError, match="is closed"):
+        while True:
+            await anext(runs)
+
+
+async def test_close_under_a_waiting_consumer(copyai_emulator: Emulator) -> None:
+    """A consumer that waits for a page when its session is closed is told so, and not cancelled."""
+    copyai_emulator.inject(Fault(delay=9))
+    session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
+    waiting = asyncio.ensure_future(anext(aiter(session.runs(copyai_emulator.workflow_id))))
+    while not copyai_emulator.requests:
+        await asyncio.sleep(0.001)
+    await session.close()
+    with pytest.raises(RuntimeError, match="was closed in the middle of a walk"):
+        await waiting
+
+
+async def test_max_rate(copyai_emulator: Emulator) -> None:
+    """`max_rate` spaces the requests of a whole session."""
+    copyai_emulator.add_runs(50)
+    loop = asyncio.get_running_loop()
+    async with CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url, max_rate=100) as session:
+        began = loop.time()
+        await walk(session, copyai_emulator, page_size=10)
+
+        assert loop.time() - began >= timedelta(milliseconds=39).total_seconds()

@@ -1,0 +1,69 @@
+"""How far a load came, and from when on the next one reads."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiocopyai import Run, RunStatus
+from aiocopyai.integrations._dlt_cursor import Cursor
+
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+MOMENTS = st.datetimes(timezones=st.just(UTC))
+SPANS = st.timedeltas(timedelta(0))
+
+
+def run(days_ago: float | None, status: str | None = "COMPLETE") -> Run:
+    """Make a run of this age."""
+    created = None if days_ago is None else NOW - days_ago * DAY
+    return Run(f"WRUN-{days_ago}", status=None if status is None else RunStatus(status), created_at=created)
+
+
+@pytest.mark.parametrize(
+    ("runs", "days_ago"),
+    [
+        ([run(3), run(5)], 4),
+        ([run(5), run(3)], 4),
+        ([run(3), run(3.5, "PROCESSING")], 4),
+        ([run(3), run(9, "PROCESSING"), run(20)], 9),
+        ([run(3), run(9, None)], 9),
+        ([run(3), run(9, "PAUSED")], 9),
+        ([run(3), run(9, "FAILED")], 4),
+        ([run(3), run(99, "RETRYING")], 13),
+        ([run(3), run(99, "RETRYING"), run(9, "NEW")], 13),
+        ([run(3), run(None)], 4),
+        ([run(3), run(None, "NEW")], None),
+        ([run(3), run(-30)], 4),
+        ([run(3), run(-30, "NEW")], None),
+        ([run(None)], None),
+        ([], None),
+    ],
+)
+def test_the_next_load_reads_what_may_have_changed(runs: list[Run], days_ago: float | None) -> None:
+    """A day before the newest run, or from the oldest one on that is not over, by ten days at the most."""
+    cursor = Cursor()
+    cursor.follow(runs, latest=NOW)
+
+    assert cursor.since(DAY, 10 * DAY) == (None if days_ago is None else NOW - days_ago * DAY)
+
+
+@given(st.builds(Cursor, st.none() | MOMENTS, st.none() | MOMENTS, st.booleans()), SPANS, SPANS)
+def test_it_survives_as_json(cursor: Cursor, look_back: timedelta, open_for: timedelta) -> None:
+    """What comes back is the same, and at the calendar's ends everything is read."""
+    again = Cursor.load(json.loads(json.dumps(cursor.dump())))
+    since = again.since(look_back, open_for)
+
+    assert again == cursor
+    assert since is None or (cursor.newest is not None and since <= cursor.newest - look_back)
+
+
+def test_without_state_everything_is_read() -> None:
+    """The first load knows nothing."""
+    assert Cursor.load({}) == Cursor()
+    assert Cursor().since(DAY, DAY) is None

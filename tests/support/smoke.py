@@ -1,0 +1,29 @@
+"""Tries an installed aiocopyai, and nothing beside its own dependencies: ``python tests/support/smoke.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import aiocopyai
+from aiocopyai import CopyAISession
+from aiocopyai.emulator import Emulator
+
+
+async def main() -> None:
+    """List runs and start one, over a socket."""
+    async with Emulator(250) as emulator, CopyAISession(emulator.api_key, base_url=emulator.url) as session:
+        ids = [run.id async for run in session.runs(emulator.workflow_id)]
+        run = await session.run_workflow(emulator.workflow_id, {"Tone": "Formal"}, max_poll_interval=0.01)
+    if len(set(ids)) != len(ids) or len(ids) != 250 or run.status != "COMPLETE":
+        raise SystemExit(f"of 250 runs came {len(ids)}, and the one started is {run.status}")
+
+
+if __name__ == "__main__":
+    place = Path(aiocopyai.__file__).parent
+    if Path(__file__).parents[2] / "aiocopyai" == place or not (place / "py.typed").is_file():
+        raise SystemExit(f"{place} is not the installed package, or has no types")
+    asyncio.run(main())
+    sys.stdout.write(f"aiocopyai {importlib.metadata.version('aiocopyai')} works\n")
