@@ -15,7 +15,9 @@ from typing import Final, TypeAlias
 from attrs import evolve, field, frozen
 
 from aiocopyai._retry import RetryPolicy
-from aiocopyai.errors import AmbiguousStartError, CopyAIError, NotFoundError, printable
+from aiocopyai._text import escape
+from aiocopyai._validation import check_string
+from aiocopyai.errors import AmbiguousStartError, CopyAIError, NotFoundError
 from aiocopyai.models import JSON, Run
 
 
@@ -104,7 +106,7 @@ async def start(wanted: Start, calls: Calls, retry: RetryPolicy, *, unconfirmed:
             lost = error
         if wanted.key is None:
             raise AmbiguousStartError(lost.message, wanted.workflow_id) from lost
-        logger.warning("start of %s: %s; looking whether it was taken", printable(wanted.workflow_id), lost)
+        logger.warning("start of %s: %s; looking whether it was taken", escape(wanted.workflow_id), lost)
         found = await _look_again(wanted, calls, retry, sent)
         if found is not None:
             return found
@@ -176,3 +178,17 @@ async def _look_again(wanted: Start, calls: Calls, retry: RetryPolicy, sent: int
         if run is not None:
             return evolve(run, metadata={**wanted.metadata, **run.metadata})
     return None
+
+
+def with_key(metadata: dict[str, JSON], key: str | None) -> dict[str, JSON]:
+    """Add an idempotency key to a run's metadata.
+
+    Raises:
+        ValueError: the key is not a string, or the metadata has another one.
+    """
+    if key is None:
+        return metadata
+    check_string("idempotency_key", key)
+    if metadata.get(KEY_NAME, key) != key:
+        raise ValueError(f"metadata has another {KEY_NAME!r} than idempotency_key: pass only one of them")
+    return {**metadata, KEY_NAME: key}

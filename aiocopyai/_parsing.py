@@ -22,7 +22,8 @@ from typing import Final, NoReturn, cast
 
 from attrs import evolve, field, fields, make_class
 
-from aiocopyai.errors import InvalidResponseError, shown
+from aiocopyai._text import excerpt
+from aiocopyai.errors import InvalidResponseError
 from aiocopyai.models import JSON, Page, Run, RunStatus, Webhook, WebhookEventType
 
 
@@ -192,22 +193,6 @@ def read_error(text: str) -> tuple[str | None, JSON, JSON]:
     return (code if isinstance(code, str) else None), body.get("details"), body
 
 
-def censor(body: bytes, secret: str) -> bytes:
-    """Blot a secret out of a body, however its JSON writes it; a body without it stays as it is, byte by byte."""
-    written = json.dumps(secret)[1:-1]
-    try:
-        text = json.dumps(parse_json(body))
-    except (InvalidResponseError, RecursionError):
-        return body.replace(secret.encode(), b"***").replace(written.encode(), b"***")
-    return text.replace(written, "***").encode() if written in text else body
-
-
-def excerpt(value: JSON) -> str:
-    """Show the beginning of a value on one line, control characters escaped."""
-    text = shown(value[:_SHOWN] if isinstance(value, str) else value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
 def _is_deep(value: JSON) -> bool:
     """Whether a value is nested more than `_DEPTH_KEPT` deep."""
     level = [value]
@@ -316,7 +301,6 @@ _WEBHOOK_FIELDS: Final[dict[str, tuple[str, _Hook]]] = {
 _KNOWN: Final = frozenset(wire_name for wire_name, _ in _FIELDS.values())
 _STATUSES: Final = {status.value: status for status in RunStatus}
 _REFUSALS: Final = (TypeError, ValueError, KeyError, AttributeError, OverflowError)
-_SHOWN: Final = 80
 _TEXT_KEPT: Final = 2_000
 _DEPTH_KEPT: Final = 100
 

@@ -10,13 +10,13 @@ from typing import TypeAlias, TypeVar
 
 from attrs import field, frozen
 
+from aiocopyai._text import escape
 from aiocopyai.errors import (
     AuthenticationError,
     CopyAIError,
     CreditLimitReachedError,
     PermissionDeniedError,
     RunFailedError,
-    printable,
 )
 from aiocopyai.models import JSON, Run
 
@@ -201,7 +201,7 @@ class RunResults(AsyncIterator[RunResult]):
             del self._open[ended]
             self._done.append(ended.result())
         if self._open or self._done:
-            ids = ", ".join(printable(run.id) for run in self.in_progress) or "none"
+            ids = ", ".join(escape(run.id) for run in self.in_progress) or "none"
             doubt = (
                 f"; in doubt are the rows with index {', '.join(map(str, self.unconfirmed))}" if self._starting else ""
             )

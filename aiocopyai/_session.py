@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import aiohttp
 
-from aiocopyai._idempotency import KEY_NAME, Calls, Sought, Start, find, start
+from aiocopyai._idempotency import KEY_NAME, Calls, Sought, Start, find, start, with_key
 from aiocopyai._pager import Pager, Plan
 from aiocopyai._parsing import (
     encode_json,
@@ -26,19 +26,19 @@ from aiocopyai._parsing import (
 )
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._run_many import BulkPlan, Inputs, RunResults
-from aiocopyai._transport import Transport, path_segment
+from aiocopyai._text import escape, excerpt
+from aiocopyai._transport import Transport
 from aiocopyai._validation import (
     MAX_PAGE_SIZE,
-    as_json_object,
-    check_moment,
+    check_datetime,
+    check_integer,
     check_page_size,
-    check_retry,
     check_rows,
     check_seconds,
-    check_text,
+    check_string,
     check_url,
-    check_whole,
-    with_key,
+    json_object,
+    path_segment,
 )
 from aiocopyai._waiting import wait
 from aiocopyai._watch import Watch, WatchPlan
@@ -48,7 +48,6 @@ from aiocopyai.errors import (
     CopyAIError,
     InvalidResponseError,
     NotFoundError,
-    printable,
 )
 from aiocopyai.models import JSON, Page, Run, Webhook, WebhookEventType
 
@@ -91,7 +90,10 @@ class CopyAISession:
         if not key:
             msg = "no API key: set the environment variable COPYAI_API_KEY, or pass api_key"
             raise ConfigurationError(msg)
-        check_retry(retry)
+        if not isinstance(retry, RetryPolicy):
+            raise ConfigurationError(
+                f"retry must be a RetryPolicy, such as RetryPolicy(attempts=3), got {excerpt(retry)}"
+            )
         self._transport = Transport(
             key,
             base_url or os.environ.get("COPYAI_BASE_URL") or VENDOR_URL,
@@ -155,12 +157,12 @@ class CopyAISession:
         """
         path = _runs_path(workflow_id)
         check_page_size("page_size", page_size)
-        check_whole("start_page", start_page, 1)
-        check_whole("prefetch", prefetch, 0)
+        check_integer("start_page", start_page, 1)
+        check_integer("prefetch", prefetch, 0)
         if limit is not None:
-            check_whole("limit", limit, 0)
-        check_moment("since", since)
-        name = f"runs of {printable(workflow_id)}"
+            check_integer("limit", limit, 0)
+        check_datetime("since", since)
+        name = f"runs of {escape(workflow_id)}"
         plan = Plan(name, page_size, start_page, limit, since, prefetch, self._tasks)
         return Pager(lambda page, size: self._fetch_runs(path, page, size), plan)
 
@@ -172,7 +174,7 @@ class CopyAISession:
             CopyAIError: no page came; for a page past the end some servers answer with an error, others with no items.
         """
         path = _runs_path(workflow_id)
-        check_whole("page", page, 1)
+        check_integer("page", page, 1)
         check_page_size("size", size)
         try:
             return await self._fetch_runs(path, page, size)
@@ -243,8 +245,8 @@ class CopyAISession:
             CopyAIError: the run was not started.
         """
         _runs_path(workflow_id)
-        sent = with_key(as_json_object("metadata", metadata or {}), idempotency_key)
-        wanted = Start(workflow_id, as_json_object("inputs", inputs), sent, idempotency_key)
+        sent = with_key(json_object("metadata", metadata or {}), idempotency_key)
+        wanted = Start(workflow_id, json_object("inputs", inputs), sent, idempotency_key)
         doubt = (workflow_id, idempotency_key or "")
         try:
             run = await start(wanted, self._calls(), self._retry, unconfirmed=doubt in self._in_doubt)
@@ -253,7 +255,7 @@ class CopyAISession:
                 self._in_doubt.add(doubt)
             raise
         self._in_doubt.discard(doubt)
-        logger.info("run %s of %s started", printable(run.id), printable(workflow_id))
+        logger.info("run %s of %s started", escape(run.id), escape(workflow_id))
         return run
 
     async def find_run(
@@ -306,11 +308,11 @@ class CopyAISession:
             ValueError: an argument is no id, no key or no such moment.
             CopyAIError: the runs can't be read.
         """
-        check_moment("since", since)
+        check_datetime("since", since)
         for key in idempotency_keys:
-            check_text("idempotency_key", key)
+            check_string("idempotency_key", key)
         sought = [
-            Sought(key, None if inputs is None else as_json_object("inputs", inputs))
+            Sought(key, None if inputs is None else json_object("inputs", inputs))
             for key, inputs in idempotency_keys.items()
         ]
         return await find(workflow_id, sought, self._calls(), since)
@@ -406,13 +408,13 @@ class CopyAISession:
         """
         _runs_path(workflow_id)
         _check_waiting(timeout, max_poll_interval)
-        check_whole("concurrency", concurrency, 1)
+        check_integer("concurrency", concurrency, 1)
         check_rows(rows)
-        if KEY_NAME in as_json_object("metadata", metadata or {}):
+        if KEY_NAME in json_object("metadata", metadata or {}):
             raise ValueError(f"metadata has {KEY_NAME!r}, which is another for each row: give idempotency_key instead")
         make_key = idempotency_key or _random_key
         plan = BulkPlan(
-            f"runs of {printable(workflow_id)}",
+            f"runs of {escape(workflow_id)}",
             concurrency,
             lambda index, row: self.start_run(
                 workflow_id, row, metadata=metadata, idempotency_key=make_key(index, row)
@@ -443,7 +445,7 @@ class CopyAISession:
         """
         _runs_path(workflow_id)
         check_seconds("interval", interval)
-        check_moment("since", since)
+        check_datetime("since", since)
         return Watch(
             WatchPlan(
                 workflow_id,
@@ -577,7 +579,7 @@ def _runs_path(workflow_id: str) -> str:
 
 def _check_webhook(url: str, event_type: str, workflow_id: str | None) -> None:
     check_url(url)
-    check_text("event_type", event_type)
+    check_string("event_type", event_type)
     if workflow_id is not None:
         path_segment("workflow_id", workflow_id)
 

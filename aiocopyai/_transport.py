@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Final, NoReturn, TypeVar
-from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
 from aiocopyai._decompression import ENCODINGS, UNPACKED, Unpacker
-from aiocopyai._parsing import censor, parse_json, read_error
+from aiocopyai._parsing import parse_json, read_error
 from aiocopyai._rate_limit import Gate
 from aiocopyai._retry import RetryPolicy, parse_retry_after
+from aiocopyai._text import redact
+from aiocopyai._validation import check_positive
 from aiocopyai.errors import (
     APIConnectionError,
     APIStatusError,
@@ -31,6 +31,7 @@ from aiocopyai.errors import (
     CopyAIError,
     InvalidResponseError,
     RateLimitedError,
+    RequestInfo,
     status_error,
 )
 from aiocopyai.models import JSON
@@ -174,14 +175,14 @@ class Transport:
             problem = self._status_error(status, headers, body, method, url, number)
         except InvalidResponseError as error:
             problem = InvalidResponseError(
-                error.reason, error.place, self._hide(error.excerpt), method, url, number, error.retryable
+                error.reason, error.place, self._hide(error.excerpt), RequestInfo(method, url, number), error.retryable
             )
         except aiohttp.ClientConnectorCertificateError as error:
-            problem = APIConnectionError(self._tell(error), method, url, number, False)  # noqa: FBT003
+            problem = APIConnectionError(self._tell(error), RequestInfo(method, url, number), False)  # noqa: FBT003
         except TimeoutError:
-            problem = APITimeoutError("no whole answer in time", method, url, number)
+            problem = APITimeoutError("no whole answer in time", RequestInfo(method, url, number))
         except (aiohttp.ClientError, OSError) as error:
-            problem = APIConnectionError(self._tell(error), method, url, number)
+            problem = APIConnectionError(self._tell(error), RequestInfo(method, url, number))
         problem.ambiguous = payload is not None and payload.is_begun and _leaves_doubt(problem)
         return problem
 
@@ -225,7 +226,7 @@ class Transport:
             return read(parse_json(body))
         except InvalidResponseError as error:
             problem = error
-        clean = censor(body, self._api_key)
+        clean = redact(body, self._api_key)
         if clean is not body:
             try:
                 # For an error that shows a piece without the key, of which this one may show half.
@@ -237,14 +238,16 @@ class Transport:
     def _status_error(
         self, status: int, headers: Mapping[str, str], body: bytes, method: str, url: str, number: int
     ) -> APIStatusError:
-        code, details, shown = read_error(censor(body, self._api_key).decode(errors="replace"))
-        kept = {name.lower(): self._hide(value) for name, value in headers.items()}
+        code, details, shown = read_error(redact(body, self._api_key).decode(errors="replace"))
+        kept = {self._hide(name.lower()): self._hide(value) for name, value in headers.items()}
         retry_after = parse_retry_after(headers.get("Retry-After"))
-        return status_error(status, code)(status, code, details, shown, kept, method, url, number, retry_after)
+        return status_error(status, code)(
+            status, code, details, shown, kept, RequestInfo(method, url, number), retry_after
+        )
 
     def _hide(self, text: str) -> str:
         """Blot out the key, which a server may echo."""
-        return text.replace(self._api_key, "***").replace(repr(str(self._api_key))[1:-1], "***")
+        return redact(text, self._api_key)
 
     def _tell(self, error: Exception) -> str:
         """Say in one line what a foreign error says."""
@@ -281,22 +284,6 @@ def _leaves_doubt(problem: CopyAIError) -> bool:
     if isinstance(problem, APIStatusError):
         return problem.status >= 500 or problem.status == 408  # noqa: PLR2004 (HTTP's own numbers)
     return True
-
-
-def path_segment(name: str, value: str) -> str:
-    """Return an id as one percent-encoded segment of a URL's path.
-
-    Raises:
-        ValueError: it is no text, empty, ``.`` or ``..``, or has control characters.
-    """
-    if not isinstance(value, str) or not value or value in {".", ".."} or _CONTROLS.search(value):
-        msg = f"{name} must be an id such as 'WCFG-6db59f06-…', not {value!r}"
-        raise ValueError(msg)
-    try:
-        return quote(value, safe="")
-    except UnicodeEncodeError:
-        msg = f"{name} has a lone surrogate: {value!r}"
-        raise ValueError(msg) from None
 
 
 async def _read_body(answer: aiohttp.ClientResponse) -> bytes:
@@ -383,17 +370,11 @@ def _is_loopback(host: str) -> bool:
 def _checked_timeout(timeout: float | aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
     if isinstance(timeout, aiohttp.ClientTimeout):
         return timeout
-    _check_positive("timeout", timeout, "seconds or an aiohttp.ClientTimeout")
+    check_positive("timeout", timeout, "seconds, or an aiohttp.ClientTimeout", error=ConfigurationError)
     return aiohttp.ClientTimeout(total=timeout)
 
 
 def _checked_rate(max_rate: float | None) -> float | None:
     if max_rate is not None:
-        _check_positive("max_rate", max_rate, "requests a second, or None for no limit")
+        check_positive("max_rate", max_rate, "requests a second, or None", error=ConfigurationError)
     return max_rate
-
-
-def _check_positive(name: str, value: float, meaning: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        msg = f"{name} must be a positive number of {meaning}, not {value!r}"
-        raise ConfigurationError(msg)

@@ -1,103 +1,125 @@
-"""What a caller passes, checked before anything is sent."""
+"""Checks of a caller's arguments, made before anything is sent.
+
+Each raises a `ValueError`, or the subclass of it passed as `error`, that says what is accepted and what was passed:
+``page_size must be between 1 and 100, got 101``.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, cast
+from urllib.parse import quote
 
 from yarl import URL
 
-from aiocopyai._idempotency import KEY_NAME
 from aiocopyai._parsing import encode_json
-from aiocopyai._retry import RetryPolicy
-from aiocopyai.errors import ConfigurationError
+from aiocopyai._text import excerpt
 from aiocopyai.models import JSON
 
 
 MAX_PAGE_SIZE: Final = 100
-"""The most runs that the vendor's reference lets a page have."""
+"""The largest page size that the API reference allows."""
+
+_CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ID_EXAMPLES: Final = {"workflow_id": "WCFG-6db59f06-…", "run_id": "WRUN-6fe9e53c-…"}
+_OTHER_ID: Final = {"workflow_id": ("WRUN-", "a run's id"), "run_id": ("WCFG-", "a workflow's id")}
+"""The prefix of the id that is most easily confused with the expected one."""
 
 
-def check_whole(name: str, value: int, minimum: int) -> None:
-    """Raise a ValueError for what is no whole number from `minimum` on."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        msg = f"{name} must be a whole number from {minimum} on, not {value!r}"
-        raise ValueError(msg)
+def check_integer(
+    name: str, value: int, minimum: int, maximum: int | None = None, *, error: type[ValueError] = ValueError
+) -> None:
+    """Check that a value is an integer in a range."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise error(f"{name} must be an integer, got {excerpt(value)}")
+    if maximum is None and value < minimum:
+        raise error(f"{name} must be at least {minimum}, got {value}")
+    if maximum is not None and not minimum <= value <= maximum:
+        raise error(f"{name} must be between {minimum} and {maximum}, got {value}")
 
 
 def check_page_size(name: str, value: int) -> None:
-    """Raise a ValueError for what can't be a page's size."""
-    check_whole(name, value, 1)
-    if value > MAX_PAGE_SIZE:
-        msg = f"{name} can be {MAX_PAGE_SIZE} at the most, not {value}"
-        raise ValueError(msg)
+    """Check that the API accepts a page size."""
+    check_integer(name, value, 1, MAX_PAGE_SIZE)
+
+
+def check_positive(
+    name: str, value: float, unit: str = "seconds", *, zero: bool = False, error: type[ValueError] = ValueError
+) -> None:
+    """Check that a value is a finite number above 0, or with `zero` also 0 itself."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < 0 or (value == 0 and not zero):
+        accepted = "a number" if zero else "a positive number"
+        raise error(f"{name} must be {accepted} of {unit}{', 0 or more' if zero else ''}, got {excerpt(value)}")
 
 
 def check_seconds(name: str, value: float) -> None:
-    """Raise a ValueError for what is no positive number of seconds."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        msg = f"{name} must be a positive number of seconds, not {value!r}"
-        raise ValueError(msg)
+    """Check that a value is a positive number of seconds."""
+    check_positive(name, value)
 
 
-def check_moment(name: str, value: datetime | None) -> None:
-    """Raise a ValueError for a moment without a time zone."""
+def check_datetime(name: str, value: datetime | None) -> None:
+    """Check that a value is a datetime with a time zone, or None."""
     if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
-        msg = f"{name} must be a datetime with a time zone, such as datetime(2026, 1, 1, tzinfo=UTC), not {value!r}"
-        raise ValueError(msg)
+        example = "datetime(2026, 1, 1, tzinfo=UTC)"
+        raise ValueError(f"{name} must be a datetime with a time zone, such as {example}, got {excerpt(value)}")
 
 
-def check_text(name: str, value: str) -> None:
-    """Raise a ValueError for what is no text, or empty."""
+def check_string(name: str, value: str) -> None:
+    """Check that a value is a string, and not empty."""
     if not isinstance(value, str) or not value:
-        msg = f"{name} must be a text that is not empty, not {value!r}"
-        raise ValueError(msg)
+        raise ValueError(f"{name} must be a string that is not empty, got {excerpt(value)}")
 
 
 def check_url(value: str) -> None:
-    """Raise a ValueError for what is no address that a webhook can be posted to."""
+    """Check that a webhook can be posted to a URL."""
     try:
-        fits = URL(value).host is not None and URL(value).scheme in {"http", "https"}
+        is_valid = URL(value).host is not None and URL(value).scheme in {"http", "https"}
     except (ValueError, TypeError):
-        fits = False
-    if not fits:
-        # Not shown: such an address often holds a secret.
-        msg = "url must be an http(s) address such as 'https://example.com/hook'"
-        raise ValueError(msg)
-
-
-def check_retry(value: object) -> None:
-    """Raise a ConfigurationError for what is no policy."""
-    if not isinstance(value, RetryPolicy):
-        msg = f"retry must be a RetryPolicy, such as RetryPolicy(attempts=3), not {value!r:.80}"
-        raise ConfigurationError(msg)
+        is_valid = False
+    if not is_valid:
+        # The value is not shown: such a URL often holds a secret.
+        raise ValueError("url must be an http(s) URL such as 'https://example.com/hook'")
 
 
 def check_rows(value: object) -> None:
-    """Raise a ValueError for one row in the place of many."""
+    """Check that rows are not one row by mistake."""
     if isinstance(value, str | bytes | Mapping):
-        msg = "rows must be an iterable of mappings, one for each run; for a single run it is [inputs]"
+        msg = "rows must be an iterable of mappings, one for each run; pass a single run as [inputs]"
         raise ValueError(msg)  # noqa: TRY004 (every bad argument is a ValueError here)
 
 
-def as_json_object(name: str, value: object) -> dict[str, JSON]:
-    """Return an object as a server will read it, or raise a ValueError where it can't be sent."""
+def json_object(name: str, value: object) -> dict[str, JSON]:
+    """Return a mapping as the server will read it: converted to JSON and back.
+
+    Raises:
+        ValueError: it is not a mapping, or something in it is not JSON.
+    """
     if not isinstance(value, Mapping):
-        msg = f"{name} must be a mapping of names to JSON values, not {value!r:.80}"
+        msg = f"{name} must be a mapping of names to JSON values, got {excerpt(value)}"
         raise ValueError(msg)  # noqa: TRY004 (every bad argument is a ValueError here)
-    sent: dict[str, JSON] = json.loads(encode_json(name, dict(cast("Mapping[str, JSON]", value))))
-    return sent
+    return cast("dict[str, JSON]", json.loads(encode_json(name, dict(cast("Mapping[str, JSON]", value)))))
 
 
-def with_key(metadata: dict[str, JSON], key: str | None) -> dict[str, JSON]:
-    """Add an idempotency key to a run's metadata, or raise a ValueError where another one stands there."""
-    if key is None:
-        return metadata
-    check_text("idempotency_key", key)
-    if metadata.get(KEY_NAME, key) != key:
-        msg = f"metadata already has another {KEY_NAME!r} than the idempotency_key"
-        raise ValueError(msg)
-    return {**metadata, KEY_NAME: key}
+def path_segment(name: str, value: str) -> str:
+    """Return an id as one percent-encoded segment of a URL's path.
+
+    An id is opaque: its form is not checked, apart from a run's id in place of a workflow's and the reverse.
+
+    Raises:
+        ValueError: it is not a string, is empty, ``.`` or ``..``, has control characters, or is of the other kind.
+    """
+    example = _ID_EXAMPLES.get(name, "6db59f06-…")
+    if not isinstance(value, str) or not value or value in {".", ".."} or _CONTROL_CHARACTERS.search(value):
+        raise ValueError(f"{name} must be an id such as {example!r}, got {excerpt(value)}")
+    prefix, kind = _OTHER_ID.get(name, ("", ""))
+    if prefix and value.startswith(prefix):
+        raise ValueError(f"{name} must be an id such as {example!r}, got {kind}: {excerpt(value)}")
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} must not contain a lone surrogate, got {excerpt(value)}") from None

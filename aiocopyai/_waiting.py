@@ -9,7 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiocopyai.errors import CopyAIError, NotFoundError, RunFailedError, RunTimeoutError, printable
+from aiocopyai._text import escape
+from aiocopyai.errors import CopyAIError, NotFoundError, RunFailedError, RunTimeoutError
 from aiocopyai.models import Run, RunStatus
 
 
@@ -77,5 +78,5 @@ async def _look(
     except CopyAIError as error:
         if not error.retryable:
             raise
-        logger.warning("waiting for run %s: %s; looking again", printable(run_id), error)
+        logger.warning("waiting for run %s: %s; looking again", escape(run_id), error)
     return None

@@ -16,7 +16,8 @@ from typing import Final
 from attrs import define, frozen
 
 from aiocopyai._pager import ItemIterator, Pager
-from aiocopyai.errors import CopyAIError, NotFoundError, PaginationError, printable
+from aiocopyai._text import escape
+from aiocopyai.errors import CopyAIError, NotFoundError, PaginationError
 from aiocopyai.models import Run, RunStatus
 
 
@@ -97,7 +98,7 @@ class Watch(AsyncIterator[Run]):
         self._failures += 1
         longest = max(_LONGEST_PAUSE, self._plan.interval)
         self._wait = min(self._plan.interval * 2.0 ** min(self._failures - 1, 30), longest)
-        name = printable(self._plan.workflow_id)
+        name = escape(self._plan.workflow_id)
         logger.warning("watch of %s: %s; again in %.1f s", name, error, self._wait)
 
     async def _step(self) -> None:

@@ -1,18 +1,18 @@
-"""Everything that aiocopyai raises, apart from `ValueError` for a bad argument.
+"""All errors that aiocopyai raises, apart from `ValueError` for an invalid argument.
 
 ::
 
     CopyAIError
-    ├── ConfigurationError         (also a ValueError) no key, a key or an address that can't be used
-    ├── APIConnectionError         no answer, or one that broke off
-    │   └── APITimeoutError        (also a TimeoutError) no answer in time
-    ├── InvalidResponseError       an answer that is not the documented JSON
-    ├── PaginationError            the list does not advance
+    ├── ConfigurationError         (also a ValueError) no API key, or an invalid setting of a session
+    ├── APIConnectionError         no response, or an incomplete one
+    │   └── APITimeoutError        (also a TimeoutError) no complete response in time
+    ├── InvalidResponseError       a response that is not the documented JSON
+    ├── PaginationError            a list that does not advance from page to page
     ├── AmbiguousStartError        a run may or may not have been started
-    ├── RunFailedError             a run that was waited for has failed
-    ├── RunTimeoutError            (also a TimeoutError) a run is not over in time
-    ├── InvalidEventError          (also a ValueError) a webhook's body that is no event
-    └── APIStatusError             an answer with an HTTP status that is no success
+    ├── RunFailedError             the awaited run failed
+    ├── RunTimeoutError            (also a TimeoutError) the awaited run did not finish in time
+    ├── InvalidEventError          (also a ValueError) the body of a webhook delivery is not an event
+    └── APIStatusError             a response with an HTTP status other than 2xx
         ├── BadRequestError        400
         │   └── CreditLimitReachedError
         ├── AuthenticationError    401
@@ -22,218 +22,270 @@
         ├── RateLimitedError       429
         └── ServerError            5xx
 
-Every error is plain data: it pickles, copies, and never holds the API key.
+Every error is plain data: it can be pickled and copied, and never holds the API key.
 """
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from typing import Final
 
+from attrs import frozen
+
+from aiocopyai._text import escape, short_repr, truncate
 from aiocopyai.models import JSON, Run, RunStatus
 
 
+_MAX_DETAILS: Final = 300
+"""Characters of a server's own details that a message shows."""
+_MAX_MESSAGE: Final = 1_000
+"""Characters of a message, whatever a server sent."""
+
+
+@frozen
+class RequestInfo:
+    """The request that an error is about.
+
+    Attributes:
+        method: the HTTP method.
+        url: the full URL.
+        attempts: how often the request was sent.
+    """
+
+    method: str
+    url: str
+    attempts: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.url}" + (f", {self.attempts} attempts" if self.attempts > 1 else "")
+
+
 class CopyAIError(Exception):
-    """The base of all errors of this package."""
+    """The base class of all errors of this package.
+
+    Attributes:
+        page: while listing: the number of the page that was requested. Pass it as `start_page` to continue in another
+            process.
+        ambiguous: whether the server may have executed a request although no success was received. Only for requests
+            that change something.
+        request: the request that failed; None where the error is not about one request.
+    """
 
     page: int | None = None
-    """In a walk: the page that was being read. `start_page` takes it, to go on in another process."""
     ambiguous: bool = False
-    """Whether the server may have done what was asked, though its answer was lost. Only for what changes something."""
+    request: RequestInfo | None = None
 
     def __init__(self, *args: object) -> None:
-        # OSError, which TimeoutError is, reads two to five arguments as errno and file names; this keeps them as given.
+        # OSError, a base class of TimeoutError, takes two to five arguments for an errno and file names.
         Exception.__init__(self, *args)
 
     @property
     def message(self) -> str:
-        """What went wrong, without the page: one line, in which a server's own words steer no log and no terminal."""
-        return printable(str(self.args[0])) if self.args else type(self).__name__
+        """What went wrong, without the page: one line, control characters escaped."""
+        return truncate(escape(truncate(self._describe(), _MAX_MESSAGE)), _MAX_MESSAGE)
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later, so that retrying is worth it."""
+        """Whether the same request may succeed later."""
         return False
+
+    @property
+    def method(self) -> str:
+        """The request's HTTP method; empty where there is no `request`."""
+        return self.request.method if self.request else ""
+
+    @property
+    def url(self) -> str:
+        """The request's URL; empty where there is no `request`."""
+        return self.request.url if self.request else ""
+
+    @property
+    def attempts(self) -> int:
+        """How often the request was sent; 1 where there is no `request`."""
+        return self.request.attempts if self.request else 1
 
     def __str__(self) -> str:
         return self.message if self.page is None else f"page {self.page}: {self.message}"
 
+    def _describe(self) -> str:
+        return str(self.args[0]) if self.args else type(self).__name__
+
+    def _suffix(self) -> str:
+        return f" ({self.request})" if self.request else ""
+
 
 class ConfigurationError(CopyAIError, ValueError):
-    """A session can't be made of this: no key, a malformed key, an address that would send the key in cleartext."""
+    """A session cannot be created: no or a malformed API key, an invalid setting, or a URL without encryption."""
 
 
 class APIConnectionError(CopyAIError):
-    """No answer came, or it broke off: no route, refused, reset, a failed TLS handshake, a truncated body."""
+    """No response was received, or an incomplete one: no route, refused, reset, TLS handshake failed, body cut off."""
 
     def __init__(
         self,
-        message: str,
-        method: str = "",
-        url: str = "",
-        attempts: int = 1,
+        reason: str,
+        request: RequestInfo | None = None,
         retryable: bool = True,  # noqa: FBT001, FBT002 (positional, so that the error pickles)
     ) -> None:
-        super().__init__(message, method, url, attempts, retryable)
-        self.method = method
-        """The request's HTTP method; empty where it is not known."""
-        self.url = url
-        """Its address."""
-        self.attempts = attempts
-        """How often it was sent."""
-        self._transient = retryable
-
-    @property
-    def message(self) -> str:
-        """What went wrong, for which request, and how often it was tried."""
-        return printable(f"{self.args[0]} ({_request(self.method, self.url, self.attempts)})")
+        super().__init__(reason, request, retryable)
+        self.request = request
+        self._retryable = retryable
 
     @property
     def retryable(self) -> bool:
-        """True, unless the server's certificate can't be trusted."""
-        return self._transient
+        """True, unless the server's certificate is not trusted."""
+        return self._retryable
+
+    def _describe(self) -> str:
+        return f"{self.args[0]}{self._suffix()}"
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """No whole answer came within the time-out of one attempt."""
+    """No complete response was received within the time-out of one attempt."""
 
 
 class InvalidResponseError(CopyAIError):
-    """An answer that is not the documented JSON."""
+    """A response that is not the documented JSON.
+
+    Attributes:
+        reason: what is wrong.
+        place: the path to it in the response, such as ``data.data[3]``; empty for the response as a whole.
+        excerpt: the beginning of the invalid value.
+    """
 
     def __init__(
         self,
         reason: str,
         place: str = "",
         excerpt: str = "",
-        method: str = "",
-        url: str = "",
-        attempts: int = 1,
+        request: RequestInfo | None = None,
         retryable: bool = False,  # noqa: FBT001, FBT002 (positional, so that the error pickles)
     ) -> None:
-        super().__init__(reason, place, excerpt, method, url, attempts, retryable)
+        super().__init__(reason, place, excerpt, request, retryable)
         self.reason = reason
-        """What is wrong."""
         self.place = place
-        """Where in the answer, such as ``data.data[3]``; empty for the answer as a whole."""
         self.excerpt = excerpt
-        """A short piece of what came instead."""
-        self.method = method
-        """The request's HTTP method; empty where it is not known."""
-        self.url = url
-        """Its address."""
-        self.attempts = attempts
-        """How often it was sent."""
-        self._transient = retryable
-
-    @property
-    def message(self) -> str:
-        """What is wrong, where, what came instead, and for which request."""
-        place = f"{self.place}: " if self.place else ""
-        got = f", got {self.excerpt}" if self.excerpt else ""
-        return printable(f"{place}{self.reason}{got} ({_request(self.method, self.url, self.attempts)})")
+        self.request = request
+        self._retryable = retryable
 
     @property
     def retryable(self) -> bool:
-        """True for an answer that is no JSON at all (a gateway's page, half a body)."""
-        return self._transient
+        """True for a response that is not JSON at all, such as a gateway's HTML page or half a body."""
+        return self._retryable
+
+    def _describe(self) -> str:
+        place = f"{self.place}: " if self.place else ""
+        got = f", got {self.excerpt}" if self.excerpt else ""
+        return f"{place}{self.reason}{got}{self._suffix()}"
 
 
 class PaginationError(CopyAIError):
-    """The list does not advance: page after page brings nothing new, or it shrinks faster than it can be read."""
+    """A list does not advance: page after page repeats known items, or the list shrinks faster than it can be read."""
 
 
 class AmbiguousStartError(CopyAIError):
-    """The answer to a start was lost, so that a run may be under way, and may cost credits, or not.
+    """The response to a start was lost, so that a run may have been started, and may cost credits, or not.
 
-    Nothing is sent again by itself. Its ``__cause__`` is what befell the request. With an idempotency key,
+    The start is not sent again automatically. ``__cause__`` is the error of the request. With an idempotency key,
     `CopyAISession.find_run` finds the run if there is one, now or later, and so does a second `start_run` with that
     key in the same session.
+
+    Attributes:
+        reason: what happened to the request.
+        workflow_id: the workflow's id.
+        idempotency_key: the key that the run has in its metadata if it was started; None where none was passed.
     """
+
+    ambiguous = True
 
     def __init__(self, reason: str, workflow_id: str, idempotency_key: str | None = None) -> None:
         super().__init__(reason, workflow_id, idempotency_key)
         self.reason = reason
-        """What befell the request."""
         self.workflow_id = workflow_id
-        """Whose run it was to be."""
         self.idempotency_key = idempotency_key
-        """The key that the run carries in its metadata, if it was started; None where none was given."""
-        self.ambiguous = True
 
-    @property
-    def message(self) -> str:
-        """What happened, for which workflow, and what to do."""
+    def _describe(self) -> str:
         if self.idempotency_key is None:
-            advice = "look at the newest runs before starting again; with an idempotency_key that is done for you"
+            advice = "check the newest runs before starting again, or pass an idempotency_key to automate that"
         else:
-            advice = f"look for it later by find_run with the key {self.idempotency_key!r}"
-        return printable(f"a run of {self.workflow_id} may have been started: {self.reason}; {advice}")
+            advice = f"look for it later with find_run and the key {self.idempotency_key!r}"
+        return f"a run of {self.workflow_id} may have been started: {self.reason}; {advice}"
 
 
 class RunFailedError(CopyAIError):
-    """A run that was waited for ended as ``FAILED``."""
+    """The awaited run ended as ``FAILED``.
+
+    Attributes:
+        run: the failed run.
+    """
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.run = run
-        """The run as it ended."""
 
     @property
     def error(self) -> JSON:
         """Why it failed, as raw JSON (its shape is not documented)."""
         return self.run.error
 
-    @property
-    def message(self) -> str:
-        """Which run failed, and why as far as the server says."""
-        why = f": {shown(self.error):.300}" if self.error is not None else ", and the server doesn't say why"
-        return printable(f"run {self.run.id} failed{why}")
+    def _describe(self) -> str:
+        if self.error is None:
+            return f"run {self.run.id} failed, and the server does not say why"
+        return f"run {self.run.id} failed: {truncate(short_repr(self.error), _MAX_DETAILS)}"
 
 
 class RunTimeoutError(CopyAIError, TimeoutError):
-    """A run that was waited for is not over. It goes on: `wait_run` with the same ids waits further."""
+    """The awaited run did not finish in time. It continues on the server: `wait_run` with the same ids waits further.
+
+    Attributes:
+        workflow_id: the workflow's id, for `wait_run`.
+        run_id: the run's id, for `wait_run`.
+        seconds: how long the run was awaited.
+        status: the last status that was received; None if there was none.
+    """
 
     def __init__(self, workflow_id: str, run_id: str, seconds: float, status: RunStatus | None = None) -> None:
         super().__init__(workflow_id, run_id, seconds, status)
         self.workflow_id = workflow_id
-        """The workflow's id, for `wait_run`."""
         self.run_id = run_id
-        """The run's id, for `wait_run`."""
         self.seconds = seconds
-        """How long it was waited for."""
         self.status = status
-        """Where the run stood when last seen; None if it never was."""
 
-    @property
-    def message(self) -> str:
-        """Which run, for how long, and how to go on."""
-        seen = f"it was {self.status}" if self.status is not None else "its status was never seen"
-        return printable(
-            f"run {self.run_id} of {self.workflow_id} was not over after {self.seconds:g} s ({seen}); "
-            f"{'it goes on, and ' if self.status is not None else ''}wait_run waits further"
+    def _describe(self) -> str:
+        state = f"is still {self.status}" if self.status is not None else "did not show a status"
+        return (
+            f"run {self.run_id} of {self.workflow_id} {state} after {self.seconds:g} s; call wait_run to keep waiting"
         )
 
 
 class InvalidEventError(CopyAIError, ValueError):
-    """A webhook's body that is no event."""
+    """The body of a webhook delivery is not an event.
+
+    Attributes:
+        reason: what is wrong.
+        excerpt: the beginning of the body.
+    """
 
     def __init__(self, reason: str, excerpt: str = "") -> None:
         super().__init__(reason, excerpt)
         self.reason = reason
-        """What is wrong."""
         self.excerpt = excerpt
-        """A short piece of what came instead."""
 
-    @property
-    def message(self) -> str:
-        """What is wrong, and what came instead."""
-        return printable(f"{self.reason}, got {self.excerpt}" if self.excerpt else self.reason)
+    def _describe(self) -> str:
+        return f"{self.reason}, got {self.excerpt}" if self.excerpt else self.reason
 
 
 class APIStatusError(CopyAIError):
-    """The server answered with a status that is no success."""
+    """The server responded with an HTTP status other than 2xx.
+
+    Attributes:
+        status: the HTTP status.
+        error_code: the vendor's ``errorCode``, where the body has one.
+        details: the vendor's ``details``, where the body has them: for a 422 the reasons by field.
+        body: the body: JSON, or the beginning of its text where it is not JSON.
+        headers: the response's headers, with lower-case names.
+        retry_after: seconds that the server asks to wait, where it does.
+    """
 
     _hint = ""
 
@@ -244,48 +296,40 @@ class APIStatusError(CopyAIError):
         details: JSON = None,
         body: JSON = None,
         headers: Mapping[str, str] | None = None,
-        method: str = "",
-        url: str = "",
-        attempts: int = 1,
+        request: RequestInfo | None = None,
         retry_after: float | None = None,
     ) -> None:
         headers = dict(headers or {})
-        super().__init__(status, error_code, details, body, headers, method, url, attempts, retry_after)
+        super().__init__(status, error_code, details, body, headers, request, retry_after)
         self.status = status
-        """The HTTP status."""
         self.error_code = error_code
-        """The vendor's ``errorCode``, where the body has one."""
         self.details = details
-        """The vendor's ``details``, where the body has them: for a 422 the reasons by field."""
         self.body = body
-        """The body: JSON, or the beginning of its text where it is none."""
         self.headers: Mapping[str, str] = headers
-        """The answer's headers, under lower-case names."""
-        self.method = method
-        """The request's HTTP method; empty where it is not known."""
-        self.url = url
-        """Its address."""
-        self.attempts = attempts
-        """How often it was sent."""
+        self.request = request
         self.retry_after = retry_after
-        """Seconds that the server asks to wait, where it does."""
-
-    @property
-    def message(self) -> str:
-        """The status, the vendor's code, the request, and what to do about it where that is known."""
-        code = f" {self.error_code}" if self.error_code else ""
-        details = f": {shown(self.details):.300}" if self.details else ""
-        hint = f"; {self._hint}" if self._hint else ""
-        return printable(f"HTTP {self.status}{code}{details} ({_request(self.method, self.url, self.attempts)}){hint}")
 
     @property
     def retryable(self) -> bool:
         """True for 408, 429 and 5xx."""
         return self.status in {408, 429} or self.status >= 500  # noqa: PLR2004 (HTTP's own numbers)
 
+    def _describe(self) -> str:
+        code = f" {truncate(self.error_code, _MAX_DETAILS)}" if self.error_code else ""
+        details = f": {truncate(short_repr(self.details), _MAX_DETAILS)}" if self.details else ""
+        hint = f"; {self._advice()}" if self._advice() else ""
+        return f"HTTP {self.status}{code}{details}{self._suffix()}{hint}"
+
+    def _advice(self) -> str:
+        """Say what the caller can do about it; empty where nothing is known."""
+        if 300 <= self.status < 400:  # noqa: PLR2004 (HTTP's own numbers)
+            target = truncate(self.headers.get("location", ""), _MAX_DETAILS)
+            return f"redirect{f' to {target}' if target else ''} not followed: check base_url"
+        return self._hint
+
 
 class BadRequestError(APIStatusError):
-    """400: the server can't make sense of the request. Its body is often ``{}``."""
+    """400: the server does not understand the request. Its body is often ``{}``."""
 
 
 class CreditLimitReachedError(BadRequestError):
@@ -295,35 +339,37 @@ class CreditLimitReachedError(BadRequestError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the key is not accepted."""
+    """401: the API key is not accepted."""
 
     _hint = "check the API key (COPYAI_API_KEY); keys can expire or be disabled"
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the key is known but may not do this."""
+    """403: the API key is valid but lacks the permission."""
 
-    _hint = "the key may not do this; keys are made by a workspace's Owner or Admin"
+    _hint = "the key lacks the permission; keys are created by a workspace's Owner or Admin"
 
 
 class NotFoundError(APIStatusError):
     """404: no such workflow, run or webhook for this key."""
 
-    _hint = "check the id, and that the key belongs to its workspace"
+    _hint = "check the id, and that the key belongs to the same workspace"
 
 
 class RequestInvalidError(APIStatusError):
-    """422: the request's fields don't fit; `details` says which and why."""
+    """422: the request's fields are invalid; `details` says which and why."""
 
 
 class RateLimitedError(APIStatusError):
     """429: too many requests; `retry_after` says how many seconds to wait, where the server does."""
 
-    _hint = "lower max_rate or prefetch"
+    def _advice(self) -> str:
+        wait = f"the server asks to wait {self.retry_after:g} s; " if self.retry_after is not None else ""
+        return f"{wait}lower max_rate or prefetch"
 
 
 class ServerError(APIStatusError):
-    """5xx: the server, or a gateway before it, failed."""
+    """5xx: the server, or a gateway in front of it, failed."""
 
 
 def status_error(status: int, error_code: str | None) -> type[APIStatusError]:
@@ -343,25 +389,3 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
     422: RequestInvalidError,
     429: RateLimitedError,
 }
-
-
-def printable(text: str) -> str:
-    """Escape what steers a log or a terminal: line breaks, escape sequences, whatever else does not print."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def shown(value: JSON) -> str:
-    """Show a value as Python writes it, of large and deep ones only the beginning."""
-    return _BRIEF.repr(value)
-
-
-_BRIEF: Final = reprlib.Repr()
-_BRIEF.maxlevel = 5
-_BRIEF.maxdict = _BRIEF.maxlist = 10
-_BRIEF.maxstring = _BRIEF.maxother = 300
-
-
-def _request(method: str, url: str, attempts: int) -> str:
-    """Say which request it was, and how often it was tried if more than once."""
-    tries = f", {attempts} attempts" if attempts > 1 else ""
-    return f"{method} {url}{tries}".strip()

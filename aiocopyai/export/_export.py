@@ -14,6 +14,7 @@ from typing import Literal
 from attrs import frozen
 
 from aiocopyai import CopyAISession
+from aiocopyai._validation import check_datetime
 from aiocopyai.export._formats import format_of
 from aiocopyai.export._journal import Part
 from aiocopyai.export._preparation import Wanted, check_place, new_state, open_part
@@ -111,12 +112,11 @@ def _asked(workflow_ids: Sequence[str], since: datetime | str | None) -> Asked:
     if not chosen:
         raise ValueError("no workflow to export")
     if isinstance(since, datetime):
-        if since.utcoffset() is None:
-            raise ValueError(f"since must have a time zone, not {since!r}")
+        check_datetime("since", since)
         return Asked(chosen, since.astimezone(UTC).isoformat())
     if since is None or since == LAST:
         return Asked(chosen, since)
-    raise ValueError(f'since must be a datetime, "last" or None, not {since!r}')
+    raise ValueError(f'since must be a datetime, "last" or None, got {since!r}')
 
 
 async def _begin(session: CopyAISession, part: Part, wanted: Wanted) -> State:

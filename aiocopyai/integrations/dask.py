@@ -25,6 +25,7 @@ from dask.system import CPU_COUNT
 from distributed import get_client, get_worker
 
 from aiocopyai import CopyAISession, RetryPolicy
+from aiocopyai._validation import check_integer
 from aiocopyai.integrations._page_ranges import PAGE_SIZE, Read, Stretch, hash_id, read_between, read_stretch
 from aiocopyai.integrations.arrow import SCHEMA, record_batch
 
@@ -82,8 +83,7 @@ def read_runs(
     chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
     if not chosen:
         raise ValueError("no workflow to read")
-    if isinstance(partition_pages, bool) or not isinstance(partition_pages, int) or partition_pages < 1:
-        raise ValueError(f"partition_pages must be a whole number from 1 on, not {partition_pages!r}")
+    check_integer("partition_pages", partition_pages, 1)
     reader = _Reader(base_url, retry, max_rate)
     totals = _run(reader.count(chosen))
     stretches = _plan(dict(zip(chosen, totals, strict=True)), partition_pages * PAGE_SIZE)

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from attrs import field, frozen
 
-from aiocopyai._parsing import excerpt, parse_json
+from aiocopyai._parsing import parse_json
+from aiocopyai._text import excerpt
 from aiocopyai.errors import InvalidEventError, InvalidResponseError
 from aiocopyai.models import JSON, Run, WebhookEventType
 

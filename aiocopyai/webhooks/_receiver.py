@@ -14,6 +14,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from aiocopyai._validation import check_integer, check_positive
 from aiocopyai.webhooks._asgi import ASGIApp
 from aiocopyai.webhooks._confirmation import RunReader
 from aiocopyai.webhooks._event import WebhookEvent
@@ -75,9 +76,12 @@ class WebhookReceiver:
     ) -> None:
         self._secret = secrets.token_urlsafe() if secret is None else _checked_secret(secret)
         self._confirm = confirm
-        self._max_body = _checked_count("max_body", max_body)
-        self._grace = _checked_seconds("grace", grace)
-        self._inbox = Inbox(session if confirm else None, handler, _checked_count("queue_size", queue_size))
+        check_integer("max_body", max_body, 1)
+        check_integer("queue_size", queue_size, 1)
+        check_positive("grace", grace, zero=True)
+        self._max_body = max_body
+        self._grace = grace
+        self._inbox = Inbox(session if confirm else None, handler, queue_size)
         self.asgi = ASGIApp(self.accept, self._lifespan)
         """A plain ASGI application. Mounted in another, it needs ``async with receiver:`` in the other's lifespan; run
         on its own, it starts and stops the receiver by itself."""
@@ -179,15 +183,3 @@ def _checked_secret(secret: str) -> str:
     if not _SECRET.fullmatch(secret):
         raise ValueError("the secret must be 16 characters or more, letters, digits and -._~ only")
     return secret
-
-
-def _checked_count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
-    return value
-
-
-def _checked_seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ValueError(f"{name} must be a number of seconds from 0 on, not {value!r}")
-    return value

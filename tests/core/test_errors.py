@@ -23,6 +23,7 @@ from aiocopyai.errors import (
     NotFoundError,
     PaginationError,
     RateLimitedError,
+    RequestInfo,
     RunFailedError,
     RunTimeoutError,
     ServerError,
@@ -34,16 +35,16 @@ from aiocopyai.models import Run, RunStatus
 STATUS_ERRORS = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, APIStatusError)]
 EXAMPLES: list[CopyAIError] = [
     ConfigurationError("no key"),
-    APIConnectionError("refused", "GET", "https://h/x", 3, False),  # noqa: FBT003 (as pickling passes it)
-    APITimeoutError("no whole answer in time", "GET", "https://h/x", 2),
-    InvalidResponseError("no object", "data.data[3]", "'x'", "GET", "https://h/x", 2, True),  # noqa: FBT003
+    APIConnectionError("refused", RequestInfo("GET", "https://h/x", 3), False),  # noqa: FBT003 (as pickling passes it)
+    APITimeoutError("no complete response within 30 s", RequestInfo("GET", "https://h/x", 2)),
+    InvalidResponseError("no object", "data.data[3]", "'x'", RequestInfo("GET", "https://h/x", 2), True),  # noqa: FBT003
     PaginationError("the list does not advance"),
     AmbiguousStartError("the answer was lost", "WCFG-1", "key-1"),
     RunFailedError(Run("WRUN-1", error={"why": "no credits"})),
     RunTimeoutError("WCFG-1", "WRUN-1", 60.0, RunStatus("PAUSED")),
     InvalidEventError("no object", "[1, 2]"),
     *(
-        cls(418, "CODE", {"url": ["bad"]}, {"a": 1}, {"x-a": "b"}, "GET", "https://h/x", 2, 1.5)
+        cls(418, "CODE", {"url": ["bad"]}, {"a": 1}, {"x-a": "b"}, RequestInfo("GET", "https://h/x", 2), 1.5)
         for cls in STATUS_ERRORS
     ),
 ]
@@ -51,7 +52,7 @@ EXAMPLES: list[CopyAIError] = [
 
 def test_tree_is_complete() -> None:
     """Every class of the module is under the base, is named in the module's tree, and has an example here."""
-    classes = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == "aiocopyai.errors"]
+    classes = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)]
 
     assert all(issubclass(cls, CopyAIError) for cls in classes)
     assert all(cls.__name__ in (errors.__doc__ or "") for cls in classes)
@@ -102,7 +103,7 @@ def test_status_to_class(status: int, code: str | None, expected: str) -> None:
     [
         (CopyAIError(), False),
         (APIConnectionError("reset"), True),
-        (APIConnectionError("certificate", "", "", 1, False), False),  # noqa: FBT003
+        (APIConnectionError("certificate", None, False), False),  # noqa: FBT003
         (APITimeoutError("late"), True),
         (InvalidResponseError("shape"), False),
         (InvalidResponseError("no JSON", retryable=True), True),
@@ -119,13 +120,13 @@ def test_transient(error: CopyAIError, retryable: bool) -> None:  # noqa: FBT001
 
 def test_texts() -> None:
     """An error says what, where, for which request, how often tried, and what to do."""
-    gone = NotFoundError(404, "NOT_FOUND", None, None, None, "GET", "https://h/x", 1)
+    gone = NotFoundError(404, "NOT_FOUND", None, None, None, RequestInfo("GET", "https://h/x"))
     gone.page = 3
-    invalid = InvalidResponseError("no object", "data.data[3]", "'x'", "GET", "https://h/x", 2)
+    invalid = InvalidResponseError("no object", "data.data[3]", "'x'", RequestInfo("GET", "https://h/x", 2))
     refused = APIStatusError(422, None, {"url": ["bad"]})
 
     assert str(gone) == (
-        "page 3: HTTP 404 NOT_FOUND (GET https://h/x); check the id, and that the key belongs to its workspace"
+        "page 3: HTTP 404 NOT_FOUND (GET https://h/x); check the id, and that the key belongs to the same workspace"
     )
     assert str(invalid) == "data.data[3]: no object, got 'x' (GET https://h/x, 2 attempts)"
     assert "{'url': ['bad']}" in str(refused)

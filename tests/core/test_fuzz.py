@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 
 from aiocopyai import CopyAIError, CopyAISession, InvalidEventError, InvalidResponseError, RetryPolicy, WebhookEvent
 from aiocopyai._parsing import (
-    censor,
-    excerpt,
     parse_json,
     read_error,
     read_run,
@@ -25,6 +23,7 @@ from aiocopyai._parsing import (
     read_webhook_page,
 )
 from aiocopyai._retry import parse_retry_after
+from aiocopyai._text import excerpt, redact
 from aiocopyai.emulator import Emulator, Fault
 from tests.support.strategies import BODIES, JSON_VALUES
 
@@ -56,7 +55,7 @@ def test_the_readers(reader: str, body: bytes) -> None:
 @given(BODIES)
 def test_errors_bodies(body: bytes) -> None:
     """An error's body is read as far as it goes, and without the key."""
-    code, _, kept = read_error(censor(body, KEY).decode(errors="replace"))
+    code, _, kept = read_error(redact(body, KEY).decode(errors="replace"))
 
     assert code is None or isinstance(code, str)
     assert len(excerpt(kept)) <= 81

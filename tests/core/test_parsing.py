@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai import JSON, InvalidResponseError, Page, Run, RunStatus
-from aiocopyai._parsing import _load_strictly, excerpt, parse_json, read_error, read_run_page
+from aiocopyai._parsing import _load_strictly, parse_json, read_error, read_run_page
+from aiocopyai._text import excerpt
 from tests.support.strategies import JSON_VALUES
 
 

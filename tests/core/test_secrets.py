@@ -28,7 +28,8 @@ from aiocopyai import (
     RetryPolicy,
     WebhookEvent,
 )
-from aiocopyai._parsing import censor, parse_json
+from aiocopyai._parsing import parse_json
+from aiocopyai._text import redact
 from aiocopyai._transport import _Secret
 from aiocopyai.emulator import Emulator, Fault
 from aiocopyai.webhooks import WebhookReceiver
@@ -226,14 +227,14 @@ def test_the_secret_is_sent_as_it_is() -> None:
 def test_a_censored_body_has_no_key(value: Any, key: str, ascii_only: bool) -> None:  # noqa: ANN401, FBT001 (any JSON; drawn)
     """A body that was censored shows the key nowhere, and one without it is the same object."""
     body = json.dumps([value, f"<{key}>"], ensure_ascii=ascii_only).encode(errors="replace")
-    clean = censor(body, key)
+    clean = redact(body, key)
 
     try:
         shown = _texts_of(parse_json(clean))
     except InvalidResponseError:  # Python writes infinities, and JSON has none
         shown = "" if key in '"\\' else clean.decode()
     assert key not in shown
-    assert censor(b'{"a": 1}', KEY) == b'{"a": 1}'
+    assert redact(b'{"a": 1}', KEY) == b'{"a": 1}'
 
 
 def _texts_of(value: Any) -> str:  # noqa: ANN401 (any JSON)

@@ -291,9 +291,9 @@ async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, 
 
 async def test_bad_arguments_of_a_page(session: CopyAISession) -> None:
     """One page takes the same numbers as a walk."""
-    with pytest.raises(ValueError, match="page must be a whole number from 1 on"):
+    with pytest.raises(ValueError, match="page must be at least 1, got"):
         await session.runs_page("W", 0)
-    with pytest.raises(ValueError, match="size can be 100 at the most"):
+    with pytest.raises(ValueError, match="size must be between 1 and 100, got 101"):
         await session.runs_page("W", size=101)
 
 

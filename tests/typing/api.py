@@ -36,6 +36,7 @@ from aiocopyai import (
     PaginationError,
     PermissionDeniedError,
     RateLimitedError,
+    RequestInfo,
     RequestInvalidError,
     RetryPolicy,
     Run,
@@ -246,6 +247,7 @@ async def handles_errors(session: CopyAISession) -> None:
     except CopyAIError as error:
         assert_type(str(error), str)
         assert_type(error.message, str)
+        assert_type(error.request, RequestInfo | None)
         assert_type(error.ambiguous, bool)
         assert_type(error.retryable, bool)
 

@@ -1,0 +1,85 @@
+"""Text that came from outside: escape it, shorten it, and remove secrets from it, before it is logged or shown."""
+
+from __future__ import annotations
+
+import html
+import re
+import reprlib
+from collections.abc import Iterator
+from typing import AnyStr, Final
+
+
+EXCERPT_LENGTH: Final = 80
+"""Characters of a value that an error shows."""
+_REDACTED: Final = "***"
+_PARTIAL_SECRET: Final = 8
+"""Characters of a secret's beginning that are redacted even where the rest was cut off."""
+_LONG_SECRET: Final = 16
+"""Characters from which a secret's beginning is telling; a shorter one is redacted only as a whole."""
+
+
+def escape(text: str) -> str:
+    """Escape everything that is not printable: line breaks, terminal control sequences, lone surrogates."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def truncate(text: str, length: int) -> str:
+    """Cut text after `length` characters, and mark the cut with an ellipsis."""
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def short_repr(value: object) -> str:
+    """Return the `repr` of a value; of a long or deeply nested one, only its beginning."""
+    return _SHORT_REPR.repr(value)
+
+
+def excerpt(value: object) -> str:
+    """Return the beginning of a value's `repr`, on one line."""
+    return truncate(short_repr(value[:EXCERPT_LENGTH] if isinstance(value, str) else value), EXCERPT_LENGTH)
+
+
+def redact(data: AnyStr, secret: str) -> AnyStr:
+    r"""Replace a secret in text or bytes with ``***``; data without it is returned as it is.
+
+    Works on raw data, so that no parser has to accept it first. Finds the secret however JSON, Python, URLs and HTML
+    escape it (``\/``, ``\u002f``, ``%2f``, ``&#47;``), at any depth of JSON inside JSON strings, and in any case, as
+    header names are lower-cased. Of a long secret, a beginning of 8 characters is enough, as the rest may have been
+    cut off.
+    """
+    pattern = _pattern(secret)
+    if isinstance(data, bytes):
+        redacted, count = re.subn(pattern.encode(), _REDACTED.encode(), data, flags=re.IGNORECASE)
+    else:
+        redacted, count = re.subn(pattern, _REDACTED, data, flags=re.IGNORECASE)
+    return redacted if count else data
+
+
+def _pattern(secret: str) -> str:
+    spelled = list(_spellings(secret))
+    pattern = "".join(spelled)
+    if len(secret) >= _LONG_SECRET:
+        pattern += f"|{''.join(spelled[:_PARTIAL_SECRET])}" + r"[\w.~%+/=\\-]*"
+    return pattern
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """Yield a pattern for each character of a secret, or for each run of backslashes.
+
+    Each matches without backtracking (possessive quantifiers), so that no body makes the search slow.
+    """
+    for match in re.finditer(r"\\+|.", secret, re.DOTALL):
+        part = match[0]
+        code = f"{ord(part[0]):x}"
+        spelled = "|".join(
+            (rf"u0*{code}", f"%{code}", f"&#(?:x0*{code}|0*{ord(part[0])});", re.escape(html.escape(part[0])))
+        )
+        if part[0] == "\\":
+            yield rf"(?:u0*{code}|%{code}|\\){{{len(part)},{8 * len(part)}}}+"
+        else:
+            yield rf"\\{{0,8}}+(?:{spelled}|{re.escape(part[0])})"
+
+
+_SHORT_REPR: Final = reprlib.Repr()
+_SHORT_REPR.maxlevel = 5
+_SHORT_REPR.maxdict = _SHORT_REPR.maxlist = 10
+_SHORT_REPR.maxstring = _SHORT_REPR.maxother = 300
