@@ -1,34 +1,42 @@
-"""The asyncio-native client for the Copy.ai Workflows API: start at `CopyAISession`."""
+"""The asyncio-native client for the Copy.ai Workflows API: start at `CopyAISession`.
 
-from aiocopyai._pager import Pager
-from aiocopyai._retry import RetryPolicy
-from aiocopyai._run_many import RunResult, RunResults
-from aiocopyai._session import CopyAISession
-from aiocopyai.errors import (
-    AmbiguousStartError,
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    ConfigurationError,
-    CopyAIError,
-    CreditLimitReachedError,
-    InvalidEventError,
-    InvalidResponseError,
-    NotFoundError,
-    PaginationError,
-    PermissionDeniedError,
-    RateLimitedError,
-    RequestInfo,
-    RequestInvalidError,
-    RunFailedError,
-    RunTimeoutError,
-    ServerError,
-)
-from aiocopyai.models import JSON, Changes, Page, Run, RunStatus, Webhook, WebhookEventType
-from aiocopyai.webhooks._event import WebhookEvent
+Public names are loaded on first use. The pytest plugin in `aiocopyai.emulator` imports this package in every pytest
+run of every project that has it installed, and must not load aiohttp there.
+"""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+
+if TYPE_CHECKING:
+    from aiocopyai._pager import Pager
+    from aiocopyai._retry import RetryPolicy
+    from aiocopyai._run_many import RunResult, RunResults
+    from aiocopyai._session import CopyAISession
+    from aiocopyai.errors import (
+        AmbiguousStartError,
+        APIConnectionError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ConfigurationError,
+        CopyAIError,
+        CreditLimitReachedError,
+        InvalidEventError,
+        InvalidResponseError,
+        NotFoundError,
+        PaginationError,
+        PermissionDeniedError,
+        RateLimitedError,
+        RequestInfo,
+        RequestInvalidError,
+        RunFailedError,
+        RunTimeoutError,
+        ServerError,
+    )
+    from aiocopyai.models import JSON, Changes, Page, Run, RunStatus, Webhook, WebhookEventType
+    from aiocopyai.webhooks._event import WebhookEvent
 
 __all__ = [
     "JSON",
@@ -66,11 +74,62 @@ __all__ = [
     "WebhookEventType",
 ]
 
+_MODULES: Final = {
+    "JSON": "models",
+    "APIConnectionError": "errors",
+    "APIStatusError": "errors",
+    "APITimeoutError": "errors",
+    "AmbiguousStartError": "errors",
+    "AuthenticationError": "errors",
+    "BadRequestError": "errors",
+    "Changes": "models",
+    "ConfigurationError": "errors",
+    "CopyAIError": "errors",
+    "CopyAISession": "_session",
+    "CreditLimitReachedError": "errors",
+    "InvalidEventError": "errors",
+    "InvalidResponseError": "errors",
+    "NotFoundError": "errors",
+    "Page": "models",
+    "Pager": "_pager",
+    "PaginationError": "errors",
+    "PermissionDeniedError": "errors",
+    "RateLimitedError": "errors",
+    "RequestInfo": "errors",
+    "RequestInvalidError": "errors",
+    "RetryPolicy": "_retry",
+    "Run": "models",
+    "RunFailedError": "errors",
+    "RunResult": "_run_many",
+    "RunResults": "_run_many",
+    "RunStatus": "models",
+    "RunTimeoutError": "errors",
+    "ServerError": "errors",
+    "Webhook": "models",
+    "WebhookEvent": "webhooks._event",
+    "WebhookEventType": "models",
+}
+_SUBMODULES: Final = frozenset({"errors", "models", "webhooks"})
 
-def __getattr__(name: str) -> str:
-    if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 (only for who asks)
 
-        return version("aiocopyai")
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+def __dir__() -> list[str]:
+    return [*__all__, *_SUBMODULES, "__version__"]
+
+
+if TYPE_CHECKING:
+    __version__: str
+else:  # hidden from type checkers, which would otherwise accept any name
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        elif name in _SUBMODULES:
+            value = import_module(f"{__name__}.{name}")
+        elif name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 (costs more than the rest of this module)
+
+            value = version("aiocopyai")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value  # the next access does not come here
+        return value

@@ -18,7 +18,7 @@ def loaded_after(statement: str) -> set[str]:
 
 def test_the_core_loads_no_extra() -> None:
     """The command line's packages, the server and the test tools stay out of a program that only calls the API."""
-    loaded = loaded_after("import aiocopyai")
+    loaded = loaded_after("from aiocopyai import *")
 
     assert loaded & {"typer", "rich", "click", "pydantic", "pytest", "hypothesis", "aiocopyai.emulator"} == set()
 
@@ -26,16 +26,11 @@ def test_the_core_loads_no_extra() -> None:
 def test_the_core_adds_no_server_to_the_client() -> None:
     """What is loaded beside aiohttp's client is ours, our four other dependencies, and the standard library."""
     base = loaded_after("import aiohttp, attrs, cattrs, tenacity, aiolimiter")
-    added = loaded_after("import aiocopyai") - base
+    added = loaded_after("from aiocopyai import *") - base
     foreign = {name.partition(".")[0] for name in added} - set(sys.stdlib_module_names)
 
     assert foreign <= {"aiocopyai", "aiohttp", "attr", "attrs", "cattr", "cattrs", "tenacity", "aiolimiter", "orjson"}
-    assert "aiohttp.web" not in loaded_after("import aiocopyai")
-
-
-def test_the_pytest_plugin_loads_no_server_until_it_is_used() -> None:
-    """The plugin is imported in every pytest run where the package is installed: the server waits for the fixture."""
-    assert "aiohttp.web" not in loaded_after("import aiocopyai.emulator.pytest_plugin")
+    assert "aiohttp.web" not in loaded_after("from aiocopyai import *")
 
 
 def test_the_command_line_loads_what_one_command_needs_with_that_command() -> None:

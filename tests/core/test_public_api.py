@@ -16,14 +16,21 @@ from aiocopyai import errors, models
 
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = {name for name, value in vars(aiocopyai).items() if not name.startswith("_")} - {"errors", "models"}
 
 
-def test_all_is_what_is_importable() -> None:
-    """`__all__` names every public name of the root, and no other."""
-    importable = {name for name in PUBLIC if not isinstance(getattr(aiocopyai, name), types.ModuleType)}
+def test_public_names_are_consistent() -> None:
+    """`__all__`, `dir()`, the lazy loading and the imports that type checkers read name the same objects."""
+    listed = {name for name in dir(aiocopyai) if not name.startswith("_")}
+    importable = {name for name in listed if not isinstance(getattr(aiocopyai, name), types.ModuleType)}
+    tree = ast.parse(Path(aiocopyai.__file__).read_text("utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    for_type_checkers = {
+        alias.name: node.module for node in imports for alias in node.names if str(node.module).startswith("aiocopyai.")
+    }
 
-    assert set(aiocopyai.__all__) == importable
+    assert set(aiocopyai.__all__) == importable == set(for_type_checkers)
+    for name, module in for_type_checkers.items():
+        assert getattr(aiocopyai, name) is getattr(importlib.import_module(str(module)), name)
 
 
 TYPED = [ROOT / "typing" / name for name in ("api.py", "rooms.py")]

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,11 +13,8 @@ import pytest
 from yarl import URL
 
 from aiocopyai import emulator as package
-from aiocopyai.emulator import Emulator, Fault, Request, _json, pytest_plugin
+from aiocopyai.emulator import Emulator, Fault, Request, _json
 from tests.support.bare import KEY_HEADER, ask, ask_ids, ids_of, runs_url
-
-
-pytest_plugins = ["pytester"]
 
 
 @pytest.fixture
@@ -276,44 +270,3 @@ def test_encodings_agree() -> None:
     """Both encoders write JSON that reads the same."""
     value: Any = {"a": [1, 2.5, None, True, "ü\u2028"]}
     assert json.loads(_json.encode(value)) == json.loads(_json.encode_plainly(value)) == value
-
-
-async def test_fixture(copyai_emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """The plugin's fixture is a started emulator without runs."""
-    assert await ask_ids(http, copyai_emulator) == []
-
-
-@pytest.mark.parametrize("mode", ["auto", "strict"])
-def test_fixture_in_mode(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    """The fixture works in both modes of pytest-asyncio."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makepyfile("""
-        import pytest
-
-        @pytest.mark.asyncio
-        async def test_it(copyai_emulator):
-            assert copyai_emulator.url
-    """)
-    result = pytester.runpytest_subprocess(
-        "-p", "aiocopyai.emulator.pytest_plugin", "-p", "pytest_asyncio.plugin",
-        "-W", "error", "-o", "asyncio_default_fixture_loop_scope=function", f"--asyncio-mode={mode}",
-    )  # fmt: skip
-    result.assert_outcomes(passed=1)
-
-
-def test_fixture_without_pytest_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where pytest-asyncio isn't loaded, the fixture is a plain one for other runners."""
-    monkeypatch.delitem(sys.modules, "pytest_asyncio", raising=False)
-    assert pytest_plugin._as_fixture() is pytest.fixture
-
-
-def test_plugin_is_light() -> None:
-    """The plugin, imported in every run of pytest, loads neither aiohttp nor attrs by itself."""
-    code = f"""
-import sys, types
-parent = sys.modules["aiocopyai"] = types.ModuleType("aiocopyai")
-parent.__path__ = [{str(Path(package.__file__).parents[1])!r}]
-import aiocopyai.emulator.pytest_plugin
-sys.exit(bool({{"aiohttp", "attrs", "attr"}} & (set(sys.modules))))
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 (our own text)
