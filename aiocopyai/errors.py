@@ -254,7 +254,7 @@ class RunTimeoutError(CopyAIError, TimeoutError):
     def _describe(self) -> str:
         state = f"is still {self.status}" if self.status is not None else "did not show a status"
         return (
-            f"run {self.run_id} of {self.workflow_id} {state} after {self.seconds:g} s; call wait_run to keep waiting"
+            f"run {self.run_id} of {self.workflow_id} {state} after {self.seconds:g} s; call wait_run() to keep waiting"
         )
 
 
