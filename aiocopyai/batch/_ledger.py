@@ -23,9 +23,9 @@ from attrs import define, frozen
 from cattrs.preconf.json import make_converter
 
 from aiocopyai import JSON, AmbiguousStartError, Run
+from aiocopyai._files import replace_file
 from aiocopyai.batch._input_rows import Row
 from aiocopyai.cli._common import CommandError
-from aiocopyai.cli._files import write_whole
 from aiocopyai.cli._formats import json_line, row_of
 
 
@@ -214,8 +214,8 @@ def _drop_old_lines(path: Path) -> None:
     if len(last) == count:
         return
     kept = set(last.values())
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        write_whole(path, (line for number, line in enumerate(lines, start=1) if number in kept))
+    with path.open("rb") as lines:
+        replace_file(path, (line for number, line in enumerate(lines, start=1) if number in kept))
 
 
 _CONVERTER: Final = make_converter()

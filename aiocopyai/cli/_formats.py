@@ -5,17 +5,17 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, Generic, Protocol, TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
-from aiocopyai import JSON, Run, RunStatus
+from aiocopyai import JSON, Run
+from aiocopyai._display import local_time, preview, value_text
 
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ class CSV(Generic[T]):
     def _cell(self, name: str, value: JSON) -> str:
         if value is None:
             return ""
-        return printable(json.dumps(value, ensure_ascii=False) if name in self.JSON_TEXT else text_of(value))
+        return printable(json.dumps(value, ensure_ascii=False) if name in self.JSON_TEXT else value_text(value))
 
 
 def row_of(run: Run) -> dict[str, JSON]:
@@ -197,11 +197,11 @@ class Table:
         created = run.created_at
         self._print(
             self.COLOURS.get(status, ""),
-            f"{local(created):%Y-%m-%d %H:%M:%S}" if created else "-",
+            f"{local_time(created):%Y-%m-%d %H:%M:%S}" if created else "-",
             status,
             "-" if run.credits is None else str(run.credits),
             run.id,
-            gist(run),
+            preview(run),
         )
 
     def flush(self) -> None:
@@ -228,29 +228,3 @@ def _cell(text: str, width: int, style: str = "") -> Text:
     cell = Text(printable(text[: 4 * width]), style)
     cell.truncate(width, overflow="ellipsis", pad=True)
     return cell
-
-
-def gist(run: Run) -> str:
-    """Return the beginning of the first output that isn't empty, or else of the error; if it failed, of that first."""
-    values: list[JSON] = [value for value in run.output.values() if value]
-    values.insert(0 if run.status == RunStatus.FAILED else len(values), run.error)
-    value = next((value for value in values if value is not None), None)
-    return "" if value is None else re.sub(r"\s+", " ", text_of(value)[:1000]).strip()
-
-
-def text_of(value: JSON) -> str:
-    """Give a JSON value as a text: a text is itself, anything else its JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def count_of(runs: int) -> str:
-    """Say how many runs."""
-    return f"{runs:,} run{'' if runs == 1 else 's'}"
-
-
-def local(moment: datetime, zone: tzinfo | None = None) -> datetime:
-    """Give a moment in a zone, or in the user's; at the calendar's ends, where that is impossible, as it is."""
-    try:
-        return moment.astimezone(zone)
-    except (OverflowError, OSError, ValueError):
-        return moment

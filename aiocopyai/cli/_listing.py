@@ -9,8 +9,9 @@ from datetime import datetime
 from attrs import Factory, frozen
 
 from aiocopyai import CopyAISession, Pager, Run
+from aiocopyai._display import plural, value_text
 from aiocopyai.cli._common import open_session, perform, usage_errors
-from aiocopyai.cli._formats import Format, Sink, count_of, say, sink, text_of
+from aiocopyai.cli._formats import Format, Sink, say, sink
 from aiocopyai.cli._options import read_pairs
 from aiocopyai.cli._tally import Tally
 
@@ -32,7 +33,7 @@ class Filter:
         if self.statuses and (run.status or "").upper() not in self.statuses:
             return False
         return all(
-            key in run.metadata and text_of(run.metadata[key]) in values for key, values in self.metadata.items()
+            key in run.metadata and value_text(run.metadata[key]) in values for key, values in self.metadata.items()
         )
 
 
@@ -66,7 +67,7 @@ async def _list_runs(wanted: Wanted, key: str | None, tally: Tally) -> None:
     async with open_session(chosen, key) as (session, [workflow_id]):
         pager = _pager(session, workflow_id, wanted)
         read = await _write(pager, sink(wanted.format), wanted, tally)
-    say(str(tally), f" (of {count_of(read)} read)" if wanted.filter else "")
+    say(str(tally), f" (of {plural(read, 'run')} read)" if wanted.filter else "")
     if pager.changes:
         say(f"the list moved meanwhile: {pager.changes}")
 

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.status import Status
 
 from aiocopyai import Changes, Run
+from aiocopyai._files import replace_file
 from aiocopyai.cli._common import open_session, perform, usage_errors
-from aiocopyai.cli._files import write_whole
 from aiocopyai.cli._formats import say
 from aiocopyai.cli._tally import Tally
 from aiocopyai.export import ExportError, read_export
@@ -124,7 +124,7 @@ async def _report(wanted: Wanted, key: str | None, count: Count) -> None:
         # Here, as the tables do without plotly.
         from aiocopyai.report._page import make_page  # noqa: PLC0415
 
-        write_whole(wanted.output, [make_page(count.figures, count.source)])
+        replace_file(wanted.output, [make_page(count.figures, count.source).encode("utf-8", "backslashreplace")])
         say(f"{count}; in {wanted.output}")
     if count.changes:
         say(f"the list moved meanwhile: {count.changes}")

@@ -15,10 +15,11 @@ import typer
 from attrs import define, evolve, field, frozen
 
 from aiocopyai import JSON, AmbiguousStartError, CopyAIError, CopyAISession, Run, RunFailedError, RunResults, RunStatus
+from aiocopyai._display import plural, preview
 from aiocopyai.batch._input_rows import Row, Rows
 from aiocopyai.batch._ledger import Record, State, begun, line_of, read_results
 from aiocopyai.cli._common import open_session, perform, usage_errors
-from aiocopyai.cli._formats import Format, Sink, count_of, gist, say, show_json, sink
+from aiocopyai.cli._formats import Format, Sink, say, show_json, sink
 from aiocopyai.cli._progress import Bar, bar
 from aiocopyai.cli._tally import Count, Tally
 
@@ -88,7 +89,7 @@ class Outcome:
 
     def __str__(self) -> str:
         waited = self.wanted.timeout is not None
-        told = [str(self.tally) if waited else f"{count_of(self.tally.by_status.total())} started"]
+        told = [str(self.tally) if waited else f"{plural(self.tally.by_status.total(), 'run')} started"]
         if self.results is not None and self.results.in_progress:
             told.append(f"under way: {', '.join(run.id for run in self.results.in_progress)}")
         if self.left:
@@ -224,7 +225,7 @@ class Starting:
         batch, found = record.batch, list[tuple[Row, Run]]()
         for pause in (0.0, LOOK_AGAIN):
             if doubtful and pause:
-                say(f"looking once more for {count_of(len(doubtful))} that may have been started")
+                say(f"looking once more for {plural(len(doubtful), 'run')} that may have been started")
                 await asyncio.sleep(pause)
             keys = {batch.key_of(row.number): row.inputs for row in doubtful}
             seen = await self.session.find_runs(self.workflow_id, keys, since=batch.since) if keys else {}
@@ -265,7 +266,7 @@ class Starting:
             self.record.write(line_of(row, run, error))
         elif self._table is not None:
             shown = run or Run("-", input=row.inputs)
-            self._table.write(evolve(shown, output={"": f"row {row.number}: {gist(shown)}"}))
+            self._table.write(evolve(shown, output={"": f"row {row.number}: {preview(shown)}"}))
             self._table.flush()
         else:
             show_json(line_of(row, run, error))

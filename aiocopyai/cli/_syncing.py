@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.status import Status
 
 from aiocopyai import CopyAIError, CopyAISession
+from aiocopyai._display import plural
 from aiocopyai.cli._common import CommandError, attempt, usage_errors
 from aiocopyai.cli._demo import WORKFLOW_ID, announce, make_emulator
-from aiocopyai.cli._formats import count_of, say
+from aiocopyai.cli._formats import say
 from aiocopyai.cli._targets import alone, count_rows, open_pipeline, read_target
 from aiocopyai.integrations._loop_thread import LoopThread
 from aiocopyai.integrations.dlt import copyai_source
@@ -48,14 +49,14 @@ class Read:
         """Count the runs of a batch on its way."""
         self.runs += getattr(batch, "num_rows", 0)
         if self.status is not None:
-            self.status.update(f"{count_of(self.runs)} read")
+            self.status.update(f"{plural(self.runs, 'run')} read")
         return batch
 
     def __bool__(self) -> bool:
         return self.runs > 0
 
     def __str__(self) -> str:
-        return f"reading {count_of(self.runs)}"
+        return f"reading {plural(self.runs, 'run')}"
 
 
 def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
@@ -93,7 +94,7 @@ def _load(pipeline: dlt.Pipeline, source: DltSource, read: Read) -> str:
     before = count_rows(pipeline)
     pipeline.run(source)
     now = count_rows(pipeline)
-    return f"{count_of(now - first)} new, {max(0, read.runs - now + before):,} read again; {now:,}"
+    return f"{plural(now - first, 'run')} new, {max(0, read.runs - now + before):,} read again; {now:,}"
 
 
 def _check(session: CopyAISession, workflow_ids: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from attrs import Factory, define
 
 from aiocopyai import Run
-from aiocopyai.cli._formats import count_of
+from aiocopyai._display import plural
 
 
 @define
@@ -28,7 +28,7 @@ class Tally:
     def __str__(self) -> str:
         count = self.by_status.total()
         statuses = ", ".join(f"{number:,} {status}" for status, number in self.by_status.most_common())
-        return f"{count_of(count)}{': ' if count else ''}{statuses}; {self.credits:,} credits"
+        return f"{plural(count, 'run')}{': ' if count else ''}{statuses}; {self.credits:,} credits"
 
 
 @define

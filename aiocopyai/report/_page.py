@@ -13,7 +13,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # it has no types of its own
 
 from aiocopyai import __version__
-from aiocopyai.cli._formats import local, printable
+from aiocopyai._display import local_time
+from aiocopyai.cli._formats import printable
 from aiocopyai.report._charts import Chart, failures_chart, keys_chart, status_chart, time_charts, values_chart
 from aiocopyai.report._statistics import Amount, Figures, Periods, periods
 
@@ -95,4 +96,4 @@ def _moment(value: datetime | None) -> Markup | str:
     if value is None:
         return "-"
     utc = value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M}</time>').format(utc, local(value))
+    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M}</time>').format(utc, local_time(value))

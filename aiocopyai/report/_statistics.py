@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 from attrs import define, field, frozen
 
 from aiocopyai import JSON, Run, RunStatus
-from aiocopyai.cli._formats import count_of, gist, local, text_of
+from aiocopyai._display import local_time, plural, preview, value_text
 
 
 K = TypeVar("K")
@@ -191,7 +191,7 @@ class Figures:
             "counted as free: the API tells no credits for them": self.unpriced,
             "on one of the days that are not told apart": self.days.rest.runs,
         }
-        return [f"{count_of(runs)} {what}" for what, runs in found.items() if runs]
+        return [f"{plural(runs, 'run')} {what}" for what, runs in found.items() if runs]
 
     def _add_day(self, run: Run, status: str) -> None:
         created = run.created_at
@@ -200,7 +200,7 @@ class Figures:
             return
         self.first = created if self.first is None else min(self.first, created)
         self.last = created if self.last is None else max(self.last, created)
-        moment = local(created, self.zone)
+        moment = local_time(created, self.zone)
         known = len(self.days.amounts)
         self.days.add((moment.date(), status), run)
         if len(self.days.amounts) > known:
@@ -216,7 +216,7 @@ class Figures:
                 name = REST
             figures = self.keys.setdefault(name, KeyFigures())
             figures.total.add(run)
-            figures.values.add(text_of(value)[:_TEXT], run)
+            figures.values.add(value_text(value)[:_TEXT], run)
 
     def _add_error(self, run: Run) -> None:
         text = error_text(run.error)
@@ -234,7 +234,7 @@ class Figures:
         held = self._costliest
         if spent <= 0 or (len(held) >= TOP and spent <= held[0][0]):
             return
-        costly = CostlyRun(run.id[:_TEXT], status, run.created_at, spent, gist(run)[:_TEXT])
+        costly = CostlyRun(run.id[:_TEXT], status, run.created_at, spent, preview(run)[:_TEXT])
         # The count makes every entry differ before the runs are compared, and prefers the earlier one.
         entry = (spent, -self.total.runs, costly)
         heappush(held, entry) if len(held) < TOP else heappushpop(held, entry)
@@ -245,8 +245,8 @@ def error_text(error: JSON) -> str:
     if error is None:
         return "(no error given)"
     if isinstance(error, dict) and error:
-        return " · ".join(f"{name}: {text_of(value)}" for name, value in error.items())[:_TEXT]
-    return text_of(error)[:_TEXT] or "(an empty error)"
+        return " · ".join(f"{name}: {value_text(value)}" for name, value in error.items())[:_TEXT]
+    return value_text(error)[:_TEXT] or "(an empty error)"
 
 
 @frozen

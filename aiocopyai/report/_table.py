@@ -12,7 +12,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from aiocopyai.cli._formats import Table, console, count_of, local, printable
+from aiocopyai._display import local_time, plural
+from aiocopyai.cli._formats import Table, console, printable
 from aiocopyai.report._statistics import REST, Amount, Figures, periods
 
 
@@ -50,7 +51,7 @@ def _parts(figures: Figures, source: str, out: Console) -> Iterator[RenderableTy
 
 def _head(figures: Figures, source: str) -> Text:
     total = figures.total
-    lines = [f"{count_of(total.runs)}, {total.failed:,} failed; {total.credits:,} credits"]
+    lines = [f"{plural(total.runs, 'run')}, {total.failed:,} failed; {total.credits:,} credits"]
     if figures.first and figures.last:
         zones = " and ".join(figures.zones)
         lines.append(f"from {_when(figures.first)} to {_when(figures.last)}; times and days are in {zones}")
@@ -137,4 +138,4 @@ def _text(text: str, style: str = "") -> Text:
 
 
 def _when(moment: datetime | None) -> str:
-    return f"{local(moment):%Y-%m-%d %H:%M}" if moment else "-"
+    return f"{local_time(moment):%Y-%m-%d %H:%M}" if moment else "-"

@@ -1,0 +1,46 @@
+"""How runs and their values are shown to people: the same in the command line's output and in reports."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, tzinfo
+from typing import Final
+
+from aiocopyai.models import JSON, Run, RunStatus
+
+
+_PREVIEW_LENGTH: Final = 1000
+"""Characters of an output or error that a preview is made from."""
+
+
+def value_text(value: JSON) -> str:
+    """Return a JSON value as text: a string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def preview(run: Run) -> str:
+    """Return the beginning of a run's first output that is not empty, or of its error, on one line.
+
+    The error of a failed run comes before its outputs.
+    """
+    values: list[JSON] = [value for value in run.output.values() if value]
+    values.insert(0 if run.status == RunStatus.FAILED else len(values), run.error)
+    value = next((value for value in values if value is not None), None)
+    return "" if value is None else re.sub(r"\s+", " ", value_text(value)[:_PREVIEW_LENGTH]).strip()
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 run``, ``2,000 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def local_time(moment: datetime, zone: tzinfo | None = None) -> datetime:
+    """Return a datetime in a time zone, by default the user's.
+
+    A datetime that the zone can't express, as at both ends of the calendar, is returned unchanged.
+    """
+    try:
+        return moment.astimezone(zone)
+    except (OverflowError, OSError, ValueError):
+        return moment
