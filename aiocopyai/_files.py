@@ -1,31 +1,138 @@
-"""Files that appear complete or not at all."""
+"""Files that appear whole or not at all, and databases that belong to one process at a time."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
+from typing import BinaryIO, Final
+
+
+_DEFAULT_MODE: Final = 0o666
+_LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_UNUSABLE: Final = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+"""Primary result codes of SQLite that blame the file system; other errors blame the content."""
+
+
+class FileInUseError(OSError):
+    """Another process has locked the file."""
+
+
+class DamagedFileError(ValueError):
+    """The file exists, but its content cannot be read."""
 
 
 def replace_file(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file, or replace it, in one step: at any time the path leads to a complete file.
 
-    A symbolic link is followed, and a file that exists already keeps its permissions.
+    A symbolic link is followed, and an existing file keeps its permissions.
 
     Raises:
-        OSError: the file can't be written; the previous content is unchanged.
+        OSError: the file cannot be written; the previous content is unchanged.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{token_hex(4)}.part")
     try:
-        with temporary.open("xb") as file:
+        with create_beside(temporary, target) as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        temporary.replace(target)
+        move_into_place(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def create_beside(path: Path, target: Path) -> BinaryIO:
+    """Create an empty file that becomes part of `target`, readable for nobody who may not read `target`.
+
+    Raises:
+        OSError: the file cannot be created.
+    """
+    path.unlink(missing_ok=True)  # an existing file would keep its own permissions
+    mode = _mode_of(target)
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Give a complete file its final name, on the disk too, with the permissions of the file that it replaces.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    if target.exists():
+        shutil.copymode(target, source)
+    source.replace(target)
+    if hasattr(os, "O_DIRECTORY"):  # only where a folder can be opened can its change be waited for
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def open_locked(path: Path, target: Path | None = None) -> sqlite3.Connection:
+    """Open an SQLite database and lock it until the connection is closed or the process ends, however it ends.
+
+    The connection is in autocommit mode. No shared memory is used, which network drives lack.
+
+    Args:
+        path: the database; created if it does not exist.
+        target: the file whose content the database will hold; only who may read that may read the database.
+
+    Raises:
+        FileInUseError: another process has locked it.
+        DamagedFileError: it is not an SQLite database.
+        OSError: it cannot be opened or written.
+    """
+    if target is not None and not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, _mode_of(target)))  # SQLite's own files get the same mode
+    with sqlite_errors(path):
+        database = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")  # first: the others would use shared memory
+            database.execute("BEGIN EXCLUSIVE")
+            database.execute("COMMIT")
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Generator[None]:
+    """Translate the errors of SQLite while a database is used.
+
+    Raises:
+        FileInUseError: another process has locked it.
+        DamagedFileError: it cannot be read.
+        OSError: it cannot be opened or written, such as on a full disk.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # not from SQLite but from Python's module: a fault of the caller
+            raise
+        if code & 0xFF in _LOCKED:
+            raise FileInUseError(f"{path} is in use by another process") from None
+        if code & 0xFF in _UNUSABLE:
+            raise OSError(f"{path}: {error}") from error
+        raise DamagedFileError(f"{path} cannot be read: {error}") from error
+
+
+def _mode_of(target: Path) -> int:
+    """Return the permissions for a file that becomes part of `target`: those of `target`, or the default."""
+    try:
+        return target.stat().st_mode & _DEFAULT_MODE
+    except FileNotFoundError:
+        return _DEFAULT_MODE

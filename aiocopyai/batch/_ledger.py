@@ -23,7 +23,7 @@ from attrs import define, frozen
 from cattrs.preconf.json import make_converter
 
 from aiocopyai import JSON, AmbiguousStartError, Run
-from aiocopyai._files import replace_file
+from aiocopyai._files import DamagedFileError, FileInUseError, open_locked, replace_file, sqlite_errors
 from aiocopyai.batch._input_rows import Row
 from aiocopyai.cli._common import CommandError
 from aiocopyai.cli._formats import json_line, row_of
@@ -153,17 +153,20 @@ def read_results(path: Path) -> dict[int, dict[str, Any]]:
 
 def _hold(path: Path, output: Path) -> sqlite3.Connection:
     """Open a ledger, and keep others from it until it is closed, by whatever end of this process."""
-    ledger = sqlite3.connect(begun(path), timeout=0, isolation_level=None)
     try:
-        ledger.execute("PRAGMA locking_mode = EXCLUSIVE")
-        ledger.execute("BEGIN EXCLUSIVE")
-        ledger.execute("CREATE TABLE IF NOT EXISTS batch (document TEXT NOT NULL)")
-        ledger.execute("CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, state TEXT NOT NULL, run_id TEXT)")
-        ledger.execute("COMMIT")
-    except sqlite3.DatabaseError as error:
-        ledger.close()
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise CommandError(f"another start to {output} is under way") from None
+        ledger = open_locked(begun(path), path)
+        try:
+            with sqlite_errors(begun(path)):
+                ledger.execute("CREATE TABLE IF NOT EXISTS batch (document TEXT NOT NULL)")
+                ledger.execute(
+                    "CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, state TEXT NOT NULL, run_id TEXT)"
+                )
+        except BaseException:
+            ledger.close()
+            raise
+    except FileInUseError:
+        raise CommandError(f"another start to {output} is under way") from None
+    except (DamagedFileError, OSError) as error:
         raise typer.BadParameter(f"{begun(path)} can't be read: {error}") from None
     return ledger
 
