@@ -1,11 +1,11 @@
-"""A local Copy.ai: the Workflows API over a real socket, for tests and demonstrations.
+"""The emulator: the Copy.ai Workflows API over a real socket, for tests and demonstrations.
 
-It answers as the vendor's reference says, odd corners included (`Quirks`), fails on demand
-(`Fault`), and its list of runs may move between any two requests (`Emulator.on_request`).
-It shares no code with the client: were both to misread the API alike, every test would pass.
+It responds as the vendor's reference documents, can deviate where the reference is silent (`Quirks`), fails on demand
+(`Fault`), and its list of runs may change between any two requests (`Emulator.on_request`). It shares no code with the
+client: if both misread the API in the same way, every test would pass.
 
-The names are loaded when first asked for, so that the pytest plugin next door costs a run of
-pytest that doesn't use it nothing.
+The names are loaded on first use, so that the pytest plugin in this package costs nothing in a pytest run that does
+not use it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 
 if TYPE_CHECKING:
+    from aiocopyai.emulator._cli import main, serve
     from aiocopyai.emulator._deliveries import Delivery
     from aiocopyai.emulator._emulator import Emulator
     from aiocopyai.emulator._faults import Fault
-    from aiocopyai.emulator._http import main, serve
+    from aiocopyai.emulator._http import Request
     from aiocopyai.emulator._quirks import Quirks
-    from aiocopyai.emulator._request import Request
     from aiocopyai.emulator._scenarios import Script
 
 __all__ = ["Delivery", "Emulator", "Fault", "Quirks", "Request", "Script", "main", "serve"]
@@ -30,19 +30,18 @@ _MODULES: Final = {
     "Emulator": "_emulator",
     "Fault": "_faults",
     "Quirks": "_quirks",
-    "Request": "_request",
+    "Request": "_http",
     "Script": "_scenarios",
-    "main": "_http",
-    "serve": "_http",
+    "main": "_cli",
+    "serve": "_cli",
 }
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name from its module.
+if not TYPE_CHECKING:  # hidden from type checkers, which would otherwise accept any name
 
-    Raises:
-        AttributeError: there is no such name.
-    """
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value  # the next access does not come here
+        return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from aiocopyai.emulator._http import main
+from aiocopyai.emulator._cli import main
 
 
 if __name__ == "__main__":

@@ -1,52 +1,59 @@
-"""What may go wrong, and which request it happens to."""
+"""Faults on demand: which request they apply to, and how they change what is sent."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
+from aiohttp import web
+from aiohttp.hdrs import CONTENT_TYPE
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._json import JSON
-from aiocopyai.emulator._request import Request
+from aiocopyai.emulator._http import JSON, APIResponse, Request, encode_json
+
+
+_DRIP_PIECES: Final = 16
 
 
 @frozen(kw_only=True)
 class Fault:
-    """One thing that goes wrong with a request; see `Emulator.fail`.
+    """One thing that goes wrong with a request; see `Emulator.inject`.
 
-    With a `status` or a `body`, that is the answer and the call's work is not done. Without, the
-    work is done and the rest happens to its true answer. Everything may be combined.
+    A fault with a `status` or a `body` replaces the response, and the call is not executed. Any other fault except
+    `reset="before"` changes how the true response is sent, after the call was executed. All fields can be combined.
     """
 
     status: int | None = None
-    """The HTTP status; 200 where only a `body` is given."""
+    """The HTTP status; 200 if only a `body` is given."""
     body: JSON | bytes = None
-    """The body: JSON, or bytes to be sent as they are. An empty object where only a `status` is
-    given, since the reference shows no bodies for 401, 403, 429 and 5xx."""
+    """The body: JSON, or bytes that are sent unchanged. `{}` if only a `status` is given, since the reference shows no
+    bodies for 401, 403, 429 and 5xx."""
     headers: Mapping[str, str] = field(factory=dict[str, str])
-    """Headers added to the answer's, or put in their place."""
+    """Headers to add to the response or to replace."""
     delay: float = 0.0
-    """Seconds between the work and the answer."""
+    """Seconds to wait between executing the call and responding."""
     reset: Literal["before", "after"] | None = None
-    """Drop the connection with a TCP reset: before the call's work, or once it is done."""
+    """Reset the TCP connection instead of responding: before the call is executed, or after."""
     truncate: int | None = None
-    """Promise the whole body, send this many bytes of it, and close the connection."""
+    """Announce the whole body, send this many bytes of it, and close the connection."""
     drip: float = 0.0
     """Send the body in 16 pieces, with this many seconds before each."""
 
     @property
-    def spares_work(self) -> bool:
-        """Whether the call's work is left undone."""
+    def skips_call(self) -> bool:
+        """Whether the call is not executed."""
         return self.status is not None or self.body is not None or self.reset == "before"
 
 
-@define
-class _Armed:
-    """A fault that waits for its requests; None matches anything."""
+@define(eq=False)
+class _InjectedFault:
+    """A fault that waits for matching requests; None matches any."""
 
     fault: Fault
-    left: int | None
+    remaining: int | None
     method: str | None
     path: str | None
     page: int | None
@@ -60,37 +67,65 @@ class _Armed:
 
 
 @define
-class Faults:
-    """The faults that wait, in the order in which they were asked for."""
+class FaultQueue:
+    """The injected faults, in the order in which they were injected."""
 
-    _armed: list[_Armed] = field(factory=list[_Armed])
+    _injected: list[_InjectedFault] = field(factory=list[_InjectedFault])
 
-    def arm(
-        self,
-        fault: Fault,
-        *,
-        times: int | None,
-        method: str | None,
-        path: str | None,
-        page: int | None,
-    ) -> None:
-        """Let a fault wait for `times` requests, or for all."""
-        if times is not None and times < 1:
-            raise ValueError(f"times must be at least 1, or None for all: {times}")
-        self._armed.append(_Armed(fault, times, method, path, page))
+    def add(self, fault: Fault, *, times: int | None, method: str | None, path: str | None, page: int | None) -> None:
+        """Apply a fault to the next `times` matching requests, or to all of them if None."""
+        self._injected.append(_InjectedFault(fault, times, method, path, page))
 
-    def take(self, request: Request) -> Fault | None:
-        """Use up the first fault that waits for this request."""
-        for armed in self._armed:
-            if armed.matches(request):
-                self._count_down(armed)
-                return armed.fault
-        return None
+    def take(self, request: Request) -> Fault:
+        """Return the first fault that matches a request, and use it up; a fault without effect if none matches."""
+        for injected in self._injected:
+            if injected.matches(request):
+                if injected.remaining is not None:
+                    injected.remaining -= 1
+                    if not injected.remaining:
+                        self._injected.remove(injected)
+                return injected.fault
+        return Fault()
 
-    def _count_down(self, armed: _Armed) -> None:
-        if armed.left is None:
-            return
-        armed.left -= 1
-        if not armed.left:
-            # By identity: two faults armed alike are equal.
-            self._armed = [other for other in self._armed if other is not armed]
+
+def replacement(fault: Fault) -> APIResponse:
+    """Return the response of a fault that skips the call."""
+    status = 200 if fault.status is None else fault.status
+    if isinstance(fault.body, bytes):
+        return APIResponse(status, fault.body)
+    return APIResponse(status, encode_json({} if fault.body is None else fault.body))
+
+
+async def send(http: web.BaseRequest, response: APIResponse, fault: Fault) -> web.StreamResponse:
+    """Send a response as a fault demands: complete, in pieces, truncated, or not at all."""
+    if fault.reset is not None:
+        _reset_connection(http)
+        return web.Response()
+    headers = {CONTENT_TYPE: response.content_type}
+    if fault.truncate is None and not fault.drip:
+        complete = web.Response(status=response.status, body=response.body, headers=headers)
+        complete.headers.update(fault.headers)
+        return complete
+    stream = web.StreamResponse(status=response.status, headers=headers)
+    stream.headers.update(fault.headers)
+    stream.content_length = len(response.body)
+    if fault.truncate is not None:
+        stream.force_close()
+    await stream.prepare(http)
+    await _drip(stream, response.body[: fault.truncate], fault.drip)
+    return stream
+
+
+async def _drip(stream: web.StreamResponse, body: bytes, seconds: float) -> None:
+    length = max(1, -(-len(body) // _DRIP_PIECES)) if seconds else max(1, len(body))
+    for start in range(0, len(body), length):
+        if seconds:
+            await asyncio.sleep(seconds)
+        await stream.write(body[start : start + length])
+
+
+def _reset_connection(http: web.BaseRequest) -> None:
+    if http.transport is not None:
+        # With a linger time of 0, closing sends a reset, even if everything has been read.
+        http.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        http.transport.abort()

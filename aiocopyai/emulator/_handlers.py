@@ -1,41 +1,174 @@
-"""The three calls about runs, from the vendor's reference."""
+"""The seven calls of the API, from the vendor's reference: requests to responses, without network."""
 
 from __future__ import annotations
 
 from math import inf
+from typing import Final
+from urllib.parse import unquote
 
-from aiocopyai.emulator._answers import Answer, empty_400, not_found, refusal, success
-from aiocopyai.emulator._call import Call
-from aiocopyai.emulator._dress import dressed, listed
-from aiocopyai.emulator._json import JSON
-from aiocopyai.emulator._quirks import Quirks
-from aiocopyai.emulator._workflow import Workflow
+from attrs import evolve, frozen
+from yarl import URL
+
+from aiocopyai.emulator._deliveries import WebhookSender
+from aiocopyai.emulator._http import (
+    JSON,
+    APIResponse,
+    HTTPError,
+    Request,
+    empty_400,
+    encode_json,
+    error,
+    is_loopback_url,
+    not_found,
+    success,
+    to_integer,
+)
+from aiocopyai.emulator._quirks import Quirks, apply_list_quirks, apply_quirks
+from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState, RegisteredWebhook, Workflow
 
 
-def list_runs(call: Call, workflow_id: str) -> Answer:
-    """Answer `GET /workflow/{workflow_id}/run?size=&page=`."""
-    workflow = _known_workflow(call, workflow_id)
-    now, known_until = _moments(call)
-    count = workflow.count(known_until)
+_KEY_HEADER: Final = "x-copy-ai-api-key"
+_DEFAULT_SIZE: Final = 10
+
+
+@frozen
+class APICall:
+    """A request with everything that its response depends on."""
+
+    state: EmulatorState
+    sender: WebhookSender
+    quirks: Quirks
+    request: Request
+
+    def size(self) -> int:
+        """Return the page size."""
+        size = self.integer("size", default=_DEFAULT_SIZE, minimum=1)
+        if size > self.quirks.max_size and self.quirks.oversize == "reject":
+            raise empty_400()
+        return min(size, self.quirks.max_size)
+
+    def integer(self, name: str, *, default: int, minimum: int) -> int:
+        """Return an integer from the query; the reference answers an invalid one with 400 and `{}`."""
+        if name not in self.request.query:
+            return default
+        number = to_integer(self.request.query[name])
+        if number is None or number < minimum:
+            raise empty_400()
+        return number
+
+    def body(self) -> dict[str, JSON]:
+        """Return the request's body, which must be an object."""
+        if not isinstance(self.request.body, dict):
+            raise error(422, "REQUEST_INVALID", body=["must be a JSON object"])
+        return self.request.body
+
+    def workflow(self, workflow_id: str) -> Workflow:
+        """Return a known workflow."""
+        if workflow_id not in self.state.workflows:
+            raise not_found()
+        return self.state.workflows[workflow_id]
+
+    def visible_until(self, now: float) -> float:
+        """Return the time by which a run must have been started to be known now."""
+        return now - self.quirks.late_runs if self.quirks.late_runs else inf
+
+    def list_body(self, count: int, items: list[JSON]) -> dict[str, JSON]:
+        """Build a list's body from the true count and one page."""
+        match self.quirks.total:
+            case "absent":
+                return {"data": items}
+            case "int":
+                return {"total": count, "data": items}
+            case "string":
+                return {"total": str(count), "data": items}
+            case from_count:
+                return {"total": from_count(count), "data": items}
+
+
+def respond(call: APICall, api_key: str) -> APIResponse:
+    """Execute a call and return its response."""
+    try:
+        # A web page whose host name resolves to the loopback interface sends its own name.
+        if not is_loopback_url("http://" + call.request.headers.get("host", "")):
+            raise error(403, "HOST_NOT_ALLOWED")
+        if call.request.headers.get(_KEY_HEADER) != api_key:
+            raise error(401, "UNAUTHORIZED")
+        return _dispatch(call)
+    except HTTPError as failure:
+        if failure.response.status == 404 and call.quirks.text_404:  # noqa: PLR2004 (a status is clearest as itself)
+            return evolve(failure.response, body=b"Not Found", content_type="text/plain; charset=utf-8")
+        return failure.response
+
+
+def _dispatch(call: APICall) -> APIResponse:  # noqa: PLR0911 (one return for each call of the API)
+    # Split before decoding: an encoded slash belongs to its segment.
+    path = call.request.path.removeprefix("/").removesuffix("/")
+    match call.request.method, *map(unquote, path.split("/")):
+        case "GET", "api", "workflow", workflow_id, "run":
+            return _list_runs(call, workflow_id)
+        case "GET", "api", "workflow", workflow_id, "run", run_id:
+            return _get_run(call, workflow_id, run_id)
+        case "POST", "api", "workflow", workflow_id, "run":
+            return _start_run(call, workflow_id)
+        case "GET", "api", "webhook":
+            return _list_webhooks(call)
+        case "GET", "api", "webhook", webhook_id:
+            return success(_known_webhook(call, webhook_id).to_json())
+        case "POST", "api", "webhook":
+            return _create_webhook(call)
+        case "DELETE", "api", "webhook", webhook_id:
+            call.state.remove_webhook(_known_webhook(call, webhook_id).id)
+            return APIResponse(202, b"{}")
+        case _:
+            raise not_found()
+
+
+def _list_runs(call: APICall, workflow_id: str) -> APIResponse:
+    workflow = call.workflow(workflow_id)
+    quirks = call.quirks
+    now = call.state.clock.now()
+    visible_until = call.visible_until(now)
+    count = workflow.count(visible_until)
+    if quirks.retention is not None:
+        count = min(count, quirks.retention)
     size = call.size()
     page = _page(call, last=max(1, -(-count // size)))
-    items = workflow.slice((page - 1) * size, page * size, now=now, known_until=known_until)
-    kept = items[: max(0, len(items) - call.quirks.short_pages)]
-    return success(call.page_of(count, listed(kept, call.quirks)))
+    items = workflow.slice((page - 1) * size, min(page * size, count), now=now, visible_until=visible_until)
+    sent = items[: max(0, len(items) - quirks.short_pages)]
+    return success(call.list_body(count, apply_list_quirks(sent, quirks)))
 
 
-def get_run(call: Call, workflow_id: str, run_id: str) -> Answer:
-    """Answer `GET /workflow/{workflow_id}/run/{run_id}`."""
-    now, known_until = _moments(call)
-    run = _known_workflow(call, workflow_id).find(run_id, now=now, known_until=known_until)
+def _page(call: APICall, *, last: int) -> int:
+    """Return the page to send, given the last one that has runs."""
+    quirks = call.quirks
+    page = call.integer("page", default=1, minimum=0 if quirks.page_zero == "first" else 1)
+    if quirks.ignore_page:
+        return 1
+    if page <= last:
+        return max(1, page)
+    match quirks.past_end:
+        case "empty":
+            return page
+        case "last":
+            return last
+        case 400:
+            raise empty_400()
+        case 404:
+            raise not_found()
+        case 422:
+            raise error(422, "REQUEST_INVALID", page=["is past the end"])
+
+
+def _get_run(call: APICall, workflow_id: str, run_id: str) -> APIResponse:
+    now = call.state.clock.now()
+    run = call.workflow(workflow_id).find(run_id, now=now, visible_until=call.visible_until(now))
     if run is None:
         raise not_found()
-    return success(dressed(run, call.quirks))
+    return success(apply_quirks(run, call.quirks))
 
 
-def start_run(call: Call, workflow_id: str) -> Answer:
-    """Answer `POST /workflow/{workflow_id}/run`."""
-    workflow = _known_workflow(call, workflow_id)
+def _start_run(call: APICall, workflow_id: str) -> APIResponse:
+    workflow = call.workflow(workflow_id)
     body = call.body()
     inputs, metadata = body.get("startVariables"), body.get("metadata")
     details: dict[str, JSON] = {}
@@ -44,45 +177,52 @@ def start_run(call: Call, workflow_id: str) -> Answer:
     if not isinstance(metadata, dict | None):
         details["metadata"] = ["must be an object"]
     if details or not isinstance(inputs, dict):
-        raise refusal(422, "REQUEST_INVALID", **details)
-    run = call.state.start(workflow, inputs, {"api": True} if metadata is None else metadata)
+        raise error(422, "REQUEST_INVALID", **details)
+    run = call.state.start_run(workflow, inputs, {"api": True} if metadata is None else metadata)
     if run is None:
-        call.postman.limit_reached(workflow_id)
-        raise refusal(400, "WORKFLOW_CREDIT_LIMIT_REACHED")
-    call.postman.run_started(run)
+        call.sender.credit_limit_reached(workflow_id)
+        raise error(400, "WORKFLOW_CREDIT_LIMIT_REACHED")
+    call.sender.run_started(run)
     return success({"id": run.id})
 
 
-def _known_workflow(call: Call, workflow_id: str) -> Workflow:
-    if workflow_id not in call.state.workflows:
+def _list_webhooks(call: APICall) -> APIResponse:
+    """List webhooks: pages start at 0 here, and there is no envelope."""
+    webhooks = list(call.state.webhooks.values())
+    size = call.size()
+    page = 0 if call.quirks.ignore_page else call.integer("page", default=0, minimum=0)
+    items: list[JSON] = [webhook.to_json() for webhook in webhooks[page * size : (page + 1) * size]]
+    return APIResponse(200, encode_json(call.list_body(len(webhooks), items)))
+
+
+def _create_webhook(call: APICall) -> APIResponse:
+    body = call.body()
+    url, event_type, workflow_id = body.get("url"), body.get("eventType"), body.get("workflowId")
+    details: dict[str, JSON] = {}
+    if not isinstance(url, str) or not _is_http_url(url):
+        details["url"] = ["must be a URL"]
+    if event_type not in EVENT_TYPES:
+        details["eventType"] = ["must be one of " + ", ".join(EVENT_TYPES)]
+    if not isinstance(workflow_id, str | None):
+        details["workflowId"] = ["must be a string"]
+    if details or not isinstance(workflow_id, str | None):
+        raise error(422, "REQUEST_INVALID", **details)
+    if workflow_id is not None:
+        call.workflow(workflow_id)
+    webhook = RegisteredWebhook(url=str(url), event_type=str(event_type), workflow_id=workflow_id)
+    call.state.add_webhook(webhook)
+    return success(webhook.to_json())
+
+
+def _known_webhook(call: APICall, webhook_id: str) -> RegisteredWebhook:
+    if webhook_id not in call.state.webhooks:
         raise not_found()
-    return call.state.workflows[workflow_id]
+    return call.state.webhooks[webhook_id]
 
 
-def _moments(call: Call) -> tuple[float, float]:
-    """Give the time, and until when a run has to be started to be known by now."""
-    now = call.state.clock.now()
-    return now, now - call.quirks.late_runs if call.quirks.late_runs else inf
-
-
-def _page(call: Call, *, last: int) -> int:
-    """Read which page is meant, where the last one with runs is known."""
-    quirks = call.quirks
-    page = call.number("page", default=1, least=0 if quirks.page_zero == "first" else 1)
-    if quirks.ignore_page:
-        return 1
-    if page > last and quirks.past_end != "empty":
-        return _beyond(quirks, last)
-    return max(1, page)
-
-
-def _beyond(quirks: Quirks, last: int) -> int:
-    match quirks.past_end:
-        case 400:
-            raise empty_400()
-        case 404:
-            raise not_found()
-        case 422:
-            raise refusal(422, "REQUEST_INVALID", page=["is past the end"])
-        case _:
-            return last
+def _is_http_url(text: str) -> bool:
+    try:
+        url = URL(text)
+    except ValueError:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)

@@ -1,124 +1,158 @@
-"""`python -m aiocopyai.emulator`: the emulator on its own, for programs in any language."""
+"""Requests, responses and JSON as plain values."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import sqlite3
-import sys
-from collections.abc import Sequence
-from errno import EADDRINUSE
-from typing import Final
+import json
+import re
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from ipaddress import ip_address
+from typing import Final, TypeAlias
+from urllib.parse import parse_qsl
 
-from aiocopyai.emulator._emulator import Emulator
-from aiocopyai.emulator._request import Request
-
-
-_LOGGED: Final = 100
-_HIGHEST_PORT: Final = 65_535
-_EXAMPLE: Final = """\
-example:
-  {prog} --runs 100 --workflow-id demo --run-time 2
-  curl -H 'x-copy-ai-api-key: emulator-key' 'http://127.0.0.1:8040/api/workflow/demo/run?size=3&page=1'
-  curl -H 'x-copy-ai-api-key: emulator-key' --json '{{"startVariables": {{"Tone": "Formal"}}}}' \\
-      http://127.0.0.1:8040/api/workflow/demo/run
-"""
+from aiohttp import web
+from attrs import frozen
+from yarl import URL
 
 
-def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.emulator") -> int:
-    """Serve an emulator until Ctrl-C, as the arguments want it.
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+"""Any JSON value, as `json.loads` returns it."""
 
-    Args:
-        argv: The arguments without the program's name; those of the process if None.
-        prog: What the program is called in its help.
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
+# A body that is accepted has to be copied and encoded again, which takes up to two frames of the stack for each level.
+_MAX_DEPTH: Final = 200
 
-    Returns:
-        The exit status, which is 130 after Ctrl-C, and 1 where it can't serve, with a line on stderr that says why.
 
-    Raises:
-        SystemExit: the arguments ask for help, or are wrong.
-    """
-    options = _parser(prog).parse_args(argv)
+def encode_plainly(value: JSON) -> bytes:
+    """Encode with the standard library, which accepts any integer and lone surrogates."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # A lone surrogate has no UTF-8 form; backslashreplace writes it as JSON's own escape.
+    return text.encode("utf-8", "backslashreplace")
+
+
+_encode_fast: Final[Callable[[JSON], bytes]] = import_module("orjson").dumps if find_spec("orjson") else encode_plainly
+
+
+def encode_json(value: JSON) -> bytes:
+    """Encode a value as UTF-8 JSON, with orjson where it is installed."""
     try:
-        asyncio.run(serve(_emulator(options)))
-    except KeyboardInterrupt:
-        return 130
-    except sqlite3.Error as error:
-        return _complain(f"{options.state}: {error}")
-    except OSError as error:
-        return _complain(f"port {options.port} is taken" if error.errno == EADDRINUSE else str(error))
-    except ValueError as error:
-        return _complain(str(error))
-    return 0
+        return _encode_fast(value)
+    except TypeError:
+        # orjson refuses huge integers and lone surrogates, which a malformed run may contain.
+        return encode_plainly(value)
 
 
-async def serve(emulator: Emulator) -> None:
-    """Start an emulator, say on stderr how to reach it, and serve until cancelled.
-
-    Raises:
-        RuntimeError: it has been started already.
-        OSError: the port is taken.
-    """
-    async with emulator:
-        sys.stderr.write(
-            "A local Copy.ai is ready; Ctrl-C ends it.\n"
-            f"  url          {emulator.url}\n"
-            f"  key          {emulator.api_key}\n"
-            f"  workflow id  {emulator.workflow_id}\n"
-        )
-        sys.stderr.flush()
-        await asyncio.Event().wait()
+def decode_json(raw: bytes) -> JSON:
+    """Decode a request's body; None if it is not JSON or is nested more than 200 levels deep."""
+    try:
+        value: JSON = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return None if _is_deeper_than(_MAX_DEPTH, value) else value
 
 
-def _emulator(options: argparse.Namespace) -> Emulator:
-    more = {} if options.workflow_id is None else {"workflow_id": options.workflow_id}
-    emulator = Emulator(
-        options.runs,
-        api_key=options.key,
-        seed=options.seed,
-        run_time=options.run_time,
-        credits=options.credits,
-        state=options.state,
-        port=options.port,
-        **more,
+def _is_deeper_than(levels: int, value: JSON) -> bool:
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            child
+            for item in layer
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not layer:
+            return False
+    return any(isinstance(item, dict | list) for item in layer)
+
+
+@frozen(kw_only=True)
+class Request:
+    """One request that the emulator received, including those it refused."""
+
+    number: int
+    """Its position among all requests, starting at 1."""
+    method: str
+    """The HTTP method, in capitals."""
+    path: str
+    """The path as sent, still percent-encoded, without the query."""
+    query: dict[str, str]
+    """The query parameters, decoded; the last one if a name is repeated."""
+    headers: dict[str, str]
+    """The headers, with names in lower case."""
+    page: int | None
+    """The `page` parameter; None if it is missing or not an integer."""
+    size: int | None
+    """The `size` parameter; None if it is missing or not an integer."""
+    body: JSON
+    """The decoded body; None if there is none, or it is not JSON, or is nested more than 200 levels deep."""
+
+
+def to_integer(text: str | None) -> int | None:
+    """Parse a query parameter; None if it is missing or not an integer."""
+    return int(text) if text is not None and _INTEGER.fullmatch(text) else None
+
+
+def make_request(http: web.BaseRequest, body: bytes, number: int) -> Request:
+    """Build the record of a request whose body has been read."""
+    path, _, query_string = http.raw_path.partition("?")
+    query = dict(parse_qsl(query_string, keep_blank_values=True))
+    return Request(
+        number=number,
+        method=http.method,
+        path=path,
+        query=query,
+        headers={name.lower(): value for name, value in http.headers.items()},
+        page=to_integer(query.get("page")),
+        size=to_integer(query.get("size")),
+        body=decode_json(body),
     )
-    emulator.on_request = _forget_old
-    return emulator
 
 
-def _forget_old(emulator: Emulator, _request: Request) -> None:
-    """Keep the logs short: nobody reads them here, and it may run for weeks."""
-    del emulator.requests[:-_LOGGED]
-    del emulator.deliveries[:-_LOGGED]
+def is_loopback_url(url: str) -> bool:
+    """Return whether a URL leads to this machine's loopback interface."""
+    try:
+        host = URL(url).host or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Serve a local Copy.ai on 127.0.0.1, with made-up runs, until Ctrl-C.",
-        epilog=_EXAMPLE.format(prog=prog),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--runs", type=int, default=640, metavar="N", help="how many runs to make up (640)")
-    add("--port", type=_port, default=8040, help="the port to listen on; 0 for any that is free (8040)")
-    add("--key", default="emulator-key", help="the key to let in (emulator-key)")
-    add("--workflow-id", metavar="ID", help="the workflow that has the runs")
-    add("--state", metavar="FILE", help="keep everything in this SQLite file, for the next time; it comes before "
-        "--runs, --seed and --credits")  # fmt: skip
-    add("--run-time", type=float, default=5, metavar="SECONDS", help="how long a started run takes (5)")
-    add("--credits", type=int, metavar="N", help="what started runs may spend (no limit)")
-    add("--seed", type=int, default=0, metavar="N", help="another number makes up other runs (0)")
-    return parser
+@frozen
+class APIResponse:
+    """A response to be sent; JSON unless `content_type` says otherwise."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json; charset=utf-8"
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= _HIGHEST_PORT:
-        raise argparse.ArgumentTypeError(f"not between 0 and {_HIGHEST_PORT}: {port}")
-    return port
+class HTTPError(Exception):
+    """Ends a call with an error response."""
+
+    def __init__(self, response: APIResponse) -> None:
+        super().__init__(response)
+        self.response = response
 
 
-def _complain(why: str) -> int:
-    sys.stderr.write(f"aiocopyai.emulator: {why}\n")
-    return 1
+def success(data: JSON) -> APIResponse:
+    """Wrap the result of a call in the envelope that most calls use."""
+    return APIResponse(200, encode_json({"status": "success", "data": data}))
+
+
+def error(status: int, code: str, **details: JSON) -> HTTPError:
+    """Build an error with the documented body; `details` are those of a 422."""
+    body: dict[str, JSON] = {"status": "error", "errorCode": code}
+    if details:
+        body["details"] = details
+    return HTTPError(APIResponse(status, encode_json(body)))
+
+
+def not_found() -> HTTPError:
+    """Build the 404 for an unknown call, workflow, run or webhook."""
+    return error(404, "NOT_FOUND")
+
+
+def empty_400() -> HTTPError:
+    """Build the 400 with the body `{}`, which the reference shows for both lists."""
+    return HTTPError(APIResponse(400, b"{}"))

@@ -1,116 +1,211 @@
-"""The state in a SQLite file: every change is written as it happens, and done again at a restart."""
+"""The emulator's state in a SQLite file: every change is in it when the call that made it returns."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import asdict
 
-from aiocopyai.emulator._lifecycle import StartedRun
-from aiocopyai.emulator._scenarios import Script
-from aiocopyai.emulator._state import State
-from aiocopyai.emulator._webhooks import Hook
+from aiocopyai.emulator._sample_data import SampleRun
+from aiocopyai.emulator._scenarios import Script, StartedRun
+from aiocopyai.emulator._state import EmulatorState, Entry, RegisteredWebhook, Storage, Workflow, sample_range
 
 
-# "aicp", by which our files are told from other SQLite files.
+# "aicp": distinguishes our files from other SQLite files.
 _APPLICATION_ID: Final = 0x61696370
+# Incremented with each incompatible change of the tables.
+_VERSION: Final = 2
+# A row of `entries` is one raw item, or a range of sample runs with descending serial numbers and the same fields.
 _SCHEMA: Final = f"""
     PRAGMA journal_mode = WAL;
     PRAGMA application_id = {_APPLICATION_ID};
-    CREATE TABLE changes (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, change TEXT NOT NULL);
+    PRAGMA user_version = {_VERSION};
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+    CREATE TABLE workflows (
+        id TEXT PRIMARY KEY,
+        newest_serial INTEGER NOT NULL,
+        oldest_serial INTEGER NOT NULL,
+        start_count INTEGER NOT NULL
+    );
+    CREATE TABLE entries (
+        number INTEGER PRIMARY KEY,
+        workflow_id TEXT NOT NULL,
+        first_serial INTEGER,
+        count INTEGER,
+        content TEXT NOT NULL
+    );
+    CREATE TABLE started_runs (number INTEGER PRIMARY KEY, workflow_id TEXT NOT NULL, content TEXT NOT NULL);
+    CREATE TABLE webhooks (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, content TEXT NOT NULL);
 """
 
 
-class Store:
-    """A file of changes, in their order.
+class StateFile(Storage):
+    """A SQLite file with one table for each kind of thing that the emulator knows.
 
     Args:
-        path: The file; made if it isn't there.
+        path: the file; created if it does not exist.
 
     Raises:
-        ValueError: the file is something else.
-        sqlite3.OperationalError: the file can't be opened.
+        ValueError: the file is not a state file of this version.
+        sqlite3.OperationalError: the file cannot be opened.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._path: Final = path
-        self._held: sqlite3.Connection | None = None
+        self._connection: sqlite3.Connection | None = None
         try:
             with closing(self._connect()) as connection:
-                _prepare(connection)
+                _create_tables(connection, path)
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
                 raise
             raise ValueError(f"not a state file of the emulator: {path}") from error
 
-    def hold(self) -> None:
-        """Keep the file open, for many changes."""
-        self._held = self._connect()
-        # Survives the end of the process, if not that of the machine, without waiting for the disk.
-        self._held.execute("PRAGMA synchronous = OFF")
+    def open(self) -> None:
+        """Keep the file open, so that changes are fast."""
+        self._connection = self._connect()
+        # Survives the end of the process, though not that of the machine, without waiting for the disk.
+        self._connection.execute("PRAGMA synchronous = OFF")
 
-    def release(self) -> None:
-        """Close the file; changes from now on open it one by one."""
-        held, self._held = self._held, None
-        if held is not None:
-            held.close()
+    def close(self) -> None:
+        """Close the file; each later change opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
-    def append(self, kind: str, change: Mapping[str, object]) -> None:
-        """Write one change; it is in the file when this returns."""
-        row = (kind, json.dumps(change, default=asdict))
-        if self._held is not None:
-            _insert(self._held, row)
-            return
-        with closing(self._connect()) as connection:
-            _insert(connection, row)
+    def load(self, state: EmulatorState) -> None:
+        """Fill a new state from the file. What the file says replaces the state's seed and credits.
 
-    def restore(self, state: State) -> None:
-        """Do all changes again on a fresh state, and write down what it changes from now on.
-
-        The file's seed and credits come before the state's own, which a new file takes over.
+        A new file takes over the seed, and a file without a credit limit takes over the credits.
         """
         with closing(self._connect()) as connection:
-            rows = connection.execute("SELECT kind, change FROM changes ORDER BY number").fetchall()
-        if not rows:
-            self.append("seed", {"seed": state.seed})
-        given, state.credits = state.credits, None
-        for kind, change in rows:
-            _redo(state, kind, json.loads(change))
-        state.record = self.append
-        if state.credits is None and given is not None:
-            state.leave(given)
+            settings = {name: json.loads(value) for name, value in connection.execute("SELECT * FROM settings")}
+            state.seed = settings.get("seed", state.seed)
+            for row in connection.execute("SELECT * FROM workflows"):
+                _load_workflow(connection, state, *row)
+            for [content] in connection.execute("SELECT content FROM webhooks ORDER BY number"):
+                webhook = RegisteredWebhook(**json.loads(content))
+                state.webhooks[webhook.id] = webhook
+        if "seed" not in settings:
+            with self._transaction() as connection:
+                _save_setting(connection, "seed", state.seed)
+        if settings.get("credits") is not None:
+            state.credits = settings["credits"]
+        else:
+            self.save_credits(state.credits)
+
+    def save_list(self, workflow: Workflow) -> None:
+        """Write a workflow and its whole list."""
+        with self._transaction() as connection:
+            _save_workflow(connection, workflow)
+            connection.execute("DELETE FROM entries WHERE workflow_id = ?", (workflow.id,))
+            connection.execute("DELETE FROM started_runs WHERE workflow_id = ?", (workflow.id,))
+            connection.executemany(
+                "INSERT INTO entries (workflow_id, first_serial, count, content) VALUES (?, ?, ?, ?)", _rows(workflow)
+            )
+            for run in workflow.started_runs():
+                _save_started(connection, run)
+
+    def save_start(self, workflow: Workflow, run: StartedRun, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+        """Write one started run and the credits left."""
+        with self._transaction() as connection:
+            _save_workflow(connection, workflow)
+            _save_started(connection, run)
+            _save_setting(connection, "credits", credits)
+
+    def save_credits(self, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+        """Write the credits left."""
+        with self._transaction() as connection:
+            _save_setting(connection, "credits", credits)
+
+    def save_webhook(self, webhook: RegisteredWebhook) -> None:
+        """Write one webhook."""
+        with self._transaction() as connection:
+            row = (webhook.id, json.dumps(asdict(webhook)))
+            connection.execute("INSERT INTO webhooks (id, content) VALUES (?, ?)", row)
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Delete one webhook."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, isolation_level=None)
+        return sqlite3.connect(self._path)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._connection is not None:
+            with self._connection:
+                yield self._connection
+            return
+        with closing(self._connect()) as connection, connection:
+            yield connection
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Make the table in a new file; leave somebody else's database alone."""
+def _create_tables(connection: sqlite3.Connection, path: str | Path) -> None:
+    """Create the tables in a new file, and leave any other database unchanged."""
     [(tables,)] = connection.execute("SELECT count(*) FROM sqlite_master")
     [(application_id,)] = connection.execute("PRAGMA application_id")
+    [(version,)] = connection.execute("PRAGMA user_version")
     if not tables:
         connection.executescript(_SCHEMA)
     elif application_id != _APPLICATION_ID:
-        raise ValueError("the database is not a state file of the emulator")
+        raise ValueError(f"not a state file of the emulator: {path}")
+    elif version != _VERSION:
+        raise ValueError(f"{path} is a state file of another version of the emulator: use a new file")
 
 
-def _insert(connection: sqlite3.Connection, row: tuple[str, str]) -> None:
-    connection.execute("INSERT INTO changes (kind, change) VALUES (?, ?)", row)
+def _load_workflow(
+    connection: sqlite3.Connection, state: EmulatorState, workflow_id: str, newest: int, oldest: int, start_count: int
+) -> None:
+    workflow = state.workflow(workflow_id)
+    rows = connection.execute(
+        "SELECT first_serial, count, content FROM entries WHERE workflow_id = ? ORDER BY number", (workflow_id,)
+    )
+    for first, count, content in rows:
+        value = json.loads(content)
+        workflow.entries += [value] if first is None else sample_range(workflow, first, count, value)
+    rows = connection.execute("SELECT content FROM started_runs WHERE workflow_id = ? ORDER BY number", (workflow_id,))
+    for [content] in rows:
+        fields = json.loads(content)
+        workflow.add_started(StartedRun(**fields | {"script": Script(**fields["script"])}))
+    workflow.newest_serial, workflow.oldest_serial, workflow.start_count = newest, oldest, start_count
 
 
-def _redo(state: State, kind: str, change: Any) -> None:  # noqa: ANN401 (raw JSON)
-    match kind:
-        case "seed":
-            state.seed = change["seed"]
-        case "begin":
-            run = change["run"]
-            state.begin(StartedRun(**run | {"script": Script(**run["script"])}), change["credits"])
-        case "register":
-            state.register(Hook(**change["hook"]))
-        case _:
-            getattr(state, kind)(**change)
+def _save_setting(connection: sqlite3.Connection, name: str, value: int | None) -> None:
+    connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))
+
+
+def _save_workflow(connection: sqlite3.Connection, workflow: Workflow) -> None:
+    row = (workflow.id, workflow.newest_serial, workflow.oldest_serial, workflow.start_count)
+    connection.execute("INSERT OR REPLACE INTO workflows VALUES (?, ?, ?, ?)", row)
+
+
+def _save_started(connection: sqlite3.Connection, run: StartedRun) -> None:
+    row = (run.workflow_id, json.dumps(asdict(run)))
+    connection.execute("INSERT INTO started_runs (workflow_id, content) VALUES (?, ?)", row)
+
+
+def _rows(workflow: Workflow) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a workflow's list, except for its started runs."""
+    for key, group in groupby(enumerate(workflow.entries), _range_key):
+        entries = [entry for _, entry in group]
+        if key is None:
+            yield from ((workflow.id, None, None, json.dumps(entry)) for entry in entries)
+        elif isinstance(entries[0], SampleRun):
+            yield workflow.id, entries[0].serial, len(entries), json.dumps(entries[0].fields)
+
+
+def _range_key(numbered: tuple[int, Entry]) -> tuple[int, int] | None:
+    """Return what the sample runs of one range have in common; None for a raw item."""
+    number, entry = numbered
+    if not isinstance(entry, SampleRun):
+        return None
+    # Runs that were added together share one mapping of fields.
+    return entry.serial + number, id(entry.fields) if entry.fields else 0

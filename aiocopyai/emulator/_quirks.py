@@ -1,58 +1,90 @@
-"""How the emulator deviates: what vendor pages disagree on or do not say."""
+"""Where the emulator can deviate: points on which vendor pages disagree or say nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
-from aiocopyai.emulator._json import JSON
+from aiocopyai.emulator._http import JSON
 
 
 TotalQuirk: TypeAlias = "Literal['int', 'string', 'absent'] | Callable[[int], JSON]"
 
+_ABSENT_IF_SPARSE: Final = frozenset({"status", "input", "output"})
+
 
 @frozen(kw_only=True)
 class Quirks:
-    """The corners of the API that the vendor's reference leaves open.
+    """The behaviours that the vendor's reference leaves open.
 
-    The defaults are a server that does everything as one would hope. Each attribute names one
-    point on which vendor pages disagree, or which they leave out.
+    The defaults are those of the most convenient server. Each attribute is one point on which vendor pages disagree, or
+    which they do not mention.
     """
 
     total: TotalQuirk = "int"
-    """How the list's `total` is sent: both forms are on vendor pages. A callable gets the true
-    count and returns what is sent."""
+    """How a list's `total` is sent: vendor pages show integers and strings. A callable receives the true count and
+    returns the value to send."""
     max_size: int = 100
     """The largest page, in runs; 100 in the reference."""
     oversize: Literal["clamp", "reject"] = "clamp"
-    """What a `size` above `max_size` gets: pages of `max_size`, or a 400. Not documented."""
+    """The response to a `size` above `max_size`: pages of `max_size`, or a 400. Not documented."""
     past_end: Literal["empty", "last", 400, 404, 422] = "empty"
-    """What a page past the end gets: no runs, the last page again, or this status. Not
-    documented."""
+    """The response to a page past the end: no runs, the last page again, or this status. Not documented."""
     page_zero: Literal["first", 400] = "first"
-    """What `page=0` gets: the first page, or a 400. Not documented."""
+    """The response to `page=0`: the first page, or a 400. Not documented."""
     ignore_page: bool = False
     """Whether every page is the first one."""
     sparse: bool = False
     """Whether runs in a list lack `status`, `input` and `output`, as in one vendor example."""
     mixed_dates: bool = False
-    """Whether about half of the `createdAt` lack milliseconds (those with an even number of them),
-    as in one vendor example."""
+    """Whether about half of the `createdAt` values lack milliseconds (those with an even number of them), as in one
+    vendor example."""
     credits: Literal["int", "string"] = "int"
-    """How a run's credits are sent: both forms are on vendor pages."""
+    """How a run's credits are sent: vendor pages show both."""
     short_pages: int = 0
-    """How many runs at the end of each page are left out, and not sent with the next one either.
-    With 1 and three runs, the vendor's example: a `total` of 3 with two runs."""
+    """How many runs are missing at the end of each page; they are not on the next page either. With 1 and three runs,
+    this is the vendor's example: a `total` of 3 with two runs."""
     text_404: bool = False
     """Whether a 404 is plain text instead of JSON; the reference shows both."""
     lists_metadata: bool = True
-    """Whether runs in a list have their `metadata`; one vendor example shows none."""
+    """Whether runs in a list have their `metadata`; in one vendor example they do not."""
     late_runs: float = 0.0
-    """Seconds after a start during which neither the list nor the call for one run knows it: a 404
-    for a run just started has been seen."""
+    """Seconds after its start during which a run is neither listed nor found: a 404 for a run that was just started
+    has been seen."""
+    retention: int | None = None
+    """How many runs a list keeps: each new run removes the oldest one from the list. None for no limit. Not
+    documented."""
     delivery: Literal["today", "older", "run"] = "today"
-    """The body of a `workflowRun.completed` delivery: as in today's reference, with the outputs as
-    `result`; as in an older one, with `result.output`; or the whole run with a `type`, as captured
-    in 2025."""
+    """The body of a `workflowRun.completed` delivery: with the output as `result`, as in the current reference; with
+    `result.output`, as in an older one; or the whole run with a `type`, as captured in 2025."""
+
+
+def apply_list_quirks(items: list[JSON], quirks: Quirks) -> list[JSON]:
+    """Return the items of a list as they are sent; items that are not objects are unchanged."""
+    absent: frozenset[str] = _ABSENT_IF_SPARSE if quirks.sparse else frozenset()
+    if not quirks.lists_metadata:
+        absent |= {"metadata"}
+    if absent:
+        items = [
+            {name: value for name, value in item.items() if name not in absent} if isinstance(item, dict) else item
+            for item in items
+        ]
+    return [apply_quirks(item, quirks) for item in items]
+
+
+def apply_quirks(item: JSON, quirks: Quirks) -> JSON:
+    """Return one run as it is sent; an item that is not an object is unchanged."""
+    if not isinstance(item, dict):
+        return item
+    changes: dict[str, JSON] = {}
+    created_at, cost = item.get("createdAt"), item.get("credits")
+    if quirks.mixed_dates and isinstance(created_at, str):
+        seconds, _, fraction = created_at.partition(".")
+        # Decided by the date's own digits, so that a run always has the same form.
+        if fraction[2:3] in {"0", "2", "4", "6", "8"}:
+            changes["createdAt"] = f"{seconds}Z"
+    if quirks.credits == "string" and isinstance(cost, int):
+        changes["credits"] = str(cost)
+    return item | changes if changes else item

@@ -1,79 +1,159 @@
-"""How started runs go: scripts, and which one is next."""
+"""Started runs: the script that one follows, and its content as a function of the clock."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
 
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._json import JSON
+from aiocopyai.emulator._http import JSON
 
 
-def _as_tuple(states: Iterable[str]) -> tuple[str, ...]:
+_PROCESSING: Final = "PROCESSING"
+_JUST_BELOW_1: Final = math.nextafter(1, 0)
+
+
+def _to_tuple(states: Iterable[str]) -> tuple[str, ...]:
     if isinstance(states, str):
-        raise TypeError(f"states are several texts; for only one, write ({states!r},)")
+        raise TypeError(f"states must be several strings, got {states!r}; for a single state write ({states!r},)")
     return tuple(states)
 
 
 @frozen(kw_only=True)
 class Script:
-    """How a started run goes; see `Emulator.plan`.
+    """What a started run does; see `Emulator.script_next_runs`.
 
     ::
 
         Script(states=("NEW", "PROCESSING", "RETRYING", "PROCESSING", "FAILED"), error={"message": "No."})
 
     Raises:
-        TypeError: the states are one text.
-        ValueError: there are no states, or the credits are negative.
+        TypeError: `states` is a single string.
+        ValueError: `states` is empty, or `credits` is negative.
     """
 
-    states: tuple[str, ...] = field(default=("NEW", "WAITING", "PROCESSING", "COMPLETE"), converter=_as_tuple)
-    """The statuses it passes through, any text. All but the last take equal parts of the run's
-    time; the last one stays."""
+    states: tuple[str, ...] = field(default=("NEW", "WAITING", "PROCESSING", "COMPLETE"), converter=_to_tuple)
+    """The statuses that the run passes through, any strings. All but the last take equal parts of the run's time; the
+    last one is final."""
     output: Mapping[str, JSON] | None = None
-    """What each step puts out, by its name. The steps fill one by one while the status is
-    `PROCESSING`, and the last state has all of them. None for invented ones."""
+    """The output of each step, by its name. Steps are filled in one by one while the status is `PROCESSING`, and the
+    last state has all of them. None for sample output."""
     error: JSON = None
-    """The run's `error` in its last state, null before."""
+    """The run's `error` in its last state; it is null before."""
     credits: int = 3
-    """What the run costs: taken from `Emulator.credits` at the start, and on the run a number that
-    grows to this until its end."""
+    """What the run costs. It is deducted from `Emulator.credits` at the start; the run's own `credits` grow to it."""
 
     def __attrs_post_init__(self) -> None:
         if not self.states:
             raise ValueError("a script needs at least one state")
         if self.credits < 0:
-            raise ValueError(f"a run's credits can't be negative: {self.credits}")
+            raise ValueError(f"credits must not be negative, got {self.credits}")
 
 
 @define
-class _Planned:
+class _QueuedScript:
     script: Script
-    left: int | None
+    remaining: int | None
 
 
 @define
-class Plans:
-    """The scripts that wait for runs, in the order in which they were asked for."""
+class ScriptQueue:
+    """The scripts for the next runs, in the order in which they were added."""
 
-    _waiting: list[_Planned] = field(factory=list[_Planned])
+    _queued: list[_QueuedScript] = field(factory=list[_QueuedScript])
 
     def add(self, script: Script, times: int | None) -> None:
-        """Let a script wait for `times` runs, or for all."""
-        if times is not None and times < 1:
-            raise ValueError(f"times must be at least 1, or None for all: {times}")
-        self._waiting.append(_Planned(script, times))
+        """Use a script for `times` runs, or for all following ones if None."""
+        self._queued.append(_QueuedScript(script, times))
+
+    def peek(self) -> Script:
+        """Return the script of the next run; a refused start must not use it up."""
+        return self._queued[0].script if self._queued else Script()
+
+    def advance(self) -> None:
+        """Count the next run as started."""
+        if not self._queued or self._queued[0].remaining is None:
+            return
+        self._queued[0].remaining -= 1
+        if not self._queued[0].remaining:
+            del self._queued[0]
+
+
+@define
+class Clock:
+    """Seconds since 1970 that never jump, and that keep their meaning after a restart."""
+
+    _offset: float = field(factory=lambda: time.time() - time.monotonic())
+
+    def now(self) -> float:
+        """Return the current time."""
+        return time.monotonic() + self._offset
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self._offset += seconds
+
+
+@frozen(kw_only=True)
+class StartedRun:
+    """A run that was started by an API call."""
+
+    id: str
+    workflow_id: str
+    inputs: dict[str, JSON]
+    metadata: JSON
+    started: float
+    """When it was started, in seconds since 1970."""
+    run_time: float
+    """Seconds from its start to its last state."""
+    script: Script
+    """What it does, with its output decided."""
 
     @property
-    def next(self) -> Script:
-        """The script of the next run; it is used up by `use()` only, since a start may be refused."""
-        return self._waiting[0].script if self._waiting else Script()
+    def ends(self) -> float:
+        """When it reaches its last state, in seconds since 1970."""
+        return self.started + self._duration
 
-    def use(self) -> None:
-        """Count the next run as started."""
-        if not self._waiting or self._waiting[0].left is None:
-            return
-        self._waiting[0].left -= 1
-        if not self._waiting[0].left:
-            del self._waiting[0]
+    @property
+    def _duration(self) -> float:
+        return self.run_time if len(self.script.states) > 1 else 0.0
+
+    def to_json(self, now: float) -> dict[str, JSON]:
+        """Return the run as the API sends it at this time."""
+        progress = self._progress(now)
+        created_at = datetime.fromtimestamp(self.started, UTC).isoformat(timespec="milliseconds")
+        return {
+            "id": self.id,
+            "workflowRunId": self.id,
+            "workflowId": self.workflow_id,
+            "status": self.script.states[int(progress * (len(self.script.states) - 1))],
+            "input": self.inputs,
+            "output": self._output(progress),
+            "metadata": self.metadata,
+            "createdAt": created_at.removesuffix("+00:00") + "Z",
+            "credits": int(self.script.credits * progress),
+            "error": self.script.error if progress >= 1 else None,
+        }
+
+    def _progress(self, now: float) -> float:
+        """Return the part of the run's time that has passed, from 0 to 1."""
+        if not self._duration or now >= self.ends:
+            return 1.0
+        # Rounding must not end a run before `ends`, and a clock set back must not give a negative part.
+        return min(_JUST_BELOW_1, max(0.0, (now - self.started) / self._duration))
+
+    def _output(self, progress: float) -> dict[str, JSON]:
+        """Return the steps that are filled in: their number grows with the time spent in PROCESSING."""
+        steps = dict(self.script.output or {})
+        if progress >= 1:
+            return steps
+        states = self.script.states[:-1]
+        position = progress * len(states)
+        passed = int(position)
+        processed = states[:passed].count(_PROCESSING) + (position - passed) * (states[passed] == _PROCESSING)
+        filled = int(len(steps) * processed / max(1, states.count(_PROCESSING)))
+        return dict(list(steps.items())[:filled])

@@ -1,103 +1,251 @@
-"""What the emulator knows, and every way in which that changes."""
+"""The emulator's state: workflows with their runs, webhooks, credits and scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from math import inf
+from typing import Final, Literal, TypeAlias
 from uuid import uuid4
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
-from aiocopyai.emulator._json import JSON
-from aiocopyai.emulator._lifecycle import Clock, StartedRun
-from aiocopyai.emulator._scenarios import Plans
-from aiocopyai.emulator._webhooks import Hook, Webhooks
-from aiocopyai.emulator._workflow import Workflow
+from aiocopyai.emulator._http import JSON
+from aiocopyai.emulator._sample_data import SampleRun, sample_output
+from aiocopyai.emulator._scenarios import Clock, ScriptQueue, StartedRun
 
 
-def _forget(_kind: str, _change: Mapping[str, object]) -> None:
-    """Keep no record: the state is in memory only."""
+RUN_STARTED: Final = "workflowRun.started"
+RUN_COMPLETED: Final = "workflowRun.completed"
+RUN_FAILED: Final = "workflowRun.failed"
+CREDIT_LIMIT_REACHED: Final = "workflowCreditLimit.reached"
+
+EVENT_TYPES: Final = (RUN_STARTED, RUN_COMPLETED, RUN_FAILED, CREDIT_LIMIT_REACHED)
+"""The documented event types; a webhook is registered for one of them."""
+
+Entry: TypeAlias = "SampleRun | JSON"
+"""A run in a list that was not started by a call: a sample run, or an item given as raw JSON."""
 
 
 @define
-class State:
-    """All workflows by id, the webhooks, and what starts of runs need.
+class Workflow:
+    """One workflow's runs: the started ones, newest first, then the other entries in the order of the list."""
 
-    Each method that changes something a restart should not lose tells `record` of it, with its own
-    name and arguments: `_store` does the same calls again.
-    """
+    id: str
+    seed: int
+    entries: list[Entry] = field(factory=list[Entry])
+    newest_serial: int = -1
+    """The serial number of the newest sample run so far."""
+    oldest_serial: int = 0
+    """The serial number of the oldest sample run so far."""
+    start_count: int = 0
+    """How many runs have been started, including those that were removed."""
+    _started: dict[str, StartedRun] = field(factory=dict[str, StartedRun])
+    """By id, oldest first: the list shows them in reverse."""
+    _entries_by_id: dict[str, Entry] | None = None
+    """Built on first use, because the ids of many sample runs take long to compute."""
+
+    def count(self, visible_until: float = inf) -> int:
+        """Count the runs, except those started after this time."""
+        return self._visible(visible_until) + len(self.entries)
+
+    def slice(self, start: int, stop: int, *, now: float, visible_until: float = inf) -> list[JSON]:
+        """Return the items at these positions of the list, not copied.
+
+        Runs started after `visible_until` are left out, as if they did not exist.
+        """
+        visible = self._visible(visible_until)
+        started = list(self._started.values())[max(0, visible - stop) : max(0, visible - start)]
+        entries = self.entries[max(0, start - visible) : max(0, stop - visible)]
+        return [*(run.to_json(now) for run in reversed(started)), *map(_to_json, entries)]
+
+    def find(self, run_id: str, *, now: float, visible_until: float = inf) -> JSON:
+        """Return a run as it is now; None if there is none with this id, or it is not visible yet."""
+        started = self._started.get(run_id)
+        if started is not None:
+            return started.to_json(now) if started.started <= visible_until else None
+        if self._entries_by_id is None:
+            self._entries_by_id = {key: entry for entry in self.entries if isinstance(key := _id(entry), str)}
+        return _to_json(self._entries_by_id.get(run_id))
+
+    def started_run(self, run_id: str) -> StartedRun | None:
+        """Return the started run with this id."""
+        return self._started.get(run_id)
+
+    def started_runs(self) -> list[StartedRun]:
+        """Return the started runs, oldest first."""
+        return list(self._started.values())
+
+    def objects(self, now: float) -> list[dict[str, JSON]]:
+        """Return copies of all items that are objects."""
+        return [deepcopy(item) for item in self.slice(0, self.count(), now=now) if isinstance(item, dict)]
+
+    def add_samples(self, count: int, where: Literal["head", "tail"], fields: Mapping[str, JSON]) -> list[str]:
+        """Add sample runs that are newer or older than all before; return their ids in the order of the list."""
+        if where == "head":
+            self.newest_serial += count
+            position, first = 0, self.newest_serial
+        else:
+            position, first = len(self.entries), self.oldest_serial - 1
+            self.oldest_serial -= count
+        added = sample_range(self, first, count, fields)
+        self.entries[position:position] = added
+        ids = [run.id for run in added]
+        if self._entries_by_id is not None:
+            self._entries_by_id.update(zip(ids, added, strict=True))
+        return ids
+
+    def replace(self, items: Iterable[JSON]) -> None:
+        """Replace the whole list, including the started runs, with raw items."""
+        self.entries = list(items)
+        self._started.clear()
+        self._entries_by_id = None
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Remove the runs with these ids."""
+        removed = frozenset(ids)
+        self.entries = [entry for entry in self.entries if not (isinstance(key := _id(entry), str) and key in removed)]
+        self._entries_by_id = None
+        for run_id in removed:
+            self._started.pop(run_id, None)
+
+    def add_started(self, run: StartedRun) -> None:
+        """Add a run that was started after all others."""
+        self._started[run.id] = run
+        self.start_count += 1
+
+    def next_output(self, status: str) -> dict[str, JSON]:
+        """Generate the output of the next started run, if it ends with this status."""
+        return sample_output(f"{self.seed}/{self.id}/started/{self.start_count}", status)
+
+    def _visible(self, until: float) -> int:
+        """Count the started runs that were started by this time."""
+        if until == inf:
+            return len(self._started)
+        return bisect_right(list(self._started.values()), until, key=lambda run: run.started)
+
+
+def sample_range(workflow: Workflow, first: int, count: int, fields: Mapping[str, JSON]) -> list[SampleRun]:
+    """Return `count` sample runs with descending serial numbers."""
+    return [SampleRun(workflow.seed, workflow.id, serial, fields) for serial in range(first, first - count, -1)]
+
+
+def _to_json(entry: Entry) -> JSON:
+    return entry.to_json() if isinstance(entry, SampleRun) else entry
+
+
+def _id(entry: Entry) -> JSON:
+    if isinstance(entry, SampleRun):
+        return entry.id
+    return entry.get("id") if isinstance(entry, dict) else None
+
+
+@frozen(kw_only=True)
+class RegisteredWebhook:
+    """A webhook that was registered by an API call."""
+
+    id: str = field(factory=lambda: str(uuid4()))
+    url: str
+    event_type: str
+    workflow_id: str | None
+    """None for all workflows of the workspace."""
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the webhook as the API sends it."""
+        return {"id": self.id, "url": self.url, "eventType": self.event_type, "workflowId": self.workflow_id}
+
+
+class Storage:
+    """Receives every change that must survive a restart. This base class keeps nothing."""
+
+    def save_list(self, workflow: Workflow) -> None:
+        """Save a workflow's list after it was changed other than by a start."""
+
+    def save_start(self, workflow: Workflow, run: StartedRun, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+        """Save a run that was started, and the credits left."""
+
+    def save_credits(self, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+        """Save the credits left."""
+
+    def save_webhook(self, webhook: RegisteredWebhook) -> None:
+        """Save a webhook that was registered."""
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Forget a webhook."""
+
+
+@define
+class EmulatorState:
+    """Everything that the emulator knows. Each method that changes it also passes the change to `storage`."""
 
     seed: int
     run_time: float
     credits: int | None
     workflows: dict[str, Workflow] = field(factory=dict[str, Workflow])
-    webhooks: Webhooks = field(factory=Webhooks)
-    plans: Plans = field(factory=Plans)
+    webhooks: dict[str, RegisteredWebhook] = field(factory=dict[str, RegisteredWebhook])
+    """By id, oldest first."""
+    scripts: ScriptQueue = field(factory=ScriptQueue)
     clock: Clock = field(factory=Clock)
-    record: Callable[[str, Mapping[str, object]], None] = _forget
+    storage: Storage = field(factory=Storage)
 
     def workflow(self, workflow_id: str) -> Workflow:
-        """Give a workflow; one not known yet is made."""
+        """Return a workflow; an unknown one is created."""
         if workflow_id not in self.workflows:
             self.workflows[workflow_id] = Workflow(workflow_id, self.seed)
         return self.workflows[workflow_id]
 
-    def find(self, run_id: str) -> JSON:
-        """Give the run with this id as it is now, whatever its workflow; None where there is none."""
+    def find_run(self, run_id: str) -> JSON:
+        """Return a run of any workflow as it is now; None if there is none with this id."""
         now = self.clock.now()
         found = (workflow.find(run_id, now=now) for workflow in self.workflows.values())
         return next((run for run in found if run is not None), None)
 
     def started_runs(self) -> list[StartedRun]:
-        """Give the started runs of all workflows."""
+        """Return the started runs of all workflows."""
         return [run for workflow in self.workflows.values() for run in workflow.started_runs()]
 
-    def add(self, workflow_id: str, count: int, where: Literal["head", "tail"], fields: dict[str, JSON]) -> list[str]:
-        """Invent runs at one end of a workflow's list; give their ids in the list's order."""
-        ids = self.workflow(workflow_id).add(count, where, fields)
-        self.record("add", {"workflow_id": workflow_id, "count": count, "where": where, "fields": fields})
+    def subscribers(self, event_type: str, workflow_id: str) -> list[RegisteredWebhook]:
+        """Return the webhooks that receive an event of a workflow."""
+        return [
+            webhook
+            for webhook in self.webhooks.values()
+            if webhook.event_type == event_type and webhook.workflow_id in {None, workflow_id}
+        ]
+
+    def add_samples(
+        self, workflow_id: str, count: int, where: Literal["head", "tail"], fields: Mapping[str, JSON]
+    ) -> list[str]:
+        """Add sample runs to one end of a workflow's list; return their ids in the order of the list."""
+        workflow = self.workflow(workflow_id)
+        ids = workflow.add_samples(count, where, fields)
+        self.storage.save_list(workflow)
         return ids
 
-    def put(self, workflow_id: str, items: Iterable[JSON]) -> None:
-        """Replace a workflow's list."""
-        kept = list(items)
-        self.workflow(workflow_id).put(kept)
-        self.record("put", {"workflow_id": workflow_id, "items": kept})
+    def replace_runs(self, workflow_id: str, items: Iterable[JSON]) -> None:
+        """Replace a workflow's list with raw items."""
+        workflow = self.workflow(workflow_id)
+        workflow.replace(items)
+        self.storage.save_list(workflow)
 
-    def remove(self, workflow_id: str, ids: Iterable[str]) -> None:
-        """Take runs out of a workflow's list."""
-        gone = list(ids)
-        self.workflow(workflow_id).remove(gone)
-        self.record("remove", {"workflow_id": workflow_id, "ids": gone})
+    def remove_runs(self, workflow_id: str, ids: Iterable[str]) -> None:
+        """Remove runs from a workflow's list."""
+        workflow = self.workflow(workflow_id)
+        workflow.remove(ids)
+        self.storage.save_list(workflow)
 
-    def register(self, hook: Hook) -> None:
-        """Add a webhook."""
-        self.webhooks.add(hook)
-        self.record("register", {"hook": hook})
-
-    def unregister(self, hook_id: str) -> None:
-        """Take out a webhook that is there."""
-        self.webhooks.remove(hook_id)
-        self.record("unregister", {"hook_id": hook_id})
-
-    def leave(self, credits: int | None) -> None:  # noqa: A002 (the API's own word)
-        """Say how many credits are left; None for no limit."""
+    def set_credits(self, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+        """Set the credits left; None for no limit."""
         self.credits = credits
-        self.record("leave", {"credits": credits})
+        self.storage.save_credits(credits)
 
-    def begin(self, run: StartedRun, credits: int | None) -> None:  # noqa: A002 (as above)
-        """Take in a run that starts, and leave this many credits."""
-        self.credits = credits
-        self.workflow(run.workflow_id).begin(run)
-        self.record("begin", {"run": run, "credits": credits})
-
-    def start(self, workflow: Workflow, inputs: dict[str, JSON], metadata: JSON) -> StartedRun | None:
-        """Start a run as planned; None where the credits left can't pay for it."""
-        script = self.plans.next
-        left = None if self.credits is None else self.credits - script.credits
-        if left is not None and left < 0:
+    def start_run(self, workflow: Workflow, inputs: dict[str, JSON], metadata: JSON) -> StartedRun | None:
+        """Start a run that follows the next script; None if the credits left do not cover it."""
+        script = self.scripts.peek()
+        credits_left = None if self.credits is None else self.credits - script.credits
+        if credits_left is not None and credits_left < 0:
             return None
-        self.plans.use()
+        self.scripts.advance()
         output = workflow.next_output(script.states[-1]) if script.output is None else dict(script.output)
         run = StartedRun(
             id=f"WRUN-{uuid4()}",
@@ -108,5 +256,17 @@ class State:
             run_time=self.run_time,
             script=evolve(script, output=output),
         )
-        self.begin(run, left)
+        self.credits = credits_left
+        workflow.add_started(run)
+        self.storage.save_start(workflow, run, credits_left)
         return run
+
+    def add_webhook(self, webhook: RegisteredWebhook) -> None:
+        """Register a webhook; there may already be one for the same URL and event."""
+        self.webhooks[webhook.id] = webhook
+        self.storage.save_webhook(webhook)
+
+    def remove_webhook(self, webhook_id: str) -> None:
+        """Delete a registered webhook."""
+        del self.webhooks[webhook_id]
+        self.storage.delete_webhook(webhook_id)

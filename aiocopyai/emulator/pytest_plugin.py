@@ -1,7 +1,7 @@
-"""The fixture `copyai_emulator`, found by pytest wherever the package is installed.
+"""The pytest plugin with the fixture `copyai_emulator`, which pytest finds wherever the package is installed.
 
-pytest imports this module in every one of its runs, so it imports next to nothing: the emulator,
-and aiohttp with it, is loaded inside the fixture.
+pytest imports this module in every run, so that it imports next to nothing: the emulator, and aiohttp with it, is
+loaded inside the fixture.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ async def copyai_emulator() -> AsyncIterator[Emulator]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the fixture, in the way that the plugin which runs asynchronous tests wants it."""
-    # A module, since pytest looks for fixtures in modules, and on the class of anything else.
+    """Register the fixture with the decorator of the plugin that runs asynchronous tests."""
+    # A module, because pytest looks for fixtures in modules, but on the class of any other object.
     fixtures = ModuleType("aiocopyai_fixtures")
-    vars(fixtures)["copyai_emulator"] = _as_fixture()(copyai_emulator)
+    vars(fixtures)["copyai_emulator"] = _fixture_decorator()(copyai_emulator)
     config.pluginmanager.register(fixtures)
 
 
-def _as_fixture() -> Callable[[object], object]:
-    # By now every plugin is loaded. pytest-asyncio's strict mode wants its own decorator; other
-    # runners, anyio for one, want pytest's.
+def _fixture_decorator() -> Callable[[object], object]:
+    # All plugins are loaded by now. pytest-asyncio's strict mode requires its own decorator; other plugins, such as
+    # anyio's, require pytest's.
     module = sys.modules.get("pytest_asyncio", pytest)
-    decorate: Callable[[object], object] = module.fixture
-    return decorate
+    decorator: Callable[[object], object] = module.fixture
+    return decorator

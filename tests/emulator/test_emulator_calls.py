@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai.emulator import Emulator, Fault, Quirks, Script
-from aiocopyai.emulator._lifecycle import StartedRun
+from aiocopyai.emulator._scenarios import StartedRun
 from tests.support.bare import Bare, asking, travel
 
 
@@ -169,7 +169,7 @@ async def test_started_runs_are_found_at_once(bare: Bare) -> None:
     bare.emulator.add_runs(100_000)
     await bare.run(await bare.start())
     workflow = bare.emulator._state.workflow(bare.emulator.workflow_id)
-    assert workflow._others_by_id is None
+    assert workflow._entries_by_id is None
 
 
 async def test_starts_side_by_side(bare: Bare) -> None:
@@ -305,13 +305,13 @@ def test_a_run_only_goes_forward(states: list[str], steps: int, cost: int, run_t
     """Whatever the script: states come in order, steps and credits only grow, and at the end all is there."""
     script = Script(states=states, output={str(step): step for step in range(steps)}, error="E", credits=cost)
     run = _started(script, run_time)
-    seen: list[Any] = [run.make(run.started + run_time * part) for part in times]
+    seen: list[Any] = [run.to_json(run.started + run_time * part) for part in times]
     for earlier, later in pairwise(seen):
         assert list(later["output"])[: len(earlier["output"])] == list(earlier["output"])
         assert earlier["credits"] <= later["credits"] <= cost
     statuses = iter(states)
     assert all(status in statuses for status, _ in groupby(run["status"] for run in seen))
-    last: Any = run.make(run.ends)
+    last: Any = run.to_json(run.ends)
     assert (last["status"], len(last["output"]), last["credits"]) == (states[-1], steps, cost)
     assert last["error"] == "E"
 
@@ -331,7 +331,7 @@ def test_steps_fill_while_processing(steps: int, part: float) -> None:
 
 
 def _filled(run: StartedRun, seconds: float) -> int:
-    output = run.make(run.started + seconds)["output"]
+    output = run.to_json(run.started + seconds)["output"]
     assert isinstance(output, dict)
     return len(output)
 

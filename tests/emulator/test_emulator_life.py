@@ -13,7 +13,7 @@ import pytest
 from yarl import URL
 
 from aiocopyai import emulator as package
-from aiocopyai.emulator import Emulator, Fault, Request, _json
+from aiocopyai.emulator import Emulator, Fault, Request, _http
 from tests.support.bare import KEY_HEADER, ask, ask_ids, ids_of, runs_url
 
 
@@ -269,4 +269,4 @@ def test_names() -> None:
 def test_encodings_agree() -> None:
     """Both encoders write JSON that reads the same."""
     value: Any = {"a": [1, 2.5, None, True, "ü\u2028"]}
-    assert json.loads(_json.encode(value)) == json.loads(_json.encode_plainly(value)) == value
+    assert json.loads(_http.encode_json(value)) == json.loads(_http.encode_plainly(value)) == value

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from aiocopyai.emulator import Emulator, _http, main, serve
+from aiocopyai.emulator import Emulator, _cli, main, serve
 from tests.support.bare import asking
 
 
@@ -59,14 +59,14 @@ async def test_port_taken(capsys: pytest.CaptureFixture[str]) -> None:
     async with Emulator() as emulator:
         port = URL(emulator.url).port
         assert await asyncio.to_thread(main, ["--port", str(port)]) == 1
-    assert capsys.readouterr().err == f"aiocopyai.emulator: port {port} is taken\n"
+    assert capsys.readouterr().err == f"aiocopyai.emulator: port {port} is already in use\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--runs", "-1"], "can't be negative"),
-        (["--run-time", "-1"], "can't be negative"),
+        (["--runs", "-1"], "must not be negative"),
+        (["--run-time", "-1"], "must not be negative"),
         (["--state", "/dev/null/x"], "/dev/null/x: unable to open"),
     ],
 )
@@ -111,7 +111,7 @@ async def test_serve_ends_when_cancelled(capsys: pytest.CaptureFixture[str]) -> 
 
 async def test_logs_stay_short() -> None:
     """A server that runs for weeks forgets old requests and deliveries, and goes on counting."""
-    emulator = _http._emulator(_http._parser("emulate").parse_args(["--port", "0", "--runs", "0"]))
+    emulator = _cli._make_emulator(_cli._parser("emulate").parse_args(["--port", "0", "--runs", "0"]))
     async with emulator, asking(emulator) as bare:
         await bare.register("http://elsewhere.example.com/", "workflowRun.started")
         for _ in range(150):

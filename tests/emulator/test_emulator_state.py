@@ -102,7 +102,7 @@ def test_many_seeded_runs_are_a_small_file(path: Path) -> None:
     first, second = (Emulator(100_000, state=path)._state for _ in range(2))
     lists = [each.workflow(Emulator().workflow_id) for each in (first, second)]
     assert [each.count(0) for each in lists] == [100_000] * 2
-    newest, again = (each.slice(0, 3, now=0, known_until=0) for each in lists)
+    newest, again = (each.slice(0, 3, now=0, visible_until=0) for each in lists)
     assert newest == again
     assert path.stat().st_size < 50_000
 
@@ -167,5 +167,5 @@ def test_raw_items_survive(tmp_path_factory: pytest.TempPathFactory, items: list
     path = tmp_path_factory.mktemp("state") / "state.db"
     first = Emulator(items, state=path)
     second = Emulator(state=path)
-    assert second._state.workflow(second.workflow_id)._entries == items
+    assert second._state.workflow(second.workflow_id).entries == items
     assert second.runs() == first.runs()

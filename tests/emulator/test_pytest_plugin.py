@@ -44,7 +44,7 @@ def test_fixture_in_mode(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPa
 def test_fixture_without_pytest_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where pytest-asyncio is not loaded, the fixture is a plain one for other plugins."""
     monkeypatch.delitem(sys.modules, "pytest_asyncio", raising=False)
-    assert pytest_plugin._as_fixture() is pytest.fixture
+    assert pytest_plugin._fixture_decorator() is pytest.fixture
 
 
 def test_unused_plugin_loads_three_modules(tmp_path: Path) -> None:

@@ -147,5 +147,5 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def travel(emulator: Emulator, seconds: float) -> None:
     """Let time pass for an emulator's runs."""
-    emulator._state.clock._offset += seconds
-    emulator._postman._set_alarm()
+    emulator._state.clock.advance(seconds)
+    emulator._sender.schedule()

@@ -37,7 +37,7 @@ import duckdb
 from attrs import define, field
 
 from aiocopyai import CopyAISession, cli
-from aiocopyai.emulator import Emulator, _http, serve
+from aiocopyai.emulator import Emulator, _cli, serve
 from tests.support.pages import Block, check_installable, check_session, functions_not_called
 
 
@@ -160,9 +160,9 @@ class Reader:
 
     async def _emulate(self, arguments: list[str]) -> None:
         """Start an emulator as asked, on a free port, and keep to it from here on."""
-        options = _http._parser("emulate").parse_args(arguments)
+        options = _cli._parser("emulate").parse_args(arguments)
         self._told_url, options.port = f"http://127.0.0.1:{options.port}/api", 0
-        self.emulator = _http._emulator(options)
+        self.emulator = _cli._make_emulator(options)
         self._serving.append(asyncio.create_task(serve(self.emulator)))
         async with asyncio.timeout(10):
             while self.emulator.workflow_id not in self._shown:
