@@ -114,7 +114,7 @@ def bench(session: nox.Session) -> None:
         session.install("-e", ".[dask,speedups]")
         session.run("python", "tests/benchmarks/dask_workers.py", *session.posargs[1:])
         return
-    session.install("-e", ".[speedups]", *_group("bench"))
+    session.install("-e", ".[cli,export,speedups]", *_group("bench"))
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 

@@ -1,11 +1,10 @@
-"""Time a Dask data frame against the workers that read it; print a table of ratios to one worker.
+"""Time a Dask data frame by the number of workers that read it, and print ratios to one worker.
 
-``python tests/benchmarks/dask_workers.py`` takes some two minutes; ``--quick`` half of one. The first part is of
-processes with one thread each and a server that answers at once, so that all time is the client's: it shows something
-up to as many workers as there are cores beside the server's. The second part is a simulation of more: each page comes
+``python tests/benchmarks/dask_workers.py`` takes about two minutes; ``--quick`` half a minute. The first part uses
+processes with one thread each and a server that responds at once, so that all time is the client's: it is meaningful
+for up to as many workers as there are cores beside the server's. The second part simulates more workers: each page is
 100 ms late, and threads of one process stand for workers that wait for them. The runs are small there, since all these
-threads have one core between them, as workers of their own would not. (It isn't named after Dask, whose package it
-would hide from whatever else is run from here.)
+threads share one core. (A file named dask.py would hide the package.)
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Final
 import dask
 from distributed import Client, LocalCluster
 from pages import PAGE_SIZE, WORKFLOW
-from servers import slow_server, small_server
+from servers import page_server
 
 from aiocopyai import CopyAISession
 from aiocopyai.integrations.dask import read_runs
@@ -33,22 +32,22 @@ KEY: Final = {"COPYAI_API_KEY": "benchmark-key"}
 
 
 def read(base_url: str, partition_pages: int) -> int:
-    """Make a frame and compute it where it is read; return how many rows it has."""
+    """Compute a frame where it is read, and return its number of rows."""
     frame = read_runs(WORKFLOW, base_url=base_url, partition_pages=partition_pages)
     return int(frame.map_partitions(len, meta=("rows", "int64")).sum().compute())
 
 
-async def walk(base_url: str, prefetch: int) -> int:
-    """Read the same by one session."""
+async def iterate(base_url: str, prefetch: int) -> int:
+    """Read the same list with one session."""
     async with CopyAISession(base_url=base_url) as session:
         return len([run async for run in session.runs(WORKFLOW, prefetch=prefetch)])
 
 
 @contextmanager
 def processes(workers: int) -> Generator[None]:
-    """Have Dask compute in so many processes, each with what it needs imported."""
+    """Compute with Dask in processes that have imported what they need."""
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, env=KEY) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", env=KEY) as cluster,
         Client(cluster) as client,
     ):
         client.run(_import)
@@ -61,7 +60,7 @@ def _import() -> None:
 
 @contextmanager
 def threads(workers: int) -> Generator[None]:
-    """Have Dask compute in so many threads."""
+    """Compute with Dask in threads."""
     with dask.config.set(scheduler="threads", num_workers=workers):
         yield
 
@@ -70,16 +69,16 @@ def measure(runs: int, rounds: int, work: Callable[[], int]) -> float:
     """Return the seconds of the best round."""
     taken = list[float]()
     for _ in range(rounds):
-        began = time.perf_counter()
+        started = time.perf_counter()
         found = work()
-        taken.append(time.perf_counter() - began)
+        taken.append(time.perf_counter() - started)
         if found != runs:
-            raise RuntimeError(f"{found} runs were read of {runs}")
+            raise RuntimeError(f"{found} of {runs} runs were read")
     return min(taken)
 
 
 def report(title: str, runs: int, rows: Iterable[tuple[str, float]]) -> None:
-    """Print a part of the table; all ratios are to its first line."""
+    """Print one part of the table; all ratios are to its first line."""
     sys.stdout.write(f"\n{title}\n")
     first: float | None = None
     for what, seconds in rows:
@@ -89,21 +88,21 @@ def report(title: str, runs: int, rows: Iterable[tuple[str, float]]) -> None:
 
 
 def cores(pages: int, rounds: int) -> None:
-    """Measure processes, where the client's work is what takes time."""
+    """Measure processes, where the client's work takes the time."""
     runs = pages * PAGE_SIZE
 
     def rows(url: str) -> Generator[tuple[str, float]]:
         for workers in (1, 2):
             with processes(workers):
                 yield f"Dask, {workers} process(es)", measure(runs, rounds, lambda: read(url, 50))
-        yield "a walk, nothing kept", measure(runs, rounds, lambda: asyncio.run(walk(url, 4)))
+        yield "an iteration, nothing kept", measure(runs, rounds, lambda: asyncio.run(iterate(url, 4)))
 
-    with slow_server(runs, 0.0) as url:
-        report(f"{runs:,} runs of 1 KB, answered at once, {os.cpu_count()} cores", runs, rows(url))
+    with page_server(runs) as url:
+        report(f"{runs:,} runs of 1 KB, no latency, {os.cpu_count()} cores", runs, rows(url))
 
 
 def waiting(pages: int, all_workers: Iterable[int]) -> None:
-    """Measure threads, where waiting for the server is what takes time."""
+    """Measure threads, where waiting for the server takes the time."""
     runs = pages * PAGE_SIZE
 
     def rows(url: str) -> Generator[tuple[str, float]]:
@@ -111,16 +110,16 @@ def waiting(pages: int, all_workers: Iterable[int]) -> None:
             with threads(workers):
                 yield f"Dask, {workers} thread(s)", measure(runs, 1, lambda: read(url, 5))
         for prefetch in (0, 4, 32):
-            yield f"a walk, prefetch={prefetch}", measure(runs, 1, lambda: asyncio.run(walk(url, prefetch)))  # noqa: B023 (called at once)
+            yield f"an iteration, prefetch={prefetch}", measure(runs, 1, lambda: asyncio.run(iterate(url, prefetch)))  # noqa: B023 (called at once)
 
-    with small_server(runs, LATENCY) as url:
+    with page_server(runs, latency=LATENCY, size="small") as url:
         report(f"{runs:,} small runs, each page {LATENCY * 1e3:.0f} ms late, partitions of 5 pages", runs, rows(url))
 
 
 def main() -> None:
     """Measure both."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="do little, for a look: the figures are rough")
+    parser.add_argument("--quick", action="store_true", help="measure less: the figures are rough")
     options = parser.parse_args()
     os.environ.update(KEY)
     cores(200 if options.quick else 1_000, 1 if options.quick else 3)

@@ -1,6 +1,6 @@
-"""One measurement in a process of its own: ``python measure.py ours http://127.0.0.1:8000/api`` prints it as JSON.
+"""One measurement in its own process: ``python measure.py floor http://127.0.0.1:8000/api`` prints it as JSON.
 
-The first walk warms up: imports that happen at first use, generated code, connections. The second is what counts.
+The first reading warms up: imports at first use, generated code, connections. The second is what counts.
 """
 
 from __future__ import annotations
@@ -8,48 +8,81 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import resource
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from importlib import import_module
+from pathlib import Path
 
 from attrs import asdict, frozen
-from contenders import Walk, Walker
+from contenders import Read, Reader
 
 
 @frozen
 class Sample:
-    """What one process measured."""
+    """The measurements of one process."""
 
     runs: int
-    """How many runs a walk met."""
+    """Runs in one reading."""
     first_wall: float
-    """Seconds that the first walk took."""
-    cpu: float
-    """Seconds of CPU, the kernel's included, that the second took; 0 if there was only one."""
-    wall: float
-    """Seconds that the second took; 0 if there was only one."""
-    peak: int
-    """Bytes that the process held at its peak."""
+    """Seconds of the first reading."""
+    cpu: float = 0.0
+    """Seconds of CPU, the kernel's included, of the second reading; 0 if there was only one."""
+    wall: float = 0.0
+    """Seconds of the second reading; 0 if there was only one."""
+    peak: int = 0
+    """Peak memory of the process in bytes."""
 
 
-async def measure(walker: Walker, base_url: str, prefetch: int, *, only_once: bool) -> Sample:
-    """Walk twice over the same connections, or once where only memory matters."""
-    async with walker(base_url, prefetch) as walk:
-        runs, _, first_wall = await _timed(walk)
+async def measure(reader: Reader, base_url: str, prefetch: int | None, *, only_once: bool) -> Sample:
+    """Read the list twice over the same connections, or once where only memory or the first reading matters."""
+    async with reader(base_url, prefetch) as read:
+        runs, _, first_wall = await _timed(read)
         cpu = wall = 0.0
         if not only_once:
-            runs, cpu, wall = await _timed(walk)
-    return Sample(runs, first_wall, cpu, wall, _peak())
+            runs, cpu, wall = await _timed(read)
+    return Sample(runs, first_wall, cpu, wall, peak_memory())
 
 
-async def _timed(walk: Walk) -> tuple[int, float, float]:
+async def _timed(read: Read) -> tuple[int, float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
-    runs = await walk()
+    runs = await read()
     return runs, time.process_time() - cpu, time.perf_counter() - wall
 
 
-def _peak() -> int:
+async def longest_pause(work: Callable[[], Awaitable[object]], beat: float = 0.001) -> float:
+    """Await `work`, and return the longest time in seconds for which the event loop ran nothing else.
+
+    A heartbeat task that wants to run every `beat` seconds measures it.
+    """
+    longest = 0.0
+
+    async def heartbeat() -> None:
+        nonlocal longest
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(beat)
+            longest = max(longest, time.perf_counter() - before - beat)
+
+    beating = asyncio.create_task(heartbeat())
+    await asyncio.sleep(10 * beat)  # so that its start is not measured
+    longest = 0.0
+    try:
+        await work()
+        await asyncio.sleep(2 * beat)
+    finally:
+        beating.cancel()
+    return longest
+
+
+def peak_memory() -> int:
+    """Return the peak memory of this process in bytes, its interpreter and libraries included."""
+    if sys.platform == "linux":
+        # getrusage starts with the peak of the parent process there.
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text("utf-8"))
+        return int(found[1]) * 1024 if found else 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -58,11 +91,11 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description="Measure one contender; print JSON.")
     parser.add_argument("contender", help="a module of contenders/")
     parser.add_argument("base_url")
-    parser.add_argument("--prefetch", type=int, default=4)
-    parser.add_argument("--once", action="store_true", help="walk once, for the peak of memory")
+    parser.add_argument("--prefetch", type=int)
+    parser.add_argument("--once", action="store_true", help="read the list once")
     options = parser.parse_args()
-    walker: Walker = import_module(f"contenders.{options.contender}").walker
-    sample = asyncio.run(measure(walker, options.base_url, options.prefetch, only_once=options.once))
+    reader: Reader = import_module(f"contenders.{options.contender}").reader
+    sample = asyncio.run(measure(reader, options.base_url, options.prefetch, only_once=options.once))
     sys.stdout.write(json.dumps(asdict(sample)))
 
 

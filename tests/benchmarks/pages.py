@@ -1,4 +1,4 @@
-"""The pages that the contenders read: made up, always the same, about 1 KB a run."""
+"""The sample pages that the contenders read: deterministic, about 1 KB a run unless another size is asked for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
+
+Size: TypeAlias = Literal["small", "medium", "large"]
+"""Bytes of a run: about 100, 1,000 or 10,000."""
 
 WORKFLOW: Final = "WCFG-6db59f06-5a3c-4a0e-9d1e-0f2b6c1d7e88"
 PAGE_SIZE: Final = 100
@@ -17,43 +20,49 @@ _PROSE: Final = (
     "from nine days to two, and “ready by Friday” is now the rule; ask for ten minutes, offer a date, close warmly"
 )
 _WORDS: Final = _PROSE.split()
+_LARGE: Final = 16
+"""How many times as many words a large run's texts have."""
 
 
-def write_pages(folder: Path, count: int) -> int:
-    """Write ``page-1.json`` to ``page-<count>.json``, newest runs first; return the bytes of a run on average."""
+def write_pages(folder: Path, count: int, size: Size = "medium") -> int:
+    """Write ``page-1.json`` to ``page-<count>.json``, newest runs first, and return the mean size of a run in bytes."""
+    folder.mkdir(exist_ok=True)
     written = 0
     for number in range(1, count + 1):
-        written += (folder / f"page-{number}.json").write_bytes(page(number, count * PAGE_SIZE))
+        written += (folder / f"page-{number}.json").write_bytes(make_page(number, count * PAGE_SIZE, size))
     return written // (count * PAGE_SIZE)
 
 
-def page(number: int, total: int) -> bytes:
-    """Make the answer for one page of `PAGE_SIZE` runs, of a list of `total`."""
+def make_page(number: int, total: int, size: Size = "medium") -> bytes:
+    """Return the response body for one page of `PAGE_SIZE` runs, of a list of `total`."""
+    if size == "small":
+        # Only the ids differ between pages, so that a million runs can be served quickly.
+        return _SMALL.replace(b"@page", b"%07d" % number).replace(b"@total", b"%d" % total)
     first = (number - 1) * PAGE_SIZE
-    runs = [_run(position) for position in range(first, first + PAGE_SIZE)]
+    scale = _LARGE if size == "large" else 1
+    runs = [_run(position, scale) for position in range(first, first + PAGE_SIZE)]
     return _dump({"status": "success", "data": {"total": total, "data": runs}})
 
 
-def small_page(number: int, total: int) -> bytes:
-    """Make a page of small runs, quickly: the only part that differs from one page to the next is the ids."""
-    return _SMALL.replace(b"@page", b"%07d" % number).replace(b"@total", b"%d" % total)
-
-
-def _run(position: int) -> dict[str, object]:
-    chance = random.Random(position)  # noqa: S311 (invented runs need repeatable numbers, not secret ones)
+def _run(position: int, scale: int) -> dict[str, object]:
+    chance = random.Random(position)  # noqa: S311 (sample runs need repeatable numbers, not secret ones)
     failed = position % 20 == 7
-    name = f"WRUN-{chance.getrandbits(32):08x}-4aa3-4d1c-a87e-{position:012x}"
+    run_id = f"WRUN-{chance.getrandbits(32):08x}-4aa3-4d1c-a87e-{position:012x}"
+
+    def text(words: int) -> str:
+        return " ".join(chance.choices(_WORDS, k=words * scale))
+
     return {
-        "id": name,
-        "workflowRunId": name,
+        "id": run_id,
+        "workflowRunId": run_id,
         "workflowId": WORKFLOW,
         "status": "FAILED" if failed else "COMPLETE",
         "input": {
-            "Company": _text(chance, 3),
+            "Company": text(3),
             "Recipient email": f"reader{position}@example.com",
-            "Talking points": _text(chance, 16),
+            "Talking points": text(16),
         },
-        "output": {} if failed else {"Research": _text(chance, 30), "Draft": _text(chance, 60), "score": position % 11},
+        "output": {} if failed else {"Research": text(30), "Draft": text(60), "score": position % 11},
         "metadata": None if position % 10 == 3 else {"api": True},
         "createdAt": _iso(_NEWEST - timedelta(seconds=97 * position)),
         "credits": 0 if failed else chance.randrange(1, 40),
@@ -61,12 +70,8 @@ def _run(position: int) -> dict[str, object]:
     }
 
 
-def _text(chance: random.Random, words: int) -> str:
-    return " ".join(chance.choices(_WORDS, k=words))
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _dump(value: object) -> bytes:

@@ -1,167 +1,275 @@
-"""Compare aiocopyai with the floor and with other ways to read the same pages; print one table of ratios.
+"""Compare aiocopyai with the floor and with other ways to read the same pages, and print tables of ratios.
 
-``python tests/benchmarks/run.py`` takes one to two minutes; ``--quick`` half of one, for a look only; ``--only cpu``
-(or ``latency``, ``memory``, ``imports``) does one part. Every figure comes from fresh processes, the contenders take
-turns, and of each contender's rounds the lowest counts: what else the machine does can only add to it.
+``python tests/benchmarks/run.py`` takes about five minutes; ``--quick`` about one, with rough figures; ``--only cpu``
+(or another section) runs one section. Every figure comes from fresh processes, the contenders take turns, and the best
+of each contender's rounds counts: whatever else the machine does can only add to it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import pages
 from attrs import frozen
 from measure import Sample
 from pages import PAGE_SIZE, write_pages
-from servers import NginxMissingError, nginx, slow_server, small_server
+from servers import NginxMissingError, body_server, nginx, page_server
 
 
 HERE: Final = Path(__file__).parent
+AIOCOPYAI, FLOOR, OPENAI = "with_aiocopyai", "floor", "with_openai"
 CONTENDERS: Final = {
-    "floor: aiohttp + orjson, nothing made of it": ("floor", 0),
-    "aiocopyai, prefetch=0": ("ours", 0),
-    "aiocopyai, prefetch=4 (its default)": ("ours", 4),
-    "openai SDK's async pager": ("with_openai", 0),
-    "httpx + pydantic by hand": ("with_httpx", 0),
-    "requests by hand (dictionaries)": ("with_requests", 0),
+    "floor: aiohttp + orjson, no objects": (FLOOR, None),
+    "aiocopyai": (AIOCOPYAI, None),
+    "aiocopyai, prefetch=0": (AIOCOPYAI, 0),
+    "openai SDK's async pager": (OPENAI, None),
+    "httpx + pydantic by hand": ("with_httpx", None),
+    "requests by hand (dictionaries)": ("with_requests", None),
 }
-FLOOR, OURS, OPENAI = (list(CONTENDERS)[place] for place in (0, 2, 3))
+SIZES: Final[dict[pages.Size, float]] = {"small": 2.5, "medium": 1.7, "large": 1.5}
+"""The sizes of runs, and the aim for each as a multiple of the floor."""
 LATENCY: Final = 0.05
 LATE_PAGES: Final = 40
-AHEAD: Final = 8
+PREFETCH: Final = 8
+SLOW: Final = 0.3
+SLOW_PAGES: Final = 300
+RATE: Final = 10.0
+FORMATS: Final = {"parquet": 0.6, "jsonl": 0.8, "jsonl.gz": 0.5, "csv": 0.5}
+"""The formats of an export, and the aim for each: its speed as a multiple of the bare iteration's."""
 MIB: Final = 2**20
+BOUND: Final = 16 * MIB
+"""Bytes of a response up to which no step may block the loop for more than `PAUSE` seconds."""
+PAUSE: Final = 0.05
 IMPORT: Final = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+PARSE: Final = (
+    "import sys, time, orjson; body = sys.stdin.buffer.read(); t = time.perf_counter(); value = orjson.loads(body); "
+    "print(time.perf_counter() - t)"
+)
 
 
 @frozen
 class Scale:
-    """How much is done."""
+    """How much is measured."""
 
     rounds: int
     pages: int
     many: int
     imports: int
+    slow_pages: int
+    exported: int
+    limited: int
 
 
-FULL: Final = Scale(rounds=5, pages=100, many=1_000_000, imports=20)
-QUICK: Final = Scale(rounds=2, pages=20, many=100_000, imports=5)
+FULL: Final = Scale(
+    rounds=5, pages=100, many=1_000_000, imports=20, slow_pages=SLOW_PAGES, exported=100_000, limited=100
+)
+QUICK: Final = Scale(rounds=2, pages=20, many=100_000, imports=5, slow_pages=60, exported=20_000, limited=30)
 
 
 @frozen
 class Row:
-    """One line of the table: a figure, its ratio to what the section compares with, and what is aimed at."""
+    """One line of a table: a figure, its ratio to the section's baseline, and the aim."""
 
-    what: str
-    figure: str
+    label: str
+    figure: str = ""
     ratio: str = ""
-    target: str = ""
+    aim: str = ""
 
 
 def cpu_rows(scale: Scale) -> Iterator[Row]:
-    """Measure the CPU that each contender spends on a run."""
+    """Measure the CPU time that each contender spends on a run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "pages").mkdir()
-        size = write_pages(folder / "pages", scale.pages)
+        sizes = {size: write_pages(folder / size, scale.pages, size) for size in SIZES}
         with nginx(folder) as url:
-            best = _best_of_rounds(url, scale)
-    floor, runs = best[FLOOR].cpu, scale.pages * PAGE_SIZE
-    yield Row(f"CPU of a run ({runs:,} of {size} bytes, nginx)", "", "x floor")
-    for what, sample in best.items():
-        per_run = f"{sample.cpu / runs * 1e6:8.2f} us"
-        yield Row(f"  {what}", per_run, f"{sample.cpu / floor:.2f}")
-    yield _judged("  aiocopyai / floor", best[OURS].cpu / floor, 2.0)
-    yield _judged("  aiocopyai / openai", best[OURS].cpu / best[OPENAI].cpu, 1 / 8)
+            for size, aim in SIZES.items():
+                yield from _cpu_of(f"{url}/{size}", sizes[size], aim, scale, all_contenders=size == "medium")
 
 
-def _best_of_rounds(url: str, scale: Scale) -> dict[str, Sample]:
-    rounds: list[dict[str, Sample]] = []
+def _cpu_of(url: str, size: int, aim: float, scale: Scale, *, all_contenders: bool) -> Iterator[Row]:
+    names = [name for name, (module, _) in CONTENDERS.items() if all_contenders or module in {FLOOR, AIOCOPYAI}]
+    runs = scale.pages * PAGE_SIZE
+    best: dict[str, Sample] = {}
     for number in range(scale.rounds):
-        _progress(f"CPU, round {number + 1} of {scale.rounds}")
-        rounds.append({what: _sample(module, url, ahead) for what, (module, ahead) in CONTENDERS.items()})
-    best = {what: min((done[what] for done in rounds), key=lambda sample: sample.cpu) for what in CONTENDERS}
-    for what, sample in best.items():
-        _check_count(what, sample, scale.pages * PAGE_SIZE)
-    return best
+        _progress(f"CPU, {size} bytes a run, round {number + 1} of {scale.rounds}")
+        for name in names:
+            sample = _sample(*CONTENDERS[name], url)
+            _check_count(name, sample, runs)
+            best[name] = min(sample, best.get(name, sample), key=lambda each: each.cpu)
+    floor, ours, *_ = (sample.cpu for sample in best.values())
+    yield Row(f"CPU for a run ({runs:,} runs of {size} bytes, nginx)", "", "x floor")
+    for name, sample in best.items():
+        yield Row(f"  {name}", f"{sample.cpu / runs * 1e6:.2f} us", f"{sample.cpu / floor:.2f}")
+    yield _judged("  aiocopyai / floor", ours / floor, aim)
+    if all_contenders:
+        openai = next(sample.cpu for name, sample in best.items() if CONTENDERS[name][0] == OPENAI)
+        yield _judged("  aiocopyai / openai", ours / openai, 1 / 10)
+
+
+def pause_rows(scale: Scale) -> Iterator[Row]:
+    """Measure how long one response blocks the event loop, good and hostile ones."""
+    page = pages.make_page(1, PAGE_SIZE)
+    runs = json.loads(page)["data"]["data"]
+
+    def good(size: int) -> bytes:
+        many = runs * (size // len(page))
+        return json.dumps({"status": "success", "data": {"total": len(many), "data": many}}).encode()
+
+    unfinished = b'{"status":"success","data":{"total":1,"data":["' + b"a" * (60 * MIB)
+    bodies: dict[str, tuple[bytes, bytes]] = {
+        "10 MB of runs": (good(10_000_000), b""),
+        "50 MB of runs": (good(50_000_000), b""),
+        "60 MiB of unfinished JSON, as gzip": (unfinished, gzip.compress(unfinished)),
+    }
+    yield Row("Longest pause of the event loop for one response", "", "x orjson")
+    for name, (body, compressed) in bodies.items():
+        _progress(f"pauses, {name}")
+        with body_server(compressed or body, "gzip" if compressed else "identity") as url:
+            pause = min(float(_python(str(HERE / "pauses.py"), url)) for _ in range(min(2, scale.rounds)))
+        parsing = min(_parse_seconds(body) for _ in range(scale.rounds)) if not compressed else 0.0
+        ratio = f"{pause / parsing:.2f}" if parsing else ""
+        yield Row(f"  {name}", f"{pause * 1e3:.0f} ms", ratio)
+        yield _judged("    in ms", pause * 1e3, PAUSE * 1e3 if len(body) <= BOUND else max(PAUSE, 2 * parsing) * 1e3)
+
+
+def _parse_seconds(body: bytes) -> float:
+    command = [sys.executable, "-c", PARSE]
+    return float(subprocess.run(command, input=body, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603 (our own)
 
 
 def latency_rows(scale: Scale) -> Iterator[Row]:
-    """Measure how long a walk takes when each answer is late, against as many round trips as it can't do without."""
-    trips = 1 + math.ceil((LATE_PAGES - 1) / AHEAD)
-    walks: list[Sample] = []
-    one_by_one: list[Sample] = []
-    with slow_server(LATE_PAGES * PAGE_SIZE, LATENCY) as url:
+    """Measure how long an iteration takes when each response is late."""
+    trips = 1 + math.ceil((LATE_PAGES - 1) / PREFETCH)
+    samples: list[Sample] = []
+    in_sequence: list[Sample] = []
+    with page_server(LATE_PAGES * PAGE_SIZE, latency=LATENCY) as url:
         for number in range(scale.rounds):
             _progress(f"latency, round {number + 1} of {scale.rounds}")
-            one_by_one.append(_sample("floor", url, 0))
-            walks.append(_sample("ours", url, AHEAD))
-    _check_count("aiocopyai", walks[0], LATE_PAGES * PAGE_SIZE)
-    trip = min(sample.wall for sample in one_by_one) / LATE_PAGES
+            in_sequence.append(_sample(FLOOR, None, url))
+            samples.append(_sample(AIOCOPYAI, PREFETCH, url))
+    _check_count("aiocopyai", samples[0], LATE_PAGES * PAGE_SIZE)
+    trip = min(sample.wall for sample in in_sequence) / LATE_PAGES
     ideal = trips * trip
-    first, second = min(sample.first_wall for sample in walks), min(sample.wall for sample in walks)
-    yield Row(f"{LATE_PAGES} pages, each {LATENCY * 1e3:.0f} ms late, prefetch={AHEAD}", "", "x ideal")
-    yield Row(f"  ideal: {trips} round trips of {trip * 1e3:.1f} ms", f"{ideal * 1e3:8.0f} ms", "1.00")
-    yield Row("  aiocopyai, first walk of a process", f"{first * 1e3:8.0f} ms", f"{first / ideal:.2f}")
-    yield Row("  aiocopyai, later walks", f"{second * 1e3:8.0f} ms", f"{second / ideal:.2f}")
-    yield _judged("  aiocopyai / ideal", second / ideal, 1.25)
+    first, second = min(sample.first_wall for sample in samples), min(sample.wall for sample in samples)
+    yield Row(f"{LATE_PAGES} pages, each {LATENCY * 1e3:.0f} ms late, prefetch={PREFETCH}", "", "x ideal")
+    yield Row(f"  ideal: {trips} round trips of {trip * 1e3:.1f} ms", f"{ideal * 1e3:.0f} ms", "1.00")
+    yield Row("  aiocopyai, first iteration of a process", f"{first * 1e3:.0f} ms", f"{first / ideal:.2f}")
+    yield Row("  aiocopyai, later iterations", f"{second * 1e3:.0f} ms", f"{second / ideal:.2f}")
+    yield _judged("  aiocopyai / ideal", second / ideal, 1.15)
+    count = scale.slow_pages
+    _progress(f"latency, {count} slow pages")
+    with page_server(count * PAGE_SIZE, latency=SLOW, size="small") as url:
+        sample = _sample(AIOCOPYAI, None, url, "--once")
+    _check_count("aiocopyai", sample, count * PAGE_SIZE)
+    sequence = count * SLOW
+    yield Row(f"{count} pages, each {SLOW * 1e3:.0f} ms late, default prefetch", "", "x sequence")
+    yield Row("  in sequence", f"{sequence:.1f} s", "1.00")
+    yield Row("  aiocopyai", f"{sample.first_wall:.1f} s", f"{sample.first_wall / sequence:.2f}")
+    yield _judged("  aiocopyai / in sequence", sample.first_wall / sequence, 0.09 if count == SLOW_PAGES else 0.15)
+
+
+def rate_rows(scale: Scale) -> Iterator[Row]:
+    """Measure how fast a rate-limited list is read, by the requests that the server admits."""
+    count = scale.limited
+    _progress(f"rate limit, {count} pages")
+    with page_server(count * PAGE_SIZE, latency=0.02, size="small", rate=RATE) as url:
+        sample = _sample(AIOCOPYAI, None, url, "--once")
+    _check_count("aiocopyai", sample, count * PAGE_SIZE)
+    ideal = count / RATE
+    yield Row(f"{count} pages from a server that admits {RATE:g} requests a second", "", "x ideal")
+    yield Row("  aiocopyai", f"{sample.first_wall:.1f} s", f"{sample.first_wall / ideal:.2f}")
+    yield _judged("  aiocopyai / ideal", sample.first_wall / ideal, 1.5)
 
 
 def memory_rows(scale: Scale) -> Iterator[Row]:
-    """Measure how much more memory a long walk holds at its peak than a short one."""
+    """Measure how much more memory a long iteration needs at its peak than a short one."""
     few = 10 * PAGE_SIZE
     peaks: list[int] = []
     for total in (few, scale.many):
         _progress(f"memory, {total:,} runs")
-        with small_server(total) as url:
-            sample = _sample("ours", url, 4, "--once")
+        with page_server(total, size="small") as url:
+            sample = _sample(AIOCOPYAI, None, url, "--once")
         _check_count("aiocopyai", sample, total)
         peaks.append(sample.peak)
-    yield Row("Peak memory of a walk", "")
-    yield Row(f"  {few:,} runs", f"{peaks[0] / MIB:8.1f} MiB")
-    yield Row(f"  {scale.many:,} runs", f"{peaks[1] / MIB:8.1f} MiB")
+    yield Row("Peak memory of an iteration")
+    yield Row(f"  {few:,} runs", f"{peaks[0] / MIB:.1f} MiB")
+    yield Row(f"  {scale.many:,} runs", f"{peaks[1] / MIB:.1f} MiB")
     yield _judged("  difference in MiB", (peaks[1] - peaks[0]) / MIB, 64)
 
 
-def import_rows(scale: Scale) -> Iterator[Row]:
-    """Measure what importing aiocopyai costs on top of importing aiohttp."""
-    _progress("imports")
-    seconds: dict[str, list[float]] = {"aiohttp": [], "aiocopyai": []}
-    for _ in range(scale.imports):
-        for module, taken in seconds.items():
-            taken.append(float(_python("-c", IMPORT.format(module))))
-    base, ours = min(seconds["aiohttp"]), min(seconds["aiocopyai"])
-    yield Row("Import", "")
-    yield Row("  aiohttp", f"{base * 1e3:8.1f} ms")
-    yield Row("  aiocopyai, aiohttp included", f"{ours * 1e3:8.1f} ms")
-    yield _judged("  difference in ms", (ours - base) * 1e3, 60)
+def start_up_rows(scale: Scale) -> Iterator[Row]:
+    """Measure what importing aiocopyai and starting its command cost, compared with importing aiohttp."""
+    _progress("start-up")
+    imports = ("aiohttp", "aiocopyai._session")
+    base, ours = (min(float(_python("-c", IMPORT.format(each))) for _ in range(scale.imports)) for each in imports)
+    wall = [_wall(("-c", "import aiohttp")), _wall(("-m", "aiocopyai", "--help"))]
+    for _ in range(scale.imports - 1):
+        wall = [min(wall[0], _wall(("-c", "import aiohttp"))), min(wall[1], _wall(("-m", "aiocopyai", "--help")))]
+    yield Row("Start-up", "", "x aiohttp")
+    yield Row("  import aiohttp", f"{base * 1e3:.1f} ms", "1.00")
+    yield Row("  import aiocopyai, aiohttp included", f"{ours * 1e3:.1f} ms", f"{ours / base:.2f}")
+    yield Row("  python -c 'import aiohttp'", f"{wall[0] * 1e3:.1f} ms", "1.00")
+    yield Row("  aiocopyai --help", f"{wall[1] * 1e3:.1f} ms", f"{wall[1] / wall[0]:.2f}")
+    yield _judged("  aiocopyai --help / import aiohttp", wall[1] / wall[0], 1.3)
 
 
-def _sample(module: str, url: str, prefetch: int, *more: str) -> Sample:
-    script = str(HERE / "measure.py")
-    return Sample(**json.loads(_python(script, module, url, "--prefetch", str(prefetch), *more)))
+def export_rows(scale: Scale) -> Iterator[Row]:
+    """Measure exports against the bare iteration over the same list."""
+    count, bare = scale.exported, "iterate"
+    best: dict[str, Sample] = {}
+    with page_server(count) as url:
+        for number in range(min(3, scale.rounds)):
+            _progress(f"export, round {number + 1} of {min(3, scale.rounds)}")
+            for format_ in (bare, *FORMATS):
+                sample = Sample(**json.loads(_python(str(HERE / "export.py"), url, format_)))
+                _check_count(format_, sample, count)
+                best[format_] = min(sample, best.get(format_, sample), key=lambda each: each.first_wall)
+    yield Row(f"Export of {count:,} runs of 1 KB", "", "x speed")
+    for format_, sample in best.items():
+        ratio = best[bare].first_wall / sample.first_wall
+        yield Row(
+            f"  {format_}", f"{count / sample.first_wall:,.0f} runs/s, {sample.peak / MIB:.0f} MiB", f"{ratio:.2f}"
+        )
+    for format_, aim in FORMATS.items():
+        yield _judged(f"  {format_} / {bare}", best[bare].first_wall / best[format_].first_wall, aim, at_least=True)
+
+
+def _sample(module: str, prefetch: int | None, url: str, *options: str) -> Sample:
+    if prefetch is not None:
+        options = ("--prefetch", str(prefetch), *options)
+    return Sample(**json.loads(_python(str(HERE / "measure.py"), module, url, *options)))
 
 
 def _python(*arguments: str) -> str:
     command = [sys.executable, *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 (ourselves)
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 (our own)
 
 
-def _check_count(what: str, sample: Sample, runs: int) -> None:
-    """Let no contender win by leaving runs out."""
+def _wall(arguments: Iterable[str]) -> float:
+    started = time.perf_counter()
+    _python(*arguments)
+    return time.perf_counter() - started
+
+
+def _check_count(name: str, sample: Sample, runs: int) -> None:
+    """Refuse a contender that leaves runs out."""
     if sample.runs != runs:
-        raise RuntimeError(f"{what} met {sample.runs} runs of {runs}")
+        raise RuntimeError(f"{name} read {sample.runs} of {runs} runs")
 
 
-def _judged(what: str, value: float, at_most: float) -> Row:
-    verdict = "met" if value <= at_most else "MISSED"
-    return Row(what, "", f"{value:.3g}", f"<= {at_most:g}  {verdict}")
+def _judged(label: str, value: float, aim: float, *, at_least: bool = False) -> Row:
+    met = value >= aim if at_least else value <= aim
+    return Row(label, "", f"{value:.3g}", f"{'>=' if at_least else '<='} {aim:.3g}  {'met' if met else 'MISSED'}")
 
 
 def _progress(text: str) -> None:
@@ -169,34 +277,39 @@ def _progress(text: str) -> None:
 
 
 def _print(rows: list[Row]) -> None:
-    width = max(len(row.what) for row in rows)
+    width = max(len(row.label) for row in rows)
     for row in rows:
-        gap = "\n" if not row.what.startswith(" ") else ""
-        line = f"{row.what:<{width}}  {row.figure:>12}  {row.ratio:>8}  {row.target}"
+        gap = "\n" if not row.label.startswith(" ") else ""
+        line = f"{row.label:<{width}}  {row.figure:>22}  {row.ratio:>10}  {row.aim}"
         sys.stdout.write(f"{gap}{line.rstrip()}\n")
+    sys.stdout.flush()
 
 
 SECTIONS: Final[dict[str, Callable[[Scale], Iterator[Row]]]] = {
     "cpu": cpu_rows,
+    "pauses": pause_rows,
     "latency": latency_rows,
+    "rate": rate_rows,
     "memory": memory_rows,
-    "imports": import_rows,
+    "start-up": start_up_rows,
+    "export": export_rows,
 }
 
 
 def main() -> int:
-    """Run the sections that were asked for; return the exit status: 2 if there is no nginx."""
+    """Run the chosen sections; return the exit status: 2 if nginx is missing."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="do little, for a look: the figures are rough")
-    parser.add_argument("--only", choices=list(SECTIONS), help="do one section")
+    parser.add_argument("--quick", action="store_true", help="measure less: the figures are rough")
+    parser.add_argument("--only", choices=list(SECTIONS), help="run one section")
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL
     try:
-        rows = [row for name in SECTIONS if options.only in {None, name} for row in SECTIONS[name](scale)]
+        for name, section in SECTIONS.items():
+            if options.only in {None, name}:
+                _print(list(section(scale)))
     except NginxMissingError:
-        sys.stderr.write("nginx serves the pages, and isn't installed: apt-get install nginx-light\n")
+        sys.stderr.write("nginx serves the pages and is not installed: apt-get install nginx-light\n")
         return 2
-    _print(rows)
     return 0
 
 

@@ -1,7 +1,7 @@
-"""The servers that the pages come from, each in a process of its own on a loopback port.
+"""The servers that the pages come from, each in its own process on a loopback port.
 
-nginx serves files where CPU is measured. Where latency or the number of pages matters, and the server's own cost
-doesn't, this file itself is the server: ``python servers.py --total 1000 --latency 0.05`` prints its port.
+nginx serves files where CPU is measured. Where latency, a rate limit or the number of pages matters, and the server's
+own cost does not, this file is the server: ``python servers.py --total 1000 --latency 0.05`` prints its port.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen {host}:{port};
-        root {folder}/pages;
-        location /api/ {{ try_files /page-$arg_page.json =404; }}
+        root {folder};
+        location ~ ^/(small|medium|large)/ {{ try_files /$1/page-$arg_page.json =404; }}
     }}
 }}
 """
 
 
 class NginxMissingError(Exception):
-    """nginx isn't installed."""
+    """nginx is not installed."""
 
 
 @contextmanager
 def nginx(folder: Path) -> Generator[str]:
-    """Serve ``<folder>/pages/page-N.json`` for ``?page=N``; give the base URL.
+    """Serve ``<folder>/<size>/page-N.json`` for ``/<size>/…?page=N``, and yield the server's address.
 
     Raises:
-        NginxMissingError: it isn't installed.
+        NginxMissingError: nginx is not installed.
     """
-    # Debian puts it where only root's PATH leads.
+    # Debian installs it where only root's PATH leads.
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None:
         raise NginxMissingError
@@ -72,34 +72,37 @@ def nginx(folder: Path) -> Generator[str]:
     command = [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)]
     with _running(command) as process:
         _wait_for(port, process)
-        yield f"http://{LOOPBACK}:{port}/api"
+        yield f"http://{LOOPBACK}:{port}"
 
 
 @contextmanager
-def slow_server(total: int, latency: float) -> Generator[str]:
-    """Serve `total` realistic runs, each answer `latency` seconds late; give the base URL."""
-    with _own_server("--total", str(total), "--latency", str(latency)) as url:
-        yield url
+def page_server(total: int, *, latency: float = 0.0, size: pages.Size = "medium", rate: float = 0.0) -> Generator[str]:
+    """Serve `total` runs, each response `latency` seconds late, and yield the base URL.
 
-
-@contextmanager
-def small_server(total: int, latency: float = 0.0) -> Generator[str]:
-    """Serve `total` small runs, each with an id of its own, as late as that; give the base URL."""
-    with _own_server("--total", str(total), "--latency", str(latency), "--small") as url:
-        yield url
-
-
-@contextmanager
-def _own_server(*arguments: str) -> Generator[str]:
-    with _running([sys.executable, __file__, *arguments]) as process:
+    With a `rate`, the server admits that many requests a second, and answers the others with a 429 and
+    ``Retry-After: 1``.
+    """
+    options = ("--total", str(total), "--latency", str(latency), "--size", size, "--rate", str(rate))
+    with _running([sys.executable, __file__, *options]) as process:
         if process.stdout is None:
             raise AssertionError
         yield f"http://{LOOPBACK}:{int(process.stdout.readline())}/api"
 
 
 @contextmanager
-def _running(command: list[str]) -> Generator[subprocess.Popen[str]]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (made by us)
+def body_server(body: bytes, encoding: str = "identity") -> Generator[str]:
+    """Serve the same body, whatever is asked for, and yield the base URL."""
+    with _running([sys.executable, __file__, "--body", encoding], stdin=subprocess.PIPE) as process:
+        if process.stdout is None or process.stdin is None:
+            raise AssertionError
+        process.stdin.buffer.write(body)  # type: ignore[attr-defined]  # a text stream over a pipe has a buffer
+        process.stdin.close()
+        yield f"http://{LOOPBACK}:{int(process.stdout.readline())}/api"
+
+
+@contextmanager
+def _running(command: list[str], stdin: int | None = None) -> Generator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (our own)
         try:
             yield process
         finally:
@@ -113,8 +116,8 @@ def _free_port() -> int:
         return port
 
 
-def _wait_for(port: int, process: subprocess.Popen[str], patience: float = 5.0) -> None:
-    deadline = time.monotonic() + patience
+def _wait_for(port: int, process: subprocess.Popen[str], timeout: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex((LOOPBACK, port)) == 0:
@@ -123,11 +126,11 @@ def _wait_for(port: int, process: subprocess.Popen[str], patience: float = 5.0) 
     raise RuntimeError("nginx did not start")
 
 
-class _Answers(asyncio.Protocol):
-    """Just enough HTTP for a client that waits for each answer before it sends on: one GET in, one page out."""
+class _Responder(asyncio.Protocol):
+    """Just enough HTTP for a client that waits for each response before it sends on: one GET in, one page out."""
 
-    def __init__(self, make_page: Callable[[int], bytes], latency: float) -> None:
-        self._make_page = make_page
+    def __init__(self, respond: Callable[[int], bytes], latency: float) -> None:
+        self._respond = respond
         self._latency = latency
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
@@ -140,36 +143,68 @@ class _Answers(asyncio.Protocol):
         self._buffer += data
         if not self._buffer.endswith(b"\r\n\r\n"):
             return
-        asked = _REQUEST.match(self._buffer)
-        body = self._make_page(int(asked[1])) if asked else b"{}"
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        requested = _REQUEST.match(self._buffer)
         self._buffer = b""
-        asyncio.get_running_loop().call_later(self._latency, self._answer, head + body)
+        response = self._respond(int(requested[1]) if requested else 0)
+        asyncio.get_running_loop().call_later(self._latency, self._send, response)
 
-    def _answer(self, answer: bytes) -> None:
+    def _send(self, response: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(answer)
+            self._transport.write(response)
 
 
-async def _serve(make_page: Callable[[int], bytes], latency: float) -> None:
+def _response(status: str, body: bytes, *headers: str) -> bytes:
+    lines = (f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", *headers)
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _limited(respond: Callable[[int], bytes], rate: float) -> Callable[[int], bytes]:
+    """Admit `rate` requests a second, in bursts of one."""
+    next_admitted = 0.0
+
+    def respond_within_rate(page: int) -> bytes:
+        nonlocal next_admitted
+        now = time.monotonic()
+        if now < next_admitted:
+            return _response("429 Too Many Requests", b"{}", "Retry-After: 1")
+        next_admitted = max(next_admitted, now - 1 / rate) + 1 / rate
+        return respond(page)
+
+    return respond_within_rate
+
+
+async def _serve(respond: Callable[[int], bytes], latency: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Answers(make_page, latency), LOOPBACK, 0)
+    server = await loop.create_server(lambda: _Responder(respond, latency), LOOPBACK, 0)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await server.serve_forever()
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(description="Serve made-up pages of runs; print the port.")
-    parser.add_argument("--total", type=int, required=True)
+    parser = argparse.ArgumentParser(description="Serve sample pages of runs; print the port.")
+    parser.add_argument("--total", type=int, default=0)
     parser.add_argument("--latency", type=float, default=0.0)
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--size", choices=["small", "medium", "large"], default="medium")
+    parser.add_argument("--rate", type=float, default=0.0)
+    parser.add_argument("--body", metavar="ENCODING", help="serve the body on standard input instead of pages")
     options = parser.parse_args()
-    make = pages.small_page if options.small else pages.page
+    if options.body:
+        response = _response("200 OK", sys.stdin.buffer.read(), f"Content-Encoding: {options.body}")
+        asyncio.run(_serve(lambda _: response, 0.0))
+        return
     last = options.total // pages.PAGE_SIZE
-    # Made ahead, so that what is late is late by the latency only.
-    ready = {} if options.small else {number: make(number, options.total) for number in range(1, last + 1)}
-    asyncio.run(_serve(lambda number: ready.get(number) or make(number, options.total), options.latency))
+    # Made ahead, so that a response is late by the latency only.
+    ready = {}
+    if options.size != "small":
+        ready = {page: pages.make_page(page, options.total, options.size) for page in range(1, last + 1)}
+
+    def respond(page: int) -> bytes:
+        if not 1 <= page <= last:
+            return _response("200 OK", b'{"status":"success","data":{"total":%d,"data":[]}}' % options.total)
+        return _response("200 OK", ready.get(page) or pages.make_page(page, options.total, options.size))
+
+    asyncio.run(_serve(_limited(respond, options.rate) if options.rate else respond, options.latency))
 
 
 if __name__ == "__main__":

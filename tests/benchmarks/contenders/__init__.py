@@ -1,7 +1,8 @@
-"""Ways to walk every run of a workflow, each with the libraries that it needs and no others loaded.
+"""Ways to read every run of a workflow, each with the libraries that it needs and no others loaded.
 
-Each module has one function, ``walker(base_url, prefetch)``: a context in which connections are kept, and which gives
-a ``walk()`` to await once for each walk; that returns how many runs it met. Only ours makes use of `prefetch`.
+Each module has one function, ``reader(base_url, prefetch)``: an async context manager that keeps connections open and
+yields ``read()``, to be awaited once for each reading of the whole list; that returns the number of runs it read. Only
+aiocopyai's uses `prefetch`; None stands for its default.
 """
 
 from __future__ import annotations
@@ -11,5 +12,5 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
 
-Walk: TypeAlias = Callable[[], Awaitable[int]]
-Walker: TypeAlias = Callable[[str, int], AbstractAsyncContextManager[Walk]]
+Read: TypeAlias = Callable[[], Awaitable[int]]
+Reader: TypeAlias = Callable[[str, int | None], AbstractAsyncContextManager[Read]]

@@ -1,4 +1,4 @@
-"""The floor: aiohttp reads the pages one after the other and orjson parses them; nothing is made of them."""
+"""The floor: aiohttp reads the pages one after the other and orjson parses them; no objects are created."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import aiohttp
 import orjson
 from pages import PAGE_SIZE, WORKFLOW
 
-from contenders import Walk
+from contenders import Read
 
 
 @asynccontextmanager
-async def walker(base_url: str, _prefetch: int) -> AsyncGenerator[Walk]:
+async def reader(base_url: str, _prefetch: int | None) -> AsyncGenerator[Read]:
     """Open a session."""
     url = f"{base_url}/workflow/{WORKFLOW}/run?size={PAGE_SIZE}&page="
 
     async with aiohttp.ClientSession() as http:
 
-        async def walk() -> int:
+        async def read() -> int:
             count, number, total = 0, 1, 1
             while count < total:
-                async with http.get(f"{url}{number}") as answer:
-                    data = orjson.loads(await answer.read())["data"]
+                async with http.get(f"{url}{number}") as response:
+                    data = orjson.loads(await response.read())["data"]
                 count += len(data["data"])
                 number, total = number + 1, data["total"]
             return count
 
-        yield walk
+        yield read

@@ -1,4 +1,4 @@
-"""httpx and pydantic, by hand: a loop over the pages that validates each body in one go."""
+"""httpx and pydantic, by hand: a loop over the pages that validates each body in one call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 from pages import PAGE_SIZE, WORKFLOW
 from pydantic import BaseModel, Field
 
-from contenders import Walk
+from contenders import Read
 
 
 class Run(BaseModel):
@@ -29,32 +29,32 @@ class Run(BaseModel):
 
 
 class Listing(BaseModel):
-    """What stands in the envelope."""
+    """The envelope's content."""
 
     total: int
     data: list[Run]
 
 
-class Answer(BaseModel):
+class Response(BaseModel):
     """The envelope."""
 
     data: Listing
 
 
 @asynccontextmanager
-async def walker(base_url: str, _prefetch: int) -> AsyncGenerator[Walk]:
+async def reader(base_url: str, _prefetch: int | None) -> AsyncGenerator[Read]:
     """Open a client."""
     async with httpx.AsyncClient() as client:
 
-        async def walk() -> int:
+        async def read() -> int:
             count, number, total = 0, 1, 1
             while count < total:
                 query = {"size": PAGE_SIZE, "page": number}
-                answer = await client.get(f"{base_url}/workflow/{WORKFLOW}/run", params=query)
-                listing = Answer.model_validate_json(answer.raise_for_status().content).data
+                response = await client.get(f"{base_url}/workflow/{WORKFLOW}/run", params=query)
+                listing = Response.model_validate_json(response.raise_for_status().content).data
                 for _ in listing.data:
                     count += 1
                 number, total = number + 1, listing.total
             return count
 
-        yield walk
+        yield read

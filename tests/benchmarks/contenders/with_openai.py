@@ -1,4 +1,4 @@
-"""The openai SDK's own client, models and asynchronous pager, told how this API numbers its pages."""
+"""The openai SDK's own client, models and asynchronous pager, configured for this API's page numbers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from openai._base_client import BaseAsyncPage, BasePage, PageInfo, make_request_
 from pages import PAGE_SIZE, WORKFLOW
 from pydantic import Field
 
-from contenders import Walk
+from contenders import Read
 
 
 T = TypeVar("T")
 
 
 class Run(BaseModel):
-    """A run, declared as the SDK declares its own objects."""
+    """A run, declared in the way of the SDK's own models."""
 
     id: str
     workflow_id: str | None = Field(None, alias="workflowId")
@@ -33,14 +33,14 @@ class Run(BaseModel):
 
 
 class Listing(BaseModel, Generic[T]):
-    """What stands in the envelope."""
+    """The envelope's content."""
 
     total: int
     data: list[T]
 
 
 class RunPage(BaseAsyncPage[T], BasePage[T], Generic[T]):
-    """One page; the next is asked for by its number."""
+    """One page; the next is requested by its number."""
 
     data: Listing[T]
 
@@ -48,7 +48,7 @@ class RunPage(BaseAsyncPage[T], BasePage[T], Generic[T]):
         return self.data.data
 
     def next_page_info(self) -> PageInfo | None:
-        """Ask for the next page, as long as `total` promises one."""
+        """Return the parameters of the next page, while `total` promises one."""
         number = self._options.params.get("page")
         if not isinstance(number, int) or number * PAGE_SIZE >= self.data.total:
             return None
@@ -56,11 +56,11 @@ class RunPage(BaseAsyncPage[T], BasePage[T], Generic[T]):
 
 
 @asynccontextmanager
-async def walker(base_url: str, _prefetch: int) -> AsyncGenerator[Walk]:
+async def reader(base_url: str, _prefetch: int | None) -> AsyncGenerator[Read]:
     """Open a client."""
     async with AsyncOpenAI(api_key="benchmark-key", base_url=base_url) as client:
 
-        async def walk() -> int:
+        async def read() -> int:
             count = 0
             options = make_request_options(query={"size": PAGE_SIZE, "page": 1})
             listed = client.get_api_list(f"/workflow/{WORKFLOW}/run", model=Run, page=RunPage[Run], options=options)
@@ -68,4 +68,4 @@ async def walker(base_url: str, _prefetch: int) -> AsyncGenerator[Walk]:
                 count += 1
             return count
 
-        yield walk
+        yield read

@@ -1,4 +1,4 @@
-"""requests, by hand: a loop over the pages that gives plain dictionaries."""
+"""requests, by hand: a loop over the pages that yields plain dictionaries."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from contextlib import asynccontextmanager
 import requests
 from pages import PAGE_SIZE, WORKFLOW
 
-from contenders import Walk
+from contenders import Read
 
 
 @asynccontextmanager
-async def walker(base_url: str, _prefetch: int) -> AsyncGenerator[Walk]:
+async def reader(base_url: str, _prefetch: int | None) -> AsyncGenerator[Read]:
     """Open a session."""
     with requests.Session() as session:
 
-        async def walk() -> int:
+        async def read() -> int:
             return sum(1 for _ in _runs(session, f"{base_url}/workflow/{WORKFLOW}/run"))
 
-        yield walk
+        yield read
 
 
 def _runs(session: requests.Session, url: str) -> Iterator[object]:
     position, number, total = 0, 1, 1
     while position < total:
-        answer = session.get(url, params={"size": PAGE_SIZE, "page": number}, timeout=30)
-        answer.raise_for_status()
-        data = answer.json()["data"]
+        response = session.get(url, params={"size": PAGE_SIZE, "page": number}, timeout=30)
+        response.raise_for_status()
+        data = response.json()["data"]
         yield from data["data"]
         position += len(data["data"])
         number, total = number + 1, data["total"]
