@@ -114,6 +114,10 @@ def bench(session: nox.Session) -> None:
         session.install("-e", ".[dask,speedups]")
         session.run("python", "tests/benchmarks/dask_workers.py", *session.posargs[1:])
         return
+    if session.posargs[:1] == ["comparison"]:
+        session.install("-e", ".[dlt,speedups]", *_group("bench"))
+        session.run("python", "tests/benchmarks/comparison.py")
+        return
     session.install("-e", ".[cli,export,speedups]", *_group("bench"))
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 

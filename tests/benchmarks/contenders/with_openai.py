@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
@@ -62,10 +62,14 @@ async def reader(base_url: str, _prefetch: int | None) -> AsyncGenerator[Read]:
 
         async def read() -> int:
             count = 0
-            options = make_request_options(query={"size": PAGE_SIZE, "page": 1})
-            listed = client.get_api_list(f"/workflow/{WORKFLOW}/run", model=Run, page=RunPage[Run], options=options)
-            async for _ in listed:
+            async for _ in iterate_runs(client):
                 count += 1
             return count
 
         yield read
+
+
+def iterate_runs(client: AsyncOpenAI) -> AsyncIterable[Run]:
+    """Return the SDK's iterator over the runs of all pages."""
+    options = make_request_options(query={"size": PAGE_SIZE, "page": 1})
+    return client.get_api_list(f"/workflow/{WORKFLOW}/run", model=Run, page=RunPage[Run], options=options)

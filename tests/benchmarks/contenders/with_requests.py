@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import requests
 from pages import PAGE_SIZE, WORKFLOW
@@ -17,12 +18,13 @@ async def reader(base_url: str, _prefetch: int | None) -> AsyncGenerator[Read]:
     with requests.Session() as session:
 
         async def read() -> int:
-            return sum(1 for _ in _runs(session, f"{base_url}/workflow/{WORKFLOW}/run"))
+            return sum(1 for _ in iterate_runs(session, f"{base_url}/workflow/{WORKFLOW}/run"))
 
         yield read
 
 
-def _runs(session: requests.Session, url: str) -> Iterator[object]:
+def iterate_runs(session: requests.Session, url: str) -> Iterator[Any]:
+    """Yield the runs, as plain dictionaries, page by page until as many as `total` were read."""
     position, number, total = 0, 1, 1
     while position < total:
         response = session.get(url, params={"size": PAGE_SIZE, "page": number}, timeout=30)

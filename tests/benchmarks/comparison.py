@@ -1,0 +1,209 @@
+"""Read the same changing list in several ways, and print the runs that each one loses and repeats.
+
+``python tests/benchmarks/comparison.py`` takes a few seconds. The list has 3,000 runs, newest first, in pages of 100.
+Each way to read it meets the same changes, at the same requests. Lost is a run that was on the list from the first
+request to the last and was not yielded; repeated is one that was yielded before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+import requests
+from attrs import define, field, frozen
+from contenders import with_openai, with_requests
+from dlt.sources.helpers.rest_client import RESTClient
+from dlt.sources.helpers.rest_client.paginators import PageNumberPaginator
+from openai import AsyncOpenAI
+from pages import PAGE_SIZE, WORKFLOW
+
+from aiocopyai import CopyAISession
+
+
+RUNS: Final = 3_000
+MOST_REQUESTS: Final = 4 * RUNS // PAGE_SIZE
+"""Requests after which a reading counts as endless."""
+
+
+@define
+class ChangingList:
+    """A workflow's runs, which may change before each response."""
+
+    change: Callable[[ChangingList], None] = lambda _: None
+    """What happens before a response; by default nothing."""
+    total: Callable[[int], int] = lambda count: count
+    """The `total` in a response, for the true one."""
+    ignores_page: bool = False
+    """Whether every page is the first one."""
+    ids: list[str] = field(factory=lambda: [f"WRUN-{number:05d}" for number in range(RUNS, 0, -1)])
+    removed: set[str] = field(factory=set[str])
+    requests: int = 0
+
+    def add(self) -> None:
+        """Start a run."""
+        self.ids.insert(0, f"WRUN-new-{self.requests}-{len(self.ids)}")
+
+    def remove(self, place: int) -> None:
+        """Delete a run."""
+        self.removed.add(self.ids.pop(place))
+
+    def respond(self, page: int) -> bytes | None:
+        """Return the body for a page; None once there were too many requests."""
+        self.requests += 1
+        if self.requests > MOST_REQUESTS:
+            return None
+        self.change(self)
+        first = 0 if self.ignores_page else (page - 1) * PAGE_SIZE
+        runs = [{"id": run_id, "status": "COMPLETE"} for run_id in self.ids[first : first + PAGE_SIZE]]
+        return json.dumps({"status": "success", "data": {"total": self.total(len(self.ids)), "data": runs}}).encode()
+
+
+def _every_third(change: Callable[[ChangingList], None]) -> Callable[[ChangingList], None]:
+    def change_sometimes(changing: ChangingList) -> None:
+        if changing.requests > 1 and changing.requests % 3 == 0:
+            change(changing)
+
+    return change_sometimes
+
+
+def _replace_oldest(changing: ChangingList) -> None:
+    changing.add()
+    changing.ids.pop()
+
+
+SCENARIOS: Final[dict[str, Callable[[], ChangingList]]] = {
+    "nothing changes": ChangingList,
+    "a run is started every 3 requests": lambda: ChangingList(_every_third(ChangingList.add)),
+    "a read run is deleted every 3 requests": lambda: ChangingList(_every_third(lambda each: each.remove(0))),
+    "each new run replaces the oldest": lambda: ChangingList(_every_third(_replace_oldest)),
+    "`total` is 500 too high": lambda: ChangingList(total=lambda count: count + 500),
+    "`total` is 500 too low": lambda: ChangingList(total=lambda count: count - 500),
+    "every page is the first": lambda: ChangingList(ignores_page=True),
+}
+
+
+@frozen
+class Result:
+    """How one reading ended."""
+
+    lost: int
+    repeated: int
+    requests: int
+    end: str
+    """``yes``, ``no``, or the error that ended it."""
+
+
+async def _with_aiocopyai(base_url: str, take: Callable[[str], None]) -> None:
+    async with CopyAISession("benchmark-key", base_url=base_url) as session:
+        async for run in session.runs(WORKFLOW):
+            take(run.id)
+
+
+async def _with_openai(base_url: str, take: Callable[[str], None]) -> None:
+    async with AsyncOpenAI(api_key="benchmark-key", base_url=base_url, max_retries=0) as client:
+        async for run in with_openai.iterate_runs(client):
+            take(run.id)
+
+
+async def _with_requests(base_url: str, take: Callable[[str], None]) -> None:
+    def read() -> None:
+        with requests.Session() as session:
+            for run in with_requests.iterate_runs(session, f"{base_url}/workflow/{WORKFLOW}/run"):
+                take(run["id"])
+
+    await asyncio.to_thread(read)
+
+
+async def _with_dlt(base_url: str, take: Callable[[str], None]) -> None:
+    def read() -> None:
+        paginator = PageNumberPaginator(base_page=1, page_param="page", total_path=None)
+        client = RESTClient(base_url, paginator=paginator, data_selector="data.data")
+        for page in client.paginate(f"/workflow/{WORKFLOW}/run", params={"size": PAGE_SIZE}):
+            for run in page:
+                take(run["id"])
+
+    await asyncio.to_thread(read)
+
+
+READERS: Final = {
+    "aiocopyai": _with_aiocopyai,
+    "a requests loop": _with_requests,
+    "openai SDK's pager": _with_openai,
+    "dlt's REST client": _with_dlt,
+}
+
+
+@contextmanager
+def _served(changing: ChangingList) -> Generator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            page = re.search(r"[?&]page=(\d+)", self.path)
+            with lock:
+                body = changing.respond(int(page[1]) if page else 1)
+            self.send_response(410 if body is None else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: Any) -> None:  # noqa: ANN401 (http.server's signature)
+            """Log nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:  # noqa: ANN401 (http.server's signature)
+            """Ignore a client that has left."""
+
+    lock = threading.Lock()
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/api"
+        finally:
+            server.shutdown()
+
+
+def compare(reader: str, scenario: str) -> Result:
+    """Read the list of a scenario in one way."""
+    changing = SCENARIOS[scenario]()
+    expected = set(changing.ids)
+    yielded: list[str] = []
+    end = "yes"
+    with _served(changing) as base_url:
+        try:
+            asyncio.run(READERS[reader](base_url, yielded.append))
+        except Exception as error:  # noqa: BLE001 (each library has its own)
+            end = "no" if changing.requests > MOST_REQUESTS else type(error).__name__
+    remaining = expected & set(changing.ids)
+    return Result(len(remaining - set(yielded)), len(yielded) - len(set(yielded)), changing.requests, end)
+
+
+def table(rows: Iterable[tuple[str, str, Result]]) -> Generator[str]:
+    """Yield the lines of a Markdown table."""
+    yield "| list | reader | lost | repeated | requests | ends |"
+    yield "|---|---|--:|--:|--:|---|"
+    for scenario, reader, result in rows:
+        yield f"| {scenario} | {reader} | {result.lost:,} | {result.repeated:,} | {result.requests} | {result.end} |"
+
+
+def main() -> None:
+    """Print the table."""
+    logging.getLogger("aiocopyai").setLevel(logging.ERROR)
+    rows = ((scenario, reader, compare(reader, scenario)) for scenario in SCENARIOS for reader in READERS)
+    for line in table(rows):
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
