@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from attrs import field, frozen
 
 from aiocopyai._pagination import Listed, Since, Walk
+from aiocopyai._tasks import TaskSet
 from aiocopyai.errors import BadRequestError, CopyAIError, NotFoundError, RequestInvalidError
 from aiocopyai.models import Changes, Page
 
@@ -32,7 +33,7 @@ class Plan:
     limit: int | None = None
     since: datetime | None = None
     prefetch: int = 4
-    tasks: set[asyncio.Task[object]] = field(factory=set[asyncio.Task[object]], repr=False)
+    tasks: TaskSet = field(factory=TaskSet, repr=False)
     """Where requests under way are kept, for their owner to end."""
 
     @property
@@ -202,11 +203,7 @@ class PageIterator(AsyncIterator[Page[T]]):
     def _ask(self, number: int) -> None:
         if number in self._ahead and not self._ahead[number].cancelled():
             return
-        task = asyncio.ensure_future(self._fetch(number, self._plan.size))
-        self._ahead[number] = task
-        self._plan.tasks.add(task)
-        task.add_done_callback(_look_at)
-        task.add_done_callback(self._plan.tasks.discard)
+        self._ahead[number] = self._plan.tasks.spawn(self._fetch(number, self._plan.size))
 
     def _drop_ahead(self) -> None:
         for task in self._ahead.values():
@@ -249,9 +246,3 @@ class ItemIterator(AsyncIterator[T]):
 def _may_mean_the_end(error: CopyAIError) -> bool:
     """Whether an error is how a server may answer for a page past the end of its list."""
     return isinstance(error, BadRequestError | NotFoundError | RequestInvalidError)
-
-
-def _look_at(task: asyncio.Task[Page[T]]) -> None:
-    """Look at a task's exception, so that asyncio doesn't complain of one that nobody came for."""
-    if not task.cancelled():
-        task.exception()

@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 
 from attrs import field, frozen
 
+from aiocopyai._tasks import TaskSet
 from aiocopyai._text import escape
 from aiocopyai.errors import (
     AuthenticationError,
@@ -56,7 +57,7 @@ class BulkPlan:
     start: Callable[[int, Inputs], Awaitable[Run]]
     wait: Callable[[Run], Awaitable[Run]] | None
     """None where a run that was started is result enough."""
-    tasks: set[asyncio.Task[object]] = field(factory=set[asyncio.Task[object]], repr=False)
+    tasks: TaskSet = field(factory=TaskSet, repr=False)
     """Where tasks under way are kept, for their owner to end."""
 
 
@@ -128,7 +129,7 @@ class RunResults(AsyncIterator[RunResult]):
         """Ask for the next row where there is room for its run; tell whether nothing is left to come."""
         room = len(self._open) < self._plan.concurrency
         if room and self._pull is None and not self._over and self._stopped_by is None:
-            self._pull = self._keep(asyncio.ensure_future(_next(self._rows)))
+            self._pull = self._plan.tasks.spawn(_next(self._rows))
         return not self._open and self._pull is None
 
     async def _wait_for_one(self) -> None:
@@ -154,13 +155,7 @@ class RunResults(AsyncIterator[RunResult]):
         (row,) = pulled
         index, self._index = self._index, self._index + 1
         if self._stopped_by is None:
-            self._open[self._keep(asyncio.ensure_future(self._one(index, row)))] = index
-
-    def _keep(self, task: asyncio.Task[_T]) -> asyncio.Task[_T]:
-        tasks: set[asyncio.Task[object]] = self._plan.tasks
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        return task
+            self._open[self._plan.tasks.spawn(self._one(index, row))] = index
 
     async def _one(self, index: int, row: Inputs) -> RunResult:
         """Start a row's run and wait for its end."""

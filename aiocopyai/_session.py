@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import uuid
@@ -26,6 +25,7 @@ from aiocopyai._parsing import (
 )
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._run_many import BulkPlan, Inputs, RunResults
+from aiocopyai._tasks import TaskSet
 from aiocopyai._text import escape, excerpt
 from aiocopyai._transport import Transport
 from aiocopyai._validation import (
@@ -103,7 +103,7 @@ class CopyAISession:
             max_rate=max_rate,
         )
         self._retry = retry
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks = TaskSet()
         self._in_doubt: set[tuple[str, str]] = set()  # workflows and keys of starts whose answers were lost
 
     def __repr__(self) -> str:
@@ -119,10 +119,7 @@ class CopyAISession:
 
     async def close(self) -> None:
         """End the requests under way and the connections; what was passed as `http_session` stays open."""
-        in_progress = list(self._tasks)
-        for task in in_progress:
-            task.cancel()
-        await asyncio.gather(*in_progress, return_exceptions=True)
+        await self._tasks.cancel()
         await self._transport.close()
 
     def runs(

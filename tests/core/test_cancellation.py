@@ -139,7 +139,7 @@ async def test_while_it_waits_for_an_answer(verb: Verb, fault: Fault) -> None:
     async with leaving_nothing(), scene() as at:
         at.emulator.inject(fault, times=None)
         await cut_off(verb, at, lambda: len(at.emulator.requests) > 0)
-        at.emulator._faults._armed.clear()
+        at.emulator._faults._injected.clear()
 
         assert await at.session.count_runs("W") >= 21
 
@@ -151,7 +151,7 @@ async def test_while_it_backs_off(verb: Verb) -> None:
         at.emulator.inject(Fault(status=503), times=8)
         await cut_off(verb, at, lambda: len(at.emulator.requests) > 0 and not at.connector._acquired)
         asked = len(at.emulator.requests)
-        at.emulator._faults._armed.clear()
+        at.emulator._faults._injected.clear()
 
         assert await at.session.count_runs("W") >= 21
         assert len(at.emulator.requests) == asked + 1

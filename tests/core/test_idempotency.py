@@ -179,7 +179,7 @@ async def test_with_a_key_a_lost_answer_costs_no_second_run(
     assert len(copyai_emulator.runs()) == 31
     assert run.id == copyai_emulator.runs()[0]["id"]
     assert run.metadata["idempotencyKey"] == "key-1"
-    assert len(posts(copyai_emulator)) == (2 if fault.spares_work else 1)
+    assert len(posts(copyai_emulator)) == (2 if fault.skips_call else 1)
 
 
 async def test_metadata_that_is_not_echoed_leaves_the_doubt(session: CopyAISession, copyai_emulator: Emulator) -> None:

@@ -1,0 +1,52 @@
+"""`TaskSet`: the running tasks of one owner, who can cancel them all and wait until they are gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from typing import TypeVar
+
+
+T = TypeVar("T")
+
+
+class TaskSet:
+    """Running tasks of one event loop; a finished task leaves the set by itself."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def __repr__(self) -> str:
+        return f"<TaskSet: {len(self)} running>"
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[asyncio.Task[object]]:
+        return iter(tuple(self._tasks))
+
+    def spawn(self, awaitable: Awaitable[T]) -> asyncio.Task[T]:
+        """Await something in a task of this set."""
+        task = asyncio.ensure_future(awaitable)
+        self._tasks.add(task)
+        task.add_done_callback(self._remove)
+        return task
+
+    async def cancel(self) -> None:
+        """Cancel all tasks, and wait until they are gone."""
+        await cancel_and_wait(*self._tasks)
+
+    def _remove(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Marks an exception as seen: a task whose result nobody awaits any more is not worth asyncio's warning.
+            task.exception()
+
+
+async def cancel_and_wait(*tasks: asyncio.Task[object]) -> None:
+    """Cancel tasks, and wait until they are gone, also where one takes its time or raises."""
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.wait(pending)
