@@ -1,32 +1,43 @@
-"""What the tests of the command line share: the command as a process of its own, in a pipe or on a terminal."""
+"""Run the command line in tests: in this process, in a process of its own, or on a pseudo-terminal."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
+import logging
 import os
 import pty
+import signal
 import struct
 import sys
+import tempfile
 import termios
-from collections.abc import Mapping
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import NamedTuple
+from unittest import mock
 
+from aiocopyai.cli import main
 from aiocopyai.emulator import Emulator
 
 
 MAIN = ("-m", "aiocopyai")
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-"""Whoever runs the tests in the background may have told their children to ignore Ctrl-C."""
-
+"""A child inherits an ignored SIGINT when the tests run in the background of a script; this restores the default."""
 
 PATIENCE = 15
-"""Seconds until a process is taken for stuck."""
+"""Seconds until a command is considered stuck."""
+
+_PROCESS_STATE = threading.Lock()
+"""Held while a command has replaced the process-wide streams, environment and time zone."""
 
 
 class Done(NamedTuple):
-    """How a process ended."""
+    """How a command ended."""
 
     code: int
     out: str
@@ -34,7 +45,7 @@ class Done(NamedTuple):
 
     @property
     def rows(self) -> list[dict[str, object]]:
-        """Its output, as lines of JSON."""
+        """The output, as lines of JSON."""
         return [json.loads(line) for line in self.out.split("\n") if line]
 
 
@@ -44,6 +55,96 @@ def environment(emulator: Emulator | None = None, **more: str) -> dict[str, str]
     base = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     ours = {"COPYAI_API_KEY": emulator.api_key, "COPYAI_BASE_URL": emulator.url} if emulator else {}
     return {**base, "TZ": "UTC", "TERM": "xterm-256color", **ours, **more}
+
+
+async def cli(*arguments: str, emulator: Emulator | None = None, **env: str) -> Done:
+    """Run the command to its end, in a thread of this process: an interpreter of its own would cost a second.
+
+    Tests of signals, terminals, pipes, resource limits and missing extras use `start` or `terminal` instead.
+    """
+    return await _in_thread(lambda: _run(main, arguments, environment(emulator, **env)))
+
+
+async def _in_thread(work: Callable[[], Done]) -> Done:
+    """Call `work` in a daemon thread, so that a command that is stuck fails its test but does not stop the others."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    results: list[Done] = []
+
+    def report() -> None:
+        results.append(work())
+        with contextlib.suppress(RuntimeError):  # the loop is closed where the test has timed out
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=report, daemon=True).start()
+    async with asyncio.timeout(PATIENCE):
+        await ended.wait()
+    return results[0]
+
+
+def _run(command: Callable[[], object], arguments: Sequence[str], env: Mapping[str, str]) -> Done:
+    """Call `command` as an interpreter of its own would; return its exit code and its output."""
+    # Files rather than StringIO: the command writes to `.buffer`, and to the file descriptor itself.
+    with _PROCESS_STATE, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with _replaced_process_state(arguments, env, os.dup(out.fileno()), os.dup(err.fileno())):
+            code = _exit_code(command)
+        out.seek(0)
+        err.seek(0)
+        return Done(code, out.read().decode(), err.read().decode())
+
+
+@contextlib.contextmanager
+def _replaced_process_state(arguments: Sequence[str], env: Mapping[str, str], out: int, err: int) -> Generator[None]:
+    """Give a command standard streams, arguments, an environment, a time zone and a log handler of its own."""
+    encoding, _, errors = env.get("PYTHONIOENCODING", "utf-8").partition(":")
+    streams = ("stdin", "stdout", "stderr")
+    names = ("argv", *streams, *(f"__{name}__" for name in streams))
+    state = {name: getattr(sys, name) for name in names}
+    variables = dict(os.environ)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with (
+        open(os.devnull, encoding="utf-8") as stdin,  # noqa: PTH123 (a device)
+        open(out, "w", encoding=encoding, errors=errors or "strict") as stdout,
+        open(err, "w", encoding=encoding, errors="backslashreplace", buffering=1) as stderr,
+        mock.patch.object(signal, "signal"),  # only the main thread may call it, and only that receives signals
+    ):
+        try:
+            sys.argv = ["aiocopyai", *arguments]
+            for name, stream in zip(streams, (stdin, stdout, stderr), strict=True):
+                setattr(sys, name, stream)
+                setattr(sys, f"__{name}__", stream)
+            root.handlers[:] = []
+            root.setLevel(logging.WARNING)
+            _set_environment(env)
+            yield
+        finally:
+            _set_environment(variables)
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            for name, value in state.items():
+                setattr(sys, name, value)
+
+
+def _set_environment(env: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+
+
+def _exit_code(command: Callable[[], object]) -> int:
+    """Return the code that an interpreter would end with after `command`."""
+    try:
+        command()
+    except SystemExit as stop:
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or 0
+        sys.stderr.write(f"{stop.code}\n")
+        return 1
+    except BaseException:  # noqa: BLE001 (an interpreter prints whatever gets that far)
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 async def start(
@@ -68,11 +169,6 @@ async def finish(process: asyncio.subprocess.Process, patience: float = PATIENCE
         if process.returncode is None:
             process.kill()
     return Done(await process.wait(), (out or b"").decode(), (err or b"").decode())
-
-
-async def cli(*arguments: str, emulator: Emulator | None = None, **env: str) -> Done:
-    """Run the command to its end."""
-    return await finish(await start(*MAIN, *arguments, env=environment(emulator, **env)))
 
 
 async def terminal(*arguments: str, key: str = "", width: int = 140, env: Mapping[str, str]) -> tuple[int, str]:
