@@ -1,66 +1,99 @@
-"""Unpacking an answer piece by piece, so that a few bytes that unpack to very many never stand in memory.
+"""Decompression of bodies in bounded pieces, so that a few bytes never expand to gigabytes in memory.
 
-aiohttp unpacks with such a bound from 3.14 on. Before, it unpacks each piece from the socket whole: 1,617 bytes of
-brotli are a gigabyte. So the client asks aiohttp to leave answers packed, and takes only what it asks servers for.
+aiohttp limits the size of a piece from 3.14 on; before, it decompresses each piece of a socket's data in one go. So the
+client asks aiohttp not to decompress responses, and requests only the encodings that are supported here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from typing import Final
 
 
-ENCODINGS: Final = "gzip, deflate"
-"""What to ask for, as ``Accept-Encoding``."""
-UNPACKED: Final = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
-"""What is unpacked, by ``Content-Encoding`` in lower case."""
-PIECE: Final = 2**18
-"""Bytes that are unpacked in one go, at the most."""
+ACCEPT_ENCODING: Final = "gzip, deflate"
+"""The encodings to request."""
+SUPPORTED_ENCODINGS: Final = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
+"""Each ``Content-Encoding`` that can be decompressed, in lower case."""
+PIECE_SIZE: Final = 2**18
+"""Bytes that are decompressed in one go at most."""
+_MAX_MEMBERS: Final = 10_000
+"""Members of one gzip body: an empty one costs 20 bytes and far more time."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_ANY_DEFLATE_HEADER: Final = 8
+_DEFLATE_METHOD: Final = 8
 
 
-class Unpacker:
-    """Unpacks one body.
+class Decompressor:
+    """Decompresses one body.
 
     Args:
-        encoding: the ``Content-Encoding``, one of `UNPACKED` in any case.
+        encoding: the ``Content-Encoding``, one of `SUPPORTED_ENCODINGS` in any case.
     """
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding.strip().lower()
-        self._zlib = zlib.decompressobj(_GZIP) if "gzip" in self._encoding else None
+        self._is_gzip = "gzip" in self._encoding
+        self._zlib = zlib.decompressobj(_GZIP) if self._is_gzip else None
+        self._members = 1
 
     @property
-    def is_whole(self) -> bool:
-        """Whether nothing is missing at the end."""
+    def is_complete(self) -> bool:
+        """Whether the body may end here."""
         return self._zlib is None or self._zlib.eof
 
-    def unpack(self, data: bytes) -> Iterator[bytes]:
-        """Give what `data` unpacks to, in pieces.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decompressed data in pieces of at most `PIECE_SIZE` bytes.
 
         Raises:
-            ValueError: it is not packed as its encoding says.
+            ValueError: the data is not compressed as its encoding says.
         """
         if self._encoding == "deflate" and self._zlib is None and data:
-            # "deflate" is zlib's format, but some servers send what is inside of it.
-            is_bare = data[0] & 15 != _ANY_DEFLATE_HEADER
-            self._zlib = zlib.decompressobj(-zlib.MAX_WBITS if is_bare else zlib.MAX_WBITS)
+            # "deflate" is the format of zlib, but some servers send the raw data inside of it.
+            is_raw = data[0] & 15 != _DEFLATE_METHOD
+            self._zlib = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else zlib.MAX_WBITS)
         if self._zlib is None:
             yield data
             return
         piece = b""
-        # A full piece may leave more inside of zlib, even where no input is left.
-        while data or len(piece) == PIECE:
-            if self._zlib.eof:
-                if data:
-                    raise ValueError("data behind the end of what was packed")
+        # After a full piece more output may be pending, even where no input is left.
+        while data or len(piece) == PIECE_SIZE:
+            if self._zlib.eof and not (data := self._next_member(data)):
                 return
             try:
-                piece = self._zlib.decompress(data, PIECE)
+                piece = self._zlib.decompress(data, PIECE_SIZE)
             except zlib.error:
-                raise ValueError(f"not the {self._encoding} that it says") from None
+                raise ValueError(f"not valid {self._encoding}") from None
             data = self._zlib.unconsumed_tail or self._zlib.unused_data
             if piece:
                 yield piece
+
+    def _next_member(self, data: bytes) -> bytes:
+        """Begin the next member of a gzip body, which may be padded with zeros, and return the data without them."""
+        data = data.lstrip(b"\0") if self._is_gzip else data
+        if data and (not self._is_gzip or self._members == _MAX_MEMBERS):
+            raise ValueError("data after the end of the compressed data")
+        if data:
+            self._zlib = zlib.decompressobj(_GZIP)
+            self._members += 1
+        return data
+
+
+async def decompress(chunks: AsyncIterable[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
+    """Yield a body's decompressed data in pieces; other tasks run between large ones.
+
+    Args:
+        chunks: the body as it was received.
+        encoding: as for `Decompressor`.
+
+    Raises:
+        ValueError: the body is not compressed as its encoding says, or is incomplete.
+    """
+    decompressor = Decompressor(encoding)
+    async for chunk in chunks:
+        for piece in decompressor.feed(chunk):
+            yield piece
+            if len(piece) >= PIECE_SIZE:
+                await asyncio.sleep(0)
+    if not decompressor.is_complete:
+        raise ValueError("incomplete compressed data")

@@ -1,39 +1,105 @@
-"""May I send now? The session's cap on its rate, and the cool-down after a 429."""
+"""When a request may be sent: `max_rate`, a free connection, and the pause and the slower pace after a 429."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections import deque
+from contextlib import nullcontext
+from typing import Final
 
 from aiolimiter import AsyncLimiter
 
 
-class Gate:
-    """Lets requests pass one by one: at most `max_rate` a second, and none during a cool-down."""
+_START_PACE: Final = 20.0
+"""Requests per second that are assumed before the first 429, where fewer were sent in the last second."""
+_MIN_PACE: Final = 0.5
+"""Requests per second below which the pace is not halved further."""
+_MAX_PACE: Final = 1000.0
+"""Requests per second from which on the pace is not limited any more."""
+_GROWTH: Final = 1.1
+"""By which the pace grows in each second without a 429: it doubles in about 7 s."""
 
-    def __init__(self, max_rate: float | None) -> None:
-        # One each 1 / max_rate seconds, as a limiter of less than one per period never lets anything pass.
+
+class RateLimiter:
+    """Admits the requests of a session one by one, in order; those that were sent before go first.
+
+    A 429 pauses all requests for as long as the server asks. Afterwards they are released one by one, with jitter, at
+    half the former pace, which then grows slowly until the next 429. So the pace follows what the server admits.
+
+    Waiting for a free connection happens here and not in aiohttp, which would count it against the time-out.
+    """
+
+    def __init__(self, max_rate: float | None, connections: int = 0) -> None:
+        # A limiter of less than one request per period would never admit any.
         self._limiter = None if max_rate is None else AsyncLimiter(1, 1 / max_rate)
-        self._closed_until = 0.0
+        self._connections = asyncio.Semaphore(connections) if connections else None
+        self._first_attempts = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._sent: deque[float] = deque(maxlen=round(_MAX_PACE))
+        self._next = 0.0  # before this time no request is sent
+        self._pace: float | None = None  # requests per second at `_resumed`
+        self._slowed = self._resumed = 0.0  # when the pace was last reduced, and when requests went on after that
 
     def __repr__(self) -> str:
-        return f"<Gate: {'cooling down' if self._cooling() > 0 else 'open'}>"
+        pace = self._current_pace(time.monotonic())
+        state = "not limited" if pace is None else f"{pace:.1f} requests per second"
+        return f"<RateLimiter: {state}{', paused' if self.delay else ''}>"
 
-    def hold(self, seconds: float) -> None:
-        """Let nothing pass for so many seconds from now; a longer hold that is on stays on."""
-        self._closed_until = max(self._closed_until, time.monotonic() + seconds)
+    @property
+    def delay(self) -> float:
+        """Seconds until the next request may be sent, apart from `max_rate`."""
+        return max(0.0, self._next - time.monotonic())
 
-    async def pass_through(self) -> None:
-        """Wait until a request may be sent."""
-        await self._cool_down()
+    async def acquire(self, *, is_retry: bool = False) -> float:
+        """Wait until a request may be sent, and return the time at which it was. Call `release` after it."""
+        # Requests that were sent before wait for their turn alone, so that no queue of new ones delays them.
+        async with nullcontext() if is_retry else self._first_attempts:
+            if self._connections is not None:
+                await self._connections.acquire()
+            try:
+                async with self._turn:
+                    return await self._wait_for_turn()
+            except BaseException:
+                self.release()
+                raise
+
+    def release(self) -> None:
+        """Free the connection of a request that was acquired."""
+        if self._connections is not None:
+            self._connections.release()
+
+    def slow_down(self, sent: float, pause: float) -> None:
+        """Pause for some seconds because of a 429, and halve the pace.
+
+        The pace is halved once for all the requests that were sent before it was halved.
+
+        Args:
+            sent: when the rejected request was sent, as `acquire` returned it.
+            pause: seconds in which nothing is sent.
+        """
+        now = time.monotonic()
+        if self._pace is None or sent > self._slowed:
+            recent = float(sum(time > now - 1 for time in self._sent))
+            self._pace = max(_MIN_PACE, (self._current_pace(now) or max(recent, _START_PACE)) / 2)
+            self._slowed = now
+        self._resumed = max(self._resumed, now + pause)
+        self._next = max(self._next, self._resumed + random.uniform(0.5, 1.5) / self._pace)  # noqa: S311 (not a secret)
+
+    async def _wait_for_turn(self) -> float:
         if self._limiter is not None:
             await self._limiter.acquire()
-            # A 429 may have come in while this one stood in line.
-            await self._cool_down()
+        while (delay := self.delay) > 0:  # noqa: ASYNC110 (a pause may be extended meanwhile)
+            await asyncio.sleep(delay)
+        now = time.monotonic()
+        self._sent.append(now)
+        if (pace := self._current_pace(now)) is not None:
+            self._next = now + random.uniform(0.8, 1.2) / pace  # noqa: S311 (not a secret)
+        return now
 
-    async def _cool_down(self) -> None:
-        while (seconds := self._cooling()) > 0:  # noqa: ASYNC110 (a hold may be prolonged)
-            await asyncio.sleep(seconds)
-
-    def _cooling(self) -> float:
-        return self._closed_until - time.monotonic()
+    def _current_pace(self, now: float) -> float | None:
+        """Return the pace as it has grown since the last 429; None once it is not limited any more."""
+        if self._pace is not None and self._pace * _GROWTH ** min(max(0.0, now - self._resumed), 100.0) >= _MAX_PACE:
+            self._pace = None
+        return None if self._pace is None else self._pace * _GROWTH ** max(0.0, now - self._resumed)

@@ -1,134 +1,177 @@
-"""When a request is sent again: the policy, and the reading of ``Retry-After``."""
+"""When a request is sent again: `RetryPolicy`, and the ``Retry-After`` header."""
 
 from __future__ import annotations
 
 import logging
-import math
 import random
+import re
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import tenacity
-from attrs import Attribute, field, frozen
+from attrs import define, frozen
 
-from aiocopyai.errors import APIStatusError, CopyAIError
+from aiocopyai._validation import check_integer, check_positive
+from aiocopyai.errors import APIStatusError, CopyAIError, RateLimitedError
 
 
 T = TypeVar("T")
 
 logger = logging.getLogger("aiocopyai")
 
-
-def _at_least(minimum: float) -> Callable[[object, Attribute[T], T], None]:
-    def check(_: object, attribute: Attribute[T], value: T) -> None:
-        fits = isinstance(value, int | float) and math.isfinite(value) and value >= minimum
-        if value is not None and not fits:
-            msg = f"RetryPolicy.{attribute.name} must be at least {minimum}, not {value!r}"
-            raise ValueError(msg)
-
-    return check
+_ONE_YEAR: Final = 365 * 86_400.0
+_SECONDS: Final = re.compile(r"\d{1,20}(\.\d{0,20})?", re.ASCII)
 
 
 @frozen
 class RetryPolicy:
-    """How often and how patiently a request is sent again; the field names are stamina's.
+    """How often and after which waits a request is sent again; the names are those of stamina.
 
-    Before attempt n + 1 it waits ``min(wait_initial * 2 ** (n - 1), wait_max - wait_jitter)`` seconds and a random part
-    of `wait_jitter` on top, or longer where the server asks for that with ``Retry-After``. No wait reaches beyond
+    Before attempt n + 1 the wait is ``min(wait_initial * 2 ** (n - 1), wait_max - wait_jitter)`` seconds plus a random
+    part of `wait_jitter`, or longer if the server asks for that with ``Retry-After``. A wait never extends beyond
     `timeout`: the last error is raised at once instead.
 
+    A 429 uses up the time but not the attempts, as it says that the session is too fast, not that the request fails.
+    It counts as an attempt where `timeout` is None, and it is raised at once where `attempts` is 1.
+
+    Attributes:
+        attempts: how often a request is sent at most, 1 or more; None for as often as `timeout` allows.
+        timeout: seconds after the start of the first attempt in which another may start; None for no limit.
+        wait_initial: seconds before the second attempt.
+        wait_max: the longest wait in seconds, apart from ``Retry-After``.
+        wait_jitter: seconds of which a random part is added to each wait.
+
     Raises:
-        ValueError: a negative or infinite value, or fewer than one attempt.
+        ValueError: a value is negative or infinite, or `attempts` is less than 1.
     """
 
-    attempts: int | None = field(default=5, validator=_at_least(1))
-    """How often a request is sent at the most; None for as often as `timeout` allows."""
-    timeout: float | None = field(default=120.0, validator=_at_least(0))
-    """Seconds from the first attempt after which no other is begun; None for no such limit."""
-    wait_initial: float = field(default=0.5, validator=_at_least(0))
-    """Seconds before the second attempt."""
-    wait_max: float = field(default=30.0, validator=_at_least(0))
-    """Seconds that a wait of our own takes at the most."""
-    wait_jitter: float = field(default=1.0, validator=_at_least(0))
-    """Seconds of which a random part is added to each wait, at its cap too."""
+    attempts: int | None = 5
+    timeout: float | None = 120.0
+    wait_initial: float = 0.5
+    wait_max: float = 30.0
+    wait_jitter: float = 1.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.attempts is not None:
+            check_integer("RetryPolicy.attempts", self.attempts, 1)
+        for name in ("timeout", "wait_initial", "wait_max", "wait_jitter"):
+            if (value := getattr(self, name)) is not None or name != "timeout":
+                check_positive(f"RetryPolicy.{name}", value, zero=True)
 
     async def call(
         self,
         attempt: Callable[[int], Awaitable[T]],
-        on_retry: Callable[[CopyAIError, float], None] | None = None,
+        name: str = "a request",
+        min_wait: Callable[[], float] = lambda: 0.0,
     ) -> T:
-        """Await ``attempt(1)``, and on a transient error ``attempt(2)`` and so on; raise the last error.
+        """Await ``attempt(1)``, after a retryable error ``attempt(2)`` and so on; raise the last error.
 
-        `on_retry` is told each error and the seconds until the next attempt.
+        Args:
+            attempt: sends the request; its argument is the number of the attempt.
+            name: what is retried, for the log.
+            min_wait: returns the shortest wait in seconds before the next attempt.
         """
-
-        def before_sleep(state: tenacity.RetryCallState) -> None:
-            error, seconds = _error(state), state.upcoming_sleep
-            if error is None:
-                return
-            limit = "" if self.attempts is None else f" of {self.attempts}"
-            logger.warning("attempt %d%s: %s; again in %.1f s", state.attempt_number, limit, error, seconds)
-            if on_retry is not None:
-                on_retry(error, seconds)
-
-        # One per call: tenacity's retrying object holds the state of the call that it is in.
-        retrying = tenacity.AsyncRetrying(
-            stop=self._stop(),
-            wait=self._wait,
-            retry=tenacity.retry_if_exception(_is_worth_another),
-            before_sleep=before_sleep,
-            reraise=True,
-        )
-        async for state in retrying:
-            with state:
-                return await attempt(state.retry_state.attempt_number)
+        started = time.monotonic()
+        try:
+            return await attempt(1)
+        except CopyAIError as error:
+            if not _is_safe_to_retry(error):
+                raise
+            first = error
+        # Most requests succeed at once, and are spared the engine. It takes over from the error of the first attempt.
+        retries = _Retries(self, name, min_wait, time.monotonic() - started)
+        try:
+            async for state in retries.engine():
+                with state:
+                    if state.retry_state.attempt_number == 1:
+                        raise first
+                    return await attempt(state.retry_state.attempt_number)
+        finally:
+            del first  # its traceback refers to this frame
         raise AssertionError  # pragma: no cover (tenacity ends by returning or raising)
 
-    def wait_after(self, attempt: int) -> float:
-        """Draw the seconds to wait after so many attempts, from 1 on, where the server asks for no longer."""
+    def wait_after(self, attempt: int, error: CopyAIError | None = None) -> float:
+        """Return the seconds to wait after attempt number `attempt` failed: at least what ``Retry-After`` asks for."""
         jitter = min(self.wait_jitter, self.wait_max)
-        # 2 ** 60 half seconds outlive any wait_max, and stay a float.
+        # 2 ** 60 half seconds exceed any wait_max, and are still a float.
         growing = self.wait_initial * 2.0 ** min(attempt - 1, 60)
-        return min(growing, self.wait_max - jitter) + random.uniform(0, jitter)  # noqa: S311 (jitter keeps no secret)
+        wait = min(growing, self.wait_max - jitter) + random.uniform(0, jitter)  # noqa: S311 (not a secret)
+        retry_after = error.retry_after if isinstance(error, APIStatusError) else None
+        return wait if retry_after is None else max(wait, retry_after)
 
     def allows(self, seconds: float) -> bool:
-        """Whether a wait of so many seconds fits into `timeout`."""
+        """Whether a wait of this length fits into `timeout`."""
         return self.timeout is None or seconds < self.timeout
 
-    def _stop(self) -> tenacity.stop.stop_base:
-        stop: tenacity.stop.stop_base = tenacity.stop_never
-        if self.attempts is not None:
-            stop = tenacity.stop_after_attempt(self.attempts)
-        if self.timeout is not None:
-            stop = tenacity.stop_any(stop, tenacity.stop_before_delay(self.timeout))
-        return stop
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        own = self.wait_after(state.attempt_number)
+@define
+class _Retries:
+    """The retries of one call: a tenacity engine keeps the state of the call that it serves."""
+
+    policy: RetryPolicy
+    name: str
+    min_wait: Callable[[], float]
+    elapsed: float
+    """Seconds that the first attempt took."""
+    rate_limits: int = 0
+    """Responses 429 that did not count as an attempt."""
+
+    def engine(self) -> tenacity.AsyncRetrying:
+        return tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_is_safe_to_retry),
+            wait=self.wait,
+            stop=self.stop,
+            before_sleep=self.log,
+            reraise=True,
+        )
+
+    def wait(self, state: tenacity.RetryCallState) -> float:
         error = _error(state)
-        asked = error.retry_after if isinstance(error, APIStatusError) else None
-        return own if asked is None else max(own, asked)
+        if isinstance(error, RateLimitedError) and self.policy.timeout is not None:
+            self.rate_limits += 1
+            wait = self.policy.wait_after(self.rate_limits, error)
+        else:
+            wait = self.policy.wait_after(state.attempt_number - self.rate_limits, error)
+        return max(wait, self.min_wait())
+
+    def stop(self, state: tenacity.RetryCallState) -> bool:
+        attempts, timeout = self.policy.attempts, self.policy.timeout
+        if attempts is not None and (attempts == 1 or state.attempt_number - self.rate_limits >= attempts):
+            return True
+        elapsed = self.elapsed + (state.seconds_since_start or 0.0)
+        return timeout is not None and elapsed + state.upcoming_sleep >= timeout
+
+    def log(self, state: tenacity.RetryCallState) -> None:
+        error = _error(state)
+        counted = state.attempt_number - self.rate_limits
+        limit = "" if self.policy.attempts is None else f" of {self.policy.attempts}"
+        attempt = f"attempt {counted}{limit}"
+        if isinstance(error, RateLimitedError) and self.rate_limits:
+            attempt = "not counted as an attempt"
+        reason = "" if error is None else error.summary
+        logger.warning("Retrying %s in %.1f s (%s): %s", self.name, state.upcoming_sleep, attempt, reason)
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Read a ``Retry-After`` header: seconds, or an HTTP date; None for anything else (RFC 9110, 10.2.3)."""
+    """Return the seconds of a ``Retry-After`` header, a number or an HTTP date (RFC 9110, 10.2.3).
+
+    A fraction is accepted, which the RFC does not allow but some servers send. Anything else is None.
+    """
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), _A_YEAR)
+    if _SECONDS.fullmatch(text):
+        return min(float(text), _ONE_YEAR)
     try:
-        moment = parsedate_to_datetime(text)
+        date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(max(0.0, (moment - datetime.now(UTC)).total_seconds()), _A_YEAR)
-
-
-_A_YEAR = 365 * 86_400.0
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return min(max(0.0, (date - datetime.now(UTC)).total_seconds()), _ONE_YEAR)
 
 
 def _error(state: tenacity.RetryCallState) -> CopyAIError | None:
@@ -136,6 +179,6 @@ def _error(state: tenacity.RetryCallState) -> CopyAIError | None:
     return error if isinstance(error, CopyAIError) else None
 
 
-def _is_worth_another(error: BaseException) -> bool:
-    """Whether to try again: what may have been done already is never asked for twice."""
+def _is_safe_to_retry(error: BaseException) -> bool:
+    """Whether the request may succeed later, and was certainly not executed by the server."""
     return isinstance(error, CopyAIError) and error.retryable and not error.ambiguous

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 import aiohttp
 
@@ -26,19 +26,23 @@ from aiocopyai._parsing import (
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._run_many import BulkPlan, Inputs, RunResults
 from aiocopyai._tasks import TaskSet
-from aiocopyai._text import escape, excerpt
-from aiocopyai._transport import Transport
+from aiocopyai._text import Secret, escape, excerpt
+from aiocopyai._transport import APIRequest, Transport
 from aiocopyai._validation import (
     MAX_PAGE_SIZE,
+    base_url_without_slash,
+    check_api_key,
     check_datetime,
     check_integer,
     check_page_size,
+    check_positive,
     check_rows,
     check_seconds,
     check_string,
     check_url,
     json_object,
     path_segment,
+    proxy_from_environment,
 )
 from aiocopyai._waiting import wait
 from aiocopyai._watch import Watch, WatchPlan
@@ -60,20 +64,23 @@ VENDOR_URL: Final = "https://api.copy.ai/api"
 class CopyAISession:
     """A connection to the Copy.ai Workflows API, for one event loop.
 
-    Use it as ``async with CopyAISession() as session``, or end it by ``await session.close()``.
+    Use it as ``async with CopyAISession() as session``, or call ``await session.close()`` at the end.
 
     Args:
-        api_key: the workspace's key; by default that in the environment variable ``COPYAI_API_KEY``.
-        base_url: where the API is; by default ``COPYAI_BASE_URL``, then ``https://api.copy.ai/api``.
-            Cleartext ``http://`` is taken for loopback addresses only.
-        http_session: your own ``aiohttp.ClientSession``, with the connector, proxy, TLS and tracing that you need.
-            It is never closed here.
-        timeout: seconds for one attempt, its body included; or an ``aiohttp.ClientTimeout``.
-        retry: what is sent again, how often and how patiently.
-        max_rate: requests a second, over all that this session sends; None for no limit.
+        api_key: the workspace's API key; by default the environment variable ``COPYAI_API_KEY``.
+        base_url: the API's URL; by default ``COPYAI_BASE_URL``, then ``https://api.copy.ai/api``. Unencrypted
+            ``http://`` is accepted for loopback addresses only.
+        http_session: your own ``aiohttp.ClientSession``, with the connector, proxy, TLS and tracing that you need. It
+            is never closed here. Of its connections, only as many as its connector allows are used at a time.
+        timeout: seconds for one attempt, from the start of the connection to the end of the body, or an
+            ``aiohttp.ClientTimeout``. Waiting for a free connection or for `max_rate` does not count.
+        retry: which requests are sent again, how often and after which waits.
+        max_rate: requests per second of this session at most; None for no limit.
+        trust_env: use the proxy that ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` name. Logins in ``~/.netrc`` are
+            not used. With `http_session`, set a proxy there instead.
 
     Raises:
-        ConfigurationError: no key anywhere, or one of these can't be used.
+        ConfigurationError: there is no API key, or an argument is invalid.
     """
 
     def __init__(
@@ -85,29 +92,45 @@ class CopyAISession:
         timeout: float | aiohttp.ClientTimeout = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (immutable)
         max_rate: float | None = None,
+        trust_env: bool = False,
     ) -> None:
-        key = api_key or os.environ.get("COPYAI_API_KEY")
-        if not key:
-            msg = "no API key: set the environment variable COPYAI_API_KEY, or pass api_key"
-            raise ConfigurationError(msg)
+        # Before anything can raise: some tools show the variables of each frame of a traceback.
+        api_key = Secret(api_key or os.environ.get("COPYAI_API_KEY") or "")
+        if not api_key:
+            raise ConfigurationError("no API key: set the environment variable COPYAI_API_KEY, or pass api_key")
+        check_api_key(api_key)
+        url = base_url_without_slash(base_url or os.environ.get("COPYAI_BASE_URL") or VENDOR_URL)
+        if not isinstance(timeout, aiohttp.ClientTimeout):
+            check_positive("timeout", timeout, "seconds, or an aiohttp.ClientTimeout", error=ConfigurationError)
+            timeout = aiohttp.ClientTimeout(total=timeout)
         if not isinstance(retry, RetryPolicy):
             raise ConfigurationError(
                 f"retry must be a RetryPolicy, such as RetryPolicy(attempts=3), got {excerpt(retry)}"
             )
+        if max_rate is not None:
+            check_positive("max_rate", max_rate, "requests per second, or None", error=ConfigurationError)
+        if trust_env and http_session is not None:
+            raise ConfigurationError("trust_env cannot be combined with http_session: set a proxy on your own session")
         self._transport = Transport(
-            key,
-            base_url or os.environ.get("COPYAI_BASE_URL") or VENDOR_URL,
-            http=http_session,
+            api_key,
+            url,
+            http_session=http_session,
             timeout=timeout,
             retry=retry,
             max_rate=max_rate,
+            proxy=proxy_from_environment(url) if trust_env else None,
         )
         self._retry = retry
         self._tasks = TaskSet()
         self._in_doubt: set[tuple[str, str]] = set()  # workflows and keys of starts whose answers were lost
 
     def __repr__(self) -> str:
-        return f"<CopyAISession: {self._transport.base_url}>"
+        # Half-constructed where the constructor raised, as a debugger may show it.
+        transport = getattr(self, "_transport", None)
+        return f"<CopyAISession: {'invalid' if transport is None else transport.base_url}>"
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("a CopyAISession cannot be pickled or copied, as it holds an API key: create one where needed")
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,7 +141,7 @@ class CopyAISession:
         await self.close()
 
     async def close(self) -> None:
-        """End the requests under way and the connections; what was passed as `http_session` stays open."""
+        """Cancel the requests in progress and close the connections; your own `http_session` stays open."""
         await self._tasks.cancel()
         await self._transport.close()
 
@@ -187,16 +210,15 @@ class CopyAISession:
             InvalidResponseError: the server doesn't say.
             CopyAIError: no answer, or an error.
         """
-        page = await self.runs_page(workflow_id, size=1)
+        page = await self._fetch_runs(_runs_path(workflow_id), 1, 1)
         if page.total is None:
             raise InvalidResponseError("no count of the runs", "data.total")
         return page.total
 
     async def _fetch_runs(self, path: str, page: int, size: int) -> Page[Run]:
         """``GET /workflow/{id}/run?size=&page=``; the vendor's pages differ on whether the path ends in a slash."""
-        return await self._transport.get(
-            path, {"size": size, "page": page}, lambda answer: read_run_page(answer, page, size)
-        )
+        request = APIRequest("GET", f"{path}?size={size}&page={page}")
+        return await self._transport.send(request, lambda response: read_run_page(response, page, size))
 
     async def get_run(self, workflow_id: str, run_id: str) -> Run:
         """Read one run, as it stands: ``GET /workflow/{id}/run/{run_id}``.
@@ -206,8 +228,8 @@ class CopyAISession:
             NotFoundError: there is no such run; for one just started that may be so for some seconds.
             CopyAIError: no answer, or an error.
         """
-        path = f"{_runs_path(workflow_id)}/{path_segment('run_id', run_id)}"
-        return await self._transport.get(path, {}, lambda answer: read_run(answer, workflow_id))
+        request = APIRequest("GET", f"{_runs_path(workflow_id)}/{path_segment('run_id', run_id)}")
+        return await self._transport.send(request, lambda response: read_run(response, workflow_id))
 
     async def start_run(
         self,
@@ -454,112 +476,113 @@ class CopyAISession:
         )
 
     def webhooks(self) -> Pager[Webhook]:
-        """List the workspace's webhooks: ``async for webhook in session.webhooks()``; each comes once.
+        """List the workspace's webhooks: ``async for webhook in session.webhooks()``. Each is yielded once.
 
-        The API counts this list's pages from 0, and sends it without an envelope; an error's `page` counts from 1.
+        The API counts the pages of this list from 0, and sends it without an envelope; an error's `page` counts from 1.
 
         Raises:
-            CopyAIError: while iterating; the next step asks for that page again.
+            CopyAIError: while iterating; the next step requests that page again.
         """
         return Pager(self._fetch_webhooks, Plan("webhooks", MAX_PAGE_SIZE, prefetch=0, tasks=self._tasks))
 
     async def create_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
     ) -> Webhook:
-        """Have Copy.ai post an event to a URL: ``POST /webhook``. Doing it twice makes two; see `ensure_webhook`.
+        """Have Copy.ai post an event to a URL: ``POST /webhook``. Each call creates one more: see `ensure_webhook`.
 
         Args:
-            url: where to post; deliveries are not signed, so let it hold a secret.
+            url: where Copy.ai posts; deliveries are not signed, so the URL should hold a secret.
             event_type: one event, such as `WebhookEventType.RUN_COMPLETED`.
-            workflow_id: whose runs; None for those of the whole workspace.
+            workflow_id: the workflow whose runs are reported; None for all of the workspace.
 
         Raises:
-            ValueError: an argument can't be one.
-            CopyAIError: no answer, or an error; its `ambiguous` says whether the webhook may have been registered.
+            ValueError: an argument is invalid.
+            CopyAIError: no response, or an error; its `ambiguous` says whether the webhook may have been created.
         """
         _check_webhook(url, event_type, workflow_id)
         body: dict[str, JSON] = {"url": url, "eventType": str(event_type)}
         if workflow_id is not None:
             body["workflowId"] = workflow_id
-        return await self._transport.post("webhook", encode_json("the webhook", body), read_webhook)
+        return await self._transport.send(APIRequest("POST", "webhook", encode_json("the webhook", body)), read_webhook)
 
     async def ensure_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
     ) -> Webhook:
-        """Return the webhook that does this already, or register it; the arguments are those of `create_webhook`.
+        """Return the webhook with these arguments, those of `create_webhook`, or create it if there is none.
 
-        It may be called at each start of a service. Two that call it at the same moment can make two.
+        It may be called at each start of a service. Two calls at the same time can create two.
 
         Raises:
-            ValueError: an argument can't be one.
-            CopyAIError: no answer, or an error.
+            ValueError: an argument is invalid.
+            CopyAIError: no response, or an error.
         """
         _check_webhook(url, event_type, workflow_id)
-        if (same := await self._same_webhook(url, event_type, workflow_id)) is not None:
-            return same
+        if (existing := await self._find_webhook(url, event_type, workflow_id)) is not None:
+            return existing
         try:
             return await self.create_webhook(url, event_type, workflow_id)
         except CopyAIError as error:
-            same = await self._same_webhook(url, event_type, workflow_id) if error.ambiguous else None
-            if same is None:
+            created = await self._find_webhook(url, event_type, workflow_id) if error.ambiguous else None
+            if created is None:
                 raise
-            return same
+            return created
 
     async def get_webhook(self, webhook_id: str) -> Webhook:
         """Read one webhook: ``GET /webhook/{id}``.
 
         Raises:
-            ValueError: the id can't be one.
+            ValueError: the id is invalid.
             NotFoundError: there is no such webhook.
-            CopyAIError: no answer, or an error.
+            CopyAIError: no response, or an error.
         """
-        return await self._transport.get(f"webhook/{path_segment('webhook_id', webhook_id)}", {}, read_webhook)
+        return await self._transport.send(
+            APIRequest("GET", f"webhook/{path_segment('webhook_id', webhook_id)}"), read_webhook
+        )
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook: ``DELETE /webhook/{id}``.
 
         Raises:
-            ValueError: the id can't be one.
-            NotFoundError: there is no such webhook; rarely also where this call deleted it and the connection broke
-                off, as aiohttp then sends a DELETE once more by itself.
-            CopyAIError: no answer, or an error.
+            ValueError: the id is invalid.
+            NotFoundError: there is no such webhook. In rare cases this call has deleted it: aiohttp sends a DELETE
+                again by itself on a connection that turns out to be closed.
+            CopyAIError: no response, or an error.
         """
+        request = APIRequest("DELETE", f"webhook/{path_segment('webhook_id', webhook_id)}")
         try:
-            await self._transport.delete(f"webhook/{path_segment('webhook_id', webhook_id)}", read_nothing)
+            await self._transport.send(request, read_nothing)
         except NotFoundError as error:
-            # Sent more than once, it may be gone by the first whose answer was lost.
+            # After a retry, an attempt whose response was lost may have deleted it.
             if error.attempts == 1:
                 raise
 
     async def check_key(self) -> None:
-        """Ask for one webhook, which changes and costs nothing, to see whether the key is accepted.
+        """Check that the API accepts the key, with a request for one webhook.
 
-        No call of the API checks a key; this one is inferred to be free of side effects.
+        The API has no call for that purpose. This one is inferred to change nothing and to cost nothing.
 
         Raises:
             AuthenticationError: the key is not accepted.
-            CopyAIError: no answer, or another error.
+            CopyAIError: no response, or another error.
         """
         await self._fetch_webhooks(1, 1)
 
-    async def _same_webhook(self, url: str, event_type: str, workflow_id: str | None) -> Webhook | None:
+    async def _find_webhook(self, url: str, event_type: str, workflow_id: str | None) -> Webhook | None:
         async for webhook in self.webhooks():
             if (webhook.url, webhook.event_type, webhook.workflow_id) == (url, event_type, workflow_id):
                 return webhook
         return None
 
     async def _fetch_webhooks(self, page: int, size: int) -> Page[Webhook]:
-        return await self._transport.get(
-            "webhook", {"size": size, "page": page - 1}, lambda answer: read_webhook_page(answer, page, size)
-        )
+        request = APIRequest("GET", f"webhook?size={size}&page={page - 1}")
+        return await self._transport.send(request, lambda response: read_webhook_page(response, page, size))
 
     async def _post_run(self, wanted: Start) -> Run:
         body: dict[str, JSON] = {"startVariables": dict(wanted.inputs)}
         if wanted.metadata:
             body["metadata"] = dict(wanted.metadata)
-        run_id = await self._transport.post(
-            _runs_path(wanted.workflow_id), encode_json("the inputs", body), read_started_id
-        )
+        request = APIRequest("POST", _runs_path(wanted.workflow_id), encode_json("the inputs", body))
+        run_id = await self._transport.send(request, read_started_id)
         return Run(run_id, wanted.workflow_id, input=wanted.inputs, metadata=wanted.metadata)
 
     def _calls(self) -> Calls:

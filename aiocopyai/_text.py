@@ -6,7 +6,7 @@ import html
 import re
 import reprlib
 from collections.abc import Iterator
-from typing import AnyStr, Final
+from typing import AnyStr, Final, NoReturn, Self, SupportsIndex
 
 
 EXCERPT_LENGTH: Final = 80
@@ -16,6 +16,30 @@ _PARTIAL_SECRET: Final = 8
 """Characters of a secret's beginning that are redacted even where the rest was cut off."""
 _LONG_SECRET: Final = 16
 """Characters from which a secret's beginning is telling; a shorter one is redacted only as a whole."""
+
+
+class Secret(str):
+    """A string that is sent as it is, and shown by no `repr`: not by that of a request's headers or of a frame either.
+
+    Headers with it can be copied, but it cannot be pickled.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Secret:
+        return Secret(super().__getitem__(key))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("an API key cannot be pickled")
 
 
 def escape(text: str) -> str:

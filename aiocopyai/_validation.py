@@ -6,6 +6,7 @@ Each raises a `ValueError`, or the subclass of it passed as `error`, that says w
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
 import re
@@ -13,11 +14,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, cast
 from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
 
 from yarl import URL
 
 from aiocopyai._parsing import encode_json
 from aiocopyai._text import excerpt
+from aiocopyai.errors import ConfigurationError
 from aiocopyai.models import JSON
 
 
@@ -84,6 +87,55 @@ def check_url(value: str) -> None:
     if not is_valid:
         # The value is not shown: such a URL often holds a secret.
         raise ValueError("url must be an http(s) URL such as 'https://example.com/hook'")
+
+
+def check_api_key(value: str) -> None:
+    """Check that an API key can be sent in a header. The key is not shown."""
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        raise ConfigurationError("the API key must be printable ASCII without spaces: check its end for a line break")
+
+
+def base_url_without_slash(value: str) -> str:
+    """Check a base URL, and return it without the slash at its end.
+
+    Raises:
+        ConfigurationError: it is invalid. It is not shown, as it may hold a password.
+    """
+    try:
+        url = URL(value)
+    except (ValueError, TypeError):
+        url = URL()
+    if not url.host or url.scheme not in {"http", "https"}:
+        raise ConfigurationError("base_url must be an http(s) URL such as 'https://api.copy.ai/api'")
+    if url.user is not None or url.password is not None or url.query_string or url.fragment:
+        raise ConfigurationError("base_url must not contain a user, password, query or fragment")
+    if url.scheme == "http" and not _is_loopback(url.host):
+        raise ConfigurationError(f"base_url would send the API key without encryption to {url.host}: use https")
+    return str(url).rstrip("/")
+
+
+def proxy_from_environment(base_url: str) -> URL | None:
+    """Return the proxy that the environment names for a URL (``HTTPS_PROXY``, ``NO_PROXY`` and so on), if any."""
+    url = URL(base_url)
+    proxy = getproxies().get(url.scheme)
+    if not proxy or proxy_bypass(f"{url.host}:{url.port}"):
+        return None
+    try:
+        address = URL(proxy if "://" in proxy else f"http://{proxy}")
+        is_valid = address.scheme in {"http", "https"} and bool(address.host)
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        # The value is not shown: it may hold a password.
+        raise ConfigurationError(f"{url.scheme.upper()}_PROXY must be an http(s) URL such as 'http://proxy:3128'")
+    return address
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def check_rows(value: object) -> None:

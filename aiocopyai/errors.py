@@ -81,8 +81,15 @@ class CopyAIError(Exception):
 
     @property
     def message(self) -> str:
-        """What went wrong, without the page: one line, control characters escaped."""
-        return truncate(escape(truncate(self._describe(), _MAX_MESSAGE)), _MAX_MESSAGE)
+        """What went wrong, for which request and what to do, without the page: one line, control characters escaped."""
+        request = f" ({self.request})" if self.request else ""
+        advice = f"; {self._advice()}" if self._advice() else ""
+        return _one_line(f"{self._describe()}{request}{advice}")
+
+    @property
+    def summary(self) -> str:
+        """What went wrong, without the request and without advice: one line, control characters escaped."""
+        return _one_line(self._describe())
 
     @property
     def retryable(self) -> bool:
@@ -110,8 +117,9 @@ class CopyAIError(Exception):
     def _describe(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__
 
-    def _suffix(self) -> str:
-        return f" ({self.request})" if self.request else ""
+    def _advice(self) -> str:
+        """Say what the caller can do about it; empty where nothing is known."""
+        return ""
 
 
 class ConfigurationError(CopyAIError, ValueError):
@@ -135,9 +143,6 @@ class APIConnectionError(CopyAIError):
     def retryable(self) -> bool:
         """True, unless the server's certificate is not trusted."""
         return self._retryable
-
-    def _describe(self) -> str:
-        return f"{self.args[0]}{self._suffix()}"
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
@@ -176,7 +181,7 @@ class InvalidResponseError(CopyAIError):
     def _describe(self) -> str:
         place = f"{self.place}: " if self.place else ""
         got = f", got {self.excerpt}" if self.excerpt else ""
-        return f"{place}{self.reason}{got}{self._suffix()}"
+        return f"{place}{self.reason}{got}"
 
 
 class PaginationError(CopyAIError):
@@ -205,11 +210,12 @@ class AmbiguousStartError(CopyAIError):
         self.idempotency_key = idempotency_key
 
     def _describe(self) -> str:
+        return f"a run of {self.workflow_id} may have been started: {self.reason}"
+
+    def _advice(self) -> str:
         if self.idempotency_key is None:
-            advice = "check the newest runs before starting again, or pass an idempotency_key to automate that"
-        else:
-            advice = f"look for it later with find_run and the key {self.idempotency_key!r}"
-        return f"a run of {self.workflow_id} may have been started: {self.reason}; {advice}"
+            return "check the newest runs before starting again, or pass an idempotency_key to automate that"
+        return f"look for it later with find_run() and the key {self.idempotency_key!r}"
 
 
 class RunFailedError(CopyAIError):
@@ -253,9 +259,10 @@ class RunTimeoutError(CopyAIError, TimeoutError):
 
     def _describe(self) -> str:
         state = f"is still {self.status}" if self.status is not None else "did not show a status"
-        return (
-            f"run {self.run_id} of {self.workflow_id} {state} after {self.seconds:g} s; call wait_run() to keep waiting"
-        )
+        return f"run {self.run_id} {state} after {self.seconds:g} s"
+
+    def _advice(self) -> str:
+        return "call wait_run() to keep waiting"
 
 
 class InvalidEventError(CopyAIError, ValueError):
@@ -317,11 +324,9 @@ class APIStatusError(CopyAIError):
     def _describe(self) -> str:
         code = f" {truncate(self.error_code, _MAX_DETAILS)}" if self.error_code else ""
         details = f": {truncate(short_repr(self.details), _MAX_DETAILS)}" if self.details else ""
-        hint = f"; {self._advice()}" if self._advice() else ""
-        return f"HTTP {self.status}{code}{details}{self._suffix()}{hint}"
+        return f"HTTP {self.status}{code}{details}"
 
     def _advice(self) -> str:
-        """Say what the caller can do about it; empty where nothing is known."""
         if 300 <= self.status < 400:  # noqa: PLR2004 (HTTP's own numbers)
             target = truncate(self.headers.get("location", ""), _MAX_DETAILS)
             return f"redirect{f' to {target}' if target else ''} not followed: check base_url"
@@ -370,6 +375,10 @@ class RateLimitedError(APIStatusError):
 
 class ServerError(APIStatusError):
     """5xx: the server, or a gateway in front of it, failed."""
+
+
+def _one_line(text: str) -> str:
+    return truncate(escape(truncate(text, _MAX_MESSAGE)), _MAX_MESSAGE)
 
 
 def status_error(status: int, error_code: str | None) -> type[APIStatusError]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from http import HTTPStatus
-from typing import Final, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from attrs import frozen
+
+from aiocopyai._decompression import decompress
 
 
 Message: TypeAlias = MutableMapping[str, object]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, object]]]
 Send: TypeAlias = Callable[[MutableMapping[str, object]], Awaitable[None]]
-
-_GZIP_OR_ZLIB: Final = 47
-"""What zlib calls: the longest window, and look which of the two it is."""
-_PIECE: Final = 64 * 2**10
 
 
 class _GoneError(Exception):
@@ -52,10 +49,9 @@ class ASGIApp:
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
-        compressed = headers.get("content-encoding", "").lower() in {"gzip", "deflate"}
+        encoding = headers.get("content-encoding", "")
         try:
-            async with aclosing(_chunks(receive)) as chunks, aclosing(_inflate(chunks)) as inflated:
-                body = inflated if compressed else chunks
+            async with aclosing(_chunks(receive)) as chunks, aclosing(decompress(chunks, encoding)) as body:
                 status = await self.accept(str(scope["method"]), str(scope["path"]), headers, body)
         except _GoneError:
             return
@@ -86,23 +82,4 @@ async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
             raise _GoneError
         yield cast("bytes", message.get("body", b""))
         if not message.get("more_body", False):
-            return
-
-
-async def _inflate(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    """Decompress a body piece by piece, so that its true size is known before it is in memory.
-
-    Raises:
-        ValueError: it is not what its header says.
-    """
-    inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
-    async for chunk in chunks:
-        tail = chunk
-        try:
-            while piece := inflater.decompress(tail, _PIECE):
-                yield piece
-                tail = inflater.unconsumed_tail
-        except zlib.error as error:
-            raise ValueError(str(error)) from None
-        if inflater.eof:
             return

@@ -161,7 +161,7 @@ async def test_while_it_backs_off(verb: Verb) -> None:
 async def test_while_it_stands_in_line(verb: Verb) -> None:
     """Cancelled in line for the session's rate, it takes nobody's turn."""
     async with leaving_nothing(), scene(max_rate=0.1) as at:
-        limiter = at.session._transport._gate._limiter
+        limiter = at.session._transport._rate_limiter._limiter
         assert limiter is not None
         await at.session.count_runs("W")
         await cut_off(verb, at, lambda: bool(limiter._waiters))

@@ -1,94 +1,151 @@
-"""Unpacking answers: whatever was packed comes back, in bounded pieces, and nothing else passes for whole."""
+"""Decompression: every compressed body is restored, in bounded pieces, and no incomplete one passes for complete."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
+from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiocopyai._decompression import PIECE, UNPACKED, Unpacker
+from aiocopyai import _decompression
+from aiocopyai._decompression import PIECE_SIZE, SUPPORTED_ENCODINGS, Decompressor, decompress
 
 
-def bare(body: bytes) -> bytes:
-    """Pack by what is inside of zlib's format, as some servers do for "deflate"."""
-    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return packer.compress(body) + packer.flush()
+def raw_deflate(body: bytes) -> bytes:
+    """Compress without the header and checksum of zlib's format, as some servers do for "deflate"."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(body) + compressor.flush()
 
 
-PACKERS = [
+def members(body: bytes) -> bytes:
+    """Compress as several gzip members with zeros behind them, as concatenated files and some proxies have them."""
+    third = len(body) // 3
+    parts = [body[:third], body[third : 2 * third], b"", body[2 * third :]]
+    return b"".join(gzip.compress(part) for part in parts) + bytes(7)
+
+
+COMPRESSIONS = [
     ("", bytes),
     ("identity", bytes),
     ("gzip", gzip.compress),
     ("X-GZIP", gzip.compress),
+    ("gzip", members),
     ("deflate", zlib.compress),
-    ("deflate", bare),
+    ("deflate", raw_deflate),
 ]
 
 
-def unpack(encoding: str, chunks: list[bytes]) -> tuple[bytes, bool]:
-    """Unpack chunks; give the whole, and whether it is that."""
-    unpacker = Unpacker(encoding)
-    pieces = [piece for chunk in chunks for piece in unpacker.unpack(chunk)]
-    return b"".join(pieces), unpacker.is_whole
+def restore(encoding: str, chunks: list[bytes]) -> tuple[bytes, bool]:
+    """Decompress chunks; return the body, and whether it is complete."""
+    decompressor = Decompressor(encoding)
+    pieces = [piece for chunk in chunks for piece in decompressor.feed(chunk)]
+    return b"".join(pieces), decompressor.is_complete
 
 
-@given(st.binary(max_size=400), st.sampled_from(PACKERS), st.lists(st.integers(0, 400), max_size=4))
-def test_what_was_packed_comes_back(body: bytes, packing: tuple[str, type[bytes]], cuts: list[int]) -> None:
-    """However it is packed, and wherever the network cuts it, a body comes back."""
-    encoding, pack = packing
-    packed = pack(body)
-    edges = [0, *sorted(min(cut, len(packed)) for cut in cuts), len(packed)]
-    chunks = [packed[start:end] for start, end in pairwise(edges)]
+@given(st.binary(max_size=400), st.sampled_from(COMPRESSIONS), st.lists(st.integers(0, 400), max_size=4))
+def test_every_body_is_restored(body: bytes, compression: tuple[str, type[bytes]], cuts: list[int]) -> None:
+    """A body is restored however it is compressed, and wherever the network cuts it."""
+    encoding, compress = compression
+    compressed = compress(body)
+    edges = [0, *sorted(min(cut, len(compressed)) for cut in cuts), len(compressed)]
+    chunks = [compressed[start:end] for start, end in pairwise(edges)]
 
-    assert unpack(encoding, chunks) == (body, True)
-
-
-@pytest.mark.parametrize(("encoding", "pack"), PACKERS)
-@pytest.mark.parametrize("surplus", [-1, 0, 1, 21, 100, 1_000, PIECE])
-def test_what_fills_a_piece_comes_back(encoding: str, pack: type[bytes], surplus: int) -> None:
-    """A body of about as many bytes as a piece has comes back, though the input is used up before the output is."""
-    body = b" " * (PIECE + surplus)
-
-    assert unpack(encoding, [pack(body)]) == (body, True)
+    assert restore(encoding, chunks) == (body, True)
 
 
-@pytest.mark.parametrize(("encoding", "pack"), PACKERS[2:])
-def test_half_is_not_whole(encoding: str, pack: type[bytes]) -> None:
-    """A body that is cut short is not taken for whole."""
-    packed = pack(b"x" * 1_000)
+@pytest.mark.parametrize(("encoding", "compress"), COMPRESSIONS)
+@pytest.mark.parametrize("surplus", [-1, 0, 1, 21, 100, 1_000, PIECE_SIZE])
+def test_a_body_of_about_a_piece_is_restored(encoding: str, compress: type[bytes], surplus: int) -> None:
+    """A body of about the size of a piece is restored, though its input is used up before its output."""
+    body = b" " * (PIECE_SIZE + surplus)
 
-    assert not unpack(encoding, [packed[:-3]])[1]
+    assert restore(encoding, [compress(body)]) == (body, True)
+
+
+@pytest.mark.parametrize(("encoding", "compress"), COMPRESSIONS[2:])
+def test_a_cut_body_is_incomplete(encoding: str, compress: type[bytes]) -> None:
+    """A body that was cut does not pass for complete."""
+    assert not restore(encoding, [compress(b"x" * 1_000).rstrip(b"\0")[:-3]])[1]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 @pytest.mark.parametrize(
-    "body", [b"not packed", b"\x1f\x8b\x08\x00", gzip.compress(b"a", mtime=0) + b"more", b"x\x9c\xff\xff"]
+    "body",
+    [
+        b"not compressed",
+        b"\x1f\x8b\x08\x00",
+        gzip.compress(b"a", mtime=0) + b"more",
+        gzip.compress(b"a", mtime=0) + b"\0more",
+        gzip.compress(b"a", mtime=0) + b"\x1f\x8b",
+        zlib.compress(b"a") + b"\0",
+        b"x\x9c\xff\xff",
+    ],
 )
-def test_what_is_not_packed(encoding: str, body: bytes) -> None:
-    """What is not packed as it says, or has more behind its end, is refused or not whole."""
+def test_an_invalid_body(encoding: str, body: bytes) -> None:
+    """A body that is not compressed as it says, or has other data behind its end, is refused or incomplete."""
     try:
-        whole = unpack(encoding, [body])[1]
+        is_complete = restore(encoding, [body])[1]
     except ValueError as error:
         assert str(error).isprintable()
     else:
-        assert not whole
+        assert not is_complete
 
 
-@given(st.binary(max_size=60), st.sampled_from(sorted(UNPACKED)))
+@given(st.binary(max_size=60), st.sampled_from(sorted(SUPPORTED_ENCODINGS)))
 def test_any_bytes(body: bytes, encoding: str) -> None:
-    """Any bytes are unpacked, or a ValueError."""
+    """Any bytes are decompressed, or are a ValueError."""
     try:
-        unpack(encoding, [body])
+        restore(encoding, [body])
     except ValueError as error:
         assert str(error).isprintable()
 
 
 def test_pieces_are_bounded() -> None:
-    """However much a few bytes unpack to, no piece is larger than `PIECE`, and none is made before it is asked for."""
-    pieces = Unpacker("gzip").unpack(gzip.compress(bytes(64 * PIECE)))
+    """However much a few bytes expand to, no piece is larger than `PIECE_SIZE`, and none is made early."""
+    pieces = Decompressor("gzip").feed(gzip.compress(bytes(64 * PIECE_SIZE)))
 
-    assert [len(next(pieces)) for _ in range(3)] == [PIECE] * 3
+    assert [len(next(pieces)) for _ in range(3)] == [PIECE_SIZE] * 3
+
+
+def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of endless empty members, each of which costs time, is refused."""
+    monkeypatch.setattr(_decompression, "_MAX_MEMBERS", 3)
+
+    assert restore("gzip", [gzip.compress(b"x") * 3]) == (b"xxx", True)
+    with pytest.raises(ValueError, match="data after the end"):
+        restore("gzip", [gzip.compress(b"") * 4])
+
+
+async def chunks_of(*chunks: bytes) -> AsyncIterator[bytes]:
+    """Yield chunks as a socket does."""
+    for chunk in chunks:
+        yield chunk
+
+
+async def test_other_tasks_run_between_pieces() -> None:
+    """While a large body is decompressed, the event loop is never blocked for longer than a piece takes."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    sizes = [len(piece) async for piece in decompress(chunks_of(gzip.compress(bytes(20 * PIECE_SIZE))), "gzip")]
+    counting.cancel()
+
+    assert sum(sizes) == 20 * PIECE_SIZE
+    assert turns >= 19
+
+
+async def test_an_incomplete_body_is_an_error() -> None:
+    """A body that ends too early is a ValueError."""
+    with pytest.raises(ValueError, match="incomplete"):
+        [piece async for piece in decompress(chunks_of(gzip.compress(b"x" * 99)[:-3]), "gzip")]

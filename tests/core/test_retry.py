@@ -1,4 +1,4 @@
-"""The retry policy: its waits and bounds, and the reading of Retry-After."""
+"""The retry policy: its waits and limits, what counts as an attempt, and how Retry-After is read."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiocopyai import APIConnectionError, CopyAIError, NotFoundError, RateLimitedError, RetryPolicy, ServerError
-from aiocopyai._rate_limit import Gate
+from aiocopyai import (
+    APIConnectionError,
+    InvalidResponseError,
+    NotFoundError,
+    RateLimitedError,
+    RequestInfo,
+    RetryPolicy,
+    ServerError,
+)
 from aiocopyai._retry import parse_retry_after
+from tests.conftest import AT_ONCE
 
 
-AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
 SECONDS = st.floats(0, 1000)
-
-
-def wait_of(policy: RetryPolicy, attempt: int, error: CopyAIError) -> float:
-    state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
-    state.attempt_number = attempt
-    state.set_exception((type(error), error, None))
-    return policy._wait(state)
+REQUEST = RequestInfo("GET", "https://api.copy.ai/api/workflow/W/run")
 
 
 class Flaky:
-    """Fails with the given errors, one an attempt, and then succeeds."""
+    """Fails with the given errors, one per attempt, and then succeeds."""
 
-    def __init__(self, *errors: Exception) -> None:
+    def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
         self.attempts: list[int] = []
 
@@ -41,40 +41,55 @@ class Flaky:
         return "done"
 
 
-async def test_transient_errors_are_retried(caplog: pytest.LogCaptureFixture) -> None:
-    """Transient errors are retried up to success, each with one line in the log and one call to `on_retry`."""
-    told: list[tuple[CopyAIError, float]] = []
-    first, second = APIConnectionError("reset"), ServerError(503)
-    flaky = Flaky(first, second)
+async def test_retryable_errors_are_retried(caplog: pytest.LogCaptureFixture) -> None:
+    """Retryable errors are retried until success, with one log line each that names request, wait and reason."""
+    policy = RetryPolicy(attempts=5, wait_initial=0.01, wait_jitter=0)
+    reset = APIConnectionError("ClientOSError: Connection reset by peer", REQUEST)
+    flaky = Flaky(reset, ServerError(503, request=REQUEST))
 
-    assert await AT_ONCE.call(flaky, lambda error, seconds: told.append((error, seconds))) == "done"
+    assert await policy.call(flaky, "GET /workflow/W/run") == "done"
     assert flaky.attempts == [1, 2, 3]
-    assert told == [(first, 0), (second, 0)]
-    assert [record.getMessage()[:15] for record in caplog.records] == ["attempt 1 of 5:", "attempt 2 of 5:"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Retrying GET /workflow/W/run in 0.0 s (attempt 1 of 5): ClientOSError: Connection reset by peer",
+        "Retrying GET /workflow/W/run in 0.0 s (attempt 2 of 5): HTTP 503",
+    ]
 
 
 async def test_the_last_error_is_raised() -> None:
-    """After the last attempt the error itself comes out, not tenacity's."""
+    """After the last attempt the error itself is raised, not tenacity's."""
     flaky = Flaky(*(ServerError(500 + number) for number in range(9)))
     with pytest.raises(ServerError) as caught:
         await AT_ONCE.call(flaky)
 
     assert caught.value.status == 504
     assert flaky.attempts == [1, 2, 3, 4, 5]
+    assert caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("error", [NotFoundError(404), KeyError("bug"), asyncio.CancelledError()])
-async def test_other_errors_pass(error: Exception) -> None:
-    """What is not transient, not ours, or a cancellation passes at once."""
-    flaky = Flaky(error)
+@pytest.mark.parametrize("error", [NotFoundError(404), KeyError("bug"), asyncio.CancelledError()], ids=repr)
+@pytest.mark.parametrize("before", [0, 1])
+async def test_other_errors_are_raised_at_once(error: BaseException, before: int) -> None:
+    """An error that is not retryable, not ours, or a cancellation is raised at once, also after a retry."""
+    flaky = Flaky(*[ServerError(500)] * before, error)
     with pytest.raises(type(error)):
+        await AT_ONCE.call(flaky)
+
+    assert len(flaky.attempts) == before + 1
+
+
+async def test_an_ambiguous_error_is_not_retried() -> None:
+    """A request that the server may have executed is not sent again."""
+    error = ServerError(503)
+    error.ambiguous = True
+    flaky = Flaky(error)
+    with pytest.raises(ServerError):
         await AT_ONCE.call(flaky)
 
     assert flaky.attempts == [1]
 
 
-async def test_no_wait_beyond_the_timeout() -> None:
-    """A Retry-After that reaches beyond the policy's time is raised at once."""
+async def test_no_wait_extends_beyond_the_timeout() -> None:
+    """A Retry-After beyond the policy's time-out is raised at once."""
     flaky = Flaky(RateLimitedError(429, retry_after=121.0))
     with pytest.raises(RateLimitedError) as caught:
         await RetryPolicy().call(flaky)
@@ -83,17 +98,74 @@ async def test_no_wait_beyond_the_timeout() -> None:
     assert flaky.attempts == [1]
 
 
-async def test_without_bounds(caplog: pytest.LogCaptureFixture) -> None:
-    """Without a number of attempts and a time-out it goes on for as long as it takes."""
+async def test_the_first_attempt_counts_against_the_timeout() -> None:
+    """The time-out begins with the first attempt, not with its failure."""
+
+    async def slow(_attempt: int) -> str:
+        await asyncio.sleep(0.03)
+        raise ServerError(503)
+
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    with pytest.raises(ServerError):
+        await RetryPolicy(attempts=None, timeout=0.02, wait_initial=0, wait_max=0).call(slow)
+
+    assert loop.time() - start < 0.06
+
+
+async def test_without_limits(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a number of attempts and a time-out it is retried until it succeeds."""
     policy = RetryPolicy(attempts=None, timeout=None, wait_initial=0, wait_max=0)
 
-    assert await policy.call(Flaky(*(ServerError(500) for _ in range(50)))) == "done"
+    assert await policy.call(Flaky(*(ServerError(500) for _ in range(50))), "GET /webhook") == "done"
     assert policy.allows(1e9)
-    assert caplog.records[0].getMessage().startswith("attempt 1: HTTP 500")
+    assert caplog.records[0].getMessage() == "Retrying GET /webhook in 0.0 s (attempt 1): HTTP 500"
 
 
-async def test_concurrent_calls_do_not_disturb_each_other() -> None:
-    """One policy serves many calls at once, each with its own count."""
+async def test_a_429_uses_no_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    """Any number of 429 leaves all attempts for other errors, within the policy's time-out."""
+    errors = [ServerError(503), *(RateLimitedError(429) for _ in range(30)), ServerError(503)]
+    flaky = Flaky(*errors)
+
+    assert await RetryPolicy(attempts=3, wait_initial=0, wait_max=0).call(flaky, "GET /webhook") == "done"
+    assert len(flaky.attempts) == 33
+    assert [record.getMessage() for record in caplog.records][::31] == [
+        "Retrying GET /webhook in 0.0 s (attempt 1 of 3): HTTP 503",
+        "Retrying GET /webhook in 0.0 s (attempt 2 of 3): HTTP 503",
+    ]
+    assert caplog.records[1].getMessage() == "Retrying GET /webhook in 0.0 s (not counted as an attempt): HTTP 429"
+
+    flaky = Flaky(RateLimitedError(429), *(ServerError(503) for _ in range(9)))
+    with pytest.raises(ServerError):
+        await RetryPolicy(attempts=3, wait_initial=0, wait_max=0).call(flaky)
+    assert len(flaky.attempts) == 4
+
+
+@pytest.mark.parametrize(
+    ("policy", "attempts"),
+    [(RetryPolicy(attempts=1), 1), (RetryPolicy(attempts=3, timeout=None, wait_initial=0, wait_max=0), 3)],
+    ids=["one attempt", "no time-out"],
+)
+async def test_a_429_ends(policy: RetryPolicy, attempts: int) -> None:
+    """With one attempt a 429 is raised at once, and where there is no time-out it counts as an attempt."""
+    flaky = Flaky(*(RateLimitedError(429) for _ in range(9)))
+    with pytest.raises(RateLimitedError):
+        await policy.call(flaky)
+
+    assert len(flaky.attempts) == attempts
+
+
+async def test_a_429_uses_the_time() -> None:
+    """Endless 429 ends with the policy's time-out."""
+    flaky = Flaky(*(RateLimitedError(429, retry_after=0.01) for _ in range(1_000)))
+    with pytest.raises(RateLimitedError):
+        await RetryPolicy(timeout=0.05, wait_initial=0, wait_max=0).call(flaky)
+
+    assert 2 <= len(flaky.attempts) <= 5
+
+
+async def test_concurrent_calls_are_independent() -> None:
+    """One policy serves many calls at the same time, each with its own count."""
     callers = [Flaky(*(ServerError(500) for _ in range(number))) for number in range(5)]
     await asyncio.gather(*(AT_ONCE.call(caller) for caller in callers))
 
@@ -101,34 +173,47 @@ async def test_concurrent_calls_do_not_disturb_each_other() -> None:
 
 
 @given(st.integers(1, 5000), SECONDS, SECONDS, SECONDS)
-def test_own_waits_stay_in_bounds(attempt: int, initial: float, most: float, jitter: float) -> None:
-    """A wait of our own is never negative and never longer than `wait_max`."""
-    policy = RetryPolicy(wait_initial=initial, wait_max=most, wait_jitter=jitter)
+def test_waits_are_bounded(attempt: int, initial: float, longest: float, jitter: float) -> None:
+    """A wait without Retry-After is never negative and never longer than `wait_max`."""
+    policy = RetryPolicy(wait_initial=initial, wait_max=longest, wait_jitter=jitter)
 
-    assert 0 <= wait_of(policy, attempt, ServerError(500)) <= most * (1 + 1e-9)
+    assert 0 <= policy.wait_after(attempt, ServerError(500)) <= longest * (1 + 1e-9)
 
 
 def test_waits_grow() -> None:
-    """Without jitter waits double up to their cap; with jitter they vary at the cap too."""
+    """Without jitter waits double up to `wait_max`; with jitter they differ there too."""
     plain = RetryPolicy(wait_jitter=0)
 
-    assert [wait_of(plain, attempt, ServerError(500)) for attempt in (1, 2, 3, 9)] == [0.5, 1, 2, 30]
-    assert len({wait_of(RetryPolicy(), 20, ServerError(500)) for _ in range(5)}) > 1
+    assert [plain.wait_after(attempt) for attempt in (1, 2, 3, 9)] == [0.5, 1, 2, 30]
+    assert len({RetryPolicy().wait_after(20) for _ in range(5)}) > 1
 
 
-def test_retry_after_is_the_least() -> None:
-    """What the server asks for is the least that is waited, also beyond `wait_max`."""
-    assert wait_of(RetryPolicy(), 1, RateLimitedError(429, retry_after=60.0)) == 60
-    assert wait_of(RetryPolicy(wait_jitter=0), 1, ServerError(503, retry_after=0.0)) == 0.5
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_a_minimum(status: int) -> None:
+    """The server's Retry-After is the shortest wait, whatever the status, also beyond `wait_max`."""
+    error = RateLimitedError if status == 429 else ServerError
+
+    assert RetryPolicy().wait_after(1, error(status, retry_after=60.0)) == 60
+    assert RetryPolicy(wait_jitter=0, wait_initial=0.2).wait_after(1, error(status, retry_after=0.5)) == 0.5
+    assert RetryPolicy(wait_jitter=0).wait_after(1, error(status, retry_after=0.0)) == 0.5
+    assert RetryPolicy(wait_jitter=0).wait_after(1, InvalidResponseError("not JSON")) == 0.5
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [{"attempts": 0}, {"timeout": -1}, {"wait_initial": float("nan")}, {"wait_max": float("inf")}, {"timeout": "1"}],
+    ("arguments", "message"),
+    [
+        ({"attempts": 0}, "RetryPolicy.attempts must be at least 1, got 0"),
+        ({"attempts": 1.5}, "RetryPolicy.attempts must be an integer, got 1.5"),
+        ({"timeout": -1}, "RetryPolicy.timeout must be a number of seconds, 0 or more, got -1"),
+        ({"timeout": "1"}, "RetryPolicy.timeout must be a number of seconds, 0 or more, got '1'"),
+        ({"wait_initial": float("nan")}, "RetryPolicy.wait_initial must be a number"),
+        ({"wait_max": float("inf")}, "RetryPolicy.wait_max must be a number"),
+        ({"wait_jitter": None}, "RetryPolicy.wait_jitter must be a number"),
+    ],
 )
-def test_bad_policy(arguments: dict[str, float]) -> None:
-    """A value out of range is refused by name."""
-    with pytest.raises(ValueError, match=f"RetryPolicy.{next(iter(arguments))} must be at least"):
+def test_an_invalid_policy(arguments: dict[str, float], message: str) -> None:
+    """An invalid value is refused, and the error names the field, the value and what is accepted."""
+    with pytest.raises(ValueError, match=message):
         RetryPolicy(**arguments)  # type: ignore[arg-type]  # the point of the test
 
 
@@ -138,9 +223,14 @@ def test_bad_policy(arguments: dict[str, float]) -> None:
         (None, None),
         ("7", 7),
         (" 0 ", 0),
-        ("9" * 400, 365 * 86_400),
+        ("0.5", 0.5),
+        ("1.", 1),
+        ("9" * 20, 365 * 86_400),
+        ("9" * 400, None),
         ("-1", None),
-        ("1.5", None),
+        (".5", None),
+        ("1e3", None),
+        ("nan", None),
         ("soon", None),
         ("²", None),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
@@ -149,43 +239,13 @@ def test_bad_policy(arguments: dict[str, float]) -> None:
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
-    """Retry-After is seconds or a date; anything else is none."""
+    """Retry-After is a number of seconds, fractions included, or a date; anything else is ignored."""
     assert parse_retry_after(value) == seconds
 
 
 def test_retry_after_in_the_future() -> None:
-    """A date to come is the seconds until then."""
+    """A future date is the number of seconds until then."""
     seconds = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True))
 
     assert seconds is not None
     assert 80 < seconds <= 90
-
-
-async def test_gate_holds_everyone() -> None:
-    """During a cool-down nothing passes; a shorter hold does not end a longer one."""
-    gate = Gate(None)
-    gate.hold(0.03)
-    gate.hold(0.0)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-
-    assert repr(gate) == "<Gate: cooling down>"
-
-    await asyncio.gather(gate.pass_through(), gate.pass_through())
-
-    assert loop.time() - began >= 0.029
-    assert repr(gate) == "<Gate: open>"
-
-
-@pytest.mark.parametrize("rate", [200.0, 1.5])
-async def test_gate_keeps_the_rate(rate: float) -> None:
-    """At most `max_rate` requests pass a second, a rate below one and a half included."""
-    gate = Gate(rate)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    await gate.pass_through()
-    if rate > 100:
-        for _ in range(4):
-            await gate.pass_through()
-
-        assert loop.time() - began >= 3.9 / rate

@@ -29,8 +29,7 @@ from aiocopyai import (
     WebhookEvent,
 )
 from aiocopyai._parsing import parse_json
-from aiocopyai._text import redact
-from aiocopyai._transport import _Secret
+from aiocopyai._text import Secret, redact
 from aiocopyai.emulator import Emulator, Fault
 from aiocopyai.webhooks import WebhookReceiver
 from tests.support.strategies import JSON_VALUES
@@ -116,7 +115,7 @@ async def test_no_traceback_shows_it(fault: Fault) -> None:
             await task
 
     shown = list(everywhere(caught.value))
-    assert any("x-copy-ai-api-key" in text for text in shown)
+    assert any("in _exchange" in text for text in shown)
     assert leaks(shown, writings()) == []
 
 
@@ -175,8 +174,12 @@ async def test_a_session_left_open_does_not_show_it() -> None:
             asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(repr(context)))
             del session
             gc.collect()
+            # The warning holds what it is about; without it, what that holds in turn is collected as well.
+            told += [str(warning.message) for warning in caught]
+            caught.clear()
+            gc.collect()
 
-    assert caught
+    assert told
     assert leaks([*(str(warning.message) for warning in caught), *told], writings()) == []
 
 
@@ -216,7 +219,7 @@ async def _ignore(_event: WebhookEvent) -> None:
 
 def test_the_secret_is_sent_as_it_is() -> None:
     """A key whose `repr` is blotted out is still the text that it is."""
-    secret = _Secret(KEY)
+    secret = Secret(KEY)
 
     assert (f"{secret}", secret.encode(), secret) == (KEY, KEY.encode(), KEY)
     assert repr({"x": secret}) == "{'x': '***'}"

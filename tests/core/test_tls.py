@@ -41,9 +41,9 @@ async def test_a_certificate_that_will_not_do(
     reason: str,
 ) -> None:
     """A server whose certificate can't be trusted gets no key; it is an error that says why, at the first attempt."""
-    connector = aiohttp.TCPConnector(ssl=authority.trusting()) if trusted else aiohttp.TCPConnector()
+    connector = aiohttp.TCPConnector(ssl=authority.client_context()) if trusted else aiohttp.TCPConnector()
     async with (
-        tls_front(copyai_emulator, authority.serving(host, days=days)) as url,
+        tls_front(copyai_emulator, authority.server_context(host, days=days)) as url,
         aiohttp.ClientSession(connector=connector) as http,
         CopyAISession(
             copyai_emulator.api_key, base_url=url, http_session=http if trusted else None, retry=AT_ONCE
@@ -60,8 +60,8 @@ async def test_a_trusted_certificate(copyai_emulator: Emulator, authority: Autho
     """An authority of one's own is trusted through one's own `aiohttp.ClientSession`."""
     copyai_emulator.add_runs(3)
     async with (
-        tls_front(copyai_emulator, authority.serving()) as url,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=authority.trusting())) as http,
+        tls_front(copyai_emulator, authority.server_context()) as url,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=authority.client_context())) as http,
         CopyAISession(copyai_emulator.api_key, base_url=url, http_session=http) as session,
     ):
         assert await session.count_runs(copyai_emulator.workflow_id) == 3
@@ -72,10 +72,11 @@ async def test_a_proxy_sees_no_key(authority: Authority) -> None:
     proxy = CutProxy(random.Random(0))  # noqa: S311 (cuts nothing)
     async with (
         Emulator(3, api_key=KEY) as emulator,
-        tls_front(emulator, authority.serving()) as url,
+        tls_front(emulator, authority.server_context()) as url,
         proxy.serve() as address,
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=authority.trusting()), proxy=address.replace("://", "://user:password@")
+            connector=aiohttp.TCPConnector(ssl=authority.client_context()),
+            proxy=address.replace("://", "://user:password@"),
         ) as http,
         CopyAISession(KEY, base_url=url, http_session=http) as session,
     ):

@@ -176,7 +176,7 @@ async def test_a_session_of_ones_own_goes_through_a_proxy_to_a_server_of_ones_ow
     authority, proxy, file = Authority(), CutProxy(random.Random(0)), tmp_path / "ca.pem"  # noqa: S311 (it cuts nothing)
     authority.ca.cert_pem.write_to_path(str(file))
     emulator.add_runs(3)
-    async with tls_front(emulator, authority.serving()) as url, proxy.serve() as proxy_url:
+    async with tls_front(emulator, authority.server_context()) as url, proxy.serve() as proxy_url:
         env = environment(emulator, COPYAI_WORKFLOW_ID=emulator.workflow_id)
         env |= {"COPYAI_BASE_URL": url, "HTTPS_PROXY": proxy_url, "COMPANY_CA_FILE": str(file), "NO_PROXY": ""}
         done = await finish(await start("-W", "error", str(EXAMPLES / "own_session.py"), env=env))

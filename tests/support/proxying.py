@@ -1,16 +1,18 @@
-"""TLS and proxies on the loopback interface: a front that speaks TLS for the emulator, and a proxy that cuts."""
+"""Servers on the loopback interface: raw and HTTP servers, TLS in front of an emulator, and a proxy that cuts."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import trustme
+from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
@@ -23,10 +25,10 @@ Handle: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Await
 
 @asynccontextmanager
 async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve connections by a function, each until that returns; give the port."""
+    """Serve each connection with a function, until that returns; yield the port."""
     tasks: set[asyncio.Task[None]] = set()
 
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
@@ -37,7 +39,7 @@ async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> As
             writer.transport.abort()
             tasks.discard(task)
 
-    server = await asyncio.start_server(meet, HOST, 0, ssl=context)
+    server = await asyncio.start_server(serve, HOST, 0, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -47,14 +49,44 @@ async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> As
         await asyncio.gather(*tasks)
 
 
+@asynccontextmanager
+async def listening_in_thread(handle: Handle) -> AsyncIterator[int]:
+    """Serve connections in the event loop of another thread, which runs while the caller's loop is blocked."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        server = await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(asyncio.start_server(handle, HOST, 0), loop)
+        )
+        yield server.sockets[0].getsockname()[1]
+        loop.call_soon_threadsafe(server.close)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@asynccontextmanager
+async def serving(handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """Serve a handler of aiohttp.web; yield the base URL."""
+    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, 0).start()
+    try:
+        yield f"http://{HOST}:{runner.addresses[0][1]}/api"
+    finally:
+        await runner.cleanup()
+
+
 @define
-class Line:
-    """What may still go over a connection, in bytes of both directions; None for no end."""
+class Tunnel:
+    """A connection to another port that is cut after a number of bytes of both directions; None for no cut."""
 
     left: int | None = None
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry bytes one way until there are no more, or the line is cut."""
+    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Copy bytes in one direction until there are no more, or the tunnel is cut."""
         while data := await reader.read(2**16):
             if self.left is not None:
                 data, self.left = data[: self.left], max(0, self.left - len(data))
@@ -63,20 +95,20 @@ class Line:
             if self.left == 0:
                 return
 
-    async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-        """Join a connection to a port, until either side ends it or the line is cut."""
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        """Connect a connection to a port, until either side ends it or the tunnel is cut."""
         far_reader, far_writer = await asyncio.open_connection(HOST, port)
-        ways = [
-            asyncio.ensure_future(self.carry(reader, far_writer)),
-            asyncio.ensure_future(self.carry(far_reader, writer)),
+        directions = [
+            asyncio.ensure_future(self.copy(reader, far_writer)),
+            asyncio.ensure_future(self.copy(far_reader, writer)),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
             far_writer.transport.abort()
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
 
 
 @define
@@ -85,45 +117,45 @@ class CutProxy:
 
     dice: random.Random
     rate: float = 0.0
-    """Which part of the connections is cut."""
-    most: int = 20_000
-    """Bytes after which it is cut at the latest."""
+    """The share of the connections that are cut."""
+    max_bytes: int = 20_000
+    """Bytes after which they are cut at the latest."""
     cuts: int = 0
     heads: list[bytes] = field(factory=list[bytes])
-    """What it was asked, as it came."""
+    """The requests to the proxy, as they were received."""
 
-    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take one connection."""
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
         head = await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head)
-        line = Line(self.dice.randrange(self.most) if self.dice.random() < self.rate else None)
-        self.cuts += line.left is not None
-        if line.left == 0:
+        tunnel = Tunnel(self.dice.randrange(self.max_bytes) if self.dice.random() < self.rate else None)
+        self.cuts += tunnel.left is not None
+        if tunnel.left == 0:
             return
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        await line.join(reader, writer, URL(f"//{head.split()[1].decode()}").port or 0)
+        await tunnel.connect(reader, writer, URL(f"//{head.split()[1].decode()}").port or 0)
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
-        """Listen; give the address."""
-        async with listening(self.meet) as port:
+        """Listen; yield the URL."""
+        async with listening(self.handle) as port:
             yield f"http://{HOST}:{port}"
 
 
 @define
 class Authority:
-    """Who vouches for servers, and who believes that."""
+    """A certificate authority for tests."""
 
     ca: trustme.CA = field(factory=trustme.CA)
 
-    def trusting(self) -> ssl.SSLContext:
-        """Make the context of a client that believes it."""
+    def client_context(self) -> ssl.SSLContext:
+        """Return the context of a client that trusts this authority."""
         context = ssl.create_default_context()
         self.ca.configure_trust(context)
         return context
 
-    def serving(self, host: str = HOST, *, days: int = 1) -> ssl.SSLContext:
-        """Make the context of a server whose certificate names a host, and is good for so many days from now."""
+    def server_context(self, host: str = HOST, *, days: int = 1) -> ssl.SSLContext:
+        """Return the context of a server whose certificate names a host, and expires after a number of days."""
         now = datetime.now(UTC)
         certificate = self.ca.issue_cert(
             host, not_before=now - timedelta(days=30), not_after=now + timedelta(days=days)
@@ -135,11 +167,11 @@ class Authority:
 
 @asynccontextmanager
 async def tls_front(emulator: Emulator, context: ssl.SSLContext) -> AsyncIterator[str]:
-    """Let an emulator be spoken to by TLS; give the base URL."""
+    """Serve an emulator through TLS; yield the base URL."""
     inner = URL(emulator.url)
 
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Line().join(reader, writer, inner.port or 0)
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Tunnel().connect(reader, writer, inner.port or 0)
 
-    async with listening(meet, context) as port:
+    async with listening(handle, context) as port:
         yield str(inner.with_scheme("https").with_port(port))

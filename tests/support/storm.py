@@ -249,9 +249,9 @@ class ByProxy:
     @asynccontextmanager
     async def __call__(self, emulator: Emulator, timeout: float) -> AsyncIterator[CopyAISession]:  # noqa: ASYNC109 (as above)
         """Give such a session, on connections that are not kept."""
-        connector = aiohttp.TCPConnector(ssl=self.authority.trusting(), force_close=True)
+        connector = aiohttp.TCPConnector(ssl=self.authority.client_context(), force_close=True)
         async with (
-            tls_front(emulator, self.authority.serving()) as url,
+            tls_front(emulator, self.authority.server_context()) as url,
             self.proxy.serve() as address,
             aiohttp.ClientSession(connector=connector, proxy=address) as http,
             CopyAISession(emulator.api_key, base_url=url, http_session=http, retry=ENDLESS, timeout=timeout) as session,

@@ -1,0 +1,204 @@
+"""The rate limiter: `max_rate`, the pause and the pace after a 429, and the order of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable
+
+import pytest
+from aiohttp import web
+from attrs import define, field
+
+from aiocopyai import CopyAISession, RateLimitedError, RetryPolicy, _rate_limit
+from aiocopyai._rate_limit import RateLimiter
+from tests.support.proxying import serving
+
+
+KEY = "a-secret-key-0123456789"
+
+
+async def timed(awaitable: Awaitable[object]) -> float:
+    """Return how many seconds an awaitable takes."""
+    start = time.monotonic()
+    async with asyncio.timeout(5):
+        await awaitable
+    return time.monotonic() - start
+
+
+async def test_nothing_is_limited_at_first() -> None:
+    """Without `max_rate` and before any 429, requests are sent at once."""
+    limiter = RateLimiter(None)
+
+    assert await timed(asyncio.gather(*(limiter.acquire() for _ in range(500)))) < 0.5
+    assert repr(limiter) == "<RateLimiter: not limited>"
+
+
+async def test_a_429_pauses_all_requests() -> None:
+    """During a pause nothing is sent, and a shorter pause does not end a longer one."""
+    limiter = RateLimiter(None)
+    sent = await limiter.acquire()
+    limiter.slow_down(sent, 0.03)
+    limiter.slow_down(sent, 0.0)
+
+    assert repr(limiter) == "<RateLimiter: 10.0 requests per second, paused>"
+    assert await timed(limiter.acquire()) >= 0.03
+
+
+async def test_requests_are_released_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a pause the waiting requests are released one after the other at the pace, in the order of their calls."""
+    monkeypatch.setattr(_rate_limit, "_START_PACE", 400.0)
+    limiter = RateLimiter(None)
+    limiter.slow_down(await limiter.acquire(), 0.01)
+    released: list[tuple[int, float]] = []
+
+    async def request(number: int) -> None:
+        released.append((number, await limiter.acquire()))
+
+    await timed(asyncio.gather(*map(request, range(8))))
+    times = [at for _, at in released]
+
+    assert [number for number, _ in released] == list(range(8))
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= 0.8 / 220
+
+
+async def test_the_pace_is_halved_once_for_requests_sent_together() -> None:
+    """Of many 429 to requests sent before the pace was halved, only the first halves it."""
+    limiter = RateLimiter(None)
+    sent = [await limiter.acquire() for _ in range(60)]
+    for at in sent:
+        limiter.slow_down(at, 0.0)
+
+    assert repr(limiter) == "<RateLimiter: 30.0 requests per second, paused>"
+
+    limiter.slow_down(await limiter.acquire(), 0.0)
+
+    assert "15." in repr(limiter)
+
+
+async def test_the_pace_has_a_minimum() -> None:
+    """However many 429 come, a request is sent at least every few seconds."""
+    limiter = RateLimiter(None)
+    for second in range(1, 50):
+        limiter.slow_down(time.monotonic() + second, 0.0)
+
+    assert repr(limiter).startswith("<RateLimiter: 0.5 requests per second")
+
+
+async def test_the_pace_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a 429 the pace grows, and finally is not limited any more."""
+    limiter = RateLimiter(None)
+    limiter.slow_down(await limiter.acquire(), 0.0)
+    now = time.monotonic()
+
+    assert [round(limiter._current_pace(now + seconds) or 0) for seconds in (0, 7, 14)] == [10, 19, 38]
+    assert limiter._current_pace(now + 1e6) is None
+    monkeypatch.undo()
+    assert "not limited" in repr(limiter)
+
+
+async def test_retries_go_before_new_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is sent again does not wait behind all those that were not sent yet."""
+    monkeypatch.setattr(_rate_limit, "_START_PACE", 1_000.0)
+    limiter = RateLimiter(None)
+    limiter.slow_down(await limiter.acquire(), 0.02)
+    order: list[str] = []
+
+    async def request(name: str) -> None:
+        await limiter.acquire(is_retry=name == "retry")
+        order.append(name)
+
+    await timed(asyncio.gather(*(request("new") for _ in range(10)), request("retry")))
+
+    assert order.index("retry") <= 1
+
+
+async def test_a_cancelled_request_gives_its_turn_back() -> None:
+    """A request that is cancelled while it waits holds up no other one, and occupies no connection."""
+    limiter = RateLimiter(None, 1)
+    limiter.slow_down(await limiter.acquire(), 0.02)
+    limiter.release()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(limiter.acquire(), 0.001)
+
+    assert await timed(limiter.acquire()) < 1
+
+
+@pytest.mark.parametrize("rate", [200.0, 1.5])
+async def test_max_rate(rate: float) -> None:
+    """`max_rate` is the number of requests per second at most; a rate below 2 works too."""
+    limiter = RateLimiter(rate)
+    await limiter.acquire()
+    if rate > 100:
+        assert await timed(asyncio.gather(*(limiter.acquire() for _ in range(4)))) >= 3.9 / rate
+
+
+@define
+class TokenBucket:
+    """A server that admits a number of requests per second, and a burst of them, and responds to others with 429."""
+
+    rate: float
+    burst: float
+    retry_after: str
+    tokens: float = field(init=False)
+    filled: float = field(factory=time.monotonic)
+    admitted: int = 0
+    rejected: int = 0
+    url: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        self.tokens = self.burst
+
+    async def handle(self, http: web.BaseRequest) -> web.Response:
+        """Respond to one request."""
+        now = time.monotonic()
+        self.tokens = min(self.burst, self.tokens + (now - self.filled) * self.rate)
+        self.filled = now
+        if self.tokens < 1:
+            self.rejected += 1
+            return web.Response(status=429, headers={"Retry-After": self.retry_after})
+        self.tokens -= 1
+        self.admitted += 1
+        if http.method == "POST":
+            return web.json_response({"status": "success", "data": {"id": f"WRUN-{self.admitted}"}})
+        return web.json_response({"status": "success", "data": {"total": 0, "data": []}})
+
+
+@pytest.mark.parametrize("retry_after", ["0.05", "0"])
+async def test_run_many_loses_no_row_to_a_rate_limit(retry_after: str) -> None:
+    """`run_many` starts every row against a server that admits far less than it sends, with few rejected requests."""
+    bucket = TokenBucket(rate=20, burst=2, retry_after=retry_after)
+    policy = RetryPolicy(attempts=2, timeout=30, wait_initial=0.01, wait_max=0.2, wait_jitter=0.01)
+    async with serving(bucket.handle) as url, CopyAISession(KEY, base_url=url, retry=policy) as session:
+        async with asyncio.timeout(30):
+            results = [result async for result in session.run_many("W", [{}] * 16, wait=False)]
+
+    assert [result.error for result in results] == [None] * 16
+    assert bucket.admitted == 16
+    assert bucket.rejected < 16
+
+
+async def test_one_attempt_is_one_request() -> None:
+    """With `attempts=1` a 429 is raised at once."""
+    bucket = TokenBucket(rate=0, burst=0, retry_after="0")
+    async with (
+        serving(bucket.handle) as url,
+        CopyAISession(KEY, base_url=url, retry=RetryPolicy(attempts=1)) as session,
+    ):
+        with pytest.raises(RateLimitedError):
+            await session.count_runs("W")
+
+    assert bucket.rejected == 1
+
+
+async def test_retry_after_0_is_not_hammered() -> None:
+    """A server that always asks to retry at once gets fewer and fewer requests, also with a policy without waits."""
+    bucket = TokenBucket(rate=0, burst=0, retry_after="0")
+    policy = RetryPolicy(timeout=0.2, wait_initial=0, wait_max=0)
+    async with serving(bucket.handle) as url, CopyAISession(KEY, base_url=url, retry=policy) as session:
+        errors = await asyncio.gather(*(session.count_runs("W") for _ in range(4)), return_exceptions=True)
+
+    assert [type(error) for error in errors] == [RateLimitedError] * 4
+    assert bucket.rejected <= 16
