@@ -1,9 +1,11 @@
-"""Every check of this repository: ``nox`` runs the default ones, ``nox -l`` names them all."""
+"""The checks of this repository: ``nox`` runs the default sessions, ``nox -l`` lists all of them."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -12,18 +14,23 @@ from nox import project
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["tests", "lint", "types", "docs", "lowest", "build"]
+nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
 EXTRAS = ("cli", "dask", "dlt", "export", "report")
-"""What the tests need beside `speedups`."""
-SIDE_BY_SIDE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
-"""How all tests are run: in a process for each core and one more, as many wait for something."""
+"""The extras that the tests need, apart from `speedups`."""
+PARALLEL = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup")
+"""One process more than there are cores, because many tests wait for a socket or a child process."""
 
-SAME_WITH_ALL = [f"tests/test_cli_{command}.py" for command in ("calls", "export", "start", "webhooks")]
-"""What depends on no version of a dependency that other tests don't try as well."""
+SAME_WITH_ALL = [f"tests/cli/test_cli_{command}.py" for command in ("calls", "export", "start", "webhooks")]
+"""Tests that exercise no dependency that other tests do not exercise as well."""
+
+if pyenv := shutil.which("pyenv"):  # its shims run only the versions that this variable names
+    installed = subprocess.run([pyenv, "versions", "--bare"], capture_output=True, text=True, check=False).stdout  # noqa: S603 (no input)
+    os.environ.setdefault("PYENV_VERSION", ":".join(reversed(installed.split())))
 
 
 def _group(name: str) -> list[str]:
@@ -31,7 +38,7 @@ def _group(name: str) -> list[str]:
 
 
 def _pip(session: nox.Session, *arguments: str) -> object:
-    """Do what pip does, whichever tool made the environment; return what it put out."""
+    """Run a pip command with the tool that made the environment; return its output."""
     if session.venv_backend == "uv":
         return session.run("uv", "pip", *arguments, silent=True)
     yes = ("--yes",) if arguments[0] == "uninstall" else ()
@@ -39,49 +46,53 @@ def _pip(session: nox.Session, *arguments: str) -> object:
 
 
 def _lower_bounds(*extras: str) -> list[str]:
-    """Pin each direct dependency to the oldest version that pyproject.toml admits."""
+    """Pin each direct dependency to the oldest version that pyproject.toml accepts."""
     metadata = PYPROJECT["project"]
-    wanted = list(metadata["dependencies"])
+    requirements = list(metadata["dependencies"])
     for extra in extras:
-        wanted += metadata["optional-dependencies"][extra]
-    return [requirement.replace(">=", "==") for requirement in wanted]
+        requirements += metadata["optional-dependencies"][extra]
+    return [requirement.replace(">=", "==") for requirement in requirements]
 
 
-def _suite(session: nox.Session) -> None:
-    """Run the tests and hold the branch coverage that pyproject.toml asks for, which those reach that aren't marked.
-
-    `coverage run` starts before pytest: the package's plugin is imported while pytest starts up.
-    """
+def _run_tests(session: nox.Session) -> None:
+    """Run all tests but the slow ones, and check the branch coverage; or run pytest with the arguments after ``--``."""
     session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("test"))
-    if session.posargs:  # a chosen part of the tests can't cover the whole
+    if session.posargs:  # a part of the tests cannot reach the coverage of all
         session.run("python", "-m", "pytest", *session.posargs)
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-m", "not (slow or hypothesis or cli)", *SIDE_BY_SIDE)
+    # Not pytest-cov: the package's pytest plugin is imported before pytest-cov would start to measure.
+    session.run("coverage", "run", "-m", "pytest", "-m", "not slow", *PARALLEL)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
-    session.run("python", "-m", "pytest", "-m", "slow or hypothesis or cli", *SIDE_BY_SIDE)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests with the Python that runs nox."""
-    _suite(session)
+    _run_tests(session)
 
 
 @nox.session(python=PYTHONS, default=False)
 def pythons(session: nox.Session) -> None:
     """Run the tests with each supported Python that is installed."""
-    _suite(session)
+    _run_tests(session)
 
 
-@nox.session
+@nox.session(default=False)
+def slow(session: nox.Session) -> None:
+    """Run the slow tests: killed processes, storms of faults, memory."""
+    session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("test"))
+    session.run("python", "-m", "pytest", "-m", "slow", "--timeout", "300", *PARALLEL, *session.posargs)
+
+
+@nox.session(default=False)
 def lowest(session: nox.Session) -> None:
-    """Run all but the slow tests with the oldest dependencies admitted, and without orjson."""
+    """Run the tests with the oldest accepted dependencies, and without orjson."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
-    _pip(session, "uninstall", "orjson")  # which dlt brings, and does without
-    quick = ("-m", "not slow", *(f"--ignore={path}" for path in SAME_WITH_ALL), *SIDE_BY_SIDE)
-    session.run("python", "-m", "pytest", *(session.posargs or quick), env={"HYPOTHESIS_PROFILE": "quick"})
+    _pip(session, "uninstall", "orjson")  # dlt depends on it, but works without
+    selection = ("-m", "not slow", *(f"--ignore={path}" for path in SAME_WITH_ALL), *PARALLEL)
+    session.run("python", "-m", "pytest", *(session.posargs or selection), env={"HYPOTHESIS_PROFILE": "quick"})
 
 
 @nox.session
@@ -102,14 +113,14 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a warning or a broken reference is an error. It begins at docs/_build/index.html."""
+    """Build the documentation into docs/_build; a warning or a broken reference is an error."""
     session.install("-e", ".[cli,dask,dlt,export]", *_group("docs"))
     session.run("sphinx-build", "-W", "-E", "--keep-going", "-q", "docs", "docs/_build")
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure the client against the floor and against others, or, with ``-- dask``, a data frame against workers."""
+    """Compare the client with plain aiohttp and with other clients, or with ``-- dask`` numbers of Dask workers."""
     if session.posargs[:1] == ["dask"]:
         session.install("-e", ".[dask,speedups]")
         session.run("python", "tests/benchmarks/dask_workers.py", *session.posargs[1:])
@@ -124,41 +135,41 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def storm(session: nox.Session) -> None:
-    """Go through storms of faults for some minutes; prints the table of docs/faults.md."""
+    """Run storms of faults for some minutes; print the table of docs/faults.md."""
     session.install("-e", ".[speedups]", *_group("test"))
     session.run("python", "-m", "tests.support.storm", *session.posargs)
 
 
 @nox.session(default=False)
 def audit(session: nox.Session) -> None:
-    """Ask PyPI for known vulnerabilities of the dependencies; needs its JSON API, which a mirror may not have."""
+    """Check the dependencies for known vulnerabilities, with PyPI's JSON API, which a mirror may not have."""
     session.install(f".[{','.join(EXTRAS)},speedups]")
     folder = Path(session.create_tmp())
-    wanted, report = folder / "requirements.txt", folder / "report.json"
+    requirements, report = folder / "requirements.txt", folder / "report.json"
     frozen = str(_pip(session, "freeze")).splitlines()
-    wanted.write_text("\n".join(line for line in frozen if "aiocopyai" not in line), "utf-8")
+    requirements.write_text("\n".join(line for line in frozen if "aiocopyai" not in line), "utf-8")
     report.unlink(missing_ok=True)
     session.install("pip-audit")
     options = ("--disable-pip", "--no-deps", "--progress-spinner", "off", "--format", "json")
     session.run(
-        *("pip-audit", *options, "--requirement", str(wanted), "--output", str(report)),
+        *("pip-audit", *options, "--requirement", str(requirements), "--output", str(report)),
         success_codes=[0, 1],
         silent=True,
     )
     if not report.exists():
         session.error("NOT AUDITED: pip-audit could not reach PyPI's JSON API")
     packages = json.loads(report.read_text("utf-8"))["dependencies"]
-    # pip-audit takes a package that it could not ask about for a good one.
-    if unasked := [package["name"] for package in packages if "skip_reason" in package]:
-        session.error(f"NOT AUDITED: PyPI's JSON API, as seen from here, does not know {', '.join(unasked)}")
-    if bad := [f"{package['name']} {vuln['id']}" for package in packages for vuln in package["vulns"]]:
-        session.error(f"known vulnerabilities: {', '.join(bad)}")
+    # pip-audit skips a package that the API does not know, and succeeds.
+    if skipped := [package["name"] for package in packages if "skip_reason" in package]:
+        session.error(f"NOT AUDITED: PyPI's JSON API, as seen from here, does not know {', '.join(skipped)}")
+    if found := [f"{package['name']} {vuln['id']}" for package in packages for vuln in package["vulns"]]:
+        session.error(f"known vulnerabilities: {', '.join(found)}")
     session.log(f"{len(packages)} packages, no known vulnerabilities")
 
 
-@nox.session
+@nox.session(default=False)
 def build(session: nox.Session) -> None:
-    """Build what is uploaded, into a folder if one is named; check its metadata, and try it by `smoke`."""
+    """Build the distributions, in the folder given after ``--``; check their metadata, and try the wheel (`smoke`)."""
     out = Path(session.posargs[0] if session.posargs else session.create_tmp()).resolve()
     for old in (*out.glob("*.tar.gz"), *out.glob("*.whl")):
         old.unlink()
@@ -171,11 +182,11 @@ def build(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def smoke(session: nox.Session) -> None:
-    """Try a wheel in an environment that is empty but for it."""
+    """Install a wheel alone in an empty environment, and use it."""
     script = Path("tests", "support", "smoke.py").resolve()
-    session.chdir(session.create_tmp())  # away from the source tree, so that the wheel's package is imported
+    session.chdir(session.create_tmp())  # outside the source tree, so that the wheel is imported
     session.install(*session.posargs)
     session.run("python", str(script))
-    session.run("aiocopyai", success_codes=[2], silent=True)  # asks for the extra that it needs
+    session.run("aiocopyai", success_codes=[2], silent=True)  # names the extra that it needs
     session.install(f"{session.posargs[0]}[cli]")
     session.run("aiocopyai", "runs", "--demo", "--limit", "3")

@@ -12,19 +12,13 @@ from aiocopyai import CopyAISession, RetryPolicy
 from aiocopyai.emulator import Emulator
 
 
-settings.register_profile("default", deadline=None)
+settings.register_profile("local", deadline=None, max_examples=25)
+settings.register_profile("ci", deadline=None, max_examples=100)
 settings.register_profile("quick", deadline=None, max_examples=15)
 settings.register_profile("thorough", deadline=None, max_examples=5_000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "local"))
 
 AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the command line: their files say what they are."""
-    for item in items:
-        if item.path.name.startswith("test_cli"):
-            item.add_marker("cli")
 
 
 @pytest.fixture(autouse=True)

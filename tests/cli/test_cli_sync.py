@@ -19,6 +19,8 @@ from tests.support.exporting import raw_run
 from tests.support.loading import change, query, rows_in, truth
 
 
+pytestmark = pytest.mark.xdist_group("dlt")  # loads use a core for seconds: one at a time
+
 PATIENCE = 60
 KILLS = 4
 RUN = "from aiocopyai.cli import main; main()"

@@ -17,9 +17,10 @@ from yarl import URL
 
 from aiocopyai.emulator import Emulator, _cli, main, serve
 from tests.support.bare import asking
+from tests.support.commands import START, finish
 
 
-PROGRAM = [sys.executable, "-m", "aiocopyai.emulator"]
+PROGRAM = [sys.executable, "-c", f"{START}import runpy; runpy.run_module('aiocopyai.emulator', run_name='__main__')"]
 
 
 @asynccontextmanager
@@ -34,7 +35,7 @@ async def serving(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
     finally:
         if process.returncode is None:
             process.kill()
-        await process.communicate()
+        await finish(process)
 
 
 async def test_serves_until_interrupted(tmp_path: Path) -> None:
@@ -49,8 +50,8 @@ async def test_serves_until_interrupted(tmp_path: Path) -> None:
             async with http.get("workflow/w/run") as response:
                 assert (await response.json())["data"]["total"] == 8
         process.send_signal(signal.SIGINT)
-        _, rest = await process.communicate()
-        assert (process.returncode, rest) == (130, b"")
+        done = await finish(process)
+        assert (done.code, done.err) == (130, "")
     assert Emulator(workflow_id="w", state=tmp_path / "s.db").credits == 2
 
 

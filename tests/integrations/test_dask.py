@@ -44,6 +44,8 @@ from tests.support.strategies import MovingList, moving_lists
 KEY = "emulator-key"
 SCHEDULERS = ("sync", "threads")
 
+pytestmark = pytest.mark.xdist_group("dask")  # one cluster serves all tests of this module
+
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch, _no_environment: None) -> None:
@@ -63,7 +65,7 @@ def _client() -> Iterator[Client]:
     """Connect to a cluster of two processes with two threads each, which has the key in its own environment."""
     with (
         dask.config.set({"distributed.admin.log-length": 0}),
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, env={"COPYAI_API_KEY": KEY}) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", env={"COPYAI_API_KEY": KEY}) as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -26,6 +26,8 @@ from tests.support.exporting import ODDITIES, raw_run
 from tests.support.loading import change, query, rows_in, truth
 
 
+pytestmark = pytest.mark.xdist_group("dlt")  # loads use a core for seconds: one at a time
+
 AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
 DAY = timedelta(days=1)
 TABLE = "runs_wcfg_6db59f06_2f6c_4d3e_9a51_7c0b8e4d1f27"
