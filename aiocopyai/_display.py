@@ -1,10 +1,11 @@
-"""How runs and their values are shown to people: the same in the command line's output and in reports."""
+"""How runs and their values are shown: the same in the command line's output and in reports."""
 
 from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, tzinfo
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from aiocopyai.models import JSON, Run, RunStatus
@@ -12,6 +13,44 @@ from aiocopyai.models import JSON, Run, RunStatus
 
 _PREVIEW_LENGTH: Final = 1000
 """Characters of an output or error that a preview is made from."""
+
+
+def run_row(run: Run) -> dict[str, JSON]:
+    """Return a run as the JSON object that every command prints."""
+    return {
+        "id": run.id,
+        "workflow_id": run.workflow_id,
+        "status": run.status,
+        "created_at": utc_isoformat(run.created_at),
+        "credits": run.credits,
+        "input": dict(run.input),
+        "output": dict(run.output),
+        "metadata": dict(run.metadata),
+        "error": run.error,
+        "extra": dict(run.extra),
+    }
+
+
+def json_line(value: JSON | Mapping[str, JSON]) -> bytes:
+    """Return JSON on one line, in UTF-8 regardless of the locale."""
+    # Escaped in files and pipes too, as some readers take U+2028 for the end of a line.
+    return printable(json.dumps(value, ensure_ascii=False)).encode() + b"\n"
+
+
+def printable(text: str) -> str:
+    r"""Escape everything that is not printable, such as terminal control sequences: ESC becomes ``\u001b``.
+
+    The escapes are those of JSON, so that escaped JSON has the same value.
+    """
+    return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    # json.dumps makes a surrogate pair of a code beyond four digits, but does not escape DEL.
+    return f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(character)[1:-1]  # noqa: PLR2004 (four digits)
 
 
 def value_text(value: JSON) -> str:
@@ -44,3 +83,8 @@ def local_time(moment: datetime, zone: tzinfo | None = None) -> datetime:
         return moment.astimezone(zone)
     except (OverflowError, OSError, ValueError):
         return moment
+
+
+def utc_isoformat(moment: datetime | None) -> str | None:
+    """Return a datetime in ISO format, in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None

@@ -23,10 +23,10 @@ from attrs import define, frozen
 from cattrs.preconf.json import make_converter
 
 from aiocopyai import JSON, AmbiguousStartError, Run
+from aiocopyai._display import json_line, run_row
 from aiocopyai._files import DamagedFileError, FileInUseError, open_locked, replace_file, sqlite_errors
 from aiocopyai.batch._input_rows import Row
-from aiocopyai.cli._common import CommandError
-from aiocopyai.cli._formats import json_line, row_of
+from aiocopyai.cli._errors import CommandError
 
 
 _CLOCKS_DIFFER: Final = timedelta(days=1)
@@ -125,7 +125,7 @@ def line_of(row: Row, run: Run | None, error: Exception | None) -> dict[str, JSO
     """Tell what became of a row: its number, the columns of its run, and what is wrong if something is."""
     return {
         "row": row.number,
-        **row_of(run or Run("", input=row.inputs)),
+        **run_row(run or Run("", input=row.inputs)),
         "id": run.id if run else None,
         "problem": str(error) if error else None,
         "unconfirmed": isinstance(error, AmbiguousStartError),

@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is in a room of its own for each."""
+"""The command line: its commands, put together."""
 
 from __future__ import annotations
 
@@ -7,23 +7,12 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai.cli import (
-    _check_key,
-    _emulate,
-    _export,
-    _get,
-    _listen,
-    _report,
-    _runs,
-    _start,
-    _sync,
-    _watch,
-    _webhooks,
-)
+from aiocopyai.cli import _export, _report, _start, _sync
+from aiocopyai.cli.commands import check_key, emulate, get, listen, runs, watch, webhooks
 
 
 def _group(name: str, summary: str | None = None) -> typer.Typer:
-    # Plain help keeps the examples' lines.
+    # Markup would join the lines of the examples.
     return typer.Typer(
         name=name,
         help=summary,
@@ -35,10 +24,10 @@ def _group(name: str, summary: str | None = None) -> typer.Typer:
 
 
 app = _group("aiocopyai")
-webhooks = _group("webhooks", "List, register and delete webhooks, and listen to what they tell.")
+_webhooks_group = _group("webhooks", "List, create, delete and receive webhooks.")
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it so)
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 (called by typer)
     if wanted:
         typer.echo(f"aiocopyai {aiocopyai.__version__}")
         raise typer.Exit
@@ -55,19 +44,20 @@ def aiocopyai_(
     """Work with Copy.ai workflows from the command line."""
 
 
-app.command()(_runs.runs)
+app.command()(runs.runs)
 app.command()(_export.export)
 app.command()(_report.report)
 app.command()(_sync.sync)
 app.command()(_start.start)
-app.command()(_get.get)
-app.command()(_watch.watch)
-webhooks.command("list")(_webhooks.list_)
-webhooks.command()(_webhooks.create)
-webhooks.command()(_webhooks.delete)
-webhooks.command()(_listen.listen)
-app.add_typer(webhooks)
-app.command("check-key")(_check_key.check_key)
+app.command()(get.get)
+app.command()(watch.watch)
+_webhooks_group.command("list")(webhooks.list_)
+_webhooks_group.command()(webhooks.create)
+_webhooks_group.command()(webhooks.delete)
+_webhooks_group.command()(listen.listen)
+app.add_typer(_webhooks_group)
+app.command("check-key")(check_key.check_key)
+# The emulator parses its own options.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    _emulate.emulate
+    emulate.emulate
 )

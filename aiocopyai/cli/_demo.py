@@ -1,4 +1,4 @@
-"""The demo: a local emulator with runs as of a workflow in use, over six weeks, more on some days than on others."""
+"""The data of ``--demo``: an emulator with the runs of six weeks, which differ from day to day as real ones do."""
 
 from __future__ import annotations
 
@@ -10,64 +10,65 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from aiocopyai import JSON, CopyAISession, WebhookEventType
-from aiocopyai.cli._formats import say
+import aiocopyai
+from aiocopyai.cli._options import Settings
 
 
 if TYPE_CHECKING:
+    from aiocopyai import JSON, CopyAISession
     from aiocopyai.emulator import Emulator
 
 
-RUNS: Final = 640
 WORKFLOW_ID: Final = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27"
-_RUN_SECONDS: Final = 2.0
-_PAUSE: Final = 1.0
-_WEBHOOKS: Final = (WebhookEventType.RUN_COMPLETED, WebhookEventType.RUN_FAILED)
+_RUNS: Final = 640
+_RUN_TIME: Final = 2.0
+_START_INTERVAL: Final = 1.0
+_WEBHOOK_EVENTS: Final = ("workflowRun.completed", "workflowRun.failed")
 
 _FIRST_DAY: Final = datetime(2026, 1, 5, tzinfo=UTC)
 _DAYS: Final = 42
-_OPENS, _HOURS = 7.0, 12.0
+_OPENING_HOUR, _HOURS = 7.0, 12.0
 _SATURDAY: Final = 5
 
 
 def make_emulator() -> Emulator:
-    """Make the emulator, for whoever starts it."""
-    from aiocopyai.emulator import Emulator  # noqa: PLC0415 (only the demo needs a server)
+    """Make an emulator, not started yet, whose workflow `WORKFLOW_ID` has runs."""
+    from aiocopyai.emulator import Emulator  # noqa: PLC0415 (loads a server)
 
-    # A little latency, as a real server has it, so that the pages are seen to come one by one.
-    emulator = Emulator(RUNS, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_SECONDS)
-    emulator.replace_runs(_spread(emulator.runs()))
+    # With latency, so that one can see the pages arrive one by one.
+    emulator = Emulator(_RUNS, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_TIME)
+    emulator.replace_runs(_spread_over_days(emulator.runs()))
     return emulator
 
 
-def announce(emulator: Emulator) -> None:
-    """Say that it is the demo, and where."""
-    say(f"demo: {RUNS} made-up runs, from a Copy.ai emulator at {emulator.url}")
+def announce(emulator: Emulator, settings: Settings) -> None:
+    """Say that this is the demo."""
+    settings.inform(f"demo: {_RUNS} sample runs, from a Copy.ai emulator at {emulator.url}")
 
 
 @asynccontextmanager
-async def open_demo() -> AsyncGenerator[CopyAISession, None]:
-    """Give a session on an emulator whose workflow `WORKFLOW_ID` has runs."""
+async def open_session(settings: Settings) -> AsyncGenerator[CopyAISession]:
+    """Open a session with an emulator whose workflow `WORKFLOW_ID` has runs and webhooks."""
     async with (
         make_emulator() as emulator,
-        CopyAISession(emulator.api_key, base_url=emulator.url) as session,
+        aiocopyai.CopyAISession(emulator.api_key, base_url=emulator.url) as session,
     ):
-        for event_type in _WEBHOOKS:
+        for event_type in _WEBHOOK_EVENTS:
             await session.create_webhook("https://example.com/copyai", event_type, WORKFLOW_ID)
-        announce(emulator)
+        announce(emulator, settings)
         yield session
 
 
 @asynccontextmanager
-async def starting_runs(session: CopyAISession) -> AsyncGenerator[None, None]:
-    """Start a run now and then, so that something happens."""
+async def starting_runs(session: CopyAISession) -> AsyncGenerator[None]:
+    """Start a run every second while this lasts, so that there are events to see."""
 
-    async def start() -> None:
+    async def start_runs() -> None:
         while True:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_START_INTERVAL)
             await session.start_run(WORKFLOW_ID, {"Company name": "Northwind Bikes"})
 
-    task = asyncio.create_task(start())
+    task = asyncio.create_task(start_runs())
     try:
         yield
     finally:
@@ -75,27 +76,32 @@ async def starting_runs(session: CopyAISession) -> AsyncGenerator[None, None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _spread(runs: Sequence[Mapping[str, JSON]]) -> list[JSON]:
-    """Give runs, the newest first, in the same order but at other times."""
-    until = list(accumulate(_weight(day) for day in range(_DAYS)))
+def _spread_over_days(runs: Sequence[Mapping[str, JSON]]) -> list[JSON]:
+    """Return the runs, the newest first, in the same order with other creation times."""
+    cumulated = list(accumulate(_weight(day) for day in range(_DAYS)))
     return [
-        {**run, "createdAt": _moment(until, (index + 0.5) / len(runs))}
+        {**run, "createdAt": _creation_time(cumulated, (index + 0.5) / len(runs))}
         for run, index in zip(runs, range(len(runs) - 1, -1, -1), strict=True)
     ]
 
 
 def _weight(day: int) -> float:
-    """Give a day's share: it grows over the weeks, is small on weekends, and uneven."""
+    """Return a day's share of the runs: it grows over the weeks, varies, and is small on weekends."""
     trend = 1 + day / _DAYS
-    uneven = 0.7 + 0.6 * (day * 37 % 11) / 10
-    return trend * uneven * (0.15 if day % 7 >= _SATURDAY else 1)
+    variation = 0.7 + 0.6 * (day * 37 % 11) / 10
+    return trend * variation * (0.15 if day % 7 >= _SATURDAY else 1)
 
 
-def _moment(until: Sequence[float], part: float) -> str:
-    """Return when a part of all runs has been started, given the sum of the weights until each day's end."""
-    sum_until = part * until[-1]
-    day = bisect(until, sum_until)
-    before = until[day - 1] if day else 0.0
-    hours = _OPENS + _HOURS * (sum_until - before) / (until[day] - before)
-    moment = _FIRST_DAY + timedelta(days=day, hours=hours)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _creation_time(cumulated: Sequence[float], fraction: float) -> str:
+    """Return the time by which a fraction of all runs was created.
+
+    Args:
+        cumulated: for each day, the sum of the weights up to its end.
+        fraction: between 0 and 1.
+    """
+    weight = fraction * cumulated[-1]
+    day = bisect(cumulated, weight)
+    before = cumulated[day - 1] if day else 0.0
+    hours = _OPENING_HOUR + _HOURS * (weight - before) / (cumulated[day] - before)
+    created = _FIRST_DAY + timedelta(days=day, hours=hours)
+    return created.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from aiocopyai.cli._common import find_key
-from aiocopyai.cli._options import Debug, Demo, read_moment
+from aiocopyai.cli._client import choose_workflows, find_key
+from aiocopyai.cli._options import Settings, read_datetime, shared_options
 
 
+@shared_options
 def export(
+    settings: Settings,
     workflow_ids: Annotated[
         list[str] | None,
         typer.Argument(metavar="WORKFLOW_ID…", help="The workflows' ids, such as WCFG-6db59f06-….", show_default=False),
@@ -40,8 +42,6 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew: replace FILE, throw away what was begun.")
     ] = False,
-    demo: Demo = False,
-    debug: Debug = False,
 ) -> None:
     """Write every run of one or more workflows to a file, which appears whole or not at all.
 
@@ -59,15 +59,14 @@ def export(
     # Here, as other commands need neither SQLite nor this much to load.
     from aiocopyai.cli._exporting import Wanted, run  # noqa: PLC0415
 
-    if (not workflow_ids) is not demo:
-        raise typer.BadParameter("give either a WORKFLOW_ID or --demo")
+    workflow_ids = choose_workflows(workflow_ids, settings)
     if output is None:  # typer's own check is lost on some pairs of typer and click
         raise typer.BadParameter("say where to: -o FILE")
-    wanted = Wanted(workflow_ids or [], output, resume, _read_since(since), force)
-    raise typer.Exit(run(wanted, find_key(demo=demo), debug=debug))
+    wanted = Wanted(settings, workflow_ids, output, resume, _read_since(since), force)
+    raise typer.Exit(run(wanted, find_key(settings), settings))
 
 
 def _read_since(since: str | None) -> datetime | Literal["last"] | None:
     if since is None:
         return None
-    return "last" if since == "last" else read_moment(since)
+    return "last" if since == "last" else read_datetime(since)

@@ -12,10 +12,11 @@ from typing import Literal
 
 from attrs import define, field, frozen
 
-from aiocopyai.cli._common import open_session, perform, usage_errors
-from aiocopyai.cli._formats import say
-from aiocopyai.cli._progress import Bar, bar
-from aiocopyai.cli._tally import Tally
+from aiocopyai.cli._client import open_session
+from aiocopyai.cli._errors import run_async, usage_errors
+from aiocopyai.cli._options import Settings
+from aiocopyai.cli._output import Tally, echo_err
+from aiocopyai.cli._progress import ProgressBar
 from aiocopyai.export import Exported, Progress, export_runs
 
 
@@ -23,8 +24,8 @@ from aiocopyai.export import Exported, Progress, export_runs
 class Wanted:
     """What the command was asked for."""
 
+    settings: Settings
     workflow_ids: Sequence[str]
-    """Empty for the demo."""
     output: Path
     resume: bool
     since: datetime | Literal["last"] | None
@@ -35,7 +36,7 @@ class Wanted:
 class Shown:
     """What was exported so far: on a bar, where there is a terminal, and in words."""
 
-    bar: Bar | None
+    bar: ProgressBar | None
     tally: Tally = field(factory=Tally)
 
     def __bool__(self) -> bool:
@@ -48,30 +49,30 @@ class Shown:
         """Take over how far the export has come."""
         self.tally = tally(progress.by_status, progress.credits)
         if self.bar is not None:
-            self.bar.show(progress.runs, progress.total)
+            self.bar.update(progress.runs, progress.total)
 
 
-def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
+def run(wanted: Wanted, key: str | None, settings: Settings) -> int:
     """Export; return the exit code."""
     # Arrow's own allocator keeps what was freed, tens of megabytes of it.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    shown = Shown(bar())
-    return perform(_export(wanted, key, shown), debug=debug, so_far=shown)
+    shown = Shown(ProgressBar.on_terminal())
+    return run_async(_export(wanted, key, shown), settings, so_far=shown)
 
 
 async def _export(wanted: Wanted, key: str | None, shown: Shown) -> None:
-    async with open_session(wanted.workflow_ids, key) as (session, workflow_ids):
+    async with open_session(wanted.settings, key) as session:
         with usage_errors(), shown.bar or nullcontext():
             exported = await export_runs(
                 session,
-                workflow_ids,
+                wanted.workflow_ids,
                 wanted.output,
                 resume=wanted.resume,
                 since=wanted.since,
                 force=wanted.force,
                 on_progress=shown.show,
             )
-    say(_outcome(exported, wanted))
+    echo_err(_outcome(exported, wanted))
 
 
 def _outcome(exported: Exported, wanted: Wanted) -> str:

@@ -1,35 +1,44 @@
-"""A bar that shows how far a long piece of work is."""
+"""A progress bar for commands that take long."""
 
 from __future__ import annotations
 
 import sys
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from typing import Self
 
 
-class _Pace(ProgressColumn):
-    """Runs a second, of late."""
-
-    def render(self, task: Task) -> Text:
-        """Show the speed, if it is known."""
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
-
-
-class Bar(Progress):
-    """Runs done, of how many, the pace and the time left, on standard error; nothing of it remains."""
+class ProgressBar:
+    """The number of runs done, their total, the rate and the time left, on standard error; removed at the end."""
 
     def __init__(self) -> None:
-        columns = (BarColumn(), TextColumn("{task.completed:,}{task.fields[of]} runs"), _Pace(), TimeRemainingColumn())
-        super().__init__(*columns, console=Console(stderr=True), transient=True)
-        self._task = self.add_task("", total=None, of="")
+        # Here, as rich takes longer to load than most commands to run.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    def show(self, done: int, total: int | None) -> None:
-        """Take over how far it is; the total is None where it isn't known."""
-        self.update(self._task, completed=done, total=total, of="" if total is None else f" of {total:,}")
+        self._progress = Progress(
+            BarColumn(),
+            TextColumn("{task.completed:,}{task.fields[of]} runs"),
+            TextColumn("{task.fields[rate]}", style="progress.data.speed"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None, of="", rate="")
 
+    @classmethod
+    def on_terminal(cls) -> ProgressBar | None:
+        """Return a bar if standard error is a terminal, else None."""
+        return cls() if sys.stderr.isatty() else None
 
-def bar() -> Bar | None:
-    """Make a bar, if standard error is a terminal."""
-    return Bar() if sys.stderr.isatty() else None
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, total: int | None) -> None:
+        """Show how many runs are done; the total is None while it is not known."""
+        of = "" if total is None else f" of {total:,}"
+        self._progress.update(self._task, completed=done, total=total, of=of)
+        if speed := self._progress.tasks[0].speed:
+            self._progress.update(self._task, rate=f"{speed:,.0f}/s")

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from aiocopyai.cli._common import find_key
-from aiocopyai.cli._options import Debug, Demo, Since
+from aiocopyai.cli._client import find_key
+from aiocopyai.cli._options import Settings, Since, shared_options
 
 
+@shared_options
 def report(
+    settings: Settings,
     source: Annotated[
         str | None,
         typer.Argument(
@@ -28,8 +30,6 @@ def report(
         ),
     ] = None,
     since: Since = None,
-    demo: Demo = False,
-    debug: Debug = False,
 ) -> None:
     """Tell where a workflow's runs and credits went.
 
@@ -47,8 +47,8 @@ def report(
     # Here, as other commands need none of this.
     from aiocopyai.cli._reporting import is_file, read_wanted, run  # noqa: PLC0415
 
-    if (source is None) is not demo:
+    if (source is None) is not settings.demo:
         raise typer.BadParameter("give either a WORKFLOW_ID or a FILE, or --demo")
-    wanted = read_wanted(source, output, since)
-    key = None if is_file(source) else find_key(demo=demo)
-    raise typer.Exit(run(wanted, key, debug=debug))
+    wanted = read_wanted(settings, source, output, since)
+    key = None if is_file(source) else find_key(settings)
+    raise typer.Exit(run(wanted, key, settings))

@@ -19,9 +19,10 @@ from rich.status import Status
 
 from aiocopyai import Changes, Run
 from aiocopyai._files import replace_file
-from aiocopyai.cli._common import open_session, perform, usage_errors
-from aiocopyai.cli._formats import say
-from aiocopyai.cli._tally import Tally
+from aiocopyai.cli._client import choose_workflow, open_session
+from aiocopyai.cli._errors import run_async, usage_errors
+from aiocopyai.cli._options import Settings
+from aiocopyai.cli._output import Tally, echo_err
 from aiocopyai.export import ExportError, read_export
 from aiocopyai.report._statistics import Figures
 from aiocopyai.report._table import show_tables
@@ -37,6 +38,7 @@ _TURN: Final = 500
 class Wanted:
     """What the command was asked for."""
 
+    settings: Settings
     workflow_id: str | None
     """None for a file, or the demo."""
     file: Path | None
@@ -78,7 +80,7 @@ def is_file(source: str | None) -> bool:
     return source is not None and (source.lower().endswith(_ENDINGS) or Path(source).is_file())
 
 
-def read_wanted(source: str | None, output: Path | None, since: datetime | None) -> Wanted:
+def read_wanted(settings: Settings, source: str | None, output: Path | None, since: datetime | None) -> Wanted:
     """Check what the command was asked for, before anything is read.
 
     Raises:
@@ -89,15 +91,15 @@ def read_wanted(source: str | None, output: Path | None, since: datetime | None)
         raise typer.BadParameter(f"there is no file {file}")
     if output is not None:
         _check_output(output)
-    return Wanted(None if file else source, file, output, since)
+    return Wanted(settings, None if file else source, file, output, since)
 
 
-def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
+def run(wanted: Wanted, key: str | None, settings: Settings) -> int:
     """Count and show; return the exit code."""
     # Arrow's own allocator keeps what was freed, tens of megabytes of it.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     count = Count(Status("", console=Console(stderr=True)))
-    return perform(_report(wanted, key, count), debug=debug, so_far=count)
+    return run_async(_report(wanted, key, count), settings, so_far=count)
 
 
 def _check_output(output: Path) -> None:
@@ -125,14 +127,14 @@ async def _report(wanted: Wanted, key: str | None, count: Count) -> None:
         from aiocopyai.report._page import make_page  # noqa: PLC0415
 
         replace_file(wanted.output, [make_page(count.figures, count.source).encode("utf-8", "backslashreplace")])
-        say(f"{count}; in {wanted.output}")
+        echo_err(f"{count}; in {wanted.output}")
     if count.changes:
-        say(f"the list moved meanwhile: {count.changes}")
+        echo_err(f"the list moved meanwhile: {count.changes}")
 
 
 async def _count_workflow(wanted: Wanted, key: str | None, count: Count) -> None:
-    chosen = [] if wanted.workflow_id is None else [wanted.workflow_id]
-    async with open_session(chosen, key) as (session, [workflow_id]):
+    workflow_id = choose_workflow(wanted.workflow_id, wanted.settings)
+    async with open_session(wanted.settings, key) as session:
         count.source = f"workflow {workflow_id}"
         with usage_errors():
             pager = session.runs(workflow_id, since=wanted.since)

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from aiocopyai.cli._common import find_key
-from aiocopyai.cli._options import Debug, Demo, Timeout, WorkflowId, check_workflow, read_pairs, read_timeout
+from aiocopyai.cli._client import choose_workflow, find_key
+from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, read_pairs, read_timeout, shared_options
 
 
+@shared_options
 def start(
+    settings: Settings,
     workflow_id: WorkflowId = None,
     *,
     inputs: Annotated[
@@ -34,7 +36,7 @@ def start(
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until each run is over.")] = False,
-    timeout: Timeout = None,
+    timeout: WaitTimeout = None,
     concurrency: Annotated[
         int, typer.Option(min=1, max=100, metavar="N", help="So many runs are open at a time; without --wait, starts.")
     ] = 8,
@@ -48,8 +50,6 @@ def start(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with FILE.jsonl, if it was begun; no row is started twice.")
     ] = False,
-    demo: Demo = False,
-    debug: Debug = False,
 ) -> None:  # fmt: skip
     """Start a run, or one for each row of a file. Each spends credits.
 
@@ -69,13 +69,13 @@ def start(
     from aiocopyai.batch._input_rows import Rows  # noqa: PLC0415
     from aiocopyai.cli._starting import Wanted, run  # noqa: PLC0415
 
-    check_workflow(workflow_id, demo=demo)
+    workflow_id = choose_workflow(workflow_id, settings)
     if no_input is not (input_file is None and not inputs):
         raise typer.BadParameter("give inputs by -i or --input-file, or --no-input for a workflow that has none")
     carried = dict(read_pairs("--metadata", metadata or []))
     common = dict(read_pairs("--input", inputs or []))
     seconds = read_timeout(timeout, wait=wait)
-    key = find_key(demo=demo)
+    key = find_key(settings)
     with Rows(input_file, common) as rows:
-        wanted = Wanted(workflow_id, rows, carried, concurrency, output, seconds, resume)
-        raise typer.Exit(run(wanted, key, debug=debug))
+        wanted = Wanted(settings, workflow_id, rows, carried, concurrency, output, seconds, resume)
+        raise typer.Exit(run(wanted, key, settings))

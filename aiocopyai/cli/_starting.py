@@ -18,10 +18,11 @@ from aiocopyai import JSON, AmbiguousStartError, CopyAIError, CopyAISession, Run
 from aiocopyai._display import plural, preview
 from aiocopyai.batch._input_rows import Row, Rows
 from aiocopyai.batch._ledger import Record, State, begun, line_of, read_results
-from aiocopyai.cli._common import open_session, perform, usage_errors
-from aiocopyai.cli._formats import Format, Sink, say, show_json, sink
-from aiocopyai.cli._progress import Bar, bar
-from aiocopyai.cli._tally import Count, Tally
+from aiocopyai.cli._client import open_session
+from aiocopyai.cli._errors import run_async, usage_errors
+from aiocopyai.cli._options import Settings
+from aiocopyai.cli._output import ItemCount, OutputFormat, OutputWriter, Tally, echo_err, open_run_writer, print_json
+from aiocopyai.cli._progress import ProgressBar
 
 
 LOOK_AGAIN: Final = 6.0
@@ -32,8 +33,8 @@ LOOK_AGAIN: Final = 6.0
 class Wanted:
     """What the command was asked for."""
 
-    workflow_id: str | None
-    """None for the demo."""
+    settings: Settings
+    workflow_id: str
     rows: Rows
     metadata: Mapping[str, JSON]
     concurrency: int
@@ -59,7 +60,7 @@ class Outcome:
     """What became of the rows so far, shown on a bar where there is one."""
 
     wanted: Wanted
-    bar: Bar | None
+    bar: ProgressBar | None
     tally: Tally = field(factory=Tally)
     states: dict[int, State] = field(factory=dict[int, State])
     """Where each row stands, those of processes before this one included."""
@@ -71,7 +72,7 @@ class Outcome:
         if run is not None:
             self.tally.add(run)
         if self.bar is not None:
-            self.bar.show(len(self.states), self.wanted.rows.count)
+            self.bar.update(len(self.states), self.wanted.rows.count)
 
     @property
     def left(self) -> int:
@@ -95,36 +96,37 @@ class Outcome:
         if self.left:
             told.append(f"{self.left:,} of {self.wanted.rows.count:,} rows are left")
         if self.wanted.output is not None:
-            rows = Count("row", count=self.wanted.rows.count)
+            rows = ItemCount("row", self.wanted.rows.count)
             told.append("--resume goes on from there" if self.left else f"{rows} in {self.wanted.output}")
         return "; ".join(told)
 
 
-def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
+def run(wanted: Wanted, key: str | None, settings: Settings) -> int:
     """Start; return the exit code: 1 also where a run could not be started, or failed."""
     if wanted.resume and wanted.output is None:
         raise typer.BadParameter("--resume goes on with a file: name it by -o")
-    outcome = Outcome(wanted, bar() if wanted.output else None)
-    code = perform(_start(wanted, key, outcome), debug=debug, so_far=outcome)
+    outcome = Outcome(wanted, ProgressBar.on_terminal() if wanted.output else None)
+    code = run_async(_start(wanted, key, outcome), settings, so_far=outcome)
     return code or (0 if outcome.is_well else 1)
 
 
 async def _start(wanted: Wanted, key: str | None, outcome: Outcome) -> None:
-    chosen = [] if wanted.workflow_id is None else [wanted.workflow_id]
-    async with open_session(chosen, key) as (session, [workflow_id]):
+    async with open_session(wanted.settings, key) as session:
         with usage_errors():
-            session.run_many(workflow_id, (), metadata=wanted.metadata)  # refuses what can't be, before a file is made
+            session.run_many(
+                wanted.workflow_id, (), metadata=wanted.metadata
+            )  # refuses what can't be, before a file is made
         if wanted.output is None:
-            await Starting(session, workflow_id, wanted, outcome, None).perform()
+            await Starting(session, wanted.workflow_id, wanted, outcome, None).perform()
         elif not _is_whole(wanted, wanted.output, outcome):
-            record = Record.open(wanted.output, workflow_id, wanted.digest)
+            record = Record.open(wanted.output, wanted.workflow_id, wanted.digest)
             with closing(record), outcome.bar or nullcontext():
-                await Starting(session, workflow_id, wanted, outcome, record).perform()
+                await Starting(session, wanted.workflow_id, wanted, outcome, record).perform()
                 record.finish(is_whole=not outcome.left)
         else:
-            say(f"{wanted.output} is whole already")
+            echo_err(f"{wanted.output} is whole already")
             return
-    say(str(outcome))
+    echo_err(str(outcome))
 
 
 def _is_whole(wanted: Wanted, output: Path, outcome: Outcome) -> bool:
@@ -160,7 +162,7 @@ class Starting:
     wanted: Wanted
     outcome: Outcome
     record: Record | None
-    _table: Sink[Run] | None = None
+    _table: OutputWriter[Run] | None = None
     """Where results are shown, if not in a record, nor as JSON."""
     _settled: set[int] = field(factory=set[int])
     """Rows that need no start."""
@@ -172,7 +174,7 @@ class Starting:
         if self.record is not None:
             await self._settle(self.record)
         elif self.wanted.rows.is_file and sys.stdout.isatty():
-            self._table = sink(Format.TABLE)
+            self._table = open_run_writer(OutputFormat.TABLE)
         results = self.outcome.results = self.session.run_many(
             self.workflow_id,
             (row.inputs for row in self._left()),
@@ -225,7 +227,7 @@ class Starting:
         batch, found = record.batch, list[tuple[Row, Run]]()
         for pause in (0.0, LOOK_AGAIN):
             if doubtful and pause:
-                say(f"looking once more for {plural(len(doubtful), 'run')} that may have been started")
+                echo_err(f"looking once more for {plural(len(doubtful), 'run')} that may have been started")
                 await asyncio.sleep(pause)
             keys = {batch.key_of(row.number): row.inputs for row in doubtful}
             seen = await self.session.find_runs(self.workflow_id, keys, since=batch.since) if keys else {}
@@ -255,7 +257,7 @@ class Starting:
         is_known = state is not State.NOT_STARTED or self.outcome.results is None or not self.outcome.results.stopped_by
         if is_known:  # else it is by what stopped all, of which the log tells
             if error is not None:
-                say(f"row {row.number}: {error}")
+                echo_err(f"row {row.number}: {error}")
             self._show(row, run, error)
         if self.record is not None:
             self.record.note(row.number, state, run.id if run else None)
@@ -269,7 +271,7 @@ class Starting:
             self._table.write(evolve(shown, output={"": f"row {row.number}: {preview(shown)}"}))
             self._table.flush()
         else:
-            show_json(line_of(row, run, error))
+            print_json(line_of(row, run, error))
 
     def _state(self, run: Run | None, error: CopyAIError | ValueError | None) -> State:
         if run is None:

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from aiocopyai.cli._common import find_key
-from aiocopyai.cli._options import Debug, Demo
+from aiocopyai.cli._client import choose_workflows, find_key
+from aiocopyai.cli._options import Settings, shared_options
 
 
+@shared_options
 def sync(
+    settings: Settings,
     workflow_ids: Annotated[
         list[str] | None,
         typer.Argument(metavar="WORKFLOW_ID…", help="The workflows' ids, such as WCFG-6db59f06-….", show_default=False),
@@ -26,8 +28,6 @@ def sync(
             show_default=False,
         ),
     ] = None,
-    demo: Demo = False,
-    debug: Debug = False,
 ) -> None:
     """Keep a database up to date with the runs of one or more workflows.
 
@@ -43,8 +43,7 @@ def sync(
       aiocopyai sync WCFG-6db59f06-… WCFG-d0f4f3eb-… --to duckdb:///runs.duckdb
       aiocopyai sync WCFG-6db59f06-… --to bigquery
     """  # noqa: D301 (the backspace is click's mark for lines to keep)
-    if (not workflow_ids) is not demo:
-        raise typer.BadParameter("give either a WORKFLOW_ID or --demo")
+    workflow_ids = choose_workflows(workflow_ids, settings)
     missing = [name for name in ("dlt", "duckdb", "pyarrow") if find_spec(name) is None]
     if missing:
         raise typer.BadParameter(
@@ -54,5 +53,5 @@ def sync(
     from aiocopyai.cli._syncing import Wanted, run  # noqa: PLC0415
 
     # Made-up runs must not get among real ones unasked.
-    place = to or ("duckdb:///demo.duckdb" if demo else "duckdb:///runs.duckdb")
-    raise typer.Exit(run(Wanted(workflow_ids or [], place), find_key(demo=demo), debug=debug))
+    place = to or ("duckdb:///demo.duckdb" if settings.demo else "duckdb:///runs.duckdb")
+    raise typer.Exit(run(Wanted(settings, workflow_ids, place), find_key(settings), settings))

@@ -17,9 +17,10 @@ from rich.status import Status
 
 from aiocopyai import CopyAIError, CopyAISession
 from aiocopyai._display import plural
-from aiocopyai.cli._common import CommandError, attempt, usage_errors
-from aiocopyai.cli._demo import WORKFLOW_ID, announce, make_emulator
-from aiocopyai.cli._formats import say
+from aiocopyai.cli._demo import announce, make_emulator
+from aiocopyai.cli._errors import CommandError, run_sync, usage_errors
+from aiocopyai.cli._options import Settings
+from aiocopyai.cli._output import echo_err
 from aiocopyai.cli._targets import alone, count_rows, open_pipeline, read_target
 from aiocopyai.integrations._loop_thread import LoopThread
 from aiocopyai.integrations.dlt import copyai_source
@@ -33,8 +34,8 @@ Opens: TypeAlias = "Callable[[], CopyAISession]"
 class Wanted:
     """What the command was asked for."""
 
+    settings: Settings
     workflow_ids: Sequence[str]
-    """Empty for the demo."""
     to: str
 
 
@@ -59,29 +60,29 @@ class Read:
         return f"reading {plural(self.runs, 'run')}"
 
 
-def run(wanted: Wanted, key: str | None, *, debug: bool) -> int:
+def run(wanted: Wanted, key: str | None, settings: Settings) -> int:
     """Load; return the exit code."""
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     # What matters of it comes as an error, too.
-    os.environ.setdefault("RUNTIME__LOG_LEVEL", "INFO" if debug else "CRITICAL")
+    os.environ.setdefault("RUNTIME__LOG_LEVEL", "INFO" if settings.debug else "CRITICAL")
     read = Read(Status("", console=Console(stderr=True)) if sys.stderr.isatty() else None)
-    return attempt(partial(_sync, wanted, key, read), debug=debug, so_far=read)
+    return run_sync(partial(_sync, wanted, key, read), settings, so_far=read)
 
 
 def _sync(wanted: Wanted, key: str | None, read: Read) -> None:
     target = read_target(wanted.to)
     with alone(target):
         pipeline = open_pipeline(target)
-        with _opening(wanted.workflow_ids, key) as (opens, workflow_ids):
-            _check(opens(), workflow_ids)
-            source = copyai_source(workflow_ids, session=opens)
+        with _opening(wanted.settings, key) as opens:
+            _check(opens(), wanted.workflow_ids)
+            source = copyai_source(wanted.workflow_ids, session=opens)
             source.resources["runs"].add_map(read.add)
             try:
                 with read.status or nullcontext():
                     outcome = _load(pipeline, source, read)
             except Exception as error:  # noqa: BLE001 (each destination has errors of its own)
                 _raise_cause(error)
-    say(f"{outcome} in {target.label}")
+    echo_err(f"{outcome} in {target.label}")
 
 
 def _load(pipeline: dlt.Pipeline, source: DltSource, read: Read) -> str:
@@ -116,17 +117,17 @@ def _raise_cause(error: BaseException) -> NoReturn:
 
 
 @contextmanager
-def _opening(workflow_ids: Sequence[str], key: str | None) -> Generator[tuple[Opens, Sequence[str]]]:
-    """Give what opens a session, and the workflows to read: the user's own, or where there are none the demo's."""
-    if workflow_ids:
-        yield partial(CopyAISession, key), workflow_ids
+def _opening(settings: Settings, key: str | None) -> Generator[Opens]:
+    """Yield a function that opens a session, with the user's workspace or with the demo's."""
+    if not settings.demo:
+        yield partial(CopyAISession, key)
         return
     # On a loop of its own: this thread is dlt's.
     with LoopThread() as loop:
         emulator = make_emulator()
         loop.call(emulator.start())
         try:
-            announce(emulator)
-            yield partial(CopyAISession, emulator.api_key, base_url=emulator.url), [WORKFLOW_ID]
+            announce(emulator, settings)
+            yield partial(CopyAISession, emulator.api_key, base_url=emulator.url)
         finally:
             loop.call(emulator.stop())

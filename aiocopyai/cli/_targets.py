@@ -18,7 +18,7 @@ from dlt.common.exceptions import MissingDependencyException
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
-from aiocopyai.cli._common import CommandError
+from aiocopyai.cli._errors import CommandError
 
 
 _NAME: Final = "copyai"

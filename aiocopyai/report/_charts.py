@@ -14,7 +14,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # see above
 from attrs import frozen
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # see above
 
-from aiocopyai.cli._formats import printable
+from aiocopyai._display import printable
 from aiocopyai.report._statistics import REST, Amount, Figures, KeyFigures, Periods
 
 

@@ -13,8 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # it has no types of its own
 
 from aiocopyai import __version__
-from aiocopyai._display import local_time
-from aiocopyai.cli._formats import printable
+from aiocopyai._display import local_time, printable
 from aiocopyai.report._charts import Chart, failures_chart, keys_chart, status_chart, time_charts, values_chart
 from aiocopyai.report._statistics import Amount, Figures, Periods, periods
 
@@ -67,7 +66,7 @@ def make_page(figures: Figures, source: str) -> str:
         top=TOP,
         made=datetime.now(UTC),
         version=__version__,
-        # Scripts of the page's own say this word, which none in the server's texts can know.
+        # Scripts of the page's own echo_err this word, which none in the server's texts can know.
         nonce=secrets.token_urlsafe(18),
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),  # noqa: S704 (plotly's own code)
     )

@@ -12,8 +12,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from aiocopyai._display import local_time, plural
-from aiocopyai.cli._formats import Table, console, printable
+from aiocopyai._display import local_time, plural, printable
+from aiocopyai.cli._run_table import RunTable, open_console
 from aiocopyai.report._statistics import REST, Amount, Figures, periods
 
 
@@ -25,7 +25,7 @@ _TOP_VALUES: Final = 5
 
 def show_tables(figures: Figures, source: str) -> None:
     """Write all tables to standard output."""
-    out = console()
+    out = open_console()
     for part in _parts(figures, source, out):
         out.print(part)
         out.print()
@@ -130,7 +130,7 @@ def _cells(amount: Amount) -> tuple[str, str, str]:
 
 
 def _status(status: str) -> Text:
-    return _text(status, Table.COLOURS.get(status, ""))
+    return _text(status, RunTable.COLOURS.get(status, ""))
 
 
 def _text(text: str, style: str = "") -> Text:

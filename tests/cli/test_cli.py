@@ -105,7 +105,7 @@ async def test_a_list_that_moved_is_told(emulator: Emulator) -> None:
     done = await cli("runs", emulator.workflow_id, emulator=emulator)
 
     assert len(done.rows) == 230
-    assert "the list moved meanwhile" in done.err
+    assert "the list changed while it was read" in done.err
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ async def test_a_list_that_moved_is_told(emulator: Emulator) -> None:
     [
         (["runs"], "give either a WORKFLOW_ID or --demo"),
         (["runs", "WCFG-1", "--demo"], "give either a WORKFLOW_ID or --demo"),
-        (["runs", "WCFG-1", "--since", "yesterday"], "'yesterday' is no ISO date"),
+        (["runs", "WCFG-1", "--since", "yesterday"], "'yesterday' is not an ISO date"),
         (["runs", "WCFG-1", "--limit", "-1"], "--limit"),
         (["runs", "WCFG-1", "--format", "xml"], "--format"),
         (["runs", ".."], "workflow_id"),
@@ -162,9 +162,9 @@ async def test_a_server_that_is_not_there_is_one_line(emulator: Emulator) -> Non
     there = environment(emulator)
     await emulator.stop()
     body = START + (
-        "import aiocopyai, aiocopyai.cli._common as common, aiocopyai.cli as cli\n"
+        "import functools, aiocopyai, aiocopyai.cli as cli\n"
         "once = aiocopyai.RetryPolicy(attempts=1)\n"
-        "common.CopyAISession = lambda key: aiocopyai.CopyAISession(key, retry=once)\n"
+        "aiocopyai.CopyAISession = functools.partial(aiocopyai.CopyAISession, retry=once)\n"
         "cli.main()"
     )
     process = await start("-c", body, "runs", "WCFG-1", env=there)

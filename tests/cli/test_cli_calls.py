@@ -148,7 +148,7 @@ async def test_watch_shows_news_as_it_happens(emulator: Emulator) -> None:
         (run_id, "PROCESSING"),
         (run_id, "COMPLETE"),
     ]
-    assert (done.code, done.out, done.err) == (130, "", "stopped after 3 pieces of news\n")
+    assert (done.code, done.out, done.err) == (130, "", "stopped after 3 changes\n")
 
 
 async def test_watch_outlives_an_outage_and_stops_at_its_limit(emulator: Emulator) -> None:
@@ -160,7 +160,7 @@ async def test_watch_outlives_an_outage_and_stops_at_its_limit(emulator: Emulato
 
     assert done.code == 0
     assert [row["id"] for row in done.rows] == [run_id]
-    assert done.err.endswith("1 piece of news\n")
+    assert done.err.endswith("1 change\n")
 
 
 async def test_watch_ends_when_its_reader_does(emulator: Emulator) -> None:

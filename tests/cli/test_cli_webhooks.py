@@ -65,7 +65,7 @@ async def test_the_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
     ("arguments", "complaint"),
     [
         (["create"], "URL"),
-        (["create", "example.com", "workflowRun.completed"], "url must be an http(s) address"),
+        (["create", "example.com", "workflowRun.completed"], "url must be an http(s) URL"),
         (["create", HOOK, ""], "event_type"),
         (["create", HOOK, "workflowRun.completed", "--workflow", ".."], "workflow_id"),
         (["delete"], "WEBHOOK_ID"),
@@ -168,7 +168,7 @@ async def test_listen_registers_for_as_long_as_it_listens(emulator: Emulator) ->
     process.send_signal(signal.SIGINT)
     done = await finish(process)
 
-    assert said == "registered for workflowRun.completed, workflowRun.failed\n"
+    assert said == "created webhooks for workflowRun.completed, workflowRun.failed\n"
     assert {hook["url"] for hook in registered} == {f"https://tunnel.example.com/copyai/{url.rpartition('/')[2]}"}
     assert {hook["workflowId"] for hook in registered} == {emulator.workflow_id}
     assert (done.code, done.err) == (130, "stopped\n")

@@ -1,0 +1,165 @@
+"""How runs and other items are printed: as JSON lines or CSV for programs, and as text for people."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+from attrs import Factory, define
+
+import aiocopyai
+from aiocopyai._display import json_line, plural, printable, run_row, value_text
+
+
+if TYPE_CHECKING:
+    from aiocopyai import JSON, Run
+
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class OutputFormat(StrEnum):
+    """The values of ``--format``."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+    @classmethod
+    def default(cls) -> OutputFormat:
+        """Return the format that suits standard output: a table on a terminal, else JSON lines."""
+        return cls.TABLE if sys.stdout.isatty() else cls.JSONL
+
+
+class OutputWriter(Protocol[T_contra]):
+    """Writes items to standard output."""
+
+    def write(self, item: T_contra, /) -> None:
+        """Write an item, which may be held back until `flush`."""
+
+    def flush(self) -> None:
+        """Write out what was held back."""
+
+
+def open_run_writer(output_format: OutputFormat | None) -> OutputWriter[Run]:
+    """Return a writer of runs in a format; None for the default one."""
+    from aiocopyai.cli._run_table import RunTable  # noqa: PLC0415 (loads rich)
+
+    return open_writer(output_format, RunTable, run_row, aiocopyai.Run(""))
+
+
+def open_writer(
+    output_format: OutputFormat | None,
+    table: Callable[[], OutputWriter[T]],
+    row: Callable[[T], Mapping[str, JSON]],
+    empty: T,
+) -> OutputWriter[T]:
+    """Return a writer of items of any type.
+
+    Args:
+        output_format: the format; None for the default one.
+        table: makes a writer for the format `TABLE`.
+        row: turns an item into a row for the other formats.
+        empty: an item without values, whose row has the columns' names.
+    """
+    chosen = output_format or OutputFormat.default()
+    if chosen is OutputFormat.TABLE:
+        return table()
+    return JSONLinesWriter(row) if chosen is OutputFormat.JSONL else CSVWriter(row, tuple(row(empty)))
+
+
+class JSONLinesWriter(Generic[T]):
+    """One JSON object per line."""
+
+    def __init__(self, row: Callable[[T], Mapping[str, JSON]]) -> None:
+        self._out = sys.stdout.buffer
+        self._row = row
+
+    def write(self, item: T, /) -> None:
+        self._out.write(json_line(self._row(item)))
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
+class CSVWriter(Generic[T]):
+    """CSV in UTF-8 with a header; objects are written as JSON text."""
+
+    JSON_COLUMNS: Final = frozenset({"input", "output", "metadata", "error", "run", "extra"})
+
+    def __init__(self, row: Callable[[T], Mapping[str, JSON]], names: Sequence[str]) -> None:
+        self._out = sys.stdout.buffer
+        self._row = row
+        self._rows = csv.writer(codecs.getwriter("utf-8")(self._out))
+        self._rows.writerow(names)
+
+    def write(self, item: T, /) -> None:
+        self._rows.writerow([self._cell(name, value) for name, value in self._row(item).items()])
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def _cell(self, name: str, value: JSON) -> str:
+        if value is None:
+            return ""
+        return printable(json.dumps(value, ensure_ascii=False) if name in self.JSON_COLUMNS else value_text(value))
+
+
+def print_json(value: JSON | Mapping[str, JSON]) -> None:
+    """Print a JSON value: indented on a terminal, else on one line."""
+    out = sys.stdout.buffer
+    if sys.stdout.isatty():
+        lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+        out.writelines(printable(line).encode() + b"\n" for line in lines)
+    else:
+        out.write(json_line(value))
+    out.flush()
+
+
+def echo_err(message: str) -> None:
+    """Print lines on standard error; control characters in them are escaped."""
+    for line in message.splitlines():
+        sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
+
+
+@define
+class ItemCount:
+    """The number of items that a command has printed."""
+
+    noun: str
+    count: int = 0
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def __str__(self) -> str:
+        return plural(self.count, self.noun)
+
+
+@define
+class Tally:
+    """The runs that a command has printed, by status, and their credits."""
+
+    by_status: Counter[str] = Factory(Counter[str])
+    credits: int = 0
+
+    def add(self, run: Run) -> None:
+        """Count a run."""
+        self.by_status[str(run.status or "no status")] += 1
+        self.credits += run.credits or 0
+
+    def __bool__(self) -> bool:
+        return bool(self.by_status)
+
+    def __str__(self) -> str:
+        statuses = ", ".join(f"{number:,} {status}" for status, number in self.by_status.most_common())
+        runs = plural(self.by_status.total(), "run")
+        return f"{runs}{': ' if statuses else ''}{statuses}; {self.credits:,} credits"

@@ -1,0 +1,1 @@
+"""The commands of `aiocopyai`, one per file: their options, and what they print."""

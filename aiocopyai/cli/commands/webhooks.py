@@ -1,0 +1,141 @@
+"""``aiocopyai webhooks``: list, create and delete webhooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import aiocopyai
+from aiocopyai._display import printable, utc_isoformat
+from aiocopyai.cli._client import find_key, open_session
+from aiocopyai.cli._errors import run_async, usage_errors
+from aiocopyai.cli._options import FormatOption, Settings, shared_options
+from aiocopyai.cli._output import OutputFormat, open_writer, print_json
+
+
+if TYPE_CHECKING:
+    from aiocopyai import JSON, Webhook
+
+
+WebhookWorkflow = Annotated[
+    str | None,
+    typer.Option(
+        "--workflow",
+        metavar="WORKFLOW_ID",
+        help="Only runs of this workflow, instead of all workflows.",
+        show_default=False,
+    ),
+]
+
+
+@shared_options
+def list_(settings: Settings, *, output_format: FormatOption = None) -> None:
+    """List the webhooks of the workspace.
+
+    \b
+    Examples:
+      aiocopyai webhooks list --demo
+      aiocopyai webhooks list | jq -r .url
+    """  # noqa: D301 (the backspace makes click keep the line breaks)
+    raise typer.Exit(run_async(_list(output_format, settings, find_key(settings)), settings))
+
+
+@shared_options
+def create(
+    settings: Settings,
+    url: Annotated[str, typer.Argument(metavar="URL", help="The address that Copy.ai posts to.")],
+    event: Annotated[
+        str,
+        typer.Argument(
+            help="The type of the events: workflowRun.started, workflowRun.completed, workflowRun.failed or "
+            "workflowCreditLimit.reached.",
+            metavar="EVENT",
+        ),
+    ],
+    *,
+    workflow: WebhookWorkflow = None,
+) -> None:
+    """Create a webhook, unless the same one already exists, and show it.
+
+    Copy.ai does not sign what it posts: use a URL that contains a secret.
+
+    \b
+    Examples:
+      aiocopyai webhooks create https://example.com/copyai/… workflowRun.completed
+      aiocopyai webhooks create https://example.com/copyai/… workflowRun.failed --workflow WCFG-6db59f06-…
+    """  # noqa: D301 (the backspace makes click keep the line breaks)
+    raise typer.Exit(run_async(_create(url, event, workflow, settings, find_key(settings)), settings))
+
+
+@shared_options
+def delete(
+    settings: Settings,
+    webhook_ids: Annotated[
+        list[str], typer.Argument(metavar="WEBHOOK_ID…", help="The webhooks' ids, as `webhooks list` shows them.")
+    ],
+) -> None:
+    """Delete webhooks.
+
+    \b
+    Examples:
+      aiocopyai webhooks delete 0d7a3c56-…
+      aiocopyai webhooks list | jq -r 'select(.url | contains("old.example.com")) | .id' \\
+        | xargs -r aiocopyai webhooks delete
+    """  # noqa: D301 (the backspace makes click keep the line breaks)
+    raise typer.Exit(run_async(_delete(webhook_ids, settings, find_key(settings)), settings))
+
+
+async def _list(output_format: OutputFormat | None, settings: Settings, key: str | None) -> None:
+    writer = open_writer(output_format, _WebhookTable, _row, aiocopyai.Webhook(""))
+    async with open_session(settings, key) as session:
+        async for webhook in session.webhooks():
+            writer.write(webhook)
+    writer.flush()
+
+
+async def _create(url: str, event: str, workflow: str | None, settings: Settings, key: str | None) -> None:
+    async with open_session(settings, key) as session:
+        with usage_errors():
+            webhook = await session.ensure_webhook(url, event, workflow)
+    print_json(_row(webhook))
+
+
+async def _delete(webhook_ids: list[str], settings: Settings, key: str | None) -> None:
+    async with open_session(settings, key) as session:
+        for webhook_id in webhook_ids:
+            with usage_errors():
+                await session.delete_webhook(webhook_id)
+            settings.inform(f"deleted {webhook_id}")
+
+
+class _WebhookTable:
+    """Prints webhooks in columns once all are known; lines are never wrapped, so that ids and URLs can be copied."""
+
+    def __init__(self) -> None:
+        self._lines = [("EVENT", "WORKFLOW", "ID", "URL")]
+
+    def write(self, webhook: Webhook, /) -> None:
+        texts = (webhook.event_type or "-", webhook.workflow_id or "(all)", webhook.id, webhook.url or "-")
+        event, workflow, webhook_id, url = map(printable, texts)
+        self._lines.append((event, workflow, webhook_id, url))
+
+    def flush(self) -> None:
+        from aiocopyai.cli._run_table import open_console  # noqa: PLC0415 (loads rich)
+
+        widths = [max(map(len, column)) for column in zip(*self._lines, strict=True)]
+        console = open_console()
+        for number, line in enumerate(self._lines):
+            cells = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+            console.print("  ".join(cells).rstrip(), style="" if number else "bold", soft_wrap=True)
+
+
+def _row(webhook: Webhook) -> dict[str, JSON]:
+    return {
+        "id": webhook.id,
+        "url": webhook.url,
+        "event_type": webhook.event_type,
+        "workflow_id": webhook.workflow_id,
+        "created_at": utc_isoformat(webhook.created_at),
+        "extra": dict(webhook.extra),
+    }
