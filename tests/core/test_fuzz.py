@@ -157,7 +157,7 @@ def test_the_whole_client(call: str, faults: list[Fault], runner: asyncio.Runner
         for fault in faults[:-1]:
             emulator.inject(fault)
         emulator.inject(faults[-1], times=None)
-        retry = RetryPolicy(attempts=2, wait_initial=0, wait_max=0, timeout=5)
+        retry = RetryPolicy(attempts=2, wait_initial=0, wait_max=0, timeout=0.5)
         async with CopyAISession(KEY, base_url=emulator.url, retry=retry) as session:
             await CALLS[call](session)
 
