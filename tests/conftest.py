@@ -18,6 +18,9 @@ settings.register_profile("quick", deadline=None, max_examples=15)
 settings.register_profile("thorough", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "local"))
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # measure the workers, not what tests start: writing its data takes longer
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
 AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
 
 

@@ -8,7 +8,6 @@ import importlib.metadata
 import types
 from pathlib import Path
 
-import attrs
 import pytest
 
 import aiocopyai
@@ -55,31 +54,11 @@ def _is_own(name: str, value: object, room: str) -> bool:
     return not name.startswith("_") and (name.isupper() or getattr(value, "__module__", "") == room)
 
 
-def test_all_is_sorted() -> None:
-    """`__all__` is in ruff's order: constants, classes, then the rest."""
-    constants = [name for name in aiocopyai.__all__ if name.isupper()]
-    others = [name for name in aiocopyai.__all__ if not name.isupper()]
-
-    assert list(aiocopyai.__all__) == sorted(constants) + sorted(others)
-
-
 def test_every_error_is_public() -> None:
     """Whatever the package raises can be named by its user."""
     classes = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 
     assert classes <= set(aiocopyai.__all__)
-
-
-@pytest.mark.parametrize("name", sorted(set(aiocopyai.__all__) - {"JSON"}))
-def test_every_public_class_is_documented(name: str) -> None:
-    """Each public class and each of its own public methods and properties says what it is."""
-    public = getattr(aiocopyai, name)
-    fields = {field.name for field in attrs.fields(public)} if attrs.has(public) else set()
-    members = {key: value for key, value in vars(public).items() if not key.startswith("_") and key not in fields}
-    silent = [key for key, value in members.items() if callable(value) or isinstance(value, property)]
-
-    assert public.__doc__
-    assert [key for key in silent if not getattr(public, key).__doc__] == []
 
 
 def test_the_version_is_the_distributions() -> None:
