@@ -9,7 +9,6 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,10 +17,7 @@ from aiocopyai.emulator import Emulator, Fault, Request
 from tests.support.commands import MAIN, START, cli, environment, finish, start, terminal
 
 
-@pytest.fixture(name="emulator")
-async def _emulator() -> AsyncIterator[Emulator]:
-    async with Emulator(230) as emulator:
-        yield emulator
+EMULATOR_RUNS = 230
 
 
 async def test_the_demo_needs_nothing_and_shows_everything() -> None:

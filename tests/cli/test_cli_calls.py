@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -17,12 +16,6 @@ from tests.support.commands import MAIN, START, cli, environment, finish, start,
 
 
 INTERRUPTIBLE = START + "from aiocopyai.cli import main; main()"
-
-
-@pytest.fixture(name="emulator")
-async def _emulator() -> AsyncIterator[Emulator]:
-    async with Emulator() as emulator:
-        yield emulator
 
 
 async def started(emulator: Emulator, script: Script) -> str:

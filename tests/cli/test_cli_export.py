@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -19,21 +18,11 @@ from tests.support.commands import MAIN, START, cli, environment, finish, start,
 from tests.support.exporting import FORMATS, ids_in, ids_of, leftovers, raw_run
 
 
+EMULATOR_RUNS = 640
+
+
 KILLS = 50
 COUNTS = r"640 runs: \d+ COMPLETE, .*; [\d,]+ credits; in runs\.\S+\n"
-
-
-@pytest.fixture(name="emulator")
-async def _emulator() -> AsyncIterator[Emulator]:
-    async with Emulator(640) as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command write where the test looks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
 @pytest.mark.parametrize("ending", FORMATS)

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -33,20 +32,8 @@ RUNS: list[JSON] = [
     }
     for number in range(9)
 ]
+EMULATOR_RUNS = RUNS
 COUNTS = "9 runs: 6 COMPLETE, 3 FAILED; 36 credits"
-
-
-@pytest.fixture(name="emulator")
-async def _emulator() -> AsyncIterator[Emulator]:
-    async with Emulator(RUNS) as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command write where the test looks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
 def lines_of(text: str) -> list[str]:

@@ -5,19 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 
 from aiocopyai import JSON
 from aiocopyai.emulator import Emulator
 from tests.support.commands import cli
-
-
-@pytest.fixture(name="emulator")
-async def _emulator() -> AsyncIterator[Emulator]:
-    async with Emulator() as emulator:
-        yield emulator
 
 
 TAGGED: list[JSON] = [

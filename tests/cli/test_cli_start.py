@@ -8,7 +8,6 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 
@@ -21,19 +20,6 @@ from tests.support.commands import MAIN, START, Done, cli, environment, finish, 
 KILLS = 12
 HASTY = "import aiocopyai.cli._starting as starting; starting.LOOK_AGAIN = 0.4\nfrom aiocopyai.cli import main; main()"
 """The command, which waits less for runs that are listed late."""
-
-
-@pytest.fixture(name="emulator")
-async def _emulator() -> AsyncIterator[Emulator]:
-    async with Emulator() as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command read and write where the test looks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
 def write(name: str, content: str | bytes) -> None:

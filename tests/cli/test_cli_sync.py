@@ -6,7 +6,6 @@ import asyncio
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 
@@ -18,6 +17,8 @@ from tests.support.commands import MAIN, START, Done, cli, environment, finish, 
 from tests.support.exporting import raw_run
 from tests.support.loading import change, query, rows_in, truth
 
+
+EMULATOR_RUNS = 640
 
 pytestmark = pytest.mark.xdist_group("dlt")  # loads use a core for seconds: one at a time
 
@@ -51,24 +52,16 @@ pipeline.extract(copyai_source(sys.argv[1:]))
 """Does what the command does until it has read everything, and nothing after."""
 
 
-@pytest.fixture(name="emulator")
-async def _emulator() -> AsyncIterator[Emulator]:
-    async with Emulator(640) as emulator:
-        yield emulator
-
-
 @pytest.fixture(name="folder", autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the command and dlt write where the test looks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    """The folder that the command and dlt write to."""
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     return tmp_path
 
 
 async def sync(*arguments: str, emulator: Emulator) -> Done:
     """Run the command to its end."""
-    return await finish(await start(*MAIN, "sync", *arguments, env=environment(emulator)), PATIENCE)
+    return await cli("sync", *arguments, emulator=emulator)
 
 
 async def test_the_database_is_kept_up_to_date(emulator: Emulator, folder: Path) -> None:
@@ -114,7 +107,7 @@ async def test_the_demo_needs_nothing_and_stays_at_home(folder: Path) -> None:
 
     assert (done.code, done.out) == (0, "")
     assert re.fullmatch(
-        r"demo: 640 made-up runs, from a Copy.ai emulator at http://127\S+\n640 runs new, 0 .*\n", done.err
+        r"demo: 640 sample runs, from a Copy.ai emulator at http://127\S+\n640 runs new, 0 .*\n", done.err
     )
     assert query(folder / "demo.duckdb", "SELECT count(DISTINCT id) FROM copyai.runs") == [(640,)]
 
@@ -214,7 +207,8 @@ async def test_a_failing_api_is_gone_on_after(emulator: Emulator, folder: Path) 
 async def test_a_database_in_use_is_one_line(emulator: Emulator, folder: Path) -> None:
     """While another program holds the file the exit code is 1, and afterwards all goes well."""
     with duckdb.connect(str(folder / "runs.duckdb")):
-        done = await sync(emulator.workflow_id, emulator=emulator)
+        # In another process: DuckDB locks a file against other processes only.
+        done = await finish(await start(*MAIN, "sync", emulator.workflow_id, env=environment(emulator)), PATIENCE)
     again = await sync(emulator.workflow_id, emulator=emulator)
 
     assert done.code == 1

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import signal
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -18,12 +17,6 @@ from tests.support.commands import START, cli, environment, finish, start, termi
 HOOK = "https://example.com/copyai/secret"
 INTERRUPTIBLE = START + "from aiocopyai.cli import main; main()"
 SECRET = "a-secret-nobody-guesses"
-
-
-@pytest.fixture(name="emulator")
-async def _emulator() -> AsyncIterator[Emulator]:
-    async with Emulator() as emulator:
-        yield emulator
 
 
 async def test_create_list_and_delete(emulator: Emulator) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -16,13 +15,6 @@ from tests.support.bare import KEY_HEADER, ask, ask_ids, ids_of, runs_url
 
 # Values that a parametrized test passes on to a literal type.
 Odd: TypeAlias = Any
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A bare client session that sends the emulator's default key."""
-    async with aiohttp.ClientSession(headers={KEY_HEADER: "emulator-key"}) as session:
-        yield session
 
 
 # The list call as documented

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
 from typing import Any, TypeAlias
@@ -23,13 +22,6 @@ from tests.support.bare import Bare, asking, travel
 Odd: TypeAlias = Any
 
 NOT_FOUND = (404, {"status": "error", "errorCode": "NOT_FOUND"})
-
-
-@pytest.fixture(name="bare")
-async def _bare(copyai_emulator: Emulator) -> AsyncIterator[Bare]:
-    """Calls of an emulator without runs."""
-    async with asking(copyai_emulator) as bare:
-        yield bare
 
 
 # One run

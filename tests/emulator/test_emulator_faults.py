@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
 import aiohttp
 import pytest
 
 from aiocopyai.emulator import Emulator, Fault
-from tests.support.bare import KEY_HEADER, ask, ask_ids, ids_of, runs_url
+from tests.support.bare import ask, ask_ids, ids_of, runs_url
 
 
 # Values that a parametrized test passes on to a literal type.
 Odd: TypeAlias = Any
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A bare client session that sends the emulator's default key."""
-    async with aiohttp.ClientSession(headers={KEY_HEADER: "emulator-key"}) as session:
-        yield session
 
 
 # Faults

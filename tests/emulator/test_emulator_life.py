@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -15,13 +14,6 @@ from yarl import URL
 from aiocopyai import emulator as package
 from aiocopyai.emulator import Emulator, Fault, Request, _http
 from tests.support.bare import KEY_HEADER, ask, ask_ids, ids_of, runs_url
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A bare client session that sends the emulator's default key."""
-    async with aiohttp.ClientSession(headers={KEY_HEADER: "emulator-key"}) as session:
-        yield session
 
 
 # The log and the moving list

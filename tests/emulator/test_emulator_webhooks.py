@@ -25,13 +25,6 @@ ALL = (STARTED, COMPLETED, FAILED, LIMIT_REACHED)
 FAR_AWAY = "https://hooks.example.com/x"
 
 
-@pytest.fixture(name="bare")
-async def _bare(copyai_emulator: Emulator) -> AsyncIterator[Bare]:
-    """Calls of an emulator without runs."""
-    async with asking(copyai_emulator) as bare:
-        yield bare
-
-
 @pytest.fixture(name="receiver")
 async def _receiver() -> AsyncIterator[Receiver]:
     """A server that webhooks may be delivered to."""

@@ -18,29 +18,10 @@ from aiocopyai import JSON, CopyAISession
 from aiocopyai.emulator import Emulator
 from aiocopyai.export import ExportError, Progress, _formats, export_runs, read_export
 from aiocopyai.models import Run
-from tests.support.exporting import FORMATS, ODDITIES, UNICODE, ids_in, leftovers, raw_run
+from tests.support.exporting import ODDITIES, UNICODE, ids_in, leftovers, raw_run
 
 
 Since = datetime | Literal["last"] | None
-
-
-@pytest.fixture(name="emulator")
-async def _emulator(copyai_emulator: Emulator) -> Emulator:
-    """The emulator that `session` talks to, with a list of some pages."""
-    copyai_emulator.replace_runs([raw_run(number) for number in range(1050, 0, -1)])
-    return copyai_emulator
-
-
-@pytest.fixture(name="path", params=FORMATS)
-def _path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A file of each format."""
-    return tmp_path / f"runs.{request.param}"
-
-
-@pytest.fixture(name="lines")
-def _lines(tmp_path: Path) -> Path:
-    """A file where one format stands for all."""
-    return tmp_path / "runs.jsonl"
 
 
 class TestAFile:

@@ -22,26 +22,7 @@ from aiocopyai._pager import Plan
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from aiocopyai.export import Progress, _export, _reading, _resume, export_runs
 from aiocopyai.export._journal import Part
-from tests.support.exporting import FORMATS, break_off, ids_in, ids_of, leftovers, pages_asked, raw_run
-
-
-@pytest.fixture(name="emulator")
-def _emulator(copyai_emulator: Emulator) -> Emulator:
-    """The emulator that `session` talks to, with a list of eleven pages."""
-    copyai_emulator.replace_runs([raw_run(number) for number in range(1050, 0, -1)])
-    return copyai_emulator
-
-
-@pytest.fixture(name="path", params=FORMATS)
-def _path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A file of each format."""
-    return tmp_path / f"runs.{request.param}"
-
-
-@pytest.fixture(name="lines")
-def _lines(tmp_path: Path) -> Path:
-    """A file where one format stands for all."""
-    return tmp_path / "runs.jsonl"
+from tests.support.exporting import break_off, ids_in, ids_of, leftovers, pages_asked, raw_run
 
 
 @pytest.fixture(autouse=True)

@@ -24,12 +24,6 @@ ORDINARY: dict[str, object] = {"type": COMPLETED, "workflowRunId": "WRUN-1", "wo
 Message: TypeAlias = MutableMapping[str, Any]
 
 
-@pytest.fixture(name="handled")
-def _handled() -> Handled:
-    """What the handler got."""
-    return Handled()
-
-
 @pytest.fixture(name="receiver")
 def _receiver(session: CopyAISession, handled: Handled) -> WebhookReceiver:
     """A receiver that doesn't run yet, and takes deliveries for what they say."""

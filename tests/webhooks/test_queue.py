@@ -24,12 +24,6 @@ Ids: TypeAlias = dict[str, str]
 FAILED, STARTED, LIMIT_REACHED = "workflowRun.failed", "workflowRun.started", "workflowCreditLimit.reached"
 
 
-@pytest.fixture(name="handled")
-def _handled() -> Handled:
-    """What the handler got."""
-    return Handled()
-
-
 @define
 class Gated:
     """Reads runs by a session, and holds each answer back until it is let go."""

@@ -44,12 +44,6 @@ def _serving(request: pytest.FixtureRequest) -> str:
     return serving
 
 
-@pytest.fixture(name="handled")
-def _handled() -> Handled:
-    """What the handler got."""
-    return Handled()
-
-
 @pytest.fixture(name="receiver")
 async def _receiver(handled: Handled) -> AsyncIterator[WebhookReceiver]:
     """A running receiver that takes deliveries for what they say."""
