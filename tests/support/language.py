@@ -1,0 +1,93 @@
+"""Find words in the repository that its plain English avoids: ``python -m tests.support.language [FILE ...]``."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+
+INSTEAD: Final = {
+    r"anew|begin(s|ning)? again": "again, start over",
+    r"answer(s|ed|ing)?": "response, respond",
+    r"arrows|rooms?": "import rules, module",
+    r"asked[ -]for": "requested",
+    r"at the (least|most)": "at least, at most",
+    r"befall(s|en)?|befell": "happen",
+    r"begun": "started",
+    r"believ(e|es|ed|ing)": "trust, verify",
+    r"blot(s|ted)?[ _]out": "redact",
+    r"broken[ _]off|break(s|ing)?[ _]off|broke off": "interrupted",
+    r"by any death": "crash",
+    r"can't be one": "invalid",
+    r"dress(es|ed)?|undressed": "apply quirks",
+    r"drift(s|ed|ing)?": "changes",
+    r"for ever": "forever, without a limit",
+    r"from \w+ on(?= |[.,;:])(?! (the|a|an|this|that|your|its|our|one|each|every|which)\b)": "starting with, >=",
+    r"gist": "preview",
+    r"give(s)? (it|them|that) up": "stop, cancel",
+    r"hand(s|ed|ing)? (over|out)": "pass",
+    r"hear(s|ing|d)?": "receive",
+    r"in doubt": "unconfirmed",
+    r"in vain": "without success",
+    r"invented|made[ -]up|makes? up": "sample, example",
+    r"is no(?= (?!longer|more|such|doubt)[a-z])": "is not a",
+    r"is there already": "already exists",
+    r"is whole": "is complete",
+    r"let(s|ting)?[ _](go|in)": "release, accept",
+    r"lives? through|outlives?": "tolerate",
+    r"met twice": "seen",
+    r"moment(s)?": "time, datetime",
+    r"news|pieces? of news": "events, changes",
+    r"nobody|whoever|whomever": "users, callers",
+    r"of one's own|ones own": "your own, custom",
+    r"postman": "sender",
+    r"putt?(s|ing)? out": "print, write",
+    r"roads?": "approach",
+    r"sent along": "included",
+    r"side by side": "in parallel, concurrently",
+    r"so (many|much)": "N, as many",
+    r"stands?|stood|standing": "is, are",
+    r"steer(s|ed|ing)?": "control",
+    r"stretch(es)?": "page range",
+    r"tell(s|ing)?|told": "report, show, say",
+    r"unasked": "without asking",
+    r"under way": "in progress",
+    r"walk(s|ed|ing)?": "iteration, listing",
+    r"weakness(es)?": "vulnerability",
+    r"whatever becomes of": "regardless of",
+    r"whole numbers?": "integer",
+}
+"""Patterns of words to avoid, in any case, and what to write instead."""
+
+_CHECKED: Final = {".cfg", ".md", ".py", ".rst", ".sh", ".toml", ".yaml", ".yml", ".html"}
+_EXEMPT: Final = {"tests/support/language.py"}
+_ALLOWED: Final = re.compile(r"\b(ast|os|tree)\.walk\(")
+"""Names of other projects that contain such a word."""
+# Parts of identifiers count as words: `told_url` contains "told".
+_AVOIDED: Final = {
+    re.compile(f"(?<![a-z])(?:{pattern})(?![a-z])", re.IGNORECASE): instead for pattern, instead in INSTEAD.items()
+}
+
+
+def findings(path: str, text: str) -> Iterator[str]:
+    """Yield a line for each word to avoid, in the form that linters use."""
+    for pattern, instead in _AVOIDED.items():
+        for found in pattern.finditer(_ALLOWED.sub("", text)):
+            yield f"{path}:{text.count(chr(10), 0, found.start()) + 1}: {found[0]!r}: write {instead}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check the named files, or all that git tracks; return the exit code."""
+    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True)
+    paths = arguments or [path for path in tracked.stdout.splitlines() if Path(path).suffix in _CHECKED]
+    found = [line for path in paths if path not in _EXEMPT for line in findings(path, Path(path).read_text("utf-8"))]
+    print("\n".join(found) or "no words to avoid")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
