@@ -1,1 +1,8 @@
-"""Run a workflow for each row of a file, resumable after a crash."""
+"""Run a workflow for each row of a file or an iterable, resumable after a crash, without paying for a row twice."""
+
+from aiocopyai.batch._input_rows import read_rows
+from aiocopyai.batch._ledger import BatchError
+from aiocopyai.batch._run_batch import BatchResults, run_batch
+
+
+__all__ = ["BatchError", "BatchResults", "read_rows", "run_batch"]

@@ -1,124 +1,104 @@
-"""Rows of inputs, read from a file: a run is started for each."""
+"""Read the inputs of runs from a CSV or JSON lines file."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
-from hashlib import blake2b
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryFile
-from types import TracebackType
-from typing import Final, NoReturn, Self, TextIO
+from typing import Final, NoReturn, TextIO
 
-import typer
-from attrs import frozen
-
-from aiocopyai import JSON
+from aiocopyai.models import JSON
 
 
 _FIELD_LIMIT: Final = 2**31 - 1
+"""The largest CSV cell, in characters; Python's own limit is 128 KiB."""
+_DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
-@frozen
-class Row:
-    """What one run is started with."""
+def read_rows(path: str | os.PathLike[str], *, delimiter: str | None = None) -> Iterator[dict[str, JSON]]:
+    """Read the rows of a file, each of which holds the inputs of one run.
 
-    number: int
-    """Which row it is, from 1 on; a header is none."""
-    inputs: Mapping[str, JSON]
-
-
-class Rows:
-    """The rows of a file, or the one row that needs none, as they were when this was made: a copy of them is held.
+    A ``.csv`` or ``.tsv`` file has a header line with the inputs' names; its values are strings. A ``.jsonl`` file has
+    one JSON object on each line; its values may be any JSON. Both are in UTF-8, and blank lines are skipped.
 
     Args:
-        path: a file of CSV below a header with the inputs' names, or of JSON lines with an object each; None for one
-            row with the common inputs.
-        common: inputs that every row has; the row's own come before them.
+        path: the file.
+        delimiter: the character between the cells of a CSV file. By default a tab for ``.tsv``, and for ``.csv`` the
+            one of comma, semicolon and tab that separates the names in the header.
 
     Raises:
-        typer.BadParameter: the file can't be read, a row makes no sense, or there is none.
+        ValueError: the file is missing, has another format, no rows, or a mistake; the message names the line. Raised
+            while iterating.
     """
-
-    def __init__(self, path: Path | None, common: Mapping[str, JSON]) -> None:
-        self.is_file: Final = path is not None
-        self._held = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed by `__exit__`)
-        digest, count = blake2b(digest_size=16), 0
-        try:
-            for inputs in _read(path) if path else iter([dict[str, JSON]()]):
-                line = json.dumps({**common, **inputs})
-                digest.update(line.encode() + b"\n")
-                self._held.write(f"{line}\n")
-                count += 1
-        except BaseException:
-            self._held.close()
-            raise
-        self.count: Final = count
-        self.digest: Final = digest.hexdigest()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._held.close()
-
-    def __iter__(self) -> Iterator[Row]:
-        """Give all rows; only one such iteration at a time is of use."""
-        self._held.seek(0)
-        for number, line in enumerate(self._held, start=1):
-            yield Row(number, json.loads(line))
-
-
-def _read(path: Path) -> Iterator[Mapping[str, JSON]]:
-    readers = {".csv": _read_csv, ".jsonl": _read_json_lines}
-    if path.suffix.lower() not in readers:
-        raise typer.BadParameter(f"{path.name} should end in .csv or .jsonl")
+    path = Path(path)
+    if path.suffix.lower() not in {".csv", ".tsv", ".jsonl"}:
+        raise ValueError(f"rows are read from .csv, .tsv and .jsonl files, got {path.name}")
     if not path.is_file():
-        raise typer.BadParameter(f"there is no file {path}")
+        raise ValueError(f"{path} does not exist, or is not a file")
+    is_empty = True
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            some = False
-            for inputs in readers[path.suffix.lower()](file, path):
-                some = True
-                yield inputs
+            if path.suffix.lower() == ".jsonl":
+                rows = _read_json_lines(file, path)
+            else:
+                rows = _read_csv(file, path, delimiter or ("\t" if path.suffix.lower() == ".tsv" else None))
+            for row in rows:
+                is_empty = False
+                yield row
     except UnicodeDecodeError as error:
-        raise typer.BadParameter(f"{path} is not in UTF-8: {error}") from None
-    if not some:
-        raise typer.BadParameter(f"{path} has no rows")
+        raise ValueError(f"{path} must be encoded in UTF-8: {error}") from None
+    if is_empty:
+        raise ValueError(f"{path} has no rows")
 
 
-def _read_csv(file: TextIO, path: Path) -> Iterator[Mapping[str, JSON]]:
+def _read_csv(file: TextIO, path: Path, delimiter: str | None) -> Iterator[dict[str, JSON]]:
     csv.field_size_limit(_FIELD_LIMIT)
-    reader = csv.reader(file, strict=True)
+    reader = csv.reader(file, delimiter=delimiter or _find_delimiter(file, path), strict=True)
     try:
         names = next(reader, list[str]())
         if not all(names) or len(set(names)) < len(names):
-            raise typer.BadParameter(f"{path}, line 1: every column needs a name of its own")
+            raise ValueError(f"{path}, line 1: every column must have a name of its own, got {', '.join(names)}")
         for cells in reader:
             if len(cells) not in {0, len(names)}:
-                raise typer.BadParameter(f"{path}, line {reader.line_num}: {len(cells)} cells for {len(names)} columns")
+                raise ValueError(f"{path}, line {reader.line_num}: {len(cells)} cells for {len(names)} columns")
             if cells:
                 yield dict(zip(names, cells, strict=True))
     except csv.Error as error:
-        raise typer.BadParameter(f"{path}, line {reader.line_num}: {error}") from None
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
 
 
-def _read_json_lines(file: TextIO, path: Path) -> Iterator[Mapping[str, JSON]]:
+def _find_delimiter(file: TextIO, path: Path) -> str:
+    """Return the delimiter that separates the names in a CSV file's header; a comma where there is one name only."""
+    found: list[str] = []
+    for delimiter in _DELIMITERS:
+        try:
+            columns = len(next(csv.reader(file, delimiter=delimiter, strict=True), ()))
+        except csv.Error:  # quotes that make no sense with this delimiter
+            columns = 0
+        file.seek(0)
+        if columns > 1:
+            found.append(delimiter)
+    if len(found) > 1:
+        kinds = " or ".join(_DELIMITERS[delimiter] for delimiter in found)
+        raise ValueError(f"{path}, line 1: the columns may be separated by {kinds}; say which with delimiter=")
+    return found[0] if found else ","
+
+
+def _read_json_lines(file: TextIO, path: Path) -> Iterator[dict[str, JSON]]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
-            inputs = json.loads(line, parse_constant=_refuse)
-            json.dumps(inputs, allow_nan=False)  # 1e999 is read as an infinity
+            row = json.loads(line, parse_constant=_refuse_constant)
+            json.dumps(row, allow_nan=False)  # 1e999 is read as an infinity
         except (ValueError, RecursionError) as error:
-            raise typer.BadParameter(f"{path}, line {number}: {error}") from None
-        if not isinstance(inputs, dict):
-            raise typer.BadParameter(f"{path}, line {number}: not an object with the inputs by name")
-        yield inputs
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: must be a JSON object of input names and values")  # noqa: TRY004
+        yield row
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not valid JSON")

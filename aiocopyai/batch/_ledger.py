@@ -1,224 +1,180 @@
-"""A batch on the disk: its results, and a ledger from which a second process goes on and pays for nothing twice.
+"""The ledger of a batch: an SQLite database beside the results, from which another process can resume the batch.
 
-The ledger is ``<file>.begun``, in SQLite, and is there until every row is over. It holds the batch's own random name,
-which is in the idempotency key of each row, and where each row stands: that a start is about to be sent is written
-before it is. So whenever a process dies, the rows that may have been started are known, and can be looked for by their
-keys. A process holds the ledger as long as it lives, so that no other one works on the same batch.
+It exists until every row is finished. It holds the random id of the batch, which is part of each row's idempotency key,
+and the state of each row. That a row's start is about to be sent is on the disk before it is sent. So whenever a
+process ends, the rows that may have been started are known, and their runs can be searched for by key. The ledger stays
+locked while the process lives, so that no other process works on the same batch.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Final, Self
 from uuid import uuid4
 
-import typer
-from attrs import define, frozen
-from cattrs.preconf.json import make_converter
+from attrs import define, field, frozen
 
-from aiocopyai import JSON, AmbiguousStartError, Run
-from aiocopyai._display import json_line, run_row
-from aiocopyai._files import DamagedFileError, FileInUseError, open_locked, replace_file, sqlite_errors
-from aiocopyai.batch._input_rows import Row
-from aiocopyai.cli._errors import CommandError
+from aiocopyai._files import DamagedFileError, open_locked, sqlite_errors
 
 
-_CLOCKS_DIFFER: Final = timedelta(days=1)
-_BLOCK: Final = 2**16
+_VERSION: Final = 1
+_CLOCK_DIFFERENCE: Final = timedelta(days=1)
+"""How far the clocks of this machine and the server may differ."""
+_TABLES: Final = f"""
+CREATE TABLE batch (id TEXT NOT NULL, workflow_id TEXT NOT NULL, digest TEXT NOT NULL, created_at TEXT NOT NULL);
+CREATE TABLE rows (number INTEGER PRIMARY KEY, state TEXT NOT NULL, run_id TEXT);
+PRAGMA user_version = {_VERSION};
+"""
 
 
-class State(StrEnum):
-    """Where a row stands; one that the ledger doesn't know was not started."""
+class BatchError(ValueError):
+    """The batch can't be run as requested: its files already exist, are damaged, or belong to other rows."""
+
+
+class RowState(StrEnum):
+    """What is known of a row; a row without a state was not started."""
 
     STARTING = "starting"
-    """A start may have been sent, and may have been taken."""
+    """The start was sent, or was about to be: there may be a run."""
     STARTED = "started"
-    """Its run is known, and perhaps not over."""
+    """The run is known, and was not finished when it was last read."""
     COMPLETE = "complete"
     FAILED = "failed"
     NOT_STARTED = "not started"
-    """The start was refused."""
+    """The start was refused: there is no run."""
 
 
 @frozen
-class Batch:
-    """What was begun."""
+class RowEntry:
+    """The state of one row."""
 
-    name: str
+    state: RowState
+    run_id: str | None = None
+    """The id of its run, where it is known."""
+
+
+@frozen
+class BatchInfo:
+    """What a batch consists of."""
+
     workflow_id: str
     digest: str
-    """Of the rows, and what each run carries along."""
-    begun: datetime
-
-    def key_of(self, number: int) -> str:
-        """Give the idempotency key of a row."""
-        return f"{self.name}-{number}"
+    """A hash of the rows and the metadata."""
+    id: str = field(factory=lambda: str(uuid4()))
+    created_at: datetime = field(factory=lambda: datetime.now(UTC))
 
     @property
     def since(self) -> datetime:
-        """When none of its runs was created yet, however much clocks differ."""
-        return self.begun - _CLOCKS_DIFFER
+        """A time before any of the runs was created, even if the clocks differ."""
+        return self.created_at - _CLOCK_DIFFERENCE
+
+    def key(self, number: int) -> str:
+        """Return the idempotency key of a row."""
+        return f"{self.id}-{number}"
+
+    def row_number(self, key: object) -> int | None:
+        """Return the row that has an idempotency key; None for a key of another batch."""
+        batch_id, _, number = str(key).rpartition("-")
+        return int(number) if batch_id == self.id and number.isdecimal() else None
 
 
 @define
-class Record:
-    """The file of results and its ledger, held by this process."""
+class Ledger:
+    """An open ledger, locked for this process."""
 
     path: Path
-    batch: Batch
-    rows: dict[int, tuple[State, str | None]]
-    """Where each row stood when this process took over, and its run's id where that is known."""
-    _ledger: sqlite3.Connection
-    _out: BinaryIO
+    batch: BatchInfo | None
+    """None for a ledger without a batch, which is new, or damaged."""
+    rows: dict[int, RowEntry]
+    """The state of each row, by its number, counted from 1."""
+    _database: sqlite3.Connection
 
     @classmethod
-    def open(cls, output: Path, workflow_id: str, digest: str) -> Self:
-        """Go on with a batch, or begin one.
+    def open(cls, path: Path, target: Path) -> Self:
+        """Open a ledger, or create it.
+
+        Args:
+            path: the ledger.
+            target: the results that it belongs to.
 
         Raises:
-            typer.BadParameter: there is another batch, or it can't be read.
-            CommandError: another process is at it.
+            BatchError: it is damaged.
+            OSError: another process is using it, or it can't be written.
         """
-        path = Path(os.path.realpath(output))  # a link and what it leads to have one ledger
-        ledger = _hold(path, output)
         try:
-            batch = _find_batch(ledger, path) or _begin(ledger, workflow_id, digest)
-            rows = {number: (State(state), run_id) for number, state, run_id in ledger.execute("SELECT * FROM rows")}
-            _check(batch, workflow_id, digest, output, is_gone=bool(rows) and not path.exists())
-            _cut_half_line(path)
-            return cls(path, batch, rows, ledger, path.open("ab"))
+            database = open_locked(path, target)
+        except DamagedFileError as error:
+            raise damaged(path, target, error) from None
+        try:
+            batch, rows = cls._load(database, path)
+        except (DamagedFileError, ValueError, TypeError) as error:
+            database.close()
+            raise damaged(path, target, error) from None
         except BaseException:
-            ledger.close()
+            database.close()
             raise
+        return cls(path, batch, rows, database)
 
-    def note(self, number: int, state: State, run_id: str | None = None) -> None:
-        """Write down where a row stands; it is on the disk then."""
-        self._ledger.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (number, state, run_id))
+    @staticmethod
+    def _load(database: sqlite3.Connection, path: Path) -> tuple[BatchInfo | None, dict[int, RowEntry]]:
+        with sqlite_errors(path):
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            # A database that was moved without its journal may look intact.
+            check = database.execute("PRAGMA quick_check").fetchone()[0]
+            if check != "ok":
+                raise DamagedFileError(f"{path} is damaged: {check}")
+            if version == 0:
+                return None, {}
+            if version != _VERSION:
+                raise DamagedFileError(f"{path} was written by another version of aiocopyai")
+            [(batch_id, workflow_id, digest, created_at)] = database.execute("SELECT * FROM batch").fetchall()
+            rows = {
+                number: RowEntry(RowState(state), run_id)
+                for number, state, run_id in database.execute("SELECT * FROM rows")
+            }
+        return BatchInfo(workflow_id, digest, batch_id, datetime.fromisoformat(created_at)), rows
 
-    def write(self, line: Mapping[str, JSON]) -> None:
-        """Put down what became of a row; it is on the disk then."""
-        self._out.write(json_line(line))
-        self._out.flush()
-        os.fsync(self._out.fileno())
+    def begin(self, batch: BatchInfo) -> None:
+        """Write the batch into a new ledger."""
+        with sqlite_errors(self.path):
+            self._database.executescript(f"BEGIN; {_TABLES}")
+            self._database.execute(
+                "INSERT INTO batch VALUES (?, ?, ?, ?)",
+                (batch.id, batch.workflow_id, batch.digest, batch.created_at.isoformat()),
+            )
+            self._database.execute("COMMIT")
+        self.batch = batch
 
-    def finish(self, *, is_whole: bool) -> None:
-        """Leave one line for each row, and if every row is over nothing beside the file."""
-        self._out.close()
-        _drop_old_lines(self.path)
-        self.close()
-        if is_whole:
-            begun(self.path).unlink(missing_ok=True)
+    def record(self, number: int, state: RowState, run_id: str | None = None) -> None:
+        """Write the state of a row; on return it is on the disk."""
+        with sqlite_errors(self.path):
+            self._database.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (number, state, run_id))
+        self.rows[number] = RowEntry(state, run_id)
 
     def close(self) -> None:
-        """Let go of the files."""
-        self._out.close()
-        self._ledger.close()
+        """Close and unlock the ledger."""
+        self._database.close()
+
+    def delete(self) -> None:
+        """Close the ledger and delete it."""
+        self.close()
+        for path in ledger_files(self.path):
+            path.unlink(missing_ok=True)
 
 
-def line_of(row: Row, run: Run | None, error: Exception | None) -> dict[str, JSON]:
-    """Tell what became of a row: its number, the columns of its run, and what is wrong if something is."""
-    return {
-        "row": row.number,
-        **run_row(run or Run("", input=row.inputs)),
-        "id": run.id if run else None,
-        "problem": str(error) if error else None,
-        "unconfirmed": isinstance(error, AmbiguousStartError),
-    }
+def ledger_files(path: Path) -> tuple[Path, Path]:
+    """Return the ledger and the journal that SQLite keeps beside it while the ledger changes."""
+    return path, path.with_name(f"{path.name}-journal")
 
 
-def begun(path: Path) -> Path:
-    """Name the ledger of a file of results."""
-    return path.with_name(f"{path.name}.begun")
-
-
-def read_results(path: Path) -> dict[int, dict[str, Any]]:
-    """Read of each row's last line what tells how it went.
-
-    Raises:
-        typer.BadParameter: these are no results.
-    """
-    try:
-        with path.open("rb") as lines:
-            read = (json.loads(line) for line in lines)
-            return {line["row"]: {name: line[name] for name in ("id", "status", "problem")} for line in read}
-    except (ValueError, KeyError, TypeError) as error:
-        raise typer.BadParameter(f"{path} holds no results of `aiocopyai start`: {error}") from None
-
-
-def _hold(path: Path, output: Path) -> sqlite3.Connection:
-    """Open a ledger, and keep others from it until it is closed, by whatever end of this process."""
-    try:
-        ledger = open_locked(begun(path), path)
-        try:
-            with sqlite_errors(begun(path)):
-                ledger.execute("CREATE TABLE IF NOT EXISTS batch (document TEXT NOT NULL)")
-                ledger.execute(
-                    "CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, state TEXT NOT NULL, run_id TEXT)"
-                )
-        except BaseException:
-            ledger.close()
-            raise
-    except FileInUseError:
-        raise CommandError(f"another start to {output} is under way") from None
-    except (DamagedFileError, OSError) as error:
-        raise typer.BadParameter(f"{begun(path)} can't be read: {error}") from None
-    return ledger
-
-
-def _find_batch(ledger: sqlite3.Connection, path: Path) -> Batch | None:
-    found = ledger.execute("SELECT document FROM batch").fetchone()
-    try:
-        return _CONVERTER.loads(found[0], Batch) if found else None
-    except (ValueError, KeyError, TypeError, ExceptionGroup) as error:
-        raise typer.BadParameter(f"{begun(path)} can't be read: {error}") from None
-
-
-def _begin(ledger: sqlite3.Connection, workflow_id: str, digest: str) -> Batch:
-    batch = Batch(str(uuid4()), workflow_id, digest, datetime.now(UTC))
-    ledger.execute("INSERT INTO batch VALUES (?)", (_CONVERTER.dumps(batch),))
-    return batch
-
-
-def _check(batch: Batch, workflow_id: str, digest: str, output: Path, *, is_gone: bool) -> None:
-    if (batch.workflow_id, batch.digest) != (workflow_id, digest):
-        raise typer.BadParameter(f"{output} was begun for other rows, metadata or another workflow: ask for the same")
-    if is_gone:
-        raise typer.BadParameter(f"{output} is gone: put it back, or delete {begun(output)} to begin anew")
-
-
-def _cut_half_line(path: Path) -> None:
-    """Cut off what a dying process left half done at the end of a file."""
-    path.touch()
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - _BLOCK)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            end = start + found + 1 if found >= 0 else start
-            if found >= 0:
-                break
-        file.truncate(end)
-
-
-def _drop_old_lines(path: Path) -> None:
-    """Drop the lines that later ones of the same rows take the place of."""
-    last: dict[int, int] = {}
-    count = 0
-    with path.open("rb") as lines:
-        for count, line in enumerate(lines, start=1):
-            last[json.loads(line)["row"]] = count
-    if len(last) == count:
-        return
-    kept = set(last.values())
-    with path.open("rb") as lines:
-        replace_file(path, (line for number, line in enumerate(lines, start=1) if number in kept))
-
-
-_CONVERTER: Final = make_converter()
+def damaged(path: Path, target: Path, reason: Exception | str) -> BatchError:
+    """Make the error for a ledger that can't be used."""
+    ledger, journal = ledger_files(path)
+    return BatchError(
+        f"{reason}; without the ledger rows could be paid for twice, so nothing was started. Restore {ledger.name} "
+        f"(and {journal.name}, if there is one), or pass only the rows that are not in {target.name}, with the path "
+        "of a new file"
+    )

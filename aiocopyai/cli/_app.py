@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai.cli import _export, _report, _start, _sync
-from aiocopyai.cli.commands import check_key, emulate, get, listen, runs, watch, webhooks
+from aiocopyai.cli import _export, _report, _sync
+from aiocopyai.cli.commands import check_key, emulate, get, listen, runs, start, watch, webhooks
 
 
 def _group(name: str, summary: str | None = None) -> typer.Typer:
@@ -48,7 +48,7 @@ app.command()(runs.runs)
 app.command()(_export.export)
 app.command()(_report.report)
 app.command()(_sync.sync)
-app.command()(_start.start)
+app.command()(start.start)
 app.command()(get.get)
 app.command()(watch.watch)
 _webhooks_group.command("list")(webhooks.list_)

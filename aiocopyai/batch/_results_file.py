@@ -1,0 +1,152 @@
+"""The results of a batch: one JSON object on each line, the last line of a row being the valid one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, Final, Self
+
+from attrs import define
+
+from aiocopyai._files import replace_file
+from aiocopyai.batch._ledger import BatchError, RowEntry, RowState
+from aiocopyai.errors import AmbiguousStartError
+from aiocopyai.export._columns import to_row
+from aiocopyai.integrations._json import dump
+from aiocopyai.models import JSON, Run, RunStatus
+
+
+_BLOCK: Final = 2**16
+
+
+@define
+class ResultsFile:
+    """The file of results, open for writing."""
+
+    path: Path
+    rows: dict[int, RowEntry]
+    """What the file says of each row, by its number, counted from 1."""
+    _file: BinaryIO
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a file of results, or create it; an incomplete line at its end is removed.
+
+        Raises:
+            BatchError: it does not hold the results of a batch.
+            OSError: it can't be written.
+        """
+        file = path.open("a+b", buffering=0)
+        try:
+            _cut_incomplete_line(file)
+            return cls(path, read_results(path), file)
+        except BaseException:
+            file.close()
+            raise
+
+    def run_id(self, number: int) -> str | None:
+        """Return the id of a row's run; None if the file has none."""
+        entry = self.rows.get(number)
+        return entry.run_id if entry else None
+
+    def write(self, line: bytes) -> None:
+        """Append a line; on return it is on the disk.
+
+        Raises:
+            OSError: it can't be written; then the file is as it was.
+        """
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
+            os.fsync(self._file.fileno())
+        except BaseException:
+            self._file.truncate(size)
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def finish(self) -> None:
+        """Close the file, and remove the lines that later lines of the same row replace."""
+        self.close()
+        last: dict[int, int] = {}
+        count = 0
+        for count, (number, _) in enumerate(_read_lines(self.path), start=1):
+            last[number] = count
+        if len(last) < count:
+            kept = set(last.values())
+            with self.path.open("rb") as lines:
+                replace_file(self.path, (line for position, line in enumerate(lines, start=1) if position in kept))
+
+
+def result_line(number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None) -> bytes:
+    """Return the line of a row: its number, the columns of its run, and the problem if there is one."""
+    return dump(result_fields(number, inputs, run, error)) + b"\n"
+
+
+def result_fields(
+    number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None
+) -> dict[str, object]:
+    """Return what a line of results says."""
+    return {
+        "row": number,
+        **to_row(run or Run("", input=inputs)),
+        "id": run.id if run else None,
+        "problem": str(error) if error else None,
+        "unconfirmed": isinstance(error, AmbiguousStartError),
+    }
+
+
+def read_results(path: Path) -> dict[int, RowEntry]:
+    """Read what a file of results says of each row.
+
+    Raises:
+        BatchError: it does not hold the results of a batch.
+        OSError: it can't be read.
+    """
+    return dict(_read_lines(path))
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, RowEntry]]:
+    with path.open("rb") as lines:
+        for position, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):  # a process that crashed, or is at work, has not finished it
+                return
+            try:
+                number, entry = _read_fields(json.loads(line))
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise BatchError(f"{path}, line {position} is not a result of a batch: {error!r:.80}") from None
+            yield number, entry
+
+
+def _read_fields(fields: Mapping[str, object]) -> tuple[int, RowEntry]:
+    number, run_id, status = fields["row"], fields["id"], fields["status"]
+    if not isinstance(number, int) or not isinstance(run_id, str | None):
+        raise TypeError("row must be an integer, and id a string")
+    if run_id is None:
+        state = RowState.NOT_STARTED
+    elif status == RunStatus.COMPLETE and fields["problem"] is None:
+        state = RowState.COMPLETE
+    else:
+        state = RowState.FAILED if status == RunStatus.FAILED else RowState.STARTED
+    return number, RowEntry(state, run_id)
+
+
+def _cut_incomplete_line(file: BinaryIO) -> None:
+    end = file.seek(0, os.SEEK_END)
+    size = end
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        file.truncate(end)

@@ -1,0 +1,486 @@
+"""Run a workflow for each row, with the results in a file, so that a crash at any moment costs no second run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from attrs import define, frozen
+
+from aiocopyai import (
+    JSON,
+    AmbiguousStartError,
+    CopyAIError,
+    CopyAISession,
+    Run,
+    RunFailedError,
+    RunResult,
+    RunResults,
+)
+from aiocopyai._display import plural
+from aiocopyai._idempotency import KEY_NAME
+from aiocopyai._validation import check_integer, check_positive, check_rows, json_object
+from aiocopyai.batch._ledger import BatchError, BatchInfo, Ledger, RowEntry, RowState, damaged, ledger_files
+from aiocopyai.batch._results_file import ResultsFile, read_results, result_line
+
+
+logger = logging.getLogger("aiocopyai")
+
+
+def run_batch(
+    session: CopyAISession,
+    workflow_id: str,
+    rows: Iterable[Mapping[str, JSON]],
+    path: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    wait: bool = True,
+    timeout: float | None = 600.0,
+    concurrency: int = 8,
+    metadata: Mapping[str, JSON] | None = None,
+    limit: int | None = None,
+    max_poll_interval: float = 15.0,
+    listing_delay: float = 6.0,
+) -> BatchResults:
+    """Run a workflow for each row, and write the results to a file.
+
+    Like `CopyAISession.run_many`, and resumable: however the process ends, the same call with ``resume=True``
+    continues. Beside the results a ledger (an SQLite database) exists until every row is finished: the path with
+    ``.ledger`` appended, and ``.ledger-journal`` while it changes. A row is recorded there before its start is sent.
+    When the batch is resumed, rows that may have been started are searched for on the server by their idempotency
+    keys; the start of a row is sent again only if its run is not listed. A server that lists a run later than
+    `listing_delay` after the batch is resumed, or whose clock differs by more than a day, can still cost a second run.
+
+    All rows are read and checked by this call, and held in memory. Nothing is started before the iteration begins.
+
+    Args:
+        session: sends the requests.
+        workflow_id: the workflow's id.
+        rows: the inputs of each run, such as ``read_rows("rows.csv")``.
+        path: the file of results, which must end in ``.jsonl``: one JSON object for each row, with ``row`` (counted
+            from 1), the columns of an export, ``problem`` (why there is no complete run; null otherwise) and
+            ``unconfirmed`` (whether there may be a run without a known id).
+        resume: continue with a batch of the same rows, metadata and workflow, or start it if there is none.
+        wait: whether to wait until each run is finished; False to only start them.
+        timeout: seconds to wait for each run; None for as long as it takes.
+        concurrency: the largest number of runs in progress at a time; with ``wait=False``, of starts.
+        metadata: sent with each run.
+        limit: start at most this many rows now, and leave the rest for a later call with ``resume=True``.
+        max_poll_interval: the longest time between two polls of a run, in seconds.
+        listing_delay: seconds until the list of runs is taken to show every run that was started.
+
+    Raises:
+        ValueError: an argument is invalid. Raised by the call; what is below is raised while iterating.
+        BatchError: the files of results exist already, are damaged, or belong to another batch; nothing was started.
+        OSError: a file can't be written, or another process is using it.
+        CopyAIError: the runs of an earlier process can't be searched for. The failure of a row is a result instead.
+    """
+    session.run_many(
+        workflow_id,
+        (),
+        concurrency=concurrency,
+        metadata=metadata,
+        wait=wait,
+        timeout=timeout,
+        max_poll_interval=max_poll_interval,
+    )  # checks these arguments
+    check_rows(rows)
+    if limit is not None:
+        check_integer("limit", limit, 0)
+    check_positive("listing_delay", listing_delay, zero=True)
+    inputs = [json_object(f"row {number}", row) for number, row in enumerate(rows, start=1)]
+    carried = json_object("metadata", metadata or {})
+    digest = blake2b(digest_size=16)
+    for document in (carried, *inputs):
+        digest.update(json.dumps(document, sort_keys=True).encode() + b"\n")
+    plan = BatchPlan(
+        batch=BatchInfo(workflow_id, digest.hexdigest()),
+        inputs=inputs,
+        path=Path(path),
+        target=Path(os.path.realpath(path)),  # a link and the file it leads to have one ledger
+        resume=resume,
+        wait=wait,
+        timeout=timeout,
+        concurrency=concurrency,
+        metadata=carried,
+        limit=limit,
+        max_poll_interval=max_poll_interval,
+        listing_delay=listing_delay,
+    )
+    return BatchResults(session, plan)
+
+
+@frozen
+class BatchPlan:
+    """The checked arguments of `run_batch`."""
+
+    batch: BatchInfo
+    inputs: Sequence[Mapping[str, JSON]]
+    path: Path
+    """The file of results, as the caller named it."""
+    target: Path
+    """The file of results, with links resolved."""
+    resume: bool
+    wait: bool
+    timeout: float | None
+    concurrency: int
+    metadata: Mapping[str, JSON]
+    limit: int | None
+    max_poll_interval: float
+    listing_delay: float
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's path."""
+        return self.target.with_name(f"{self.target.name}.ledger")
+
+    @property
+    def final_states(self) -> frozenset[RowState]:
+        """The states of a row for which nothing is left to do."""
+        return frozenset({RowState.COMPLETE, RowState.FAILED, *(() if self.wait else (RowState.STARTED,))})
+
+
+@define
+class _Files:
+    """The two files of a batch, open and locked."""
+
+    batch: BatchInfo
+    ledger: Ledger
+    results: ResultsFile
+    entries: dict[int, RowEntry]
+    """What is known of each row that was taken up before."""
+
+    def close(self) -> None:
+        self.results.close()
+        self.ledger.close()
+
+
+class BatchResults(AsyncIterator[RunResult]):
+    """The results of `run_batch`, in the order in which the runs end: those that this process obtains.
+
+    The results of rows that an earlier process finished are in the file only. Leaving ``async with``, or `aclose`,
+    stops waiting and closes the files; runs that were started continue at Copy.ai, and are found when the batch is
+    resumed.
+    """
+
+    def __init__(self, session: CopyAISession, plan: BatchPlan) -> None:
+        self._session = session
+        self._plan = plan
+        self._states: dict[int, RowState] = {}
+        self._waiting: dict[int, Run] = {}
+        self._postponed = 0
+        self._started: RunResults | None = None
+        self._iteration = self._iterate()
+
+    def __repr__(self) -> str:
+        return f"<BatchResults: {self._plan.path}, {self.finished} of {self.total} rows finished>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def __anext__(self) -> RunResult:
+        return await anext(self._iteration)
+
+    async def aclose(self) -> None:
+        """Stop waiting for runs, and close the files."""
+        await self._iteration.aclose()
+
+    @property
+    def path(self) -> Path:
+        """The file of results."""
+        return self._plan.path
+
+    @property
+    def total(self) -> int:
+        """The number of rows in the batch."""
+        return len(self._plan.inputs)
+
+    @property
+    def finished(self) -> int:
+        """The number of rows for which nothing is left to do, by this process or an earlier one."""
+        return sum(state in self._plan.final_states for state in self._states.values())
+
+    @property
+    def failed(self) -> int:
+        """The number of rows whose run failed, by this process or an earlier one."""
+        return sum(state is RowState.FAILED for state in self._states.values())
+
+    @property
+    def postponed(self) -> int:
+        """The number of rows that were not started because of `limit`."""
+        return self._postponed
+
+    @property
+    def in_progress(self) -> Sequence[Run]:
+        """The runs that were started, and whose result was not yielded."""
+        return (*self._waiting.values(), *(self._started.in_progress if self._started else ()))
+
+    @property
+    def stopped_by(self) -> CopyAIError | None:
+        """The error that every later start would have met too, such as the credit limit; no more rows are started."""
+        return self._started.stopped_by if self._started else None
+
+    def pending(self) -> list[int]:
+        """Return the indexes of the rows that would be started, or searched for, if the iteration began now.
+
+        Nothing is sent, and no file is created.
+
+        Raises:
+            BatchError: the iteration would raise it too.
+            OSError: the same.
+        """
+        if self._check_finished():
+            return []
+        entries: Mapping[int, RowEntry] = {}
+        if self._plan.ledger.exists():
+            files = self._open()
+            files.close()
+            entries = files.entries
+        known = {number for number, entry in entries.items() if entry.run_id is not None}
+        pending = (index for index in range(self.total) if index + 1 not in known)
+        return list(islice(pending, self._plan.limit))
+
+    async def _iterate(self) -> AsyncGenerator[RunResult, None]:
+        if self._check_finished():
+            return
+        files = self._open()
+        try:
+            known: list[tuple[int, Run]] = []
+            doubtful: list[int] = []
+            for number, entry in sorted(files.entries.items()):
+                if number in self._states:
+                    continue
+                if entry.run_id is not None:
+                    inputs = self._plan.inputs[number - 1]
+                    known.append((number, Run(entry.run_id, self._plan.batch.workflow_id, input=inputs)))
+                elif entry.state is RowState.STARTING:
+                    doubtful.append(number)
+            found, unclear = await self._search(files.batch, doubtful)
+            for number, error in unclear.items():
+                yield self._settle(files, number, None, error)
+            async with aclosing(self._wait_for(files, [*known, *found])) as waited:
+                async for result in waited:
+                    yield result
+            skipped = {*self._states, *unclear, *(number for number, _ in (*known, *found))}
+            async with aclosing(self._start(files, skipped)) as started:
+                async for result in started:
+                    yield result
+            files.results.finish()
+            if self.finished == self.total:
+                files.ledger.delete()
+        finally:
+            self._record_in_progress(files)
+            files.close()
+
+    def _check_finished(self) -> bool:
+        """Return whether every row was finished by an earlier process, which has deleted the ledger."""
+        plan = self._plan
+        if plan.target.suffix.lower() != ".jsonl":
+            raise BatchError(f"results are JSON lines: the path must end in .jsonl, got {plan.path.name}")
+        if not plan.target.parent.is_dir() or plan.target.is_dir():
+            raise BatchError(f"{plan.path} is a folder, or is in a folder that does not exist")
+        if not plan.resume:
+            for existing in (plan.path, plan.ledger):
+                if existing.exists():
+                    raise BatchError(f"{existing} already exists: pass resume=True to continue, or another path")
+        if plan.ledger.exists() or not plan.target.exists():
+            return False
+        results = read_results(plan.target)
+        if results.keys() != set(range(1, self.total + 1)):
+            raise BatchError(f"{plan.path} has no ledger, and holds the results of other rows: pass another path")
+        if any(entry.state not in plan.final_states for entry in results.values()):
+            raise BatchError(
+                f"{plan.path} is complete, but its runs were only started; wait_run() waits for each of them"
+            )
+        self._states = {number: entry.state for number, entry in results.items()}
+        return True
+
+    def _open(self) -> _Files:
+        """Open the files, or create them.
+
+        Raises:
+            BatchError: they are damaged, or belong to another batch.
+            OSError: they can't be written, or another process is using them.
+        """
+        plan = self._plan
+        had_ledger, had_results = plan.ledger.exists(), plan.target.exists()
+        ledger = Ledger.open(plan.ledger, plan.target)
+        try:
+            self._check_batch(ledger, had_results=had_results)
+            if ledger.batch is None:
+                ledger.begin(plan.batch)
+            results = ResultsFile.open(plan.target)
+        except BaseException:
+            ledger.close()
+            if not had_ledger:
+                plan.ledger.unlink(missing_ok=True)
+            raise
+        files = _Files(ledger.batch or plan.batch, ledger, results, dict(ledger.rows))
+        try:
+            self._merge(files)
+        except BaseException:
+            files.close()
+            raise
+        return files
+
+    def _check_batch(self, ledger: Ledger, *, had_results: bool) -> None:
+        """Refuse a ledger that can't belong to this batch, or to these results."""
+        plan, batch = self._plan, ledger.batch
+        if batch is None:
+            if had_results:  # they are created after the ledger
+                raise damaged(plan.ledger, plan.target, f"{plan.ledger} is empty")
+            return
+        if not plan.resume:
+            raise BatchError(f"{plan.path} already exists: pass resume=True to continue, or another path")
+        if (batch.workflow_id, batch.digest) != (plan.batch.workflow_id, plan.batch.digest):
+            raise BatchError(f"{plan.path} was started with other rows, other metadata or another workflow")
+        if ledger.rows and not had_results:
+            names = " and ".join(file.name for file in ledger_files(plan.ledger))
+            raise BatchError(f"{plan.path} is missing: restore it, or delete {names} to start (and pay) again")
+
+    def _merge(self, files: _Files) -> None:
+        """Complete the entries of the ledger from the results, which are written first."""
+        for number, result in files.results.rows.items():
+            entry = files.entries.get(number)
+            if entry is None:
+                reason = f"{self._plan.ledger} does not know row {number}, which has a result"
+                raise damaged(self._plan.ledger, self._plan.target, reason)
+            if entry.run_id is None and result.run_id is not None:
+                files.entries[number] = result
+        self._states = {
+            number: entry.state
+            for number, entry in files.entries.items()
+            # A result that is missing is written again; the run is known, and costs nothing more.
+            if entry.state in self._plan.final_states and entry.run_id == files.results.run_id(number)
+        }
+
+    async def _search(
+        self, batch: BatchInfo, numbers: Sequence[int]
+    ) -> tuple[list[tuple[int, Run]], dict[int, AmbiguousStartError]]:
+        """Search for the runs of rows that may have been started; twice, as a run may be listed late."""
+        found: list[tuple[int, Run]] = []
+        unclear: dict[int, AmbiguousStartError] = {}
+        left = list(numbers)
+        for delay in (0.0, self._plan.listing_delay):
+            if not left:
+                break
+            if delay:
+                logger.warning(
+                    "searching again in %g s for %s that may have been started", delay, plural(len(left), "run")
+                )
+                await asyncio.sleep(delay)
+            keys = {batch.key(number): self._plan.inputs[number - 1] for number in left}
+            runs = await self._session.find_runs(batch.workflow_id, keys, since=batch.since)
+            for number in left:
+                run = runs.get(batch.key(number))
+                if isinstance(run, AmbiguousStartError):
+                    unclear[number] = run
+                elif run is not None:
+                    found.append((number, run))
+            left = [number for number in left if batch.key(number) not in runs]
+        return found, unclear
+
+    async def _wait_for(self, files: _Files, runs: Sequence[tuple[int, Run]]) -> AsyncGenerator[RunResult, None]:
+        """Wait for runs that an earlier process started."""
+        self._waiting = dict(runs)
+        for number, run in runs:
+            files.ledger.record(number, RowState.STARTED, run.id)
+        semaphore = asyncio.Semaphore(self._plan.concurrency)
+
+        async def wait(number: int, run: Run) -> tuple[int, Run, CopyAIError | ValueError | None]:
+            async with semaphore:
+                return number, *await self._final(run)
+
+        tasks = [asyncio.create_task(wait(number, run)) for number, run in runs]
+        try:
+            for task in asyncio.as_completed(tasks):
+                number, run, error = await task
+                result = self._settle(files, number, run, error)
+                del self._waiting[number]
+                yield result
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _final(self, run: Run) -> tuple[Run, CopyAIError | ValueError | None]:
+        """Return a run as it ended, or why that is not known."""
+        if not self._plan.wait:
+            return run, None
+        try:
+            return await self._session.wait_run(
+                self._plan.batch.workflow_id,
+                run.id,
+                timeout=self._plan.timeout,
+                max_poll_interval=self._plan.max_poll_interval,
+            ), None
+        except RunFailedError as error:
+            return error.run, error
+        except (CopyAIError, ValueError) as error:  # a ValueError for an id that does not fit into a path
+            return run, error
+
+    async def _start(self, files: _Files, skipped: set[int]) -> AsyncGenerator[RunResult, None]:
+        """Start the rows of which nothing is known, and those whose start was refused."""
+        left = [number for number in range(1, self.total + 1) if number not in skipped]
+        numbers = left[: self._plan.limit]
+        self._postponed = len(left) - len(numbers)
+
+        def key(index: int, _inputs: Mapping[str, JSON]) -> str:
+            # Called right before the start is sent.
+            files.ledger.record(numbers[index], RowState.STARTING)
+            return files.batch.key(numbers[index])
+
+        self._started = self._session.run_many(
+            self._plan.batch.workflow_id,
+            (self._plan.inputs[number - 1] for number in numbers),
+            concurrency=self._plan.concurrency,
+            metadata=self._plan.metadata,
+            idempotency_key=key,
+            wait=self._plan.wait,
+            timeout=self._plan.timeout,
+            max_poll_interval=self._plan.max_poll_interval,
+        )
+        try:
+            async for result in self._started:
+                yield self._settle(files, numbers[result.index], result.run, result.error)
+        finally:
+            await self._started.aclose()
+
+    def _settle(self, files: _Files, number: int, run: Run | None, error: CopyAIError | ValueError | None) -> RunResult:
+        """Write what became of a row, and return it."""
+        inputs = self._plan.inputs[number - 1]
+        state = self._state(run, error)
+        is_refused_for_all = state is RowState.NOT_STARTED and self.stopped_by is not None
+        if not is_refused_for_all:  # such a row is like those that were never sent
+            files.results.write(result_line(number, inputs, run, error))
+        files.ledger.record(number, state, run.id if run else None)
+        self._states[number] = state
+        return RunResult(number - 1, inputs, run, error)
+
+    def _state(self, run: Run | None, error: Exception | None) -> RowState:
+        if run is None:
+            return RowState.STARTING if isinstance(error, AmbiguousStartError) else RowState.NOT_STARTED
+        if isinstance(error, RunFailedError):
+            return RowState.FAILED
+        return RowState.STARTED if error is not None or not self._plan.wait else RowState.COMPLETE
+
+    def _record_in_progress(self, files: _Files) -> None:
+        """Record the ids of runs that are still in progress, so that they need not be searched for."""
+        for run in self._started.in_progress if self._started else ():
+            number = files.batch.row_number(run.metadata.get(KEY_NAME))
+            if number is not None and number not in self._states:
+                files.ledger.record(number, RowState.STARTED, run.id)

@@ -1,0 +1,362 @@
+"""``aiocopyai start``: start a run, or one for each row of a file."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import select
+import stat
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from attrs import define, evolve, field, frozen
+
+from aiocopyai import JSON, CopyAIError, CopyAISession, Run, RunFailedError, RunResult, RunResults
+from aiocopyai._display import plural, preview
+from aiocopyai.cli._common import find_key, open_session, perform
+from aiocopyai.cli._demo import WORKFLOW_ID
+from aiocopyai.cli._formats import Format, Sink, say, show_json, sink
+from aiocopyai.cli._options import Debug, Demo, Timeout, WorkflowId, check_workflow, read_pairs, read_timeout
+from aiocopyai.cli._progress import Bar, bar
+from aiocopyai.cli._tally import Tally
+
+
+if TYPE_CHECKING:
+    from aiocopyai.batch import BatchResults
+
+
+_CONFIRM_ROWS: Final = 100
+"""More rows than this are started only after a question, where there is a terminal to ask on."""
+_OPTION_NAMES: Final = {"resume=True": "--resume", "delimiter=": "--delimiter", "another path": "another file by -o"}
+"""The command's options in place of the parameters that the library's messages name."""
+
+
+def start(
+    workflow_id: WorkflowId = None,
+    *,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            *("--input", "-i"), metavar="NAME=TEXT", help="An input; repeat it for others.", show_default=False
+        ),
+    ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Start a run for each row of a .csv file, whose header has the inputs' names, or of a .jsonl file.",
+            show_default=False,
+        ),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHARACTER",
+            help="What separates the cells of a .csv file. By default it is detected: a comma, a semicolon or a tab.",
+            show_default=False,
+        ),
+    ] = None,
+    no_input: Annotated[bool, typer.Option("--no-input", help="The workflow has no inputs.")] = False,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            *("--metadata", "-m"), metavar="KEY=TEXT", help="Metadata of each run; repeat it for others.",
+            show_default=False,
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until each run is finished.")] = False,
+    timeout: Timeout = None,
+    concurrency: Annotated[
+        int,
+        typer.Option(min=1, max=100, metavar="N", help="Runs in progress at a time; without --wait, starts."),
+    ] = 8,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Start at most N rows; --resume continues with the rest."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            *("--output", "-o"), metavar="FILE.jsonl", help="Write the results to a file, instead of showing them.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue with FILE.jsonl if it exists; no row is started twice.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the rows that would be started, and send nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start more than 100 rows without asking.")] = False,
+    demo: Demo = False,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Start a run, or one for each row of a file. Each run spends credits.
+
+    If the response to a start is lost, its run is searched for before the start is sent again. When the credits are
+    used up, no more rows are started.
+    With -o each result is written as soon as it is known. However the command ends, the same command with --resume
+    continues: it finds the runs that were started, and does not pay for them twice.
+    The exit code is 0 only if every run was started and, with --wait, is complete.
+
+    \b
+    Examples:
+      aiocopyai start --demo -i "Company name=Northwind" --wait
+      aiocopyai start WCFG-6db59f06-… -i "Input 1=…" -m batch=7
+      aiocopyai start WCFG-6db59f06-… --input-file rows.csv --dry-run
+      aiocopyai start WCFG-6db59f06-… --input-file rows.csv --wait -o results.jsonl
+      aiocopyai start WCFG-6db59f06-… --input-file rows.csv --wait -o results.jsonl --resume
+    """  # noqa: D301 (click keeps the lines after a backspace)
+    from aiocopyai.batch import read_rows  # noqa: PLC0415 (other commands need no SQLite)
+
+    check_workflow(workflow_id, demo=demo)
+    if no_input is not (input_file is None and not inputs):
+        raise typer.BadParameter("give inputs by -i or --input-file, or --no-input for a workflow that has none")
+    if resume and output is None:
+        raise typer.BadParameter("--resume continues with a file of results: name it by -o")
+    sent = dict(read_pairs("--metadata", metadata or []))
+    common: dict[str, JSON] = dict(read_pairs("--input", inputs or []))
+    with _usage_errors():
+        rows = [{**common, **row} for row in read_rows(input_file, delimiter=delimiter)] if input_file else [common]
+    request = StartRequest(
+        workflow_id=workflow_id,
+        rows=rows,
+        metadata=sent,
+        concurrency=concurrency,
+        timeout=read_timeout(timeout, wait=wait),
+        limit=limit,
+        output=output,
+        resume=resume,
+        confirm=not yes,
+        as_table=input_file is not None,
+    )
+    if dry_run:
+        raise typer.Exit(perform(_show_rows(request), debug=debug))
+    progress = StartProgress(request, bar() if output else None)
+    code = perform(_start(request, find_key(demo=demo), progress), debug=debug, so_far=progress)
+    raise typer.Exit(code or (0 if progress.is_successful else 1))
+
+
+@frozen
+class StartRequest:
+    """The command's arguments, checked."""
+
+    workflow_id: str | None
+    """None for the demo."""
+    rows: Sequence[Mapping[str, JSON]]
+    metadata: Mapping[str, JSON]
+    concurrency: int
+    timeout: float | None
+    """Seconds to wait for each run; None not to wait."""
+    limit: int | None
+    output: Path | None
+    resume: bool
+    confirm: bool
+    as_table: bool
+    """Whether a terminal shows the results as a table, not as JSON."""
+
+    def batch(self, session: CopyAISession, workflow_id: str, output: Path) -> BatchResults:
+        """Return the batch whose results go to a file."""
+        from aiocopyai.batch import run_batch  # noqa: PLC0415 (other commands need no SQLite)
+
+        return run_batch(
+            session,
+            workflow_id,
+            self.rows,
+            output,
+            resume=self.resume,
+            wait=self.timeout is not None,
+            timeout=self.timeout,
+            concurrency=self.concurrency,
+            metadata=self.metadata,
+            limit=self.limit,
+        )
+
+    def runs(self, session: CopyAISession, workflow_id: str) -> RunResults:
+        """Return the results that are only shown."""
+        return session.run_many(
+            workflow_id,
+            self.rows[: self.limit],
+            wait=self.timeout is not None,
+            timeout=self.timeout,
+            concurrency=self.concurrency,
+            metadata=self.metadata,
+        )
+
+
+@define
+class StartProgress:
+    """What became of the rows so far: shown as a progress bar, and at the end in words."""
+
+    request: StartRequest
+    bar: Bar | None
+    results: BatchResults | RunResults | None = None
+    tally: Tally = field(factory=Tally)
+    _finished: int = 0
+    _failed: int = 0
+
+    def add(self, result: RunResult) -> None:
+        """Count a result."""
+        if result.run is not None:
+            self.tally.add(result.run)
+            is_failed = isinstance(result.error, RunFailedError)
+            self._failed += is_failed
+            self._finished += result.ok or is_failed
+        if self.bar is not None:
+            self.bar.show(self._counts[0], len(self.request.rows))
+
+    @property
+    def _counts(self) -> tuple[int, int, int]:
+        """The rows that are finished, of these those that failed, and the rows that `--limit` left for later."""
+        if isinstance(self.results, RunResults):
+            return (
+                self._finished,
+                self._failed,
+                len(self.request.rows[self.request.limit :] if self.request.limit else ()),
+            )
+        return (self.results.finished, self.results.failed, self.results.postponed) if self.results else (0, 0, 0)
+
+    @property
+    def is_successful(self) -> bool:
+        """Whether every run was started and, if it was waited for, is complete."""
+        finished, failed, postponed = self._counts
+        return finished + postponed == len(self.request.rows) and not failed
+
+    def __bool__(self) -> bool:
+        return self.results is not None and bool(self.tally or self.results.in_progress)
+
+    def __str__(self) -> str:
+        total, output = len(self.request.rows), self.request.output
+        started = self.tally.by_status.total()
+        parts = [f"{plural(started, 'run')} started" if self.request.timeout is None else str(self.tally)]
+        if self.results is not None and self.results.in_progress:
+            parts.append(f"in progress: {', '.join(run.id for run in self.results.in_progress)}")
+        left = total - self._counts[0]
+        if left:
+            parts.append(f"{left:,} of {total:,} rows are left")
+        if output is not None:
+            parts.append("continue with --resume" if left else f"{plural(total, 'row')} in {output}")
+        return "; ".join(parts)
+
+
+async def _show_rows(request: StartRequest) -> None:
+    """Show what would be started."""
+    # Only to check the arguments, and to read the files of an earlier process: nothing is sent.
+    async with CopyAISession("dry-run") as session:
+        with _usage_errors():
+            if request.output is None:
+                request.runs(session, request.workflow_id or WORKFLOW_ID)
+                pending = list(range(len(request.rows)))[: request.limit]
+            else:
+                pending = request.batch(session, request.workflow_id or WORKFLOW_ID, request.output).pending()
+    for index in pending:
+        show_json({"row": index + 1, "input": dict(request.rows[index])})
+    say(f"{len(pending):,} of {plural(len(request.rows), 'row')} would be started; nothing was sent")
+
+
+async def _start(request: StartRequest, key: str | None, progress: StartProgress) -> None:
+    if request.output is None:
+        _check_stdout()
+    chosen = [] if request.workflow_id is None else [request.workflow_id]
+    async with open_session(chosen, key) as (session, [workflow_id]):
+        with _usage_errors():
+            if request.output is None:
+                progress.results = request.runs(session, workflow_id)
+                pending = len(request.rows[: request.limit])
+            else:
+                progress.results = batch = request.batch(session, workflow_id, request.output)
+                pending = len(batch.pending())
+                if batch.finished == batch.total:
+                    say(f"{request.output} is complete already")
+                    return
+        if request.confirm:
+            _confirm(pending, workflow_id)
+        show = _Printer(request)
+        with _usage_errors(), progress.bar or nullcontext():
+            async with aclosing(progress.results) as results:
+                async for result in results:
+                    # Rows that were refused by what stopped all are like those that were never sent.
+                    if result.run is not None or result.error is None or results.stopped_by is None:
+                        show(result)
+                    progress.add(result)
+    say(str(progress))
+
+
+def _confirm(count: int, workflow_id: str) -> None:
+    if count <= _CONFIRM_ROWS or not sys.stdin.isatty():
+        return
+    if not typer.confirm(f"Start {count:,} runs of {workflow_id}? Each spends credits.", err=True):
+        say("nothing was started")
+        raise typer.Exit(1)
+
+
+class _Printer:
+    """Shows results on standard output, if they go to no file, and their problems on standard error."""
+
+    def __init__(self, request: StartRequest) -> None:
+        self._is_shown = request.output is None
+        self._table: Sink[Run] | None = None
+        if self._is_shown and request.as_table and sys.stdout.isatty():
+            self._table = sink(Format.TABLE)
+
+    def __call__(self, result: RunResult) -> None:
+        number = result.index + 1
+        if result.error is not None:
+            say(f"row {number}: {result.error}")
+        if not self._is_shown:
+            return
+        try:
+            self._show(result, number)
+        except OSError:
+            if result.run is not None:
+                say(f"row {number}: run {result.run.id} was started, but standard output can't be written")
+            raise
+
+    def _show(self, result: RunResult, number: int) -> None:
+        from aiocopyai.batch._results_file import result_line  # noqa: PLC0415 (other commands need no SQLite)
+
+        if self._table is None:
+            show_json(json.loads(result_line(number, result.inputs, result.run, result.error)))
+        else:
+            run = result.run or Run("-", input=result.inputs)
+            self._table.write(evolve(run, output={"": f"row {number}: {preview(run)}"}))
+            self._table.flush()
+
+
+def _check_stdout() -> None:
+    """Raise an OSError if standard output can't be written, before anything is paid."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
+    try:
+        descriptor = sys.stdout.fileno()
+    except io.UnsupportedOperation:  # not a file of the system
+        return
+    os.write(descriptor, b"")  # a device without space refuses even this
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if os.fstatvfs(descriptor).f_bavail == 0:
+            raise OSError(errno.ENOSPC, "no space is left for standard output")
+    elif hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise BrokenPipeError(errno.EPIPE, "the reader of standard output is gone")
+
+
+@contextmanager
+def _usage_errors() -> Generator[None]:
+    """Report an invalid argument as a mistake in the command, in terms of its options."""
+    try:
+        yield
+    except CopyAIError:
+        raise
+    except ValueError as error:
+        message = str(error)
+        for parameter, option in _OPTION_NAMES.items():
+            message = message.replace(parameter, option)
+        raise typer.BadParameter(message) from error
