@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
@@ -15,6 +16,9 @@ from aiocopyai.models import JSON
 _FIELD_LIMIT: Final = 2**31 - 1
 """The largest CSV cell, in characters; Python's own limit is 128 KiB."""
 _DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_HEADER_LENGTH: Final = 2**20
+"""Characters in which the header is expected to end."""
+_QUOTED_CELL: Final = re.compile(r'(?:^|(?<=[,;\t]))"(?:[^"]|"")*"')
 
 
 def read_rows(path: str | os.PathLike[str], *, delimiter: str | None = None) -> Iterator[dict[str, JSON]]:
@@ -71,15 +75,9 @@ def _read_csv(file: TextIO, path: Path, delimiter: str | None) -> Iterator[dict[
 
 def _find_delimiter(file: TextIO, path: Path) -> str:
     """Return the delimiter that separates the names in a CSV file's header; a comma where there is one name only."""
-    found: list[str] = []
-    for delimiter in _DELIMITERS:
-        try:
-            columns = len(next(csv.reader(file, delimiter=delimiter, strict=True), ()))
-        except csv.Error:  # quotes that make no sense with this delimiter
-            columns = 0
-        file.seek(0)
-        if columns > 1:
-            found.append(delimiter)
+    header = _QUOTED_CELL.sub("", file.read(_HEADER_LENGTH)).partition("\n")[0]
+    file.seek(0)
+    found = [delimiter for delimiter in _DELIMITERS if delimiter in header]
     if len(found) > 1:
         kinds = " or ".join(_DELIMITERS[delimiter] for delimiter in found)
         raise ValueError(f"{path}, line 1: the columns may be separated by {kinds}; say which with delimiter=")

@@ -20,6 +20,8 @@ from attrs import define, field, frozen
 from aiocopyai._files import DamagedFileError, open_locked, sqlite_errors
 
 
+SMALLEST_LEDGER: Final = 512
+"""Bytes of the smallest SQLite database; SQLite takes any smaller file for an empty one, and overwrites it."""
 _VERSION: Final = 1
 _CLOCK_DIFFERENCE: Final = timedelta(days=1)
 """How far the clocks of this machine and the server may differ."""
@@ -121,11 +123,14 @@ class Ledger:
     @staticmethod
     def _load(database: sqlite3.Connection, path: Path) -> tuple[BatchInfo | None, dict[int, RowEntry]]:
         with sqlite_errors(path):
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            # A database that was moved without its journal may look intact.
-            check = database.execute("PRAGMA quick_check").fetchone()[0]
-            if check != "ok":
-                raise DamagedFileError(f"{path} is damaged: {check}")
+            version, check, pages, page_size = (
+                database.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("user_version", "quick_check", "page_count", "page_size")
+            )
+            # SQLite itself accepts a database that was cut off within a page, and finds others damaged only when it
+            # comes to the part that is.
+            if check != "ok" or path.stat().st_size < pages * page_size:
+                raise DamagedFileError(f"{path} is damaged: {check if check != 'ok' else 'its end is missing'}")
             if version == 0:
                 return None, {}
             if version != _VERSION:

@@ -29,7 +29,16 @@ from aiocopyai import (
 from aiocopyai._display import plural
 from aiocopyai._idempotency import KEY_NAME
 from aiocopyai._validation import check_integer, check_positive, check_rows, json_object
-from aiocopyai.batch._ledger import BatchError, BatchInfo, Ledger, RowEntry, RowState, damaged, ledger_files
+from aiocopyai.batch._ledger import (
+    SMALLEST_LEDGER,
+    BatchError,
+    BatchInfo,
+    Ledger,
+    RowEntry,
+    RowState,
+    damaged,
+    ledger_files,
+)
 from aiocopyai.batch._results_file import ResultsFile, read_results, result_line
 
 
@@ -318,6 +327,8 @@ class BatchResults(AsyncIterator[RunResult]):
         """
         plan = self._plan
         had_ledger, had_results = plan.ledger.exists(), plan.target.exists()
+        if had_ledger and had_results and plan.ledger.stat().st_size < SMALLEST_LEDGER:
+            raise damaged(plan.ledger, plan.target, f"{plan.ledger} is empty")
         ledger = Ledger.open(plan.ledger, plan.target)
         try:
             self._check_batch(ledger, had_results=had_results)

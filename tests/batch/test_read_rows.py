@@ -1,0 +1,127 @@
+"""`read_rows`: a row that is yielded is the row that was meant, and any other file is an error that names the line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiocopyai import JSON, Run
+from aiocopyai.batch import read_rows
+from tests.support.exporting import UNICODE
+
+
+DELIMITERS = st.sampled_from([",", ";", "\t"])
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+NAMES = st.lists(CELLS.filter(lambda name: name and name[0] != "\ufeff"), min_size=1, max_size=4, unique=True)
+
+
+def read(folder: Path, name: str, content: str | bytes, delimiter: str | None = None) -> list[dict[str, JSON]]:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(read_rows(path, delimiter=delimiter))
+
+
+@given(data=st.data(), names=NAMES, delimiter=DELIMITERS)
+def test_any_csv_is_read_with_its_delimiter(
+    data: st.DataObject, names: list[str], delimiter: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever the cells hold, a file that the csv module writes is read as it was written."""
+    cells = st.lists(CELLS, min_size=len(names), max_size=len(names)).filter(any)
+    rows = data.draw(st.lists(cells, min_size=1, max_size=5))
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter=delimiter).writerows([names, *rows])
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(file.getvalue().encode())
+
+    assert list(read_rows(path, delimiter=delimiter)) == [dict(zip(names, row, strict=True)) for row in rows]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_delimiter_is_found_in_the_header(tmp_path: Path, delimiter: str) -> None:
+    """Semicolons and tabs, as spreadsheets write them, give the same rows as commas."""
+    content = (
+        "\ufeff" + delimiter.join(["Company", '"To,ne;\t"']) + "\r\n" + delimiter.join(["Müller", '"a,;\t"']) + "\r\n"
+    )
+
+    assert read(tmp_path, "rows.csv", content) == [{"Company": "Müller", "To,ne;\t": "a,;\t"}]
+
+
+def test_one_column_needs_no_delimiter(tmp_path: Path) -> None:
+    """Cells may hold other delimiters, as the header has none."""
+    assert read(tmp_path, "rows.csv", "Text\na;b\n\nc\td\n") == [{"Text": "a;b"}, {"Text": "c\td"}]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "delimiter", "expected"),
+    [
+        ("Company;Price, EUR", "A;2", ";", {"Company": "A", "Price, EUR": "2"}),
+        ("Company,Colour (red;green)", "A,red", ",", {"Company": "A", "Colour (red;green)": "red"}),
+        ("a\tb;c", "1\t2", "\t", {"a": "1", "b;c": "2"}),
+        ("a,b\tc", "1\t2", "\t", {"a,b": "1", "c": "2"}),
+    ],
+)
+def test_an_ambiguous_header_is_refused(
+    tmp_path: Path, header: str, row: str, delimiter: str, expected: dict[str, str]
+) -> None:
+    """Two delimiters that both make columns: nothing is guessed, but `delimiter` decides."""
+    with pytest.raises(ValueError, match=r"rows\.csv, line 1: the columns may be separated by .* or .*; say which"):
+        read(tmp_path, "rows.csv", f"{header}\n{row}\n")
+    assert read(tmp_path, "rows.csv", f"{header}\n{row}\n", delimiter) == [expected]
+
+
+def test_a_tsv_file_is_separated_by_tabs(tmp_path: Path) -> None:
+    """Its ending says so."""
+    assert read(tmp_path, "rows.tsv", "a,b\tc\n1\t2\n") == [{"a,b": "1", "c": "2"}]
+
+
+@given(runs=UNICODE)
+def test_json_lines_are_read_as_any_json(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The values may be any JSON, and blank lines do not count."""
+    rows = [{"run": json.loads(json.dumps(run.input))} for run in runs] or [{}]
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_text("\n \n".join(map(json.dumps, rows)), "utf-8")
+
+    assert list(read_rows(path)) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.csv", "a,b\n1,2\n3\n", r"rows\.csv, line 3: 1 cells for 2 columns"),
+        ("rows.csv", "a;b\n1;2\n3,4\n", r"rows\.csv, line 3: 1 cells for 2 columns"),
+        ("rows.csv", "a,a\n1,2\n", "every column must have a name of its own, got a, a"),
+        ("rows.csv", "a,\n1,2\n", "every column must have a name of its own"),
+        ("rows.csv", "sep=;\na;b\n1;2\n", "every column must have a name of its own"),
+        ("rows.csv", 'a\n"1\n', r"rows\.csv, line 2"),
+        ("rows.csv", "", r"rows\.csv has no rows"),
+        ("rows.csv", "a\n", r"rows\.csv has no rows"),
+        ("rows.csv", b"a\n\xff\n", "must be encoded in UTF-8"),
+        ("rows.csv", "a\tb\n1\t2\n".encode("utf-16"), "must be encoded in UTF-8"),
+        ("rows.jsonl", '{"a": 1}\n[1]\n', r"rows\.jsonl, line 2: must be a JSON object"),
+        ("rows.jsonl", '{"a": 1}\n{"a": NaN}\n', r"rows\.jsonl, line 2: NaN is not valid JSON"),
+        ("rows.jsonl", '{"a": 1e999}\n', r"rows\.jsonl, line 1"),
+        ("rows.jsonl", '{"a"', r"rows\.jsonl, line 1"),
+        ("rows.jsonl", "[" * 100_000, r"rows\.jsonl, line 1"),
+        ("rows.xlsx", "a", r"rows are read from \.csv, \.tsv and \.jsonl files, got rows\.xlsx"),
+    ],
+)
+def test_a_mistake_is_an_error_that_names_its_line(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    """Nothing is guessed, skipped or repaired."""
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, name, content)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """The same for a folder."""
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("missing.csv", "folder.csv"):
+        with pytest.raises(ValueError, match=rf"{name} does not exist, or is not a file"):
+            list(read_rows(tmp_path / name))

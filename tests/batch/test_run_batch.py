@@ -1,0 +1,455 @@
+"""`run_batch`: every row gets one run and one result, whenever the process crashes."""
+
+# ruff: noqa: ASYNC240 (a test's own files are small, and nothing else waits)
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiocopyai import (
+    JSON,
+    AmbiguousStartError,
+    AuthenticationError,
+    CopyAISession,
+    CreditLimitReachedError,
+    RetryPolicy,
+    RunFailedError,
+    RunResult,
+)
+from aiocopyai.batch import BatchError, BatchResults, run_batch
+from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
+from aiocopyai.export import read_export
+
+
+WORKFLOW_ID = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27"
+AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
+ROWS: list[dict[str, JSON]] = [{"n": number, "text": f'"{number}", ü'} for number in range(6)]
+QUIRKS = [
+    Quirks(),
+    Quirks(lists_metadata=False),
+    Quirks(sparse=True, lists_metadata=False),
+    Quirks(late_runs=0.02),
+]
+
+
+@pytest.fixture(name="emulator")
+async def _emulator() -> AsyncIterator[Emulator]:
+    async with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture(name="session")
+async def _session(emulator: Emulator) -> AsyncIterator[CopyAISession]:
+    async with CopyAISession(emulator.api_key, base_url=emulator.url, retry=AT_ONCE) as session:
+        yield session
+
+
+def start(
+    session: CopyAISession, path: Path, rows: Sequence[Mapping[str, JSON]] = ROWS, **options: object
+) -> BatchResults:
+    """Make a batch that polls and searches fast."""
+    fast = {"max_poll_interval": 0.01, "listing_delay": 0.05, **options}
+    return run_batch(session, WORKFLOW_ID, rows, path, **fast)  # type: ignore[arg-type]  # the values are of any type
+
+
+async def collect(batch: BatchResults) -> list[RunResult]:
+    return [result async for result in batch]
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def started(emulator: Emulator) -> Counter[str]:
+    """Count the runs by their inputs."""
+    return Counter(json.dumps(run["input"], sort_keys=True) for run in emulator.runs())
+
+
+async def crash(emulator: Emulator, batch: BatchResults, requests: int) -> bool:
+    """Iterate until the emulator receives a request, then leave the files as a crash at this moment leaves them.
+
+    Returns:
+        Whether it crashed; False if the batch ended before.
+    """
+    folder = batch.path.parent
+    saved = folder.with_name(f"{folder.name}-saved")
+    task = asyncio.create_task(collect(batch))
+    left = requests
+
+    def count(_emulator: Emulator, _request: Request) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            shutil.copytree(folder, saved)
+            task.cancel()
+
+    emulator.on_request = count
+    with suppress(asyncio.CancelledError):
+        await task
+    emulator.on_request = None
+    if not saved.exists():
+        return False
+    shutil.rmtree(folder)  # what an orderly end has written since
+    saved.rename(folder)
+    return True
+
+
+async def test_each_row_is_one_run_and_one_line(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
+    """Every row has a result and a line, and nothing is left beside the file."""
+    path = tmp_path / "results.jsonl"
+    batch = start(session, path, metadata={"batch": 7}, concurrency=2)
+    results = await collect(batch)
+
+    assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+    assert {result.index: result.inputs for result in results} == dict(enumerate(ROWS))
+    assert all(result.ok and result.run is not None and result.run.status == "COMPLETE" for result in results)
+    assert {line["row"]: line["input"] for line in lines(path)} == dict(enumerate(ROWS, start=1))
+    assert {(line["status"], line["problem"], line["unconfirmed"]) for line in lines(path)} == {
+        ("COMPLETE", None, False)
+    }
+    assert {run.id for run in read_export(path)} == {run["id"] for run in emulator.runs()}
+    assert all(run.metadata["batch"] == 7 for run in read_export(path))
+    assert [found.name for found in tmp_path.iterdir()] == ["results.jsonl"]
+    assert (batch.total, batch.finished, batch.failed, batch.in_progress) == (6, 6, 0, ())
+
+
+async def test_a_finished_batch_is_not_started_again(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path
+) -> None:
+    """With resume nothing is sent and nothing yielded; without it the file is refused."""
+    path = tmp_path / "results.jsonl"
+    emulator.script_next_runs(Script(states=("FAILED",)))
+    await collect(start(session, path))
+    emulator.requests.clear()
+    resumed = start(session, path, resume=True)
+
+    assert await collect(resumed) == []
+    assert (resumed.finished, resumed.failed, emulator.requests) == (6, 1, [])
+    with pytest.raises(
+        BatchError, match=r"results\.jsonl already exists: pass resume=True to continue, or another path"
+    ):
+        await collect(start(session, path))
+    with pytest.raises(BatchError, match="holds the results of other rows"):
+        await collect(start(session, path, ROWS[:-1], resume=True))
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_a_crash_at_any_request_costs_no_second_run(data: st.DataObject) -> None:
+    """However often the process crashes, and whatever lists leave out: one run and one line for each row."""
+    quirks = data.draw(st.sampled_from(QUIRKS))
+    crashes = data.draw(st.lists(st.integers(1, 25), max_size=4))
+    wait = data.draw(st.booleans())
+    limit = data.draw(st.none() | st.integers(1, 4))
+
+    async def check(folder: Path) -> None:
+        folder.mkdir()
+        path = folder / "results.jsonl"
+        async with (
+            Emulator(quirks=quirks, run_time=0.02) as emulator,
+            CopyAISession(emulator.api_key, base_url=emulator.url, retry=AT_ONCE) as session,
+        ):
+            again = partial(start, session, path, resume=True, wait=wait, concurrency=3)
+            for requests in crashes:
+                if not await crash(emulator, again(limit=limit), requests):
+                    break
+            await collect(again())
+
+            assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+            assert sorted(str(line["row"]) for line in lines(path)) == ["1", "2", "3", "4", "5", "6"]
+            assert {line["id"] for line in lines(path)} == {run["id"] for run in emulator.runs()}
+            assert [found.name for found in folder.iterdir()] == ["results.jsonl"]
+
+    with tempfile.TemporaryDirectory() as temporary:
+        asyncio.run(check(Path(temporary, "batch")))
+
+
+async def test_leaving_the_loop_keeps_what_was_started(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path
+) -> None:
+    """After `async with` the files are closed; the next call waits for the runs in progress without a search."""
+    path = tmp_path / "results.jsonl"
+    emulator.script_next_runs(Script(states=("COMPLETE",)))
+    emulator.run_time = 0.3
+    async with start(session, path, concurrency=3) as batch:
+        async for result in batch:
+            assert result.ok
+            break
+    in_progress = len(batch.in_progress)
+    emulator.run_time = 0
+    emulator.requests.clear()
+    await collect(start(session, path, resume=True))
+
+    assert in_progress == 2
+    assert [request for request in emulator.requests if request.page is not None] == []
+    assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+
+
+async def test_results_are_yielded_as_resumed_runs_end(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path
+) -> None:
+    """A run of an earlier process that takes long does not hold up the others."""
+    path = tmp_path / "batch" / "results.jsonl"
+    path.parent.mkdir()
+    emulator.run_time = 0.3
+    emulator.script_next_runs(Script(states=("PROCESSING",)))
+    assert await crash(emulator, start(session, path, concurrency=6), 10)
+    async with start(session, path, resume=True, timeout=1) as batch:
+        finished = [result.ok async for result in batch]
+
+    assert finished == [True] * 5 + [False]
+
+
+async def test_lost_responses_cost_no_second_run(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
+    """A start whose response is lost is found, within one process too."""
+    emulator.inject(Fault(reset="after"), method="POST", times=3)
+    results = await collect(start(session, tmp_path / "results.jsonl"))
+
+    assert all(result.ok for result in results)
+    assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+
+
+async def test_an_unconfirmed_start_is_not_sent_again(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path
+) -> None:
+    """While its run can't be searched for, the row is unconfirmed; resuming finds the run."""
+    path = tmp_path / "results.jsonl"
+    emulator.inject(Fault(reset="after"), method="POST")
+    emulator.inject(Fault(status=403), method="GET")
+    [unconfirmed] = await collect(start(session, path, ROWS[:1], wait=False))
+    [line] = lines(path)
+    [found] = await collect(start(session, path, ROWS[:1], wait=False, resume=True))
+
+    assert isinstance(unconfirmed.error, AmbiguousStartError)
+    assert (line["id"], line["unconfirmed"]) == (None, True)
+    assert found.run is not None
+    assert [found.run.id] == [run["id"] for run in emulator.runs()]
+
+
+async def test_used_up_credits_stop_the_batch(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
+    """The rest is started when the batch is resumed with new credits."""
+    path = tmp_path / "results.jsonl"
+    emulator.credits = 9
+    stopped = start(session, path, concurrency=2)
+    await collect(stopped)
+    emulator.credits = None
+    resumed = start(session, path, resume=True)
+    await collect(resumed)
+
+    assert isinstance(stopped.stopped_by, CreditLimitReachedError)
+    assert (stopped.finished, resumed.finished, resumed.stopped_by) == (3, 6, None)
+    assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+    assert sorted(str(line["row"]) for line in lines(path)) == ["1", "2", "3", "4", "5", "6"]
+
+
+async def test_a_row_that_fails_is_a_result(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
+    """A failed run is finished; a refused start is tried again when the batch is resumed."""
+    path = tmp_path / "results.jsonl"
+    emulator.script_next_runs(Script(states=("NEW", "FAILED"), error={"message": "no such site"}))
+    emulator.inject(Fault(status=422), method="POST")
+    first = await collect(start(session, path, ROWS[:3], concurrency=1))
+    again = await collect(start(session, path, ROWS[:3], resume=True))
+
+    assert sorted(type(result.error).__name__ for result in first) == [
+        "NoneType",
+        "RequestInvalidError",
+        "RunFailedError",
+    ]
+    assert [(result.index, result.ok) for result in again] == [(0, True)]
+    assert [line["problem"] is None for line in sorted(lines(path), key=lambda line: str(line["row"]))].count(True) == 2
+    assert not isinstance(again[0].error, RunFailedError)
+
+
+async def test_limit_leaves_rows_for_later(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
+    """A first look at two rows, then the rest: `pending` says what would be started."""
+    path = tmp_path / "results.jsonl"
+    first = start(session, path, limit=2)
+    assert first.pending() == [0, 1]
+    assert not path.exists()
+    await collect(first)
+    rest = start(session, path, resume=True)
+    pending = rest.pending()
+    await collect(rest)
+
+    assert (first.finished, first.postponed) == (2, 4)
+    assert (pending, rest.finished, rest.postponed) == ([2, 3, 4, 5], 6, 0)
+    assert start(session, path, resume=True).pending() == []
+    assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+
+
+@pytest.fixture(name="half_done")
+async def _half_done(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> Path:
+    """The results of a batch that has two rows left."""
+    path = tmp_path / "results.jsonl"
+    await collect(start(session, path, limit=4))
+    emulator.requests.clear()
+    return path
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _content: b"",
+        lambda content: content[:1],
+        lambda content: content[:100],
+        lambda content: content[:4096],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: bytes(len(content)),
+        lambda content: content.replace(b"SQLite format 3", b"not a database!"),
+        lambda content: content[:4096] + bytes(len(content) - 4096),
+        lambda content: content.replace(b"complete", b"hardly a"),
+        lambda _content: b"{}\n",
+    ],
+)
+async def test_a_damaged_ledger_pays_for_nothing(
+    emulator: Emulator, session: CopyAISession, half_done: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    """An empty, cut off or overwritten ledger is an error that names every file; nothing is sent or changed."""
+    ledger = half_done.with_name("results.jsonl.ledger")
+    ledger.write_bytes(damage(ledger.read_bytes()))
+    before = {path.name: path.read_bytes() for path in half_done.parent.iterdir()}
+    batch = start(session, half_done, resume=True)
+
+    with pytest.raises(
+        BatchError, match=r"results\.jsonl\.ledger \(and results\.jsonl\.ledger-journal, if there is one\)"
+    ):
+        batch.pending()
+    with pytest.raises(BatchError, match=r"nothing was started"):
+        await collect(batch)
+    assert emulator.requests == []
+    assert {path.name: path.read_bytes() for path in half_done.parent.iterdir()} == before
+
+
+async def test_an_older_copy_of_the_ledger_pays_for_nothing(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path
+) -> None:
+    """Results of rows that the ledger does not know show that it was replaced."""
+    path = tmp_path / "results.jsonl"
+    ledger = tmp_path / "results.jsonl.ledger"
+    await collect(start(session, path, limit=1))
+    old = ledger.read_bytes()
+    await collect(start(session, path, limit=2, resume=True))
+    ledger.write_bytes(old)
+    emulator.requests.clear()
+
+    with pytest.raises(BatchError, match=r"does not know row \d, which has a result"):
+        await collect(start(session, path, resume=True))
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}\n", "[1]\n", '{"row": "1", "id": "1", "status": "COMPLETE", "problem": null}\n', "[" * 9999 + "\n"],
+)
+async def test_another_file_is_not_taken_for_results(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path, content: str
+) -> None:
+    """A file without a ledger that does not hold these rows is refused, and left unchanged."""
+    path = tmp_path / "results.jsonl"
+    path.write_text(content, "utf-8")
+
+    with pytest.raises(BatchError, match=r"results\.jsonl"):
+        await collect(start(session, path, resume=True))
+    assert emulator.requests == []
+    assert path.read_text("utf-8") == content
+
+
+async def test_results_that_are_missing_are_not_paid_for_again(
+    emulator: Emulator, session: CopyAISession, half_done: Path
+) -> None:
+    """Without the file of results nothing is sent; a line that is missing in it is written again from its run."""
+    saved = half_done.read_bytes()
+    half_done.unlink()
+    with pytest.raises(BatchError, match=r"delete results\.jsonl\.ledger and results\.jsonl\.ledger-journal to start"):
+        await collect(start(session, half_done, resume=True))
+    assert emulator.requests == []
+    half_done.write_bytes(b"".join(saved.splitlines(keepends=True)[1:]) + b'{"row": 7, "output": "\xc3')
+    await collect(start(session, half_done, resume=True))
+
+    assert {line["id"] for line in lines(half_done)} == {run["id"] for run in emulator.runs()}
+    assert len(lines(half_done)) == started(emulator).total() == 6
+
+
+async def test_other_rows_are_another_batch(emulator: Emulator, session: CopyAISession, half_done: Path) -> None:
+    """Other rows, metadata or another workflow are refused, and nothing is sent."""
+    batches = [
+        start(session, half_done, ROWS[::-1], resume=True),
+        start(session, half_done, metadata={"batch": 7}, resume=True),
+        run_batch(session, "WCFG-1", ROWS, half_done, resume=True),
+    ]
+    for batch in batches:
+        with pytest.raises(BatchError, match="was started with other rows, other metadata or another workflow"):
+            await collect(batch)
+    assert emulator.requests == []
+
+
+async def test_two_processes_can_t_share_a_batch(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
+    """While a batch is iterated another one with its files is refused."""
+    path = tmp_path / "results.jsonl"
+    emulator.run_time = 60
+    async with start(session, path, concurrency=1) as batch:
+        waiting = asyncio.create_task(anext(batch))
+        while not emulator.runs():
+            await asyncio.sleep(0.001)
+        with pytest.raises(OSError, match=r"results\.jsonl\.ledger is in use by another process"):
+            await collect(start(session, path, resume=True))
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    assert started(emulator).total() == 1
+
+
+async def test_a_refused_key_stops_the_batch(emulator: Emulator, tmp_path: Path) -> None:
+    """No line is written for rows that were never accepted."""
+    path = tmp_path / "results.jsonl"
+    async with CopyAISession("wrong-key", base_url=emulator.url, retry=AT_ONCE) as session:
+        batch = start(session, path)
+        await collect(batch)
+
+    assert isinstance(batch.stopped_by, AuthenticationError)
+    assert (batch.finished, lines(path)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rows": {"n": 1}}, "rows must be an iterable of mappings"),
+        ({"rows": [{"n": 1}, 2]}, "row 2 must be a mapping"),
+        ({"rows": [{"n": object()}]}, "row 1"),
+        ({"concurrency": 0}, "concurrency must be"),
+        ({"limit": -1}, "limit must be at least 0, got -1"),
+        ({"listing_delay": -1}, "listing_delay must be"),
+        ({"timeout": 0}, "timeout must be"),
+        ({"metadata": {"idempotencyKey": "a"}}, "idempotencyKey"),
+    ],
+)
+async def test_invalid_arguments_are_refused_by_the_call(
+    session: CopyAISession, tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    """Nothing is sent, and no file is made."""
+    with pytest.raises(ValueError, match=message):
+        start(session, tmp_path / "results.jsonl", **options)  # type: ignore[arg-type]  # that is the point
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["results.csv", "missing/results.jsonl", "folder.jsonl"])
+async def test_a_path_that_can_t_hold_results_is_refused(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path, name: str
+) -> None:
+    """Another ending, a folder that does not exist, or a folder itself: nothing is sent."""
+    (tmp_path / "folder.jsonl").mkdir()
+
+    with pytest.raises(BatchError, match=name.replace(".", r"\.") + "|must end in"):
+        await collect(start(session, tmp_path / name))
+    assert emulator.requests == []
