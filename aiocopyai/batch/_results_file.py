@@ -10,10 +10,10 @@ from typing import BinaryIO, Final, Self
 
 from attrs import define
 
+from aiocopyai._display import run_row
 from aiocopyai._files import replace_file
 from aiocopyai.batch._ledger import BatchError, RowEntry, RowState
 from aiocopyai.errors import AmbiguousStartError
-from aiocopyai.export._columns import to_row
 from aiocopyai.integrations._json import dump
 from aiocopyai.models import JSON, Run, RunStatus
 
@@ -89,13 +89,11 @@ def result_line(number: int, inputs: Mapping[str, JSON], run: Run | None, error:
     return dump(result_fields(number, inputs, run, error)) + b"\n"
 
 
-def result_fields(
-    number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None
-) -> dict[str, object]:
+def result_fields(number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None) -> dict[str, JSON]:
     """Return what a line of results says."""
     return {
         "row": number,
-        **to_row(run or Run("", input=inputs)),
+        **run_row(run or Run("", input=inputs)),
         "id": run.id if run else None,
         "problem": str(error) if error else None,
         "unconfirmed": isinstance(error, AmbiguousStartError),

@@ -27,7 +27,6 @@ from aiocopyai import (
     RunResults,
 )
 from aiocopyai._display import plural
-from aiocopyai._idempotency import KEY_NAME
 from aiocopyai._validation import check_integer, check_positive, check_rows, json_object
 from aiocopyai.batch._ledger import (
     SMALLEST_LEDGER,
@@ -492,6 +491,6 @@ class BatchResults(AsyncIterator[RunResult]):
     def _record_in_progress(self, files: _Files) -> None:
         """Record the ids of runs that are still in progress, so that they need not be searched for."""
         for run in self._started.in_progress if self._started else ():
-            number = files.batch.row_number(run.metadata.get(KEY_NAME))
-            if number is not None and number not in self._states:
-                files.ledger.record(number, RowState.STARTED, run.id)
+            for number in filter(None, map(files.batch.row_number, run.metadata.values())):
+                if number not in self._states:
+                    files.ledger.record(number, RowState.STARTED, run.id)

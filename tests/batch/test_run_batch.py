@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -44,15 +44,8 @@ QUIRKS = [
 
 
 @pytest.fixture(name="emulator")
-async def _emulator() -> AsyncIterator[Emulator]:
-    async with Emulator() as emulator:
-        yield emulator
-
-
-@pytest.fixture(name="session")
-async def _session(emulator: Emulator) -> AsyncIterator[CopyAISession]:
-    async with CopyAISession(emulator.api_key, base_url=emulator.url, retry=AT_ONCE) as session:
-        yield session
+def _emulator(copyai_emulator: Emulator) -> Emulator:
+    return copyai_emulator
 
 
 def start(

@@ -1,4 +1,4 @@
-"""``aiocopyai start``, as a process of its own, against the emulator: what it starts, and never starts twice."""
+"""``aiocopyai start`` against the emulator: its options, what it prints, and that it never pays twice."""
 
 from __future__ import annotations
 
@@ -8,18 +8,31 @@ import os
 import re
 import signal
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from aiocopyai.batch import run_batch
 from aiocopyai.emulator import Emulator, Fault, Quirks, Script
 from tests.support.commands import MAIN, START, Done, cli, environment, finish, start, terminal
 
 
 KILLS = 12
-HASTY = "import aiocopyai.cli._starting as starting; starting.LOOK_AGAIN = 0.4\nfrom aiocopyai.cli import main; main()"
-"""The command, which waits less for runs that are listed late."""
+LISTING_DELAY = 0.4
+HASTY = f"""
+import functools, aiocopyai.batch as batch, aiocopyai.cli as cli
+batch.run_batch = functools.partial(batch.run_batch, listing_delay={LISTING_DELAY})
+cli.main()
+"""
+"""The command, with a shorter wait for runs that are listed late."""
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command in this process waits less for runs that are listed late."""
+    monkeypatch.setattr("aiocopyai.batch.run_batch", partial(run_batch, listing_delay=LISTING_DELAY))
 
 
 def write(name: str, content: str | bytes) -> None:
@@ -38,19 +51,24 @@ def lines(name: str = "results.jsonl") -> list[dict[str, object]]:
     return [json.loads(line) for line in Path(name).read_text("utf-8").split("\n")[:-1]]
 
 
+def unwrapped(text: str) -> str:
+    """Return a message without the box that it is shown in."""
+    return " ".join(text.replace("│", " ").split())
+
+
 def inputs_of(emulator: Emulator) -> Counter[str]:
-    """Count the runs by what they were started with."""
+    """Count the runs by their inputs."""
     return Counter(json.dumps(run["input"], sort_keys=True) for run in emulator.runs())
 
 
 async def batch(emulator: Emulator, *options: str) -> Done:
     """Start the rows of rows.csv, with the results in a file."""
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", *options)
-    return await finish(await start("-c", HASTY, *arguments, env=environment(emulator)))
+    return await cli(*arguments, emulator=emulator)
 
 
 async def test_one_run_is_started_and_shown(emulator: Emulator) -> None:
-    """Inputs and metadata are sent as they were given; what comes back is one line of JSON, at once."""
+    """Inputs and metadata are sent unchanged; the run is shown at once, as one line of JSON."""
     emulator.run_time = 60
     arguments = ("-i", "Input 1=a=b", "-i", "Ω=", "-m", "batch=7")
     done = await cli("start", emulator.workflow_id, *arguments, emulator=emulator)
@@ -65,7 +83,7 @@ async def test_one_run_is_started_and_shown(emulator: Emulator) -> None:
 
 
 async def test_wait_shows_the_run_as_it_ended(emulator: Emulator) -> None:
-    """With `--wait` the line has the output."""
+    """With `--wait` the line has the outputs."""
     emulator.script_next_runs(Script(output={"Fit": "good"}, credits=5))
     done = await cli("start", emulator.workflow_id, "--no-input", "--wait", emulator=emulator)
 
@@ -74,7 +92,7 @@ async def test_wait_shows_the_run_as_it_ended(emulator: Emulator) -> None:
 
 
 async def test_a_terminal_sees_the_whole_run(emulator: Emulator) -> None:
-    """The one run is indented JSON, nothing cut off."""
+    """A single run is shown as indented JSON, and nothing of it is cut off."""
     emulator.script_next_runs(Script(output={"Fit": "good " * 100}))
     code, shown = await terminal(
         "start", emulator.workflow_id, "--no-input", "--wait", width=80, env=environment(emulator)
@@ -85,7 +103,7 @@ async def test_a_terminal_sees_the_whole_run(emulator: Emulator) -> None:
 
 
 async def test_a_run_that_fails_is_exit_code_1(emulator: Emulator) -> None:
-    """Its line comes all the same, and standard error says why."""
+    """It is shown like any other, and standard error says why it failed."""
     emulator.script_next_runs(Script(states=("NEW", "FAILED"), error={"message": "no such site"}))
     done = await cli("start", emulator.workflow_id, "--no-input", "--wait", emulator=emulator)
 
@@ -96,7 +114,7 @@ async def test_a_run_that_fails_is_exit_code_1(emulator: Emulator) -> None:
 
 
 async def test_each_row_of_a_file_is_one_run(emulator: Emulator) -> None:
-    """CSV with any text in it, and inputs that all have; results as they come, none twice, with their row's number."""
+    """The inputs of `-i` are added to each row of the CSV file; each result has its row's number."""
     write_rows(25)
     arguments = ("--input-file", "rows.csv", "-i", "Tone=Formal", "--wait", "--concurrency", "4")
     done = await cli("start", emulator.workflow_id, *arguments, emulator=emulator)
@@ -108,7 +126,7 @@ async def test_each_row_of_a_file_is_one_run(emulator: Emulator) -> None:
     assert {row["status"] for row in done.rows} == {"COMPLETE"}
 
 
-async def test_lines_of_json_are_rows_too(emulator: Emulator) -> None:
+async def test_json_lines_are_rows_too(emulator: Emulator) -> None:
     """Their values may be any JSON."""
     rows = [{"a": [1, None, {"b": "ü"}]}, {"a": 1.5}]
     write("rows.jsonl", "\n\n".join(map(json.dumps, rows)))
@@ -119,7 +137,7 @@ async def test_lines_of_json_are_rows_too(emulator: Emulator) -> None:
 
 
 async def test_a_table_on_a_terminal(emulator: Emulator) -> None:
-    """The runs of a file's rows are shown as the other commands show runs."""
+    """On a terminal the runs of a file's rows are shown like the runs of other commands."""
     write_rows(3)
     env = environment(emulator, NO_COLOR="1")
     code, shown = await terminal("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", env=env)
@@ -130,7 +148,7 @@ async def test_a_table_on_a_terminal(emulator: Emulator) -> None:
 
 
 async def test_results_go_to_a_file(emulator: Emulator) -> None:
-    """One line for each row, nothing on standard output, nothing beside the file; asked again, it is whole."""
+    """One line for each row, nothing on standard output, and no other file; a second call starts nothing."""
     write_rows(9)
     done = await batch(emulator, "--wait")
     again = await batch(emulator, "--wait")
@@ -141,42 +159,34 @@ async def test_results_go_to_a_file(emulator: Emulator) -> None:
     assert sorted(line["row"] for line in lines()) == list(range(1, 10))
     assert folder() == ["results.jsonl", "rows.csv"]
     assert again.code == 2
-    assert "is there already" in again.err
-    assert resumed == (0, "", "results.jsonl is whole already\n")
+    assert "results.jsonl already exists: pass --resume to continue, or another file by -o" in unwrapped(again.err)
+    assert resumed == (0, "", "results.jsonl is complete already\n")
     assert len(emulator.runs()) == 9
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "complaint"),
+    ("name", "content", "message"),
     [
         ("rows.csv", "a,b\n1,2\n3\n", "rows.csv, line 3: 1 cells for 2 columns"),
-        ("rows.csv", "a,a\n1,2\n", "every column needs a name of its own"),
-        ("rows.csv", "a,\n1,2\n", "every column needs a name of its own"),
-        ("rows.csv", 'a\n"1\n', "rows.csv, line 2"),
+        ("rows.csv", "Company;Price, EUR\nA;2\n", "separated by commas or semicolons; say which with --delimiter"),
         ("rows.csv", "a\n", "rows.csv has no rows"),
-        ("rows.csv", b"a\n\xff\n", "not in UTF-8"),
-        ("rows.jsonl", '{"a": 1}\n[1]\n', "rows.jsonl, line 2: not an object"),
-        ("rows.jsonl", '{"a": 1}\n{"a": NaN}\n', "rows.jsonl, line 2"),
-        ("rows.jsonl", '{"a": 1e999}\n', "rows.jsonl, line 1"),
-        ("rows.jsonl", '{"a"', "rows.jsonl, line 1"),
-        ("rows.xlsx", "a", "should end in .csv or .jsonl"),
+        ("rows.jsonl", '{"a": 1}\n[1]\n', "rows.jsonl, line 2: must be a JSON object"),
+        ("rows.xlsx", "a", "got rows.xlsx"),
     ],
 )
-async def test_a_file_with_a_mistake_starts_nothing(
-    emulator: Emulator, name: str, content: str | bytes, complaint: str
-) -> None:
-    """All rows are read before the first is sent; the complaint names the line; exit code 2, and nothing written."""
+async def test_a_file_with_a_mistake_starts_nothing(emulator: Emulator, name: str, content: str, message: str) -> None:
+    """All rows are read before the first is sent: exit code 2, a message that names the line, and no file written."""
     write(name, content)
     arguments = ("--input-file", name, "-o", "results.jsonl")
     done = await cli("start", emulator.workflow_id, *arguments, emulator=emulator, COLUMNS="200")
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
-    assert complaint in done.err
+    assert message in done.err
     assert folder() == [name]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ([], "give either a WORKFLOW_ID or --demo"),
         (["WCFG-1", "--demo"], "give either a WORKFLOW_ID or --demo"),
@@ -185,27 +195,28 @@ async def test_a_file_with_a_mistake_starts_nothing(
         (["WCFG-1", "-i", "Input"], "--input takes KEY=VALUE"),
         (["WCFG-1", "-i", "a=b", "--metadata", "=7"], "--metadata takes KEY=VALUE"),
         (["WCFG-1", "-i", "a=b", "--metadata", "idempotencyKey=7"], "idempotencyKey"),
-        (["WCFG-1", "--input-file", "missing.csv"], "there is no file missing.csv"),
+        (["WCFG-1", "--input-file", "missing.csv"], "missing.csv does not exist, or is not a file"),
         (["WCFG-1", "-i", "a=b", "--resume"], "name it by -o"),
+        (["WCFG-1", "-i", "a=b", "--limit", "0"], "--limit"),
         (["WCFG-1", "-i", "a=b", "--timeout", "3"], "--timeout goes with --wait"),
-        (["WCFG-1", "-i", "a=b", "-o", "results.csv"], "should end in .jsonl"),
-        (["WCFG-1", "-i", "a=b", "-o", "nowhere/results.jsonl"], "no place to write a file to"),
+        (["WCFG-1", "-i", "a=b", "-o", "results.csv"], "the path must end in .jsonl, got results.csv"),
+        (["WCFG-1", "-i", "a=b", "-o", "nowhere/results.jsonl"], "is in a folder that does not exist"),
         (["WCFG-1", "-i", "a=b", "--concurrency", "0"], "concurrency"),
         (["..", "-i", "a=b", "-o", "results.jsonl"], "workflow_id"),
     ],
 )
-async def test_what_makes_no_sense_is_usage(emulator: Emulator, arguments: list[str], complaint: str) -> None:
-    """Exit code 2, the reason on standard error, nothing sent, and nothing written."""
+async def test_invalid_arguments_are_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
+    """Exit code 2, the reason on standard error, nothing sent, and no file written."""
     done = await cli("start", *arguments, emulator=emulator, COLUMNS="200")
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
-    assert complaint in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
     assert folder() == []
 
 
-async def test_a_lost_answer_costs_no_second_run(emulator: Emulator) -> None:
-    """Starts whose answers are lost are found again: as many runs as rows."""
+async def test_a_lost_response_costs_no_second_run(emulator: Emulator) -> None:
+    """Starts whose responses are lost are found: as many runs as rows."""
     write_rows(6)
     emulator.inject(Fault(reset="after"), method="POST", times=3)
     done = await batch(emulator, "--wait")
@@ -214,41 +225,41 @@ async def test_a_lost_answer_costs_no_second_run(emulator: Emulator) -> None:
     assert inputs_of(emulator).total() == len(inputs_of(emulator)) == 6
 
 
-async def test_credits_that_run_out_stop_it_and_it_can_go_on(emulator: Emulator) -> None:
-    """No more is started, the rest is told; with more credits `--resume` starts what is left, and that only."""
+async def test_used_up_credits_stop_it_and_it_can_be_resumed(emulator: Emulator) -> None:
+    """No more rows are started; with new credits `--resume` starts those that are left, and no others."""
     write_rows(20)
     emulator.credits = 30
-    broke = await batch(emulator, "--wait")
+    stopped = await batch(emulator, "--wait")
     emulator.credits = None
     resumed = await batch(emulator, "--wait", "--resume")
 
-    assert broke.code == 1
-    assert "no more runs are started: " in broke.err
-    assert broke.err.endswith("--resume goes on from there\n")
+    assert stopped.code == 1
+    assert "no more runs are started: " in stopped.err
+    assert stopped.err.endswith("10 of 20 rows are left; continue with --resume\n")
     assert resumed.code == 0
     assert sorted(line["row"] for line in lines()) == list(range(1, 21))
     assert {line["problem"] for line in lines()} == {None}
     assert inputs_of(emulator).total() == len(inputs_of(emulator)) == 20
-    assert "results.jsonl.begun" not in folder()
+    assert folder() == ["results.jsonl", "rows.csv"]
 
 
-async def test_doubt_stays_doubt_until_the_run_is_seen(emulator: Emulator) -> None:
-    """A start that may have been taken is not sent again; a later `--resume` finds its run."""
+async def test_an_unconfirmed_start_is_not_sent_again(emulator: Emulator) -> None:
+    """A start that may have been accepted is shown as unconfirmed; a later `--resume` finds its run."""
     write_rows(1)
     emulator.inject(Fault(reset="after"), method="POST")
     emulator.inject(Fault(status=403), method="GET")
-    doubtful = await batch(emulator)
+    unconfirmed = await batch(emulator)
     [line] = lines()
     resumed = await batch(emulator, "--resume")
 
-    assert doubtful.code == 1
+    assert unconfirmed.code == 1
     assert (line["id"], line["unconfirmed"]) == (None, True)
     assert resumed.code == 0
     assert [line["id"] for line in lines()] == [run["id"] for run in emulator.runs()]
 
 
-async def test_a_run_that_takes_too_long_can_be_waited_for_further(emulator: Emulator) -> None:
-    """Its line has the id; `--resume --wait` waits on, and starts nothing."""
+async def test_a_run_that_takes_too_long_can_be_waited_for_later(emulator: Emulator) -> None:
+    """Its line has the id; `--resume --wait` continues to wait, and starts nothing."""
     write_rows(2)
     emulator.run_time = 2
     late = await batch(emulator, "--wait", "--timeout", "0.5")
@@ -263,7 +274,7 @@ async def test_a_run_that_takes_too_long_can_be_waited_for_further(emulator: Emu
 
 
 async def test_other_rows_are_another_batch(emulator: Emulator) -> None:
-    """`--resume` with a file that was changed is usage, and nothing is sent."""
+    """`--resume` with rows that were changed is a usage error, and nothing is sent."""
     write_rows(2)
     emulator.credits = 0
     await batch(emulator)
@@ -272,11 +283,11 @@ async def test_other_rows_are_another_batch(emulator: Emulator) -> None:
     done = await batch(emulator, "--resume")
 
     assert (done.code, emulator.requests) == (2, [])
-    assert "was begun for other rows" in done.err
+    assert "was started with other rows" in done.err
 
 
-async def test_ctrl_c_says_what_is_under_way(emulator: Emulator) -> None:
-    """130, at once, with the ids of the runs that go on without it."""
+async def test_ctrl_c_names_the_runs_in_progress(emulator: Emulator) -> None:
+    """Exit code 130, at once, with the ids of the runs that continue at Copy.ai."""
     write_rows(3)
     emulator.run_time = 60
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
@@ -288,12 +299,12 @@ async def test_ctrl_c_says_what_is_under_way(emulator: Emulator) -> None:
     done = await finish(process)
 
     assert done.code == 130
-    assert re.search(r"stopped after 0 runs.*; under way: WRUN-.*; --resume goes on from there\n", done.err)
+    assert re.search(r"stopped after 0 runs.*; in progress: WRUN-.*; continue with --resume\n", done.err)
     assert "Traceback" not in done.err
 
 
 async def killed(emulator: Emulator, *options: str, requests: int) -> None:
-    """Start the rows of rows.csv, and kill the process after so many requests."""
+    """Start the rows of rows.csv, and kill the process after a number of requests."""
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", *options)
     process = await start(*MAIN, *arguments, env=environment(emulator))
     until = len(emulator.requests) + requests
@@ -314,8 +325,8 @@ async def killed(emulator: Emulator, *options: str, requests: int) -> None:
     ],
     ids=["plain", "lists without metadata", "lists of ids", "listed late"],
 )
-async def test_what_a_dead_process_started_is_found(emulator: Emulator, quirks: Quirks) -> None:
-    """Whatever lists leave out, and however late a run is listed: a batch that goes on starts no row twice."""
+async def test_the_runs_of_a_killed_process_are_found(emulator: Emulator, quirks: Quirks) -> None:
+    """Whatever lists leave out, and however late a run is listed: a resumed batch starts no row twice."""
     write_rows(12)
     emulator.quirks = quirks
     emulator.latency = 0.03
@@ -329,8 +340,8 @@ async def test_what_a_dead_process_started_is_found(emulator: Emulator, quirks: 
     assert {line["id"] for line in lines()} == {run["id"] for run in emulator.runs()}
 
 
-async def test_two_at_once_don_t_meet(emulator: Emulator) -> None:
-    """While one process is at a batch, another one is refused, and starts nothing."""
+async def test_two_processes_can_t_share_a_batch(emulator: Emulator) -> None:
+    """While one process works on a batch, another one is refused, and starts nothing."""
     write_rows(3)
     emulator.run_time = 60
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
@@ -342,12 +353,13 @@ async def test_two_at_once_don_t_meet(emulator: Emulator) -> None:
     first.send_signal(signal.SIGINT)
     await finish(first)
 
-    assert (second.code, second.err) == (1, "aiocopyai: another start to results.jsonl is under way\n")
+    assert second.code == 1
+    assert re.fullmatch(r"aiocopyai: .*results\.jsonl\.ledger is in use by another process\n", second.err)
     assert len(emulator.runs()) == 3
 
 
 async def test_results_that_are_gone_are_not_paid_for_again(emulator: Emulator) -> None:
-    """Where the results of a batch that was begun are missing, nothing is sent."""
+    """Without the results of a batch nothing is sent; the message names every file."""
     write_rows(3)
     emulator.credits = 6
     await batch(emulator, "--wait")
@@ -356,47 +368,136 @@ async def test_results_that_are_gone_are_not_paid_for_again(emulator: Emulator) 
     done = await batch(emulator, "--wait", "--resume")
 
     assert (done.code, emulator.requests) == (2, [])
-    assert "results.jsonl is gone" in done.err
-
-
-async def test_a_line_that_is_half_done_is_done_again(emulator: Emulator) -> None:
-    """A line that breaks off, be it inside a letter, is cut off."""
-    write_rows(3)
-    emulator.credits = 6
-    emulator.script_next_runs(Script(output={"Post": "naïve 🎉"}, credits=3), times=3)
-    await batch(emulator, "--wait")
-    emulator.credits = None
-    with open("results.jsonl", "ab") as file:  # noqa: ASYNC230, PTH123 (a few bytes)
-        file.write('{"row": 3, "output": "ï'.encode()[:-1])
-    done = await batch(emulator, "--wait", "--resume")
-
-    assert done.code == 0, done.err
-    assert sorted(line["row"] for line in lines()) == [1, 2, 3]
+    assert (
+        "results.jsonl is missing: restore it, or delete results.jsonl.ledger and results.jsonl.ledger-journal"
+        in done.err
+    )
 
 
 async def test_the_exit_code_is_that_of_the_whole_batch(emulator: Emulator) -> None:
-    """A run that failed makes it 1, also for the process that finds everything done, or finishes the rest."""
+    """A run that failed makes it 1, for a later process that finds the batch complete too."""
     write_rows(2)
     emulator.script_next_runs(Script(states=("FAILED",)))
     first = await batch(emulator, "--wait")
     whole = await batch(emulator, "--wait", "--resume")
 
     assert first.code == 1
-    assert (whole.code, whole.err) == (1, "results.jsonl is whole already\n")
+    assert (whole.code, whole.err) == (1, "results.jsonl is complete already\n")
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0 and more", bytes(8192)])
+async def test_a_damaged_ledger_is_one_line(emulator: Emulator, content: bytes) -> None:
+    """An empty or damaged ledger is a usage error without a traceback, and nothing is sent."""
+    write_rows(3)
+    await batch(emulator, "--limit", "2")
+    write("results.jsonl.ledger", content)
+    emulator.requests.clear()
+    done = await batch(emulator, "--resume")
+
+    assert (done.code, done.out, emulator.requests) == (2, "", [])
+    assert "so nothing was started. Restore results.jsonl.ledger (and results.jsonl.ledger-journal" in unwrapped(
+        done.err
+    )
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("content", ["", '{"row": 1, "id": "1", "status": "COMPLETE", "problem": null}\n', "{}\n"])
-async def test_another_file_is_no_whole_batch(emulator: Emulator, content: str) -> None:
-    """A file without a ledger that doesn't hold these rows is not taken for their results, and is left alone."""
+async def test_another_file_is_not_a_complete_batch(emulator: Emulator, content: str) -> None:
+    """A file without a ledger that does not hold these rows is refused, and left unchanged."""
     write_rows(2)
     write("results.jsonl", content)
     done = await batch(emulator, "--wait", "--resume")
 
     assert (done.code, emulator.requests) == (2, [])
+    assert Path("results.jsonl").read_text("utf-8") == content  # noqa: ASYNC240 (a line)
+
+
+async def test_a_dry_run_sends_nothing(emulator: Emulator) -> None:
+    """It shows the rows that would be started, needs no key, and writes no file; with `--resume`, those left."""
+    write_rows(4)
+    dry = await cli("start", "WCFG-1", "--input-file", "rows.csv", "-i", "Tone=Formal", "--limit", "2", "--dry-run")
+    await batch(emulator, "--limit", "3")
+    emulator.requests.clear()
+    resumed = await batch(emulator, "--resume", "--dry-run")
+    refused = await batch(emulator, "--dry-run")
+
+    text = 'a "b", c'
+    assert (dry.code, dry.err) == (0, "2 of 4 rows would be started; nothing was sent\n")
+    assert dry.rows == [{"row": n + 1, "input": {"Tone": "Formal", "n": str(n), "text": text}} for n in range(2)]
+    assert (resumed.code, resumed.rows) == (0, [{"row": 4, "input": {"n": "3", "text": text}}])
+    assert (refused.code, emulator.requests) == (2, [])
+
+
+async def test_limit_starts_the_first_rows(emulator: Emulator) -> None:
+    """`--resume` continues with the others; to have started what `--limit` allows is success."""
+    write_rows(5)
+    first = await batch(emulator, "--wait", "--limit", "2")
+    rest = await batch(emulator, "--wait", "--resume")
+    shown = await cli("start", "--demo", "--input-file", "rows.csv", "--limit", "1")
+
+    assert first.code == 0
+    assert first.err.endswith("; 3 of 5 rows are left; continue with --resume\n")
+    assert (rest.code, len(lines())) == (0, 5)
+    assert sorted(str(run["input"]) for run in emulator.runs()) == sorted(
+        str({"n": str(n), "text": 'a "b", c'}) for n in range(5)
+    )
+    assert (shown.code, len(shown.rows)) == (0, 1)
+
+
+@pytest.mark.parametrize(("typed", "options", "runs"), [("n", (), 0), ("y", (), 101), ("", ("--yes",), 101)])
+async def test_a_terminal_is_asked_before_more_than_100_rows(
+    emulator: Emulator, typed: str, options: tuple[str, ...], runs: int
+) -> None:
+    """Without a clear yes nothing is started; `--yes` asks nothing."""
+    write_rows(101)
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", *options)
+    code, shown = await terminal(*arguments, key=typed, env=environment(emulator))
+
+    assert (code, len(emulator.runs())) == (0 if runs else 1, runs)
+    assert (f"Start 101 runs of {emulator.workflow_id}? Each spends credits." in shown) is bool(typed)
+    assert ("nothing was started" in shown) is not runs
+
+
+@pytest.mark.parametrize("device", ["closed pipe", "full device", "closed"])
+async def test_standard_output_that_can_t_be_written_costs_nothing(emulator: Emulator, device: str) -> None:
+    """It is noticed before anything is sent, and the exit code is not 0."""
+    if device == "full device" and not Path("/dev/full").exists():  # noqa: ASYNC240 (a test for its existence)
+        pytest.skip("needs /dev/full")
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY) if device == "full device" else writer
+    code = "import os; os.close(1)\n" if device == "closed" else ""
+    code += "import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'aiocopyai', *sys.argv[1:]])"
+    process = await start(
+        "-c", code, "start", emulator.workflow_id, "--no-input", env=environment(emulator), stdout=full
+    )
+    for descriptor in {writer, full}:
+        os.close(descriptor)
+    done = await finish(process)
+
+    assert (done.code, emulator.requests) == (1, [])
+    assert "Traceback" not in done.err
+
+
+async def test_a_run_that_can_t_be_shown_is_named(emulator: Emulator) -> None:
+    """If standard output fails after the start, the run's id is on standard error."""
+    emulator.latency = 0.1
+    reader, writer = os.pipe()
+    process = await start(*MAIN, "start", emulator.workflow_id, "--no-input", env=environment(emulator), stdout=writer)
+    os.close(writer)
+    while not emulator.runs():
+        assert process.returncode is None
+        await asyncio.sleep(0.001)
+    os.close(reader)
+    done = await finish(process)
+    [run] = emulator.runs()
+
+    assert done.code == 1
+    assert done.err.startswith(f"row 1: run {run['id']} was started, but standard output can't be written\n")
 
 
 async def test_rows_are_those_that_were_read_first(emulator: Emulator) -> None:
-    """A file that is changed while its rows are started changes nothing."""
+    """A change of the file while its rows are started has no effect."""
     write_rows(30)
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", "--concurrency", "1")
     emulator.latency = 0.01
@@ -411,7 +512,7 @@ async def test_rows_are_those_that_were_read_first(emulator: Emulator) -> None:
     assert sorted(str(run["input"]["n"]) for run in emulator.runs()) == sorted(map(str, range(30)))  # type: ignore[index,call-overload]  # raw JSON
 
 
-async def test_a_reader_that_leaves_is_told_by_the_exit_code(emulator: Emulator) -> None:
+async def test_a_reader_that_leaves_shows_in_the_exit_code(emulator: Emulator) -> None:
     """`start … | head -1` ends quietly, but not with 0: not every row was started."""
     write_rows(60)
     emulator.latency = 0.01
@@ -428,7 +529,7 @@ async def test_a_reader_that_leaves_is_told_by_the_exit_code(emulator: Emulator)
 
 
 async def test_a_wrong_key_is_one_line(emulator: Emulator) -> None:
-    """However many starts it refuses, it is told once, and no row is shown that was never sent."""
+    """However many starts it refuses, it is reported once, and no row is shown that was not accepted."""
     write_rows(20)
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv")
     done = await cli(*arguments, emulator=emulator, COPYAI_API_KEY="wrong-key")
@@ -439,7 +540,7 @@ async def test_a_wrong_key_is_one_line(emulator: Emulator) -> None:
 
 @pytest.mark.slow
 async def test_kills_start_nothing_twice(emulator: Emulator) -> None:
-    """Killed by SIGKILL at random moments, a batch ends with one run and one line for each row."""
+    """Killed with SIGKILL at random times, a batch ends with one run and one line for each row."""
     write_rows(60)
     chance = Random(4)  # noqa: S311 (a repeatable test)
     emulator.run_time = 0.3

@@ -190,7 +190,7 @@ def _read_all(descriptor: int, key: str) -> str:
     try:
         while part := os.read(descriptor, 65536):
             shown += part
-            if key and shown.endswith(b"key: "):  # typed any sooner, it would be thrown away
+            if key and shown.endswith((b"key: ", b"[y/N]: ")):  # typed any sooner, it would be thrown away
                 os.write(descriptor, f"{key}\n".encode())
                 key = ""
     except OSError:

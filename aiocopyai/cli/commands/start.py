@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import select
 import stat
@@ -19,12 +18,11 @@ from attrs import define, evolve, field, frozen
 
 from aiocopyai import JSON, CopyAIError, CopyAISession, Run, RunFailedError, RunResult, RunResults
 from aiocopyai._display import plural, preview
-from aiocopyai.cli._common import find_key, open_session, perform
-from aiocopyai.cli._demo import WORKFLOW_ID
-from aiocopyai.cli._formats import Format, Sink, say, show_json, sink
-from aiocopyai.cli._options import Debug, Demo, Timeout, WorkflowId, check_workflow, read_pairs, read_timeout
-from aiocopyai.cli._progress import Bar, bar
-from aiocopyai.cli._tally import Tally
+from aiocopyai.cli._client import choose_workflow, find_key, open_session
+from aiocopyai.cli._errors import CommandError, run_async
+from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, read_pairs, read_timeout, shared_options
+from aiocopyai.cli._output import OutputFormat, OutputWriter, Tally, echo_err, open_run_writer, print_json
+from aiocopyai.cli._progress import ProgressBar
 
 
 if TYPE_CHECKING:
@@ -37,7 +35,9 @@ _OPTION_NAMES: Final = {"resume=True": "--resume", "delimiter=": "--delimiter", 
 """The command's options in place of the parameters that the library's messages name."""
 
 
+@shared_options
 def start(
+    settings: Settings,
     workflow_id: WorkflowId = None,
     *,
     inputs: Annotated[
@@ -71,7 +71,7 @@ def start(
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until each run is finished.")] = False,
-    timeout: Timeout = None,
+    timeout: WaitTimeout = None,
     concurrency: Annotated[
         int,
         typer.Option(min=1, max=100, metavar="N", help="Runs in progress at a time; without --wait, starts."),
@@ -94,8 +94,6 @@ def start(
         bool, typer.Option("--dry-run", help="Show the rows that would be started, and send nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start more than 100 rows without asking.")] = False,
-    demo: Demo = False,
-    debug: Debug = False,
 ) -> None:  # fmt: skip
     """Start a run, or one for each row of a file. Each run spends credits.
 
@@ -115,7 +113,7 @@ def start(
     """  # noqa: D301 (click keeps the lines after a backspace)
     from aiocopyai.batch import read_rows  # noqa: PLC0415 (other commands need no SQLite)
 
-    check_workflow(workflow_id, demo=demo)
+    workflow_id = choose_workflow(workflow_id, settings)
     if no_input is not (input_file is None and not inputs):
         raise typer.BadParameter("give inputs by -i or --input-file, or --no-input for a workflow that has none")
     if resume and output is None:
@@ -137,9 +135,9 @@ def start(
         as_table=input_file is not None,
     )
     if dry_run:
-        raise typer.Exit(perform(_show_rows(request), debug=debug))
-    progress = StartProgress(request, bar() if output else None)
-    code = perform(_start(request, find_key(demo=demo), progress), debug=debug, so_far=progress)
+        raise typer.Exit(run_async(_show_rows(request), settings))
+    progress = StartProgress(request, ProgressBar.on_terminal() if output else None)
+    code = run_async(_start(request, settings, find_key(settings), progress), settings, so_far=progress)
     raise typer.Exit(code or (0 if progress.is_successful else 1))
 
 
@@ -147,8 +145,7 @@ def start(
 class StartRequest:
     """The command's arguments, checked."""
 
-    workflow_id: str | None
-    """None for the demo."""
+    workflow_id: str
     rows: Sequence[Mapping[str, JSON]]
     metadata: Mapping[str, JSON]
     concurrency: int
@@ -161,13 +158,13 @@ class StartRequest:
     as_table: bool
     """Whether a terminal shows the results as a table, not as JSON."""
 
-    def batch(self, session: CopyAISession, workflow_id: str, output: Path) -> BatchResults:
+    def batch(self, session: CopyAISession, output: Path) -> BatchResults:
         """Return the batch whose results go to a file."""
         from aiocopyai.batch import run_batch  # noqa: PLC0415 (other commands need no SQLite)
 
         return run_batch(
             session,
-            workflow_id,
+            self.workflow_id,
             self.rows,
             output,
             resume=self.resume,
@@ -178,10 +175,10 @@ class StartRequest:
             limit=self.limit,
         )
 
-    def runs(self, session: CopyAISession, workflow_id: str) -> RunResults:
+    def runs(self, session: CopyAISession) -> RunResults:
         """Return the results that are only shown."""
         return session.run_many(
-            workflow_id,
+            self.workflow_id,
             self.rows[: self.limit],
             wait=self.timeout is not None,
             timeout=self.timeout,
@@ -195,7 +192,7 @@ class StartProgress:
     """What became of the rows so far: shown as a progress bar, and at the end in words."""
 
     request: StartRequest
-    bar: Bar | None
+    bar: ProgressBar | None
     results: BatchResults | RunResults | None = None
     tally: Tally = field(factory=Tally)
     _finished: int = 0
@@ -209,7 +206,7 @@ class StartProgress:
             self._failed += is_failed
             self._finished += result.ok or is_failed
         if self.bar is not None:
-            self.bar.show(self._counts[0], len(self.request.rows))
+            self.bar.update(self._counts[0], len(self.request.rows))
 
     @property
     def _counts(self) -> tuple[int, int, int]:
@@ -251,32 +248,31 @@ async def _show_rows(request: StartRequest) -> None:
     async with CopyAISession("dry-run") as session:
         with _usage_errors():
             if request.output is None:
-                request.runs(session, request.workflow_id or WORKFLOW_ID)
+                request.runs(session)
                 pending = list(range(len(request.rows)))[: request.limit]
             else:
-                pending = request.batch(session, request.workflow_id or WORKFLOW_ID, request.output).pending()
+                pending = request.batch(session, request.output).pending()
     for index in pending:
-        show_json({"row": index + 1, "input": dict(request.rows[index])})
-    say(f"{len(pending):,} of {plural(len(request.rows), 'row')} would be started; nothing was sent")
+        print_json({"row": index + 1, "input": dict(request.rows[index])})
+    echo_err(f"{len(pending):,} of {plural(len(request.rows), 'row')} would be started; nothing was sent")
 
 
-async def _start(request: StartRequest, key: str | None, progress: StartProgress) -> None:
+async def _start(request: StartRequest, settings: Settings, key: str | None, progress: StartProgress) -> None:
     if request.output is None:
         _check_stdout()
-    chosen = [] if request.workflow_id is None else [request.workflow_id]
-    async with open_session(chosen, key) as (session, [workflow_id]):
+    async with open_session(settings, key) as session:
         with _usage_errors():
             if request.output is None:
-                progress.results = request.runs(session, workflow_id)
+                progress.results = request.runs(session)
                 pending = len(request.rows[: request.limit])
             else:
-                progress.results = batch = request.batch(session, workflow_id, request.output)
+                progress.results = batch = request.batch(session, request.output)
                 pending = len(batch.pending())
                 if batch.finished == batch.total:
-                    say(f"{request.output} is complete already")
+                    settings.inform(f"{request.output} is complete already")
                     return
         if request.confirm:
-            _confirm(pending, workflow_id)
+            _confirm(pending, request.workflow_id)
         show = _Printer(request)
         with _usage_errors(), progress.bar or nullcontext():
             async with aclosing(progress.results) as results:
@@ -285,14 +281,14 @@ async def _start(request: StartRequest, key: str | None, progress: StartProgress
                     if result.run is not None or result.error is None or results.stopped_by is None:
                         show(result)
                     progress.add(result)
-    say(str(progress))
+    settings.inform(str(progress))
 
 
 def _confirm(count: int, workflow_id: str) -> None:
     if count <= _CONFIRM_ROWS or not sys.stdin.isatty():
         return
     if not typer.confirm(f"Start {count:,} runs of {workflow_id}? Each spends credits.", err=True):
-        say("nothing was started")
+        echo_err("nothing was started")
         raise typer.Exit(1)
 
 
@@ -301,28 +297,28 @@ class _Printer:
 
     def __init__(self, request: StartRequest) -> None:
         self._is_shown = request.output is None
-        self._table: Sink[Run] | None = None
+        self._table: OutputWriter[Run] | None = None
         if self._is_shown and request.as_table and sys.stdout.isatty():
-            self._table = sink(Format.TABLE)
+            self._table = open_run_writer(OutputFormat.TABLE)
 
     def __call__(self, result: RunResult) -> None:
         number = result.index + 1
         if result.error is not None:
-            say(f"row {number}: {result.error}")
+            echo_err(f"row {number}: {result.error}")
         if not self._is_shown:
             return
         try:
             self._show(result, number)
         except OSError:
             if result.run is not None:
-                say(f"row {number}: run {result.run.id} was started, but standard output can't be written")
+                echo_err(f"row {number}: run {result.run.id} was started, but standard output can't be written")
             raise
 
     def _show(self, result: RunResult, number: int) -> None:
-        from aiocopyai.batch._results_file import result_line  # noqa: PLC0415 (other commands need no SQLite)
+        from aiocopyai.batch._results_file import result_fields  # noqa: PLC0415 (other commands need no SQLite)
 
         if self._table is None:
-            show_json(json.loads(result_line(number, result.inputs, result.run, result.error)))
+            print_json(result_fields(number, result.inputs, result.run, result.error))
         else:
             run = result.run or Run("-", input=result.inputs)
             self._table.write(evolve(run, output={"": f"row {number}: {preview(run)}"}))
@@ -332,7 +328,7 @@ class _Printer:
 def _check_stdout() -> None:
     """Raise an OSError if standard output can't be written, before anything is paid."""
     if sys.stdout is None:
-        raise OSError(errno.EBADF, "standard output is closed")
+        raise CommandError("standard output is closed")
     try:
         descriptor = sys.stdout.fileno()
     except io.UnsupportedOperation:  # not a file of the system
