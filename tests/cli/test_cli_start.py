@@ -198,7 +198,7 @@ async def test_a_file_with_a_mistake_starts_nothing(emulator: Emulator, name: st
         (["WCFG-1", "--input-file", "missing.csv"], "missing.csv does not exist, or is not a file"),
         (["WCFG-1", "-i", "a=b", "--resume"], "name it by -o"),
         (["WCFG-1", "-i", "a=b", "--limit", "0"], "--limit"),
-        (["WCFG-1", "-i", "a=b", "--timeout", "3"], "--timeout goes with --wait"),
+        (["WCFG-1", "-i", "a=b", "--timeout", "3"], "--timeout requires --wait"),
         (["WCFG-1", "-i", "a=b", "-o", "results.csv"], "the path must end in .jsonl, got results.csv"),
         (["WCFG-1", "-i", "a=b", "-o", "nowhere/results.jsonl"], "is in a folder that does not exist"),
         (["WCFG-1", "-i", "a=b", "--concurrency", "0"], "concurrency"),
