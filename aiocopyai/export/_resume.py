@@ -1,6 +1,6 @@
 """Where a walk can be taken up by another process: a record of one walk that never awaits.
 
-The rule of the walk itself (see docs/walk.md) speaks of any two answers, however long apart: if the first `pos` places
+The rule of the walk (docs/pagination.md) speaks of any two answers, however long apart: if the first `pos` places
 of the list were read when its total was `T`, and the total is `T'` now, then no unread run stands before the place
 ``pos - max(0, T - T')``, provided that runs are added in front only. So a mark is a page with all before it read, and
 the total of the very answer that held it. It is trusted while the list proves to be newest first; some pages are read

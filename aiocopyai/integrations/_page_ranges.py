@@ -5,8 +5,8 @@ counted from the end, a run keeps its number, and only removals behind it lower 
 two such numbers when the list was counted, and whenever it is read, the total of that moment tells its pages.
 
 What is read at a time is a chain: pages one after the other, the total of none lower than that of the one before.
-Whatever was added in front and removed, no run behind a page can then have come in front of it (docs/walk.md), so a
-chain leaves nothing out between its first run and its last. And where two chains of a list have a run in common,
+Whatever was added in front and removed, no run behind a page can then have come in front of it (docs/pagination.md), so
+a chain leaves nothing out between its first run and its last. And where two chains of a list have a run in common,
 nothing is left out between the first of the one and the last of the other, since the order of runs doesn't change.
 That alone, and no count, tells what is joined.
 """
