@@ -89,18 +89,17 @@ def _pattern(secret: str) -> str:
 def _spellings(secret: str) -> Iterator[str]:
     """Yield a pattern for each character of a secret, or for each run of backslashes.
 
-    Each matches without backtracking (possessive quantifiers), so that no body makes the search slow.
+    None of them backtracks (atomic groups and possessive quantifiers), so that no body makes the search slow.
     """
     for match in re.finditer(r"\\+|.", secret, re.DOTALL):
         part = match[0]
-        code = f"{ord(part[0]):x}"
-        spelled = "|".join(
-            (rf"u0*{code}", f"%{code}", f"&#(?:x0*{code}|0*{ord(part[0])});", re.escape(html.escape(part[0])))
-        )
-        if part[0] == "\\":
-            yield rf"(?:u0*{code}|%{code}|\\){{{len(part)},{8 * len(part)}}}+"
+        character, code = part[0], f"0*{ord(part[0]):x}"
+        numeric = rf"%{code}|&#(?:x{code}|0*{ord(character)});"
+        if character == "\\":
+            yield rf"(?>\\u{code}|{numeric}|\\){{{len(part)},{8 * len(part)}}}+"
         else:
-            yield rf"\\{{0,8}}+(?:{spelled}|{re.escape(part[0])})"
+            plain = "|".join(map(re.escape, {html.escape(character): None, character: None}))
+            yield rf"(?>\\{{1,8}}+u{code}|{numeric}|\\{{0,8}}+(?:{plain}))"
 
 
 _SHORT_REPR: Final = reprlib.Repr()

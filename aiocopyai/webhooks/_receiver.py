@@ -14,6 +14,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from aiocopyai._text import Secret
 from aiocopyai._validation import check_integer, check_positive
 from aiocopyai.webhooks._asgi import ASGIApp
 from aiocopyai.webhooks._confirmation import RunReader
@@ -74,7 +75,10 @@ class WebhookReceiver:
         queue_size: int = 1000,
         grace: float = 5.0,
     ) -> None:
-        self._secret = secrets.token_urlsafe() if secret is None else _checked_secret(secret)
+        # Before anything can raise: some tools show the variables of each frame of a traceback.
+        self._secret = secret = Secret(secrets.token_urlsafe() if secret is None else secret)
+        if not _SECRET.fullmatch(secret):
+            raise ValueError("secret must be at least 16 characters long, letters, digits and -._~ only")
         self._confirm = confirm
         check_integer("max_body", max_body, 1)
         check_integer("queue_size", queue_size, 1)
@@ -177,9 +181,3 @@ class WebhookReceiver:
 def _is_json(content_type: str) -> bool:
     essence = content_type.partition(";")[0].strip().lower()
     return essence == "application/json" or essence.endswith("+json")
-
-
-def _checked_secret(secret: str) -> str:
-    if not _SECRET.fullmatch(secret):
-        raise ValueError("the secret must be 16 characters or more, letters, digits and -._~ only")
-    return secret

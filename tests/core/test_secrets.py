@@ -1,4 +1,4 @@
-"""The key and other secrets: they go to the server alone, and show nowhere on this side."""
+"""API keys and other secrets: they are sent to the server alone, and are shown nowhere on this side."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import gc
 import json
 import logging
 import pickle
+import time
 import traceback
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiohttp
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai import (
     AmbiguousStartError,
+    ConfigurationError,
     CopyAIError,
     CopyAISession,
     InvalidResponseError,
@@ -32,46 +36,56 @@ from aiocopyai._parsing import parse_json
 from aiocopyai._text import Secret, redact
 from aiocopyai.emulator import Emulator, Fault
 from aiocopyai.webhooks import WebhookReceiver
+from tests.support.proxying import serving
 from tests.support.strategies import JSON_VALUES
 
 
 KEY: Final = 'a-"secret"/key+with=all\\0123456789'
-"""A key that JSON, Python and addresses each write in another way."""
+"""A key that JSON, Python and URLs each escape in another way."""
 HALF: Final = KEY[:18]
-TWICE: Final = RetryPolicy(attempts=2, wait_initial=0, wait_max=0)
+TWICE: Final = RetryPolicy(attempts=2, timeout=1, wait_initial=0, wait_max=0)
 
 
-def writings(text: str = KEY) -> list[str]:
-    """Give the ways in which a text shows."""
+def spellings(text: str = KEY) -> list[str]:
+    """Return the ways in which a text can be shown."""
     return [text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text).replace("/", "\\/")[1:-1]]
 
 
-def everywhere(error: BaseException) -> Iterator[str]:
-    """Give all that is shown of an error, and of what it came from, with the variables of each frame but a test's."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield from (str(seen), repr(seen), repr(seen.args), repr(vars(seen)), pickle.dumps(seen).decode("latin-1"))
-        yield "".join(traceback.format_exception(seen))
-        steps = [step for step in traceback.walk_tb(seen.__traceback__) if "/tests/" not in step[0].f_code.co_filename]
-        yield "".join(traceback.StackSummary.extract(iter(steps), capture_locals=True).format())
-        seen = seen.__cause__ or seen.__context__
+def everything_shown(error: BaseException) -> Iterator[str]:
+    """Yield all texts of an error and of its causes, with the variables of each frame outside of the tests."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield from (str(cause), repr(cause), repr(cause.args), repr(vars(cause)))
+        yield "".join(traceback.format_exception(cause))
+        if isinstance(cause, CopyAIError):
+            yield pickle.dumps(cause).decode("latin-1")
+        frames = [
+            frame for frame in traceback.walk_tb(cause.__traceback__) if "/tests/" not in frame[0].f_code.co_filename
+        ]
+        yield "".join(traceback.StackSummary.extract(iter(frames), capture_locals=True).format())
+        cause = cause.__cause__ or cause.__context__
 
 
 def leaks(shown: Iterator[str] | list[str], secrets: list[str]) -> list[str]:
-    """Find what shows a secret."""
-    return [text for text in shown if any(secret in text for secret in secrets)]
+    """Return the texts that show a secret, in any case."""
+    return [text for text in shown if any(secret.lower() in text.lower() for secret in secrets)]
 
 
 ECHOES: Final = [
     Fault(status=401, body={"errorCode": f"NO-{KEY}", "details": {KEY: [KEY]}, "message": KEY}, headers={"X-E": KEY}),
-    Fault(status=403, body=json.dumps({"errorCode": KEY}).replace("/", "\\/").replace("+", "\\u002b").encode()),
+    Fault(status=403, body=json.dumps({"errorCode": KEY}).replace("/", "\\/").replace("+", "\\u002B").encode()),
+    Fault(status=422, body=b'{"details": %b, "details": 1}' % json.dumps(KEY).encode()),
+    Fault(status=422, body={"details": json.dumps({"request": json.dumps({"key": KEY})})}),
     Fault(status=500, body=KEY.encode()),
     Fault(status=500, body=b"x" * 1_990 + KEY.encode()),
+    Fault(status=502, body=b"<html>" + KEY.replace('"', "&quot;").encode()),
     Fault(status=302, headers={"Location": f"https://example.com/?{KEY}"}),
+    Fault(status=302, headers={"Location": f"https://example.com/?{quote(KEY, safe='')}"}),
     Fault(body=KEY.encode()),
     Fault(body=b"x" * 65 + KEY.encode()),
     Fault(body={"data": "x" * 65 + KEY}),
     Fault(body={"data": {"data": [{"id": None, "x": KEY}]}}),
+    Fault(body={"data": {"data": [{"id": None, KEY: 1}]}}),
     Fault(body={"data": {"data": KEY}}),
     Fault(headers={"Content-Encoding": KEY}),
     Fault(reset="after"),
@@ -83,10 +97,10 @@ ECHOES: Final = [
 
 @pytest.mark.parametrize("fault", ECHOES, ids=range(len(ECHOES)))
 async def test_no_error_shows_it(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever a server does, echoes included, the key is in nothing that can be seen of the error, nor in any log."""
+    """Whatever a server does, echoes included, nothing of the error shows the key, and no log does."""
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
-    is_refused = fault.delay or fault.status in {302, 401, 403}
+    is_refused = fault.delay or fault.status in {302, 401, 403, 422}
     async with (
         Emulator(workflow_id="W", api_key=KEY) as emulator,
         CopyAISession(KEY, base_url=emulator.url, timeout=0.05 if fault.delay else 10, retry=TWICE) as session,
@@ -96,15 +110,32 @@ async def test_no_error_shows_it(fault: Fault, caplog: pytest.LogCaptureFixture)
             await session.count_runs("W")
         with pytest.raises(CopyAIError if is_refused else AmbiguousStartError) as started:
             await session.start_run("W", {}, idempotency_key="x")
-        shown = [*everywhere(caught.value), *everywhere(started.value), caplog.text]
+        shown = [*everything_shown(caught.value), *everything_shown(started.value), caplog.text]
 
-        assert leaks(shown, [*writings(), *writings(HALF)]) == []
+        assert leaks(shown, [*spellings(), *spellings(HALF), quote(KEY, safe="")]) == []
         assert emulator.requests[0].headers["x-copy-ai-api-key"] == KEY
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+
+
+async def test_a_header_name_does_not_show_it() -> None:
+    """A key that a server echoes as the name of a header, in lower case, is redacted too."""
+    key = "A-Secret-Key-0123456789"
+    async with (
+        Emulator(api_key=key) as emulator,
+        CopyAISession(key, base_url=emulator.url, retry=TWICE) as session,
+    ):
+        emulator.inject(Fault(status=401, headers={f"X-{key}": "1"}))
+        with pytest.raises(CopyAIError) as caught:
+            await session.check_key()
+
+    assert caught.value.headers["x-***"] == "1"  # type: ignore[attr-defined]  # a status error
+    assert leaks(everything_shown(caught.value), [key]) == []
 
 
 @pytest.mark.parametrize("fault", [Fault(delay=9), Fault(drip=9)], ids=["headers", "body"])
 async def test_no_traceback_shows_it(fault: Fault) -> None:
-    """The frames of a cancelled request, aiohttp's own included, don't show the key to what prints their variables."""
+    """The variables in the frames of a cancelled request, aiohttp's own included, do not show the key."""
     async with Emulator(api_key=KEY) as emulator, CopyAISession(KEY, base_url=emulator.url) as session:
         emulator.inject(fault)
         task = asyncio.ensure_future(session.count_runs("W"))
@@ -114,23 +145,23 @@ async def test_no_traceback_shows_it(fault: Fault) -> None:
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
 
-    shown = list(everywhere(caught.value))
+    shown = list(everything_shown(caught.value))
     assert any("in _exchange" in text for text in shown)
-    assert leaks(shown, writings()) == []
+    assert leaks(shown, spellings()) == []
 
 
 async def test_no_repr_shows_it() -> None:
-    """Neither the session shows the key, nor what is in it, nor aiohttp's account of its requests."""
-    told: list[str] = []
+    """No `repr` shows the key: not of the session, of its parts, or of aiohttp's data about its requests."""
+    traced: list[str] = []
 
-    async def tell(*parts: Any) -> None:  # noqa: ANN401 (whatever aiohttp tells)
-        told.extend(map(repr, parts))
-        told.append(repr(getattr(parts[-1], "headers", None)))
-        told.append(repr(getattr(getattr(parts[-1], "response", None), "request_info", None)))
+    async def trace(*parts: Any) -> None:  # noqa: ANN401 (whatever aiohttp reports)
+        traced.extend(map(repr, parts))
+        traced.append(repr(getattr(parts[-1], "headers", None)))
+        traced.append(repr(getattr(getattr(parts[-1], "response", None), "request_info", None)))
 
     config = aiohttp.TraceConfig()
-    config.on_request_start.append(tell)
-    config.on_request_end.append(tell)
+    config.on_request_start.append(trace)
+    config.on_request_end.append(trace)
     async with (
         Emulator(api_key=KEY) as emulator,
         aiohttp.ClientSession(trace_configs=[config]) as http,
@@ -138,63 +169,99 @@ async def test_no_repr_shows_it() -> None:
     ):
         await session.check_key()
         parts = (session, session._transport, session.runs("W"), session.watch("W"), session.run_many("W", []))
-        shown = [*map(repr, parts), *map(str, parts), repr(vars(session)), repr(vars(session._transport)), *told]
+        shown = [*map(repr, parts), *map(str, parts), repr(vars(session)), repr(vars(session._transport)), *traced]
 
-    assert any("'***'" in text for text in told)
-    assert leaks(shown, writings()) == []
-
-
-def test_nor_does_a_copy_or_a_pickle() -> None:
-    """What holds the key neither pickles nor copies: there is no way out for it by accident."""
-    session = CopyAISession(KEY)
-    for way in (pickle.dumps, copy.deepcopy):
-        with pytest.raises(TypeError):
-            way(session)
+    assert any("'***'" in text for text in traced)
+    assert leaks(shown, spellings()) == []
 
 
-@pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}", f"{KEY}\r\nHost: elsewhere", f"{KEY}\x00", f"{KEY}ü"])
-def test_a_key_that_will_not_do_is_not_shown(key: str) -> None:
-    """A key that would end a header, or begin another, is refused, and the error doesn't show it."""
-    with pytest.raises(CopyAIError) as caught:
-        CopyAISession(key)
+async def test_traced_headers_can_be_copied() -> None:
+    """A tool that copies the headers of a request, as tracing tools do, neither fails nor shows the key."""
+    copies: list[Any] = []
 
-    assert (
-        leaks([str(caught.value), repr(caught.value), "".join(traceback.format_exception(caught.value))], [KEY]) == []
-    )
+    async def trace(_session: object, _context: object, parameters: aiohttp.TraceRequestStartParams) -> None:
+        copies.extend([copy.copy(parameters.headers), copy.deepcopy(dict(parameters.headers))])
+
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(trace)
+    async with (
+        Emulator(api_key=KEY) as emulator,
+        aiohttp.ClientSession(trace_configs=[config]) as http,
+        CopyAISession(KEY, base_url=emulator.url, http_session=http) as session,
+    ):
+        await session.check_key()
+
+    assert [copied["x-copy-ai-api-key"] for copied in copies] == [KEY, KEY]
+    assert leaks([repr(copied) for copied in copies], spellings()) == []
 
 
-async def test_a_session_left_open_does_not_show_it() -> None:
-    """The warning of a session that nobody closed doesn't show the key."""
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_session_is_neither_pickled_nor_copied(duplicate: Callable[[object], object]) -> None:
+    """A session cannot be pickled or copied, so that the key does not end up in a file or a task graph by accident."""
+    with pytest.raises(TypeError, match="cannot be pickled or copied"):
+        duplicate(CopyAISession(KEY))
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(Secret(KEY))
+
+
+@pytest.mark.parametrize(
+    ("key", "arguments"),
+    [
+        (f"{KEY}\n", {}),
+        (f" {KEY}", {}),
+        (f"{KEY}\r\nHost: elsewhere", {}),
+        (f"{KEY}\x00", {}),
+        (f"{KEY}ü", {}),
+        (KEY, {"base_url": "ftp://x"}),
+        (KEY, {"timeout": -1}),
+        (KEY, {"max_rate": "fast"}),
+        (KEY, {"retry": 3}),
+    ],
+)
+def test_a_failed_construction_does_not_show_it(key: str, arguments: dict[str, Any]) -> None:
+    """Where a session cannot be created, neither the error nor the variables in its frames show the key."""
+    with pytest.raises(ConfigurationError) as caught:
+        CopyAISession(key, **arguments)
+
+    assert leaks(everything_shown(caught.value), spellings()) == []
+
+
+def test_a_half_constructed_session_has_a_repr() -> None:
+    """A session whose constructor raised can be shown, as debuggers show the variables of a frame."""
+    session = CopyAISession.__new__(CopyAISession)
+
+    assert repr(session) == "<CopyAISession: invalid>"
+
+
+async def test_an_unclosed_session_does_not_show_it() -> None:
+    """The warning about a session that was not closed does not show the key."""
     async with Emulator(api_key=KEY) as emulator:
         session = CopyAISession(KEY, base_url=emulator.url)
         await session.check_key()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            told: list[str] = []
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(repr(context)))
+            shown: list[str] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: shown.append(repr(context)))
             del session
             gc.collect()
-            # The warning holds what it is about; without it, what that holds in turn is collected as well.
-            told += [str(warning.message) for warning in caught]
+            # A warning refers to its object; without the warning, the object's own parts are collected too.
+            shown += [str(warning.message) for warning in caught]
             caught.clear()
             gc.collect()
+            shown += [str(warning.message) for warning in caught]
 
-    assert told
-    assert leaks([*(str(warning.message) for warning in caught), *told], writings()) == []
+    assert shown
+    assert leaks(shown, spellings()) == []
 
 
 @pytest.mark.parametrize("call", [lambda s: s.check_key(), lambda s: s.start_run("W", {})], ids=["GET", "POST"])
 async def test_the_environment_takes_it_nowhere(
     call: Callable[[CopyAISession], Awaitable[object]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Proxies and logins of the environment are not used: the key goes to the server, and with it no other secret."""
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login me password netrc-secret\n", "ascii")
-    monkeypatch.setenv("NETRC", str(netrc))
+    """By default proxies and logins of the environment are not used: the key goes to the server, without others."""
+    set_environment(monkeypatch, tmp_path)
     async with Emulator(workflow_id="W", api_key=KEY) as emulator, Emulator() as proxy:
-        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url.removesuffix("/api"))
-        monkeypatch.delenv("NO_PROXY", raising=False)
+        set_proxy(monkeypatch, proxy.url)
         async with CopyAISession(KEY, base_url=emulator.url) as session:
             await call(session)
 
@@ -204,46 +271,159 @@ async def test_the_environment_takes_it_nowhere(
     assert KEY not in request.path
 
 
-def test_no_webhooks_secret_shows(caplog: pytest.LogCaptureFixture) -> None:
-    """A receiver's secret and a webhook's address, which may hold it, are not shown."""
-    receiver = WebhookReceiver(CopyAISession(KEY), lambda event: _ignore(event), secret="s3cret-" * 4)  # noqa: PLW0108
+async def test_trust_env_uses_the_proxy_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With `trust_env` the proxy of the environment is used, NO_PROXY is honoured, and no login is sent."""
+    set_environment(monkeypatch, tmp_path)
+    proxied: list[web.BaseRequest] = []
+
+    async def proxy(http: web.BaseRequest) -> web.Response:
+        proxied.append(http)
+        return web.json_response({"total": 0, "data": []})
+
+    async with Emulator(api_key=KEY) as emulator, serving(proxy) as proxy_url:
+        set_proxy(monkeypatch, proxy_url)
+        async with CopyAISession(KEY, base_url=emulator.url, trust_env=True) as session:
+            await session.check_key()
+        monkeypatch.setenv("NO_PROXY", "example.com,127.0.0.1")
+        async with CopyAISession(KEY, base_url=emulator.url, trust_env=True) as session:
+            await session.check_key()
+
+    assert len(emulator.requests) == 1
+    assert [str(request.url.path_qs) for request in proxied] == ["/api/webhook?size=1&page=0"]
+    assert not {"authorization", "cookie"} & {name.lower() for name in proxied[0].headers}
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:password@localhost:1", "http://", "http://[me:password"])
+def test_an_invalid_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """A proxy that cannot be used is a `ConfigurationError`, without the password in it."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY must be an http") as caught:
+        CopyAISession(KEY, trust_env=True)
+
+    assert "password" not in str(caught.value)
+
+
+async def test_trust_env_and_an_own_session() -> None:
+    """`trust_env` belongs to a session of ours; a caller's own has its own setting."""
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(ConfigurationError, match="trust_env cannot be combined with http_session"):
+            CopyAISession(KEY, http_session=http, trust_env=True)
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Set a login for the server in a netrc file, and no exception from proxies."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password netrc-secret\n", "ascii")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("NO_PROXY", "no_proxy", "REQUEST_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def set_proxy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Name a proxy in the environment."""
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, url.removesuffix("/api"))
+
+
+def test_no_webhook_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """A receiver's secret, and a webhook's URL, which may hold it, are not shown."""
+    receiver = WebhookReceiver(CopyAISession(KEY), lambda event: ignore(event), secret="s3cret-" * 4)  # noqa: PLW0108
     with pytest.raises(ValueError, match="url must be") as caught:
         asyncio.run(CopyAISession(KEY).create_webhook("ftp://example.com/s3cret-path", "workflowRun.failed"))
 
-    assert leaks([repr(receiver), str(receiver), str(caught.value), caplog.text], ["s3cret", *writings()]) == []
+    assert leaks([repr(receiver), str(receiver), str(caught.value), caplog.text], ["s3cret", *spellings()]) == []
 
 
-async def _ignore(_event: WebhookEvent) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [{"secret": "s3cret-!"}, {"secret": "s3cret-" * 4, "max_body": 0}, {"secret": "s3cret-" * 4, "grace": -1}],
+)
+def test_a_failed_construction_shows_no_webhook_secret(arguments: dict[str, Any]) -> None:
+    """Where a receiver cannot be created, neither the error nor the variables in its frames show the secret."""
+    with pytest.raises(ValueError, match="must be") as caught:
+        WebhookReceiver(CopyAISession(KEY), ignore, **arguments)
+
+    assert leaks(everything_shown(caught.value), ["s3cret"]) == []
+
+
+async def ignore(_event: WebhookEvent) -> None:
     """Do nothing."""
 
 
-def test_the_secret_is_sent_as_it_is() -> None:
-    """A key whose `repr` is blotted out is still the text that it is."""
+def test_a_secret_is_masked() -> None:
+    """A secret is the string that it is, but its `repr` is masked, also of a part of it."""
     secret = Secret(KEY)
 
     assert (f"{secret}", secret.encode(), secret) == (KEY, KEY.encode(), KEY)
-    assert repr({"x": secret}) == "{'x': '***'}"
+    assert repr({"x": secret, "y": secret[:4], "z": secret[0]}) == "{'x': '***', 'y': '***', 'z': '***'}"
     assert f"{secret!r}" == "'***'"
+    assert secret[2:8] == KEY[2:8]
 
 
-@given(JSON_VALUES, st.sampled_from([KEY, "k", '"', "\\", base64.b64encode(b"\xff" * 9).decode()]), st.booleans())
-def test_a_censored_body_has_no_key(value: Any, key: str, ascii_only: bool) -> None:  # noqa: ANN401, FBT001 (any JSON; drawn)
-    """A body that was censored shows the key nowhere, and one without it is the same object."""
+@given(JSON_VALUES, st.sampled_from([KEY, "k", "\\", "\\\\x", base64.b64encode(b"\xff" * 9).decode()]), st.booleans())
+def test_redacted_json_has_no_key(value: Any, key: str, ascii_only: bool) -> None:  # noqa: ANN401, FBT001 (any JSON; drawn)
+    """JSON that was redacted shows the key nowhere, as bytes or parsed."""
     body = json.dumps([value, f"<{key}>"], ensure_ascii=ascii_only).encode(errors="replace")
     clean = redact(body, key)
-
     try:
-        shown = _texts_of(parse_json(clean))
+        shown = "\n".join(strings_of(parse_json(clean)))
     except InvalidResponseError:  # Python writes infinities, and JSON has none
-        shown = "" if key in '"\\' else clean.decode()
-    assert key not in shown
-    assert redact(b'{"a": 1}', KEY) == b'{"a": 1}'
+        shown = "" if key.startswith("\\") else clean.decode()
+
+    assert key not in shown.replace("***", "")
 
 
-def _texts_of(value: Any) -> str:  # noqa: ANN401 (any JSON)
-    """Put all texts of a value behind each other."""
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), st.data())
+def test_any_spelling_is_redacted(key: str, data: st.DataObject) -> None:
+    """Any mixture of the escapes of JSON, URLs and HTML for the characters of a key is redacted."""
+    escapes: list[Callable[[str], str]] = [
+        str,
+        str.swapcase,
+        lambda c: f"\\u{ord(c):04x}",
+        lambda c: f"\\\\u{ord(c):04X}",
+        lambda c: f"%{ord(c):02x}",
+        lambda c: f"&#{ord(c)};",
+        lambda c: f"&#x{ord(c):X};",
+    ]
+    spelled = "".join(data.draw(st.sampled_from(escapes))(c) for c in key)
+
+    assert redact(f"({spelled})", key).strip("()\\") == "***"
+    assert redact(f"({spelled})".encode(), key).strip(b"()\\") == b"***"
+
+
+@pytest.mark.parametrize("data", ['{"a": 1}', b'{"a": 1}', KEY[:7], b"\xff\x00"])
+def test_data_without_the_key_is_returned_as_it_is(data: Any) -> None:  # noqa: ANN401 (text or bytes)
+    """Data without the key is the same object after redaction."""
+    assert redact(data, KEY) is data
+
+
+def test_a_beginning_of_a_long_key_is_redacted() -> None:
+    """Of a long key the beginning is redacted too, as the rest may have been cut off; a short one is no such key."""
+    key = "b9c1f7d0-3a52-4e0b-8f55-0123456789ab"
+
+    assert redact(f"got '{key[:20]}…", key) == "got '***…"
+    assert redact("emulator and emulated", "emulator-key") == "emulator and emulated"
+
+
+@pytest.mark.parametrize("body", [b"\\" * 2**18, KEY[:-1].encode() * 2**12, b"\\u0061" * 2**15])
+@pytest.mark.parametrize("key", [KEY, "\\" * 40, "a" * 40, "a\\" * 20])
+def test_redaction_takes_linear_time(body: bytes, key: str) -> None:
+    """No body makes the search for a key slow."""
+    start = time.monotonic()
+    redact(body, key)
+
+    assert time.monotonic() - start < 2
+
+
+def strings_of(value: Any) -> Iterator[str]:  # noqa: ANN401 (any JSON)
+    """Yield all strings in a JSON value, names included."""
     if isinstance(value, dict):
-        return "\n".join([*value, *map(_texts_of, value.values())])
-    if isinstance(value, list):
-        return "\n".join(map(_texts_of, value))
-    return value if isinstance(value, str) else ""
+        yield from value
+        for inner in value.values():
+            yield from strings_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings_of(inner)
+    elif isinstance(value, str):
+        yield value
