@@ -87,7 +87,7 @@ def _make_emulator(options: argparse.Namespace) -> Emulator:
 
 
 def _trim_logs(emulator: Emulator, _request: Request) -> None:
-    """Keep the lists of requests and deliveries short, since the program may run for weeks and nobody reads them."""
+    """Keep the lists of requests and deliveries short, since the program may run for weeks and does not use them."""
     del emulator.requests[:-_MAX_LOG]
     del emulator.deliveries[:-_MAX_LOG]
 

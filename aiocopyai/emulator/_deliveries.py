@@ -35,17 +35,20 @@ _FIELDS: Final = {RUN_STARTED: ("metadata",), RUN_FAILED: ("error", "metadata", 
 
 @frozen
 class Delivery:
-    """One delivery to one webhook."""
+    """One delivery to one webhook.
+
+    Attributes:
+        url: where it was sent.
+        event_type: such as `workflowRun.completed`.
+        body: what was sent.
+        status: the status of the response; None if there was no response, or if nothing was sent because the URL is not
+            on the loopback interface.
+    """
 
     url: str
-    """Where it was sent."""
     event_type: str
-    """Such as `workflowRun.completed`."""
     body: dict[str, JSON]
-    """What was sent."""
     status: int | None
-    """The status of the response; None if there was no response, or if nothing was sent because the URL is not on the
-    loopback interface."""
 
 
 def run_body(event_type: str, run: Mapping[str, JSON], variant: Literal["today", "older", "run"]) -> dict[str, JSON]:

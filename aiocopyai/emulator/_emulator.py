@@ -22,7 +22,7 @@ from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState
 
 
 _HOST: Final = "127.0.0.1"
-# For requests that hang on purpose: nobody waits for their responses any more.
+# For requests that hang on purpose; their responses are no longer needed.
 _SHUTDOWN_SECONDS: Final = 0.01
 
 
@@ -92,7 +92,7 @@ class Emulator:
         self.on_request: Callable[[Emulator, Request], None] | None = None
         """Called before each request is executed; may add or remove runs, so that the list changes during iteration."""
         self.deliveries: Final[list[Delivery]] = []
-        """All webhook deliveries so far, in the order in which they were answered.
+        """All webhook deliveries so far, in the order of their responses.
 
         Only URLs on the loopback interface receive them. A delivery to any other URL is recorded with a `status` of
         None. A delivery that was in progress at `stop()` is not recorded."""
@@ -136,7 +136,7 @@ class Emulator:
         """
         if self._runner is not None:
             raise RuntimeError("the emulator is already started")
-        # A client that disconnects ends its request, so that no request outlives the test that made it.
+        # A client that disconnects ends its request, so that no request runs longer than the test that made it.
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         async with AsyncExitStack() as stack:
@@ -171,7 +171,7 @@ class Emulator:
 
     @property
     def run_time(self) -> float:
-        """Seconds from start to end for runs started from now on; may be assigned at any time."""
+        """Seconds from start to end for runs started later; may be assigned at any time."""
         return self._state.run_time
 
     @run_time.setter
@@ -274,6 +274,10 @@ class Emulator:
         _check_times(times)
         self._faults.add(fault, times=times, method=method, path=path, page=page)
 
+    def clear_faults(self) -> None:
+        """Remove all faults that have not been applied yet."""
+        self._faults = FaultQueue()
+
     async def deliver(self, event_type: str, *, run_id: str | None = None, **fields: JSON) -> list[Delivery]:
         """Deliver an event to every webhook registered for it, whether it happened or not.
 
@@ -283,7 +287,7 @@ class Emulator:
             **fields: fields to add to the body or to replace.
 
         Returns:
-            The deliveries, after all of them have been answered; an empty list if no webhook is registered.
+            The deliveries, after all responses have been received; an empty list if no webhook is registered.
 
         Raises:
             ValueError: the event type is unknown.

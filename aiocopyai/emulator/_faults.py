@@ -24,23 +24,25 @@ class Fault:
 
     A fault with a `status` or a `body` replaces the response, and the call is not executed. Any other fault except
     `reset="before"` changes how the true response is sent, after the call was executed. All fields can be combined.
+
+    Attributes:
+        status: the HTTP status; 200 if only a `body` is given.
+        body: the body: JSON, or bytes that are sent unchanged. `{}` if only a `status` is given, since the reference
+            shows no bodies for 401, 403, 429 and 5xx.
+        headers: headers to add to the response or to replace.
+        delay: seconds to wait between executing the call and responding.
+        reset: reset the TCP connection instead of responding: before the call is executed, or after.
+        truncate: announce the whole body, send this many bytes of it, and close the connection.
+        drip: send the body in 16 pieces, with this many seconds before each.
     """
 
     status: int | None = None
-    """The HTTP status; 200 if only a `body` is given."""
     body: JSON | bytes = None
-    """The body: JSON, or bytes that are sent unchanged. `{}` if only a `status` is given, since the reference shows no
-    bodies for 401, 403, 429 and 5xx."""
     headers: Mapping[str, str] = field(factory=dict[str, str])
-    """Headers to add to the response or to replace."""
     delay: float = 0.0
-    """Seconds to wait between executing the call and responding."""
     reset: Literal["before", "after"] | None = None
-    """Reset the TCP connection instead of responding: before the call is executed, or after."""
     truncate: int | None = None
-    """Announce the whole body, send this many bytes of it, and close the connection."""
     drip: float = 0.0
-    """Send the body in 16 pieces, with this many seconds before each."""
 
     @property
     def skips_call(self) -> bool:

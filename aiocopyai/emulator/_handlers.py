@@ -48,7 +48,7 @@ class APICall:
         return min(size, self.quirks.max_size)
 
     def integer(self, name: str, *, default: int, minimum: int) -> int:
-        """Return an integer from the query; the reference answers an invalid one with 400 and `{}`."""
+        """Return an integer from the query; the reference shows a 400 with `{}` for an invalid one."""
         if name not in self.request.query:
             return default
         number = to_integer(self.request.query[name])
@@ -187,7 +187,7 @@ def _start_run(call: APICall, workflow_id: str) -> APIResponse:
 
 
 def _list_webhooks(call: APICall) -> APIResponse:
-    """List webhooks: pages start at 0 here, and there is no envelope."""
+    """List webhooks: pages start at 0 here, and the response has no envelope."""
     webhooks = list(call.state.webhooks.values())
     size = call.size()
     page = 0 if call.quirks.ignore_page else call.integer("page", default=0, minimum=0)

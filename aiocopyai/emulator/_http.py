@@ -68,24 +68,27 @@ def _is_deeper_than(levels: int, value: JSON) -> bool:
 
 @frozen(kw_only=True)
 class Request:
-    """One request that the emulator received, including those it refused."""
+    """One request that the emulator received, including those it refused.
+
+    Attributes:
+        number: its position among all requests, starting at 1.
+        method: the HTTP method, in capitals.
+        path: the path as sent, still percent-encoded, without the query.
+        query: the query parameters, decoded; the last one if a name is repeated.
+        headers: the headers, with names in lower case.
+        page: the `page` parameter; None if it is missing or not an integer.
+        size: the `size` parameter; None if it is missing or not an integer.
+        body: the decoded body; None if there is none, or it is not JSON, or is nested more than 200 levels deep.
+    """
 
     number: int
-    """Its position among all requests, starting at 1."""
     method: str
-    """The HTTP method, in capitals."""
     path: str
-    """The path as sent, still percent-encoded, without the query."""
     query: dict[str, str]
-    """The query parameters, decoded; the last one if a name is repeated."""
     headers: dict[str, str]
-    """The headers, with names in lower case."""
     page: int | None
-    """The `page` parameter; None if it is missing or not an integer."""
     size: int | None
-    """The `size` parameter; None if it is missing or not an integer."""
     body: JSON
-    """The decoded body; None if there is none, or it is not JSON, or is nested more than 200 levels deep."""
 
 
 def to_integer(text: str | None) -> int | None:

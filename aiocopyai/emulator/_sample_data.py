@@ -36,7 +36,7 @@ _TONES: Final = ("Friendly", "Formal", "Playful 🎈")
 _NEEDS: Final = ("fewer tools", "a shorter sales cycle", "content in five languages", "new leads")
 _ERRORS: Final[tuple[JSON, ...]] = (
     {"message": "The website could not be read.", "step": "Research", "code": "SCRAPE_FAILED"},
-    {"message": "The model gave no answer in time.", "step": "Email", "code": "STEP_TIMEOUT"},
+    {"message": "The model did not respond in time.", "step": "Email", "code": "STEP_TIMEOUT"},
     {"message": "A step failed.", "causes": [{"step": "Contacts", "attempts": 3}]},
 )
 

@@ -31,21 +31,24 @@ class Script:
 
         Script(states=("NEW", "PROCESSING", "RETRYING", "PROCESSING", "FAILED"), error={"message": "No."})
 
+    Attributes:
+        states: the statuses that the run passes through, any strings. All but the last take equal parts of the run's
+            time; the last one is final.
+        output: the output of each step, by its name. Steps are filled in one by one while the status is `PROCESSING`,
+            and the last state has all of them. None for sample output.
+        error: the run's `error` in its last state; it is null before.
+        credits: what the run costs. It is deducted from `Emulator.credits` at the start; the run's own `credits` grow
+            to it.
+
     Raises:
         TypeError: `states` is a single string.
         ValueError: `states` is empty, or `credits` is negative.
     """
 
     states: tuple[str, ...] = field(default=("NEW", "WAITING", "PROCESSING", "COMPLETE"), converter=_to_tuple)
-    """The statuses that the run passes through, any strings. All but the last take equal parts of the run's time; the
-    last one is final."""
     output: Mapping[str, JSON] | None = None
-    """The output of each step, by its name. Steps are filled in one by one while the status is `PROCESSING`, and the
-    last state has all of them. None for sample output."""
     error: JSON = None
-    """The run's `error` in its last state; it is null before."""
     credits: int = 3
-    """What the run costs. It is deducted from `Emulator.credits` at the start; the run's own `credits` grow to it."""
 
     def __attrs_post_init__(self) -> None:
         if not self.states:

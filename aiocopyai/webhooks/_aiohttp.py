@@ -1,4 +1,4 @@
-"""The receiver as a route of aiohttp.web; the only room that loads aiohttp's server, and only when asked for."""
+"""The receiver as a route of aiohttp.web; the only module that loads aiohttp's server, and only on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from aiohttp import web
 def make_route(
     prefix: str, accept: Callable[[str, str, Mapping[str, str], AsyncIterable[bytes]], Awaitable[int]]
 ) -> web.RouteDef:
-    """Make the route below `prefix`. Any last segment leads to `accept`: the router's own comparison isn't constant."""
+    """Build the route below `prefix`, with or without a slash at the end.
+
+    It matches any last segment, because the router's comparison does not take constant time as that of `accept` does.
+    """
 
     async def receive(request: web.Request) -> web.Response:
         async with aclosing(_chunks(request)) as body:
@@ -20,19 +23,19 @@ def make_route(
         headers = {"Allow": "POST"} if status == HTTPStatus.METHOD_NOT_ALLOWED else None
         response = web.Response(status=status, headers=headers)
         if request.content.exception() is not None:
-            # Else aiohttp reads on after the answer, meets the same error again, and logs it as one of the server's.
+            # Otherwise aiohttp reads on after the response, meets the same error, and logs it as one of the server.
             request.content.feed_eof()
             response.force_close()
         return response
 
-    return web.route("*", f"{prefix}/{{secret}}", receive)
+    return web.route("*", f"{prefix}/{{secret:[^/]+/?}}", receive)
 
 
 async def _chunks(request: web.Request) -> AsyncGenerator[bytes, None]:
-    """Give the body as aiohttp reads it from the socket, decompressed.
+    """Yield the body as aiohttp reads it from the socket, decompressed.
 
     Raises:
-        ValueError: it can't be read: broken off, or not compressed as its header says.
+        ValueError: the body is incomplete, or not compressed as its header says.
     """
     try:
         async for chunk in request.content.iter_any():

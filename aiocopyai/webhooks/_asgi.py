@@ -1,4 +1,4 @@
-"""The receiver as an ASGI application: messages to calls of `accept`, and its status to messages."""
+"""The receiver as an ASGI application: messages become calls of `accept`, and its status becomes messages."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, object]]]
 Send: TypeAlias = Callable[[MutableMapping[str, object]], Awaitable[None]]
 
 
-class _GoneError(Exception):
-    """The sender hung up before its body was through."""
+class _DisconnectedError(Exception):
+    """The sender disconnected before its body was complete."""
 
 
 @frozen
 class ASGIApp:
-    """An application to be run on its own or mounted in another. It answers http and lifespan.
+    """An ASGI application that can run on its own or be mounted in another one.
 
-    An object and not a function, as servers tell ASGI 3 by that; and no path of its own but the secret at its end,
-    as servers and frameworks differ on whether ``path`` begins with ``root_path``.
+    It is an object instead of a function, because servers recognise ASGI 3 by that. It does not check the path before
+    the secret, because servers and frameworks differ on whether ``path`` starts with ``root_path``.
     """
 
     accept: Callable[[str, str, Mapping[str, str], AsyncIterable[bytes]], Awaitable[int]]
@@ -36,50 +36,43 @@ class ASGIApp:
         """Serve one connection.
 
         Raises:
-            ValueError: it is of a kind that is not known, as ASGI asks.
+            ValueError: the kind of connection is unknown, as ASGI requires.
         """
         if scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            await self._respond(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            async with AsyncExitStack() as stack:
+                await receive()
+                await stack.enter_async_context(self.lifespan())
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            await send({"type": "lifespan.shutdown.complete"})
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         else:
-            raise ValueError(f"not a kind of connection that is served here: {scope['type']!r}")
+            raise ValueError(f"connection type must be http, lifespan or websocket, got {scope['type']!r}")
 
-    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        headers = _headers(scope)
+    async def _respond(self, scope: Message, receive: Receive, send: Send) -> None:
+        pairs = cast("Iterable[tuple[bytes, bytes]]", scope["headers"])
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
         encoding = headers.get("content-encoding", "")
         try:
             async with aclosing(_chunks(receive)) as chunks, aclosing(decompress(chunks, encoding)) as body:
                 status = await self.accept(str(scope["method"]), str(scope["path"]), headers, body)
-        except _GoneError:
+        except _DisconnectedError:
             return
-        answer = [(b"content-length", b"0")]
+        response_headers = [(b"content-length", b"0")]
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            answer.append((b"allow", b"POST"))
-        await send({"type": "http.response.start", "status": int(status), "headers": answer})
+            response_headers.append((b"allow", b"POST"))
+        await send({"type": "http.response.start", "status": int(status), "headers": response_headers})
         await send({"type": "http.response.body", "body": b""})
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        async with AsyncExitStack() as stack:
-            await receive()
-            await stack.enter_async_context(self.lifespan())
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-
-
-def _headers(scope: Message) -> dict[str, str]:
-    pairs = cast("Iterable[tuple[bytes, bytes]]", scope["headers"])
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
 
 
 async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise _GoneError
+            raise _DisconnectedError
         yield cast("bytes", message.get("body", b""))
         if not message.get("more_body", False):
             return

@@ -1,4 +1,4 @@
-"""Is an event true? One read of its run from the API tells."""
+"""Confirmation of an event: the run that the event is about is read from the API."""
 
 from __future__ import annotations
 
@@ -6,41 +6,64 @@ import logging
 from collections.abc import Awaitable
 from typing import Final, Protocol
 
-from aiocopyai.errors import NotFoundError
+from aiocopyai._text import escape, truncate
+from aiocopyai.errors import CopyAIError, NotFoundError
 from aiocopyai.models import Run, RunStatus, WebhookEventType
 from aiocopyai.webhooks._event import WebhookEvent
 
 
-logger = logging.getLogger("aiocopyai")
-
-_END: Final = {
+_EXPECTED_STATUS: Final = {
     WebhookEventType.RUN_COMPLETED: RunStatus.COMPLETE,
     WebhookEventType.RUN_FAILED: RunStatus.FAILED,
 }
-"""Where a run must stand for an event of its end to be true."""
+_MAX_REASON: Final = 300
 
 
 class RunReader(Protocol):
-    """Whatever reads one run from the API: a `CopyAISession`, or a stand-in for one."""
+    """An object that reads a run from the API: a `CopyAISession`, or a substitute in a test."""
 
     def get_run(self, workflow_id: str, run_id: str, /) -> Awaitable[Run]:
         """Read one run."""
         ...
 
 
-async def confirm(reader: RunReader, event: WebhookEvent) -> WebhookEvent | None:
-    """Read an event's run, and return the event as the API tells it; None, and a log line, if it can't be confirmed.
+class UnconfirmedError(Exception):
+    """The API does not confirm an event.
 
-    Nothing but the type is taken over from the delivery, whose sender may claim anything.
+    Attributes:
+        reason: what the API returned instead; one line of limited length.
+        may_change: whether a later read may confirm the event.
+        level: the level to log the reason with.
+    """
+
+    def __init__(self, reason: str, *, may_change: bool = False, level: int = logging.WARNING) -> None:
+        super().__init__(reason)
+        self.reason = truncate(escape(reason), _MAX_REASON)
+        self.may_change = may_change
+        self.level = level
+
+
+async def confirm(reader: RunReader, event: WebhookEvent, *, accept_empty_output: bool) -> WebhookEvent:
+    """Read an event's run, and return the event with the API's content.
+
+    Only the type is taken from the delivery, because anyone may have sent it.
+
+    Args:
+        reader: what reads the run.
+        event: the event as it was delivered.
+        accept_empty_output: whether a completed run may be without output. The API has been seen to set the status
+            before the output.
+
+    Raises:
+        UnconfirmedError: the run cannot be read, or does not have the event's status.
     """
     run = await _read_run(reader, event)
-    if run is None:
-        return None
-    expected = _END.get(event.type)
+    expected = _EXPECTED_STATUS.get(event.type)
     if expected is not None and run.status != expected:
-        status = f"{run.status and run.status.value!r:.80}"
-        logger.warning("webhook event dropped: %s, but the run's status is %s", label(event), status)
-        return None
+        is_final = run.status is not None and run.status.is_final
+        raise UnconfirmedError(f"the run's status is {run.status and run.status.value!r}", may_change=not is_final)
+    if expected == RunStatus.COMPLETE and not run.output and not accept_empty_output:
+        raise UnconfirmedError("the run has no output", may_change=True)
     return WebhookEvent(
         type=event.type,
         run_id=run.id,
@@ -53,20 +76,22 @@ async def confirm(reader: RunReader, event: WebhookEvent) -> WebhookEvent | None
     )
 
 
-def label(event: WebhookEvent) -> str:
-    """Name an event in a log line. It comes from anyone: each piece is escaped and cut."""
-    return f"{event.type.value!r:.80} of run {event.run_id!r:.80} of workflow {event.workflow_id!r:.80}"
-
-
-async def _read_run(reader: RunReader, event: WebhookEvent) -> Run | None:
+async def _read_run(reader: RunReader, event: WebhookEvent) -> Run:
     if event.workflow_id is None or event.run_id is None:
-        logger.warning("webhook event dropped: %s can't be confirmed without both ids", label(event))
-        return None
+        raise UnconfirmedError("it does not name both a run and a workflow")
     try:
         return await reader.get_run(event.workflow_id, event.run_id)
-    except (NotFoundError, ValueError) as error:
-        logger.warning("webhook event dropped: %s: %.300r", label(event), str(error))
-    except Exception as error:  # noqa: BLE001 (whatever befalls one read, the next event is to be read)
-        reason = f"{type(error).__name__}: {error}"
-        logger.error("webhook event dropped: %s could not be confirmed: %.300r", label(event), reason)  # noqa: TRY400 (a trace would be the session's own)
-    return None
+    except NotFoundError as error:
+        raise UnconfirmedError(str(error), may_change=True) from None
+    except CopyAIError as error:
+        level = logging.WARNING if error.retryable else logging.ERROR
+        raise UnconfirmedError(str(error), may_change=error.retryable, level=level) from None
+    except ValueError as error:  # an id that cannot be one
+        raise UnconfirmedError(str(error)) from None
+    except Exception as error:  # noqa: BLE001 (the next event must be read, whatever happens to this one)
+        raise UnconfirmedError(f"{type(error).__name__}: {error}", level=logging.ERROR) from None
+
+
+def describe(event: WebhookEvent) -> str:
+    """Describe an event in a log line; its strings come from anyone, and are escaped and truncated."""
+    return f"{event.type.value!r:.80} of run {event.run_id!r:.80} of workflow {event.workflow_id!r:.80}"

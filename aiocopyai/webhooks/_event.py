@@ -1,7 +1,7 @@
-"""`WebhookEvent`: what a delivery says, whichever of the known bodies it has.
+"""`WebhookEvent`: the content of a delivery, for every known form of its body.
 
-Deliveries are neither signed nor described in full. Of a completed run three bodies are known: its results stand under
-``result``, under ``result.output``, or under ``output`` in the whole run; those of the other events are unknown.
+Deliveries are neither signed nor fully documented. Three bodies of a completed run are known: its output is in
+``result``, in ``result.output``, or in the ``output`` of the whole run. The bodies of the other events are unknown.
 """
 
 from __future__ import annotations
@@ -24,103 +24,101 @@ T = TypeVar("T")
 class WebhookEvent:
     """One delivery to a webhook.
 
-    Anyone who knows the webhook's address can send one: until it is confirmed (see `run`) it is a claim.
+    Anyone who knows the webhook's URL can send one: unless it has a `run`, nothing in it is confirmed.
     Events compare by all their fields and hash by their type and run.
+
+    Attributes:
+        type: what happened; a type that the reference does not list is kept.
+        run_id: the run that it happened to, if the delivery names one; opaque.
+        workflow_id: the run's workflow, if the delivery names one; opaque.
+        output: the run's output, by step name.
+        metadata: the metadata that the run was started with.
+        credits: what the run has cost, in credits.
+        run: the run as the API returned it when the event was confirmed; None in an event that is not confirmed.
+        extra: all other fields, by wire name, and the known ones whose values do not fit.
     """
 
     type: WebhookEventType
-    """What happened; a type that the reference doesn't know is kept."""
     run_id: str | None = None
-    """The run that it happened to, where the delivery says; opaque."""
     workflow_id: str | None = None
-    """The run's workflow, where the delivery says; opaque."""
     output: Mapping[str, JSON] = field(factory=dict[str, JSON])
-    """What the run made, by step name."""
     metadata: Mapping[str, JSON] = field(factory=dict[str, JSON])
-    """What the run's starter attached."""
     credits: int | None = None
-    """What the run has cost, in credits."""
     run: Run | None = None
-    """The run as the API told it when the event was confirmed; None in an event that is not confirmed."""
     extra: Mapping[str, JSON] = field(factory=dict[str, JSON], repr=False)
-    """Every other field under its wire name, and the known ones whose values don't fit."""
 
     def __hash__(self) -> int:
         return hash((self.type, self.run_id))
 
     @classmethod
     def parse(cls, body: bytes | str | Mapping[str, JSON]) -> WebhookEvent:
-        """Read a delivery's body, of any event and in any of the known forms.
+        """Parse a delivery's body, of any event and in any of the known forms.
 
-        A field that is missing, null or doesn't fit is None or empty, and what doesn't fit stands in `extra`.
+        The attribute of a field that is missing, null or of the wrong type is None or empty; a value of the wrong type
+        is kept in `extra`.
 
         Args:
-            body: the body as it came, its text, or the object that was read from it.
+            body: the body as bytes, as a string, or as the object it was decoded to.
 
         Raises:
-            InvalidEventError: it is no JSON or no object, or has no ``type``.
+            InvalidEventError: the body is not JSON, not an object, or has no ``type``.
         """
-        rest, shown = _read_object(body)
-        kind = _take(rest, "type", _text)
+        if isinstance(body, Mapping):
+            fields, shown = dict(body), excerpt(", ".join(map(str, body)))
+        else:
+            fields, shown = _decode(body), _beginning(body)
+        kind = _take(fields, "type", _string)
         if kind is None:
-            raise InvalidEventError("a delivery without a type", shown)
+            raise InvalidEventError("a delivery must have a type", shown)
+        run_id = _take(fields, "workflowRunId", _string)
+        if run_id is None and kind.startswith("workflowRun."):
+            # A body that is the whole run may have the id only under this name.
+            run_id = _take(fields, "id", _string)
         return cls(
             type=WebhookEventType(kind),
-            run_id=_take_run_id(rest, kind),
-            workflow_id=_take(rest, "workflowId", _text),
-            output=_take_output(rest),
-            metadata=_take(rest, "metadata", _object) or {},
-            credits=_take(rest, "credits", _whole),
-            extra=rest,
+            run_id=run_id,
+            workflow_id=_take(fields, "workflowId", _string),
+            output=_take_output(fields),
+            metadata=_take(fields, "metadata", _object) or {},
+            credits=_take(fields, "credits", _integer),
+            extra=fields,
         )
 
 
-def _read_object(body: bytes | str | Mapping[str, JSON]) -> tuple[dict[str, JSON], str]:
-    """Return an object of the reader's own, and what to show of the body in an error."""
-    if isinstance(body, Mapping):
-        return dict(body), excerpt(", ".join(map(str, body)))
+def _decode(body: bytes | str) -> dict[str, JSON]:
     try:
-        raw = body.encode() if isinstance(body, str) else bytes(body)
-        value = parse_json(raw)
+        value = parse_json(body.encode() if isinstance(body, str) else bytes(body))
     except (InvalidResponseError, UnicodeEncodeError):
-        raise InvalidEventError("a delivery that is not JSON", _beginning(body)) from None
+        raise InvalidEventError("a delivery must be JSON", _beginning(body)) from None
     if not isinstance(value, dict):
-        raise InvalidEventError("a delivery that is no object", _beginning(body))
-    return value, _beginning(body)
+        raise InvalidEventError("a delivery must be a JSON object", _beginning(body))
+    return value
 
 
 def _beginning(body: bytes | str) -> str:
-    """Show how a body begins; the body and not its value, which may be nested too deeply to be shown."""
+    """Return the beginning of the body as sent: the decoded value may be nested too deeply to be shown."""
     piece = body[:100]
     return excerpt(piece if isinstance(piece, str) else piece.decode(errors="replace"))
 
 
-def _take(rest: dict[str, JSON], name: str, read: Callable[[JSON], T | None]) -> T | None:
-    """Take a field out of an object, and leave it there if its value doesn't fit. Null counts as absent."""
-    value = rest.get(name)
+def _take(fields: dict[str, JSON], name: str, read: Callable[[JSON], T | None]) -> T | None:
+    """Remove a field and return its value; a value that `read` rejects stays. Null counts as missing."""
+    value = fields.get(name)
     taken = read(value)
     if taken is not None or value is None:
-        rest.pop(name, None)
+        fields.pop(name, None)
     return taken
 
 
-def _take_run_id(rest: dict[str, JSON], kind: str) -> str | None:
-    """Take the run's id, which a body that is the whole run may have under ``id`` alone."""
-    run_id = _take(rest, "workflowRunId", _text)
-    if run_id is None and kind.startswith("workflowRun."):
-        return _take(rest, "id", _text)
-    return run_id
-
-
-def _take_output(rest: dict[str, JSON]) -> dict[str, JSON]:
-    result = _take(rest, "result", _object)
+def _take_output(fields: dict[str, JSON]) -> dict[str, JSON]:
+    result = _take(fields, "result", _object)
     if result is None:
-        return _take(rest, "output", _object) or {}
+        return _take(fields, "output", _object) or {}
     inner = _object(result.get("output"))
     return inner if inner is not None and len(result) == 1 else result
 
 
-def _text(value: JSON) -> str | None:
+def _string(value: JSON) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
@@ -128,11 +126,11 @@ def _object(value: JSON) -> dict[str, JSON] | None:
     return value if isinstance(value, dict) else None
 
 
-def _whole(value: JSON) -> int | None:
-    """Read an integer, or one in a text."""
+def _integer(value: JSON) -> int | None:
+    """Return an integer, also if it is sent as a string."""
     if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdecimal():
         try:
             return int(value)
-        except ValueError:  # more digits than Python reads
+        except ValueError:  # more digits than Python converts
             return None
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,8 +1,8 @@
-"""What was delivered waits here, each event once, until the one worker has confirmed it and called the handler.
+"""The events that wait for confirmation and for the handler, each of them once.
 
-An event that is not confirmed must never stand in the way of a true one. So two deliveries are repeats only while the
-first still waits, with the very same ids, or once the API has confirmed it. A delivery that comes while an equal one
-is being confirmed is confirmed by a read of its own: the first read may have come too early.
+An event that is not confirmed must never keep a true one from being handled. So a delivery is a repeat only while an
+equal one waits to be read, or after the API has confirmed one. A delivery that arrives while an equal one is being read
+is read itself: the first read may have come too early.
 """
 
 from __future__ import annotations
@@ -13,129 +13,190 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
-from aiocopyai.webhooks._confirmation import RunReader, confirm, label
+from attrs import define
+
+from aiocopyai.webhooks._confirmation import RunReader, UnconfirmedError, confirm, describe
 from aiocopyai.webhooks._event import WebhookEvent
 
 
 logger = logging.getLogger("aiocopyai")
 
 Handler: TypeAlias = Callable[[WebhookEvent], Awaitable[None]]
+_Key: TypeAlias = tuple[str, str | None, str | None]
 
-_REMEMBERED: Final = 10_000
-"""Events that are known as repeats when they come again."""
+_RETRY_DELAYS: Final = (0.5, 1, 2, 4, 8, 16)
+"""Seconds before each further read of an event that is not confirmed yet: a delivery may be faster than the API."""
+_MAX_RETRYING: Final = 100
+"""Events that wait for a further read; with more, those that have been read most often are dropped."""
+_MAX_SEEN: Final = 10_000
+"""Events that are recognised when they are delivered again."""
+_CANCEL_SECONDS: Final = 5.0
+"""Seconds for a handler to react to its cancellation."""
 
 
-class Inbox:
-    """A bounded queue of events and the one task that works it off.
+@define(eq=False)
+class _QueuedEvent:
+    event: WebhookEvent
+    reads: int = 0
+    timer: asyncio.TimerHandle | None = None
+    """Runs until the next read, while the event waits for it."""
+
+
+class EventQueue:
+    """A bounded queue of events, and the task that confirms them and calls the handler.
 
     Args:
-        reader: what confirms events; None to hand them over as they came.
-        handler: what they are handed over to, one at a time.
-        size: how many may wait.
+        reader: reads runs to confirm events; None to handle events without confirmation.
+        handler: receives the events, one at a time.
+        size: how many events may wait.
     """
 
     def __init__(self, reader: RunReader | None, handler: Handler, size: int) -> None:
         self._reader = reader
         self._handler = handler
         self._size = size
-        self._queue: asyncio.Queue[WebhookEvent] = asyncio.Queue(size)
-        self._waiting: set[tuple[str, str | None, str | None]] = set()
+        self._queue: asyncio.Queue[_QueuedEvent] = asyncio.Queue()
+        self._waiting: set[_Key] = set()
+        self._retrying: dict[_Key, _QueuedEvent] = {}
         self._seen: dict[tuple[str, str | None], None] = {}
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether events are taken in."""
+        """Whether events are accepted."""
         return self._worker is not None and not self._worker.done()
 
     def put(self, event: WebhookEvent) -> HTTPStatus:
-        """Take an event in, and return how to answer: 202, 200 for a repeat, 503 where it can't wait here."""
+        """Accept an event, and return the status to respond with: 202, 200 for a repeat, 503 if it cannot wait."""
         if not self.is_open:
-            logger.warning("webhook event refused: %s: the receiver is not running", label(event))
+            logger.warning("webhook event refused: %s: the receiver is not running", describe(event))
             return HTTPStatus.SERVICE_UNAVAILABLE
-        if event.run_id is not None and (_place(event) in self._waiting or _name(event) in self._seen):
+        if event.run_id is not None and (_key(event) in self._waiting or self._was_seen(event)):
             return HTTPStatus.OK
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
-            logger.warning("webhook event refused: %s: %d events wait already", label(event), self._size)
+        if self._queue.qsize() >= self._size:
+            logger.warning("webhook event refused: %s: %d events are waiting", describe(event), self._queue.qsize())
             return HTTPStatus.SERVICE_UNAVAILABLE
-        self._waiting.add(_place(event))
+        self._enqueue(_QueuedEvent(event))
         return HTTPStatus.ACCEPTED
 
     def start(self) -> None:
-        """Begin to take events in.
+        """Start to accept events.
 
         Raises:
-            RuntimeError: it has begun already.
+            RuntimeError: the queue is already open.
         """
         if self.is_open:
-            raise RuntimeError("this WebhookReceiver is running already")
-        self._queue = asyncio.Queue(self._size)
+            raise RuntimeError("this WebhookReceiver is already running")
+        self._queue = asyncio.Queue()
         self._waiting.clear()
         self._worker = asyncio.create_task(self._work(self._queue), name="aiocopyai webhooks")
 
     async def stop(self, grace: float) -> None:
-        """Take nothing in any more, work off what waits for `grace` seconds at the most, and drop the rest."""
+        """Stop accepting events, process the waiting ones for at most `grace` seconds, and drop the rest.
+
+        Events that wait for a further read are read once more, now.
+        """
         worker, self._worker = self._worker, None
         if worker is None:
             return
+        for key in list(self._retrying):
+            self._retry_now(key)
         try:
             async with asyncio.timeout(grace):
                 await self._queue.join()
         except TimeoutError:
-            logger.warning("webhook events dropped: %d were left after %g s", self._queue.qsize() + 1, grace)
+            count = self._queue.qsize() + 1
+            logger.warning("webhook events dropped: %d were not processed within %g s", count, grace)
         finally:
             worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
+            _, running = await asyncio.wait({worker}, timeout=_CANCEL_SECONDS)
+            if running:
+                logger.error("webhook handler still running %g s after its cancellation", _CANCEL_SECONDS)
 
-    async def _work(self, queue: asyncio.Queue[WebhookEvent]) -> None:
-        while True:
-            event = await queue.get()
-            self._waiting.discard(_place(event))
+    async def _work(self, queue: asyncio.Queue[_QueuedEvent]) -> None:
+        # A handler may swallow its cancellation.
+        while not _is_cancelled():
+            queued = await queue.get()
+            self._waiting.discard(_key(queued.event))
             try:
-                await self._process(event)
+                await self._process(queued)
             except asyncio.CancelledError:
                 if _is_cancelled():
                     raise
-                # The handler awaited something that was cancelled; that is no reason to end.
-                logger.exception("webhook handler failed at %s", label(event))
+                # The handler awaited something that was cancelled.
+                logger.exception("webhook handler failed for %s", describe(queued.event))
             except Exception:
-                logger.exception("webhook handler failed at %s", label(event))
+                logger.exception("webhook handler failed for %s", describe(queued.event))
             finally:
                 queue.task_done()
 
-    async def _process(self, event: WebhookEvent) -> None:
-        """Hand an event over, unless it is a repeat or not true."""
-        if self._has_seen(event):
+    async def _process(self, queued: _QueuedEvent) -> None:
+        """Call the handler with an event, unless it is a repeat or not confirmed."""
+        event = queued.event
+        if self._was_seen(event):
             return
         if self._reader is not None:
-            confirmed = await confirm(self._reader, event)
-            # The API may know the run by another form of its id.
-            if confirmed is None or self._has_seen(confirmed):
+            queued.reads += 1
+            accept_empty_output = queued.reads > 1 or not self.is_open
+            try:
+                event = await confirm(self._reader, event, accept_empty_output=accept_empty_output)
+            except UnconfirmedError as error:
+                self._retry_or_drop(queued, error)
                 return
-            event = confirmed
-        self._remember(event)
+            # The API may know the run by another form of its id.
+            if self._was_seen(event):
+                return
+        if event.run_id is not None:
+            self._seen[event.type, event.run_id] = None
+            if len(self._seen) > _MAX_SEEN:
+                del self._seen[next(iter(self._seen))]
         await self._handler(event)
 
-    def _has_seen(self, event: WebhookEvent) -> bool:
-        return event.run_id is not None and _name(event) in self._seen
-
-    def _remember(self, event: WebhookEvent) -> None:
-        if event.run_id is None:
+    def _retry_or_drop(self, queued: _QueuedEvent, error: UnconfirmedError) -> None:
+        key = _key(queued.event)
+        if not (error.may_change and self.is_open and queued.reads <= len(_RETRY_DELAYS)):
+            logger.log(error.level, "webhook event dropped: %s: %s", describe(queued.event), error.reason)
             return
-        self._seen[_name(event)] = None
-        if len(self._seen) > _REMEMBERED:
-            del self._seen[next(iter(self._seen))]
+        if key in self._waiting:
+            return  # an equal event was delivered during the read, and will be read instead
+        delay = _RETRY_DELAYS[queued.reads - 1]
+        logger.debug("webhook event not confirmed yet: %s: %s; reading again in %g s",
+                     describe(queued.event), error.reason, delay)  # fmt: skip
+        queued.timer = asyncio.get_running_loop().call_later(delay, self._retry_now, key)
+        self._waiting.add(key)
+        self._retrying[key] = queued
+        if len(self._retrying) > _MAX_RETRYING:
+            self._drop_most_read()
+
+    def _retry_now(self, key: _Key) -> None:
+        queued = self._retrying.pop(key)
+        if queued.timer is not None:
+            queued.timer.cancel()
+        self._enqueue(queued)
+
+    def _drop_most_read(self) -> None:
+        """Drop the event that is least likely to be confirmed."""
+        key = max(self._retrying, key=lambda key: self._retrying[key].reads)
+        queued = self._retrying.pop(key)
+        self._waiting.discard(key)
+        if queued.timer is not None:
+            queued.timer.cancel()
+        logger.warning("webhook event dropped: %s: not confirmed after %d reads, and more than %d others wait for it",
+                       describe(queued.event), queued.reads, _MAX_RETRYING)  # fmt: skip
+
+    def _enqueue(self, queued: _QueuedEvent) -> None:
+        self._waiting.add(_key(queued.event))
+        self._queue.put_nowait(queued)
+
+    def _was_seen(self, event: WebhookEvent) -> bool:
+        return event.run_id is not None and (event.type, event.run_id) in self._seen
 
 
-def _name(event: WebhookEvent) -> tuple[str, str | None]:
-    """Return what two deliveries of the same event have in common."""
-    return event.type, event.run_id
+def _key(event: WebhookEvent) -> _Key:
+    """Return what equal deliveries have in common.
 
-
-def _place(event: WebhookEvent) -> tuple[str, str | None, str | None]:
-    # The workflow as well: with a wrong one a forged event would stand for the true one, and not be confirmed.
+    It includes the workflow: otherwise a forged event with a wrong one would replace the true one.
+    """
     return event.type, event.run_id, event.workflow_id
 
 

@@ -18,8 +18,8 @@ from attrs import define, field
 from aiocopyai import CopyAISession, RetryPolicy
 from aiocopyai.emulator import Emulator, Fault
 from tests.conftest import AT_ONCE
-from tests.support.bare import until
 from tests.support.leftovers import leaving_nothing, other_tasks
+from tests.support.raw_api import wait_until
 from tests.support.storm import key_of
 
 
@@ -90,8 +90,8 @@ class Scene:
     async def calm(self) -> None:
         """Hold that nothing is under way, as soon as the loop has had some turns for what was cancelled."""
         async with asyncio.timeout(5):
-            await until(lambda: not self.session._tasks and not self.connector._acquired)
-            await until(lambda: other_tasks() <= self.before)
+            await wait_until(lambda: not self.session._tasks and not self.connector._acquired)
+            await wait_until(lambda: other_tasks() <= self.before)
 
 
 @asynccontextmanager
@@ -112,7 +112,7 @@ async def cut_off(verb: Verb, scene: Scene, phase: Callable[[], bool]) -> None:
     """Cancel a verb once it is in a phase, and hold that this leaves nothing and breaks nothing."""
     task = asyncio.ensure_future(verb(scene.session, "W"))
     async with asyncio.timeout(5):
-        await until(lambda: phase() or task.done())
+        await wait_until(lambda: phase() or task.done())
     assert not task.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -139,7 +139,7 @@ async def test_while_it_waits_for_an_answer(verb: Verb, fault: Fault) -> None:
     async with leaving_nothing(), scene() as at:
         at.emulator.inject(fault, times=None)
         await cut_off(verb, at, lambda: len(at.emulator.requests) > 0)
-        at.emulator._faults._injected.clear()
+        at.emulator.clear_faults()
 
         assert await at.session.count_runs("W") >= 21
 
@@ -151,7 +151,7 @@ async def test_while_it_backs_off(verb: Verb) -> None:
         at.emulator.inject(Fault(status=503), times=8)
         await cut_off(verb, at, lambda: len(at.emulator.requests) > 0 and not at.connector._acquired)
         asked = len(at.emulator.requests)
-        at.emulator._faults._injected.clear()
+        at.emulator.clear_faults()
 
         assert await at.session.count_runs("W") >= 21
         assert len(at.emulator.requests) == asked + 1

@@ -153,7 +153,7 @@ def test_the_whole_client(call: str, faults: list[Fault], runner: asyncio.Runner
     """Whatever a server answers, a call gives its value or a `CopyAIError`, and nothing shows the key."""
 
     async def answered() -> None:
-        emulator._faults._injected.clear()
+        emulator.clear_faults()
         for fault in faults[:-1]:
             emulator.inject(fault)
         emulator.inject(faults[-1], times=None)

@@ -192,7 +192,7 @@ async def test_start_page_goes_on_after_an_error(session: CopyAISession, copyai_
         async for run in session.runs(copyai_emulator.workflow_id, page_size=20, prefetch=0):
             got.append(run.id)  # noqa: PERF401 (what came before the error counts)
     assert caught.value.page == 4
-    copyai_emulator._faults = type(copyai_emulator._faults)()
+    copyai_emulator.clear_faults()
     got += await walk(session, copyai_emulator, page_size=20, start_page=caught.value.page)
 
     assert got == ids(copyai_emulator)

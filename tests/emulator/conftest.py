@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
 
 from aiocopyai.emulator import Emulator
-from tests.support.bare import KEY_HEADER, Bare, asking
+from tests.support.raw_api import DeliveryServer, RawAPI, delivery_server, raw_api
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A plain aiohttp session that sends the emulator's default key."""
-    async with aiohttp.ClientSession(headers={KEY_HEADER: "emulator-key"}) as session:
-        yield session
+@pytest.fixture(name="api")
+async def _api(copyai_emulator: Emulator) -> AsyncIterator[RawAPI]:
+    """Calls of an emulator without runs."""
+    async with raw_api(copyai_emulator) as api:
+        yield api
 
 
-@pytest.fixture(name="bare")
-async def _bare(copyai_emulator: Emulator) -> AsyncIterator[Bare]:
-    """Requests to an emulator without runs."""
-    async with asking(copyai_emulator) as bare:
-        yield bare
+@pytest.fixture(name="receiver")
+async def _receiver() -> AsyncIterator[DeliveryServer]:
+    """A server that webhooks can be delivered to."""
+    async with delivery_server() as receiver:
+        yield receiver

@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from aiocopyai.emulator import Emulator, pytest_plugin
-from tests.support.bare import KEY_HEADER, ask_ids
+from tests.support.raw_api import raw_api
 
 
 pytest_plugins = ["pytester"]
@@ -19,8 +18,8 @@ pytest_plugins = ["pytester"]
 
 async def test_fixture(copyai_emulator: Emulator) -> None:
     """The fixture is a started emulator without runs."""
-    async with aiohttp.ClientSession(headers={KEY_HEADER: copyai_emulator.api_key}) as http:
-        assert await ask_ids(http, copyai_emulator) == []
+    async with raw_api(copyai_emulator) as api:
+        assert await api.list_ids() == []
 
 
 @pytest.mark.parametrize("mode", ["auto", "strict"])

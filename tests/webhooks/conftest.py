@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.serving import Handled
+from tests.support.receivers import RecordingHandler
 
 
-@pytest.fixture(name="handled")
-def _handled() -> Handled:
+@pytest.fixture(name="handler")
+def _handler() -> RecordingHandler:
     """A handler that keeps the events it receives."""
-    return Handled()
+    return RecordingHandler()

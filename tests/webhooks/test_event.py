@@ -1,4 +1,4 @@
-"""`WebhookEvent.parse`: every known body, and whatever else may come."""
+"""`WebhookEvent.parse`: every known body, and any other."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ KNOWN = ("type", "workflowRunId", "workflowId", "id", "result", "output", "metad
 
 
 @pytest.mark.parametrize("body", [TODAY, OLDER, WHOLE_RUN], ids=["today", "older", "run"])
-def test_the_known_bodies_of_a_completed_run(body: dict[str, JSON]) -> None:
-    """The three bodies that are known give the same event, but for what they leave out."""
+def test_bodies_of_completed_runs(body: dict[str, JSON]) -> None:
+    """The three known bodies give the same event, except for the fields that they lack."""
     event = WebhookEvent.parse(json.dumps(body).encode())
 
     assert (event.type, event.run_id, event.workflow_id) == (WebhookEventType.RUN_COMPLETED, "WRUN-1", "WCFG-1")
@@ -53,16 +53,16 @@ def test_the_known_bodies_of_a_completed_run(body: dict[str, JSON]) -> None:
     assert event.run is None
 
 
-def test_what_has_no_attribute_is_kept() -> None:
-    """Fields without an attribute stand in `extra` under their wire names."""
+def test_other_fields() -> None:
+    """Fields without an attribute are in `extra`, by wire name."""
     event = WebhookEvent.parse(WHOLE_RUN)
 
     assert event.extra == {name: WHOLE_RUN[name] for name in ("id", "status", "input", "createdAt", "error")}
     assert WebhookEvent.parse(TODAY).extra == {}
 
 
-def test_bytes_text_and_object_are_read_alike() -> None:
-    """A body may come as bytes, with or without a byte order mark, as text, or read already."""
+def test_types_of_a_body() -> None:
+    """A body may be bytes, with or without a byte order mark, a string, or an object."""
     text = json.dumps(TODAY)
 
     events = {WebhookEvent.parse(body) for body in (text.encode(), b"\xef\xbb\xbf" + text.encode(), text, TODAY)}
@@ -70,8 +70,8 @@ def test_bytes_text_and_object_are_read_alike() -> None:
     assert len(events) == 1
 
 
-def test_an_object_is_not_changed() -> None:
-    """What was passed in stays as it was."""
+def test_argument_is_not_changed() -> None:
+    """An object that was passed is not changed."""
     body = dict(TODAY)
 
     WebhookEvent.parse(body)
@@ -80,8 +80,8 @@ def test_an_object_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize("kind", [*WebhookEventType, "workflowRun.paused"])
-def test_an_event_may_be_all_but_its_type(kind: str) -> None:
-    """Of the other events nothing is known: a type alone is one, unknown ones too."""
+def test_type_alone(kind: str) -> None:
+    """A type alone is an event, also an unknown one, because the bodies of other events are unknown."""
     event = WebhookEvent.parse({"type": kind})
 
     assert event == WebhookEvent(WebhookEventType(kind))
@@ -99,13 +99,13 @@ def test_an_event_may_be_all_but_its_type(kind: str) -> None:
         ({"output": {"output": {"a": 1}}}, {"output": {"a": 1}}),
     ],
 )
-def test_where_the_output_stands(body: dict[str, JSON], output: JSON) -> None:
-    """A result is unwrapped only if it is nothing but an object called output."""
+def test_output(body: dict[str, JSON], output: JSON) -> None:
+    """A result is unwrapped only if its only field is an object named output."""
     assert WebhookEvent.parse({"type": "t", **body}).output == output
 
 
 def test_two_outputs() -> None:
-    """Where a body has both fields, the second is not lost."""
+    """If a body has both fields, the second is kept in `extra`."""
     event = WebhookEvent.parse({"type": "t", "result": {"a": 1}, "output": {"b": 2}})
 
     assert (event.output, event.extra) == ({"a": 1}, {"output": {"b": 2}})
@@ -126,15 +126,15 @@ def test_two_outputs() -> None:
         ("credits", "9" * 5_000),
     ],
 )
-def test_a_value_that_does_not_fit(name: str, value: JSON) -> None:
-    """A value that doesn't fit is kept as it came, and costs neither the event nor the other fields."""
+def test_values_of_the_wrong_type(name: str, value: JSON) -> None:
+    """A value of the wrong type is kept in `extra`, and affects neither the event nor its other fields."""
     event = WebhookEvent.parse({"type": "workflowRun.failed", name: value, "credit": 1})
 
     assert event == WebhookEvent(WebhookEventType.RUN_FAILED, extra={name: value, "credit": 1})
 
 
-def test_the_run_may_be_named_by_its_id() -> None:
-    """The whole run may have its id under `id` alone; in an event that is of no run, `id` is something else."""
+def test_id_of_the_run() -> None:
+    """The whole run may have its id only under `id`; in an event that is not about a run, `id` is something else."""
     event = WebhookEvent.parse({"type": "workflowRun.completed", "id": "WRUN-1"})
     other = WebhookEvent.parse({"type": "workflowCreditLimit.reached", "id": "evt_1"})
 
@@ -145,23 +145,23 @@ def test_the_run_may_be_named_by_its_id() -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "not JSON"),
-        (b"<html>", "not JSON"),
-        (b'{"type": "x"', "not JSON"),
-        (b'{"type": NaN}', "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        ("\ud800", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b"[" * 900 + b"]" * 900, "no object"),
-        (b"null", "no object"),
-        ('["type"]', "no object"),
-        (b"{}", "without a type"),
-        ({"type": 5, "x": 1}, "without a type"),
-        ({"type": ""}, "without a type"),
+        (b"", "must be JSON"),
+        (b"<html>", "must be JSON"),
+        (b'{"type": "x"', "must be JSON"),
+        (b'{"type": NaN}', "must be JSON"),
+        (b"\xff\xfe", "must be JSON"),
+        ("\ud800", "must be JSON"),
+        (b"[" * 100_000, "must be JSON"),
+        (b"[" * 900 + b"]" * 900, "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        ('["type"]', "must be a JSON object"),
+        (b"{}", "must have a type"),
+        ({"type": 5, "x": 1}, "must have a type"),
+        ({"type": ""}, "must have a type"),
     ],
 )
-def test_no_event(body: bytes | str | dict[str, JSON], reason: str) -> None:
-    """What is no JSON, no object or has no type is an `InvalidEventError` that shows its beginning."""
+def test_invalid_bodies(body: bytes | str | dict[str, JSON], reason: str) -> None:
+    """A body that is not JSON, not an object or has no type is an `InvalidEventError` that shows its beginning."""
     with pytest.raises(InvalidEventError, match=reason) as caught:
         WebhookEvent.parse(body)
 
@@ -172,7 +172,7 @@ def test_no_event(body: bytes | str | dict[str, JSON], reason: str) -> None:
 
 
 def test_events_are_values() -> None:
-    """Events compare by their fields, can be put in a set, pickle, and can't be changed."""
+    """Events compare by their fields, can be hashed and pickled, and cannot be changed."""
     event = WebhookEvent.parse(TODAY)
 
     assert event == WebhookEvent.parse(TODAY)
@@ -185,7 +185,7 @@ def test_events_are_values() -> None:
 
 @given(st.dictionaries(st.sampled_from(KNOWN) | st.text(), JSON_VALUES) | JSON_VALUES)
 def test_any_json(value: Any) -> None:  # noqa: ANN401 (any JSON)
-    """Any JSON at all is an event or an `InvalidEventError`, and an event has lost nothing but what it has read."""
+    """Any JSON is an event or an `InvalidEventError`, and only fields with an attribute are missing in `extra`."""
     try:
         event = WebhookEvent.parse(json.dumps(value))
     except InvalidEventError:
@@ -198,6 +198,6 @@ def test_any_json(value: Any) -> None:  # noqa: ANN401 (any JSON)
 
 @given(st.binary(max_size=64) | st.text(max_size=64))
 def test_any_bytes(body: bytes | str) -> None:
-    """Any bytes and any text are an event or an `InvalidEventError`."""
+    """Any bytes and any string are an event or an `InvalidEventError`."""
     with suppress(InvalidEventError):
         WebhookEvent.parse(body)

@@ -1,86 +1,137 @@
-"""What becomes of a delivery that was let in: confirmed by the API, handed over once, or dropped with a log line."""
+"""Accepted deliveries: confirmed by the API and handled once, or dropped with a log line."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
 
 import pytest
 from attrs import define, field
 
 from aiocopyai import CopyAISession
-from aiocopyai.emulator import Emulator, Fault
+from aiocopyai.emulator import Emulator, Fault, Quirks
 from aiocopyai.models import Run, RunStatus, WebhookEventType
 from aiocopyai.webhooks import WebhookReceiver
-from aiocopyai.webhooks import _queue as inbox_module
+from aiocopyai.webhooks import _queue as queue_module
 from aiocopyai.webhooks._event import WebhookEvent
-from tests.support.bare import until
-from tests.support.serving import COMPLETED, SECRET, Handled, body_of, deliver, make_run, reads, set_status
+from tests.support.raw_api import wait_until
+from tests.support.receivers import (
+    COMPLETED,
+    SECRET,
+    RecordingHandler,
+    add_run,
+    change_run,
+    count_reads,
+    deliver,
+    delivery_body,
+)
 
 
 Log: TypeAlias = pytest.LogCaptureFixture
 Ids: TypeAlias = dict[str, str]
 
 FAILED, STARTED, LIMIT_REACHED = "workflowRun.failed", "workflowRun.started", "workflowCreditLimit.reached"
+DEFAULT_DELAYS = queue_module._RETRY_DELAYS
+FAST = (0.002, 0.004, 0.008)
+
+
+@pytest.fixture(autouse=True)
+def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read runs again after milliseconds."""
+    monkeypatch.setattr(queue_module, "_RETRY_DELAYS", FAST)
 
 
 @define
-class Gated:
-    """Reads runs by a session, and holds each answer back until it is let go."""
+class DelayedReader:
+    """Reads runs with a session, and returns each one only after `release()`."""
 
     session: CopyAISession
-    asked: list[str] = field(factory=list[str])
-    gate: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(0))
+    run_ids: list[str] = field(factory=list[str])
+    released: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(0))
 
     async def get_run(self, workflow_id: str, run_id: str) -> Run:
-        """Read a run now, and give it later."""
-        self.asked.append(run_id)
+        """Read a run now, and return it later."""
+        self.run_ids.append(run_id)
         try:
             return await self.session.get_run(workflow_id, run_id)
         finally:
-            await self.gate.acquire()
+            await self.released.acquire()
+
+
+def messages(caplog: Log, level: int = logging.WARNING) -> list[str]:
+    """Return the package's log lines of at least this level."""
+    return [each.getMessage() for each in caplog.records if each.name == "aiocopyai" and each.levelno >= level]
+
+
+# Confirmation
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "true"),
+    ("kind", "status", "reads"),
     [
-        (COMPLETED, "COMPLETE", True),
-        (COMPLETED, "PROCESSING", False),
-        (COMPLETED, "FAILED", False),
-        (COMPLETED, "COMPLETED", False),
-        (COMPLETED, None, False),
-        (FAILED, "FAILED", True),
-        (FAILED, "COMPLETE", False),
-        (STARTED, "NEW", True),
-        (STARTED, "COMPLETE", True),
-        ("workflowRun.paused", "PAUSED", True),
+        (COMPLETED, "COMPLETE", 1),
+        (FAILED, "FAILED", 1),
+        (STARTED, "NEW", 1),
+        (STARTED, "COMPLETE", 1),
+        ("workflowRun.paused", "PAUSED", 1),
     ],
 )
-async def test_an_event_must_be_met_by_its_run(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled, kind: str, status: str, *, true: bool
+async def test_confirmed_events(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, kind: str, status: str, reads: int
 ) -> None:
-    """`completed` wants a complete run, `failed` a failed one, any other a run at all; each costs one read."""
-    run = make_run(copyai_emulator, status)
-    async with WebhookReceiver(session, handled) as receiver:
-        assert await deliver(receiver, body_of(run, kind)) == 202
+    """`completed` requires a complete run, `failed` a failed one, any other event only a run; each takes one read."""
+    run = add_run(copyai_emulator, status)
+    async with WebhookReceiver(session, handler) as receiver:
+        assert await deliver(receiver, delivery_body(run, kind)) == 202
 
-    assert [(event.type, event.run_id) for event in handled.events] == ([(kind, run["id"])] if true else [])
-    assert reads(copyai_emulator) == 1
+    assert [(event.type, event.run_id) for event in handler.events] == [(kind, run["id"])]
+    assert count_reads(copyai_emulator) == reads
 
 
-async def test_nothing_but_the_type_is_believed(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled
+@pytest.mark.parametrize(
+    ("kind", "status", "is_final"),
+    [
+        (COMPLETED, "FAILED", True),
+        (FAILED, "COMPLETE", True),
+        (COMPLETED, "PROCESSING", False),
+        (COMPLETED, "COMPLETED", False),
+        (COMPLETED, None, False),
+        (FAILED, "RETRYING", False),
+    ],
+)
+async def test_forged_events(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log, kind: str, status: str,
+    *, is_final: bool,
+) -> None:  # fmt: skip
+    """An event with the wrong final status is dropped after one read, with any other status after a few."""
+    run = add_run(copyai_emulator, status)
+    async with WebhookReceiver(session, handler) as receiver:
+        await deliver(receiver, delivery_body(run, kind))
+        await wait_until(lambda: bool(messages(caplog)))
+
+    assert handler.events == []
+    assert count_reads(copyai_emulator) == (1 if is_final else 1 + len(FAST))
+    [message] = messages(caplog)
+    assert message.endswith(f"the run's status is {status!r}")
+    assert receiver._events._waiting == set()
+
+
+async def test_only_the_type_is_taken_from_a_delivery(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
 ) -> None:
-    """A confirmed event has its output, metadata, credits and the rest from the API, whatever was delivered."""
-    run = make_run(copyai_emulator, output={"Email": "true"}, metadata={"chat": 1}, credits=3, toolKey="t")
-    forged = body_of(run, result={"Email": "forged"}, metadata={"chat": 2}, credits=0, toolKey="f", more="forged")
-    async with WebhookReceiver(session, handled) as receiver:
+    """A confirmed event has output, metadata, credits and other fields from the API, whatever was delivered."""
+    run = add_run(copyai_emulator, output={"Email": "true"}, metadata={"chat": 1}, credits=3, toolKey="t")
+    forged = delivery_body(run, result={"Email": "forged"}, metadata={"chat": 2}, credits=0, toolKey="f", more="forged")
+    async with WebhookReceiver(session, handler) as receiver:
         await deliver(receiver, forged)
 
-    [event] = handled.events
-    told = await session.get_run(copyai_emulator.workflow_id, run["id"])
+    [event] = handler.events
+    read = await session.get_run(copyai_emulator.workflow_id, run["id"])
     assert event == WebhookEvent(
-        WebhookEventType.RUN_COMPLETED, told.id, told.workflow_id, told.output, {"chat": 1}, 3, told, told.extra
+        WebhookEventType.RUN_COMPLETED, read.id, read.workflow_id, read.output, {"chat": 1}, 3, read, read.extra
     )
     assert (event.output, event.extra["toolKey"]) == ({"Email": "true"}, "t")
 
@@ -88,9 +139,9 @@ async def test_nothing_but_the_type_is_believed(
 @pytest.mark.parametrize(
     ("ids", "reason"),
     [
-        ({}, "both ids"),
-        ({"workflowRunId": "WRUN-1"}, "both ids"),
-        ({"workflowId": "WCFG-1"}, "both ids"),
+        ({}, "does not name both"),
+        ({"workflowRunId": "WRUN-1"}, "does not name both"),
+        ({"workflowId": "WCFG-1"}, "does not name both"),
         ({"workflowRunId": "WRUN-none", "workflowId": "WCFG-none"}, "404"),
         ({"workflowRunId": "../x?y#z", "workflowId": ".."}, "must be an id"),
         ({"workflowRunId": "WRUN-1\r\nINJECTED", "workflowId": "WCFG-1"}, "must be an id"),
@@ -99,186 +150,350 @@ async def test_nothing_but_the_type_is_believed(
     ],
 )
 @pytest.mark.parametrize("kind", [COMPLETED, "x\n\x1b[31mINJECTED\u2028"])
-async def test_ids_of_no_run(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled, caplog: Log, kind: str, ids: Ids, reason: str
-) -> None:
-    """Ids that are missing, unknown or none at all drop the event with one line, and the next event is handled."""
-    run = make_run(copyai_emulator)
-    async with WebhookReceiver(session, handled, secret=SECRET) as receiver:
+async def test_invalid_ids(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log, kind: str, ids: Ids,
+    reason: str,
+) -> None:  # fmt: skip
+    """An event whose ids are missing, unknown or invalid is dropped with one line, and the next event is handled."""
+    run = add_run(copyai_emulator)
+    async with WebhookReceiver(session, handler, secret=SECRET) as receiver:
         assert await deliver(receiver, {"type": kind, **ids}) == 202
-        await deliver(receiver, body_of(run))
+        await deliver(receiver, delivery_body(run))
 
-    lines = [record.getMessage() for record in caplog.records if record.name == "aiocopyai"]
-    assert handled.run_ids == [run["id"]]
-    assert len(lines) == 1
-    assert reason in lines[0]
-    assert lines[0].isprintable()
-    assert len(lines[0]) < 700
-    assert SECRET not in lines[0]
+    assert handler.run_ids == [run["id"]]
+    [line] = messages(caplog)
+    assert reason in line
+    assert line.isprintable()
+    assert len(line) < 700
+    assert SECRET not in line
 
 
-async def test_a_read_that_fails(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled, caplog: Log
+async def test_refused_read(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log
 ) -> None:
-    """An event whose read fails is dropped with an error, and handled if it comes again."""
-    run = make_run(copyai_emulator)
+    """An event whose read is refused is dropped with an error, and handled if it is delivered again."""
+    run = add_run(copyai_emulator)
     copyai_emulator.inject(Fault(status=403))
-    async with WebhookReceiver(session, handled, secret=SECRET) as receiver:
-        await deliver(receiver, body_of(run))
-        await until(lambda: bool(caplog.records))
-        assert await deliver(receiver, body_of(run)) == 202
+    async with WebhookReceiver(session, handler, secret=SECRET) as receiver:
+        await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: bool(messages(caplog)))
+        assert await deliver(receiver, delivery_body(run)) == 202
 
-    assert handled.run_ids == [run["id"]]
+    assert handler.run_ids == [run["id"]]
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert run["id"] in caplog.text
     assert SECRET not in caplog.text
     assert copyai_emulator.api_key not in caplog.text
 
 
-async def test_a_read_that_fails_for_a_moment(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled
+async def test_read_retried_by_the_session(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
 ) -> None:
-    """What the session tries again costs no event."""
-    run = make_run(copyai_emulator)
+    """A request that the session retries loses no event."""
+    run = add_run(copyai_emulator)
     copyai_emulator.inject(Fault(status=503), times=2)
-    async with WebhookReceiver(session, handled) as receiver:
-        await deliver(receiver, body_of(run))
+    async with WebhookReceiver(session, handler) as receiver:
+        await deliver(receiver, delivery_body(run))
 
-    assert handled.run_ids == [run["id"]]
+    assert handler.run_ids == [run["id"]]
 
 
-async def test_a_session_that_is_closed(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled, caplog: Log
+async def test_closed_session(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log
 ) -> None:
-    """A session that can't read any more costs the events, not the worker."""
-    run = make_run(copyai_emulator)
+    """A closed session loses the events, but does not end the worker."""
+    run = add_run(copyai_emulator)
     await session.close()
-    async with WebhookReceiver(session, handled) as receiver:
-        await deliver(receiver, body_of(run))
-        await deliver(receiver, body_of(run, STARTED))
+    async with WebhookReceiver(session, handler) as receiver:
+        await deliver(receiver, delivery_body(run))
+        await deliver(receiver, delivery_body(run, STARTED))
 
-    assert handled.events == []
+    assert handler.events == []
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
 
-async def test_repeats(session: CopyAISession, copyai_emulator: Emulator, handled: Handled) -> None:
-    """The same event of the same run is handed over once, whether it comes again at once or later."""
-    run = make_run(copyai_emulator)
-    async with WebhookReceiver(session, handled) as receiver:
-        first = [await deliver(receiver, body_of(run)) for _ in range(3)]
-        await until(lambda: bool(handled.events))
-        later = await deliver(receiver, body_of(run, metadata={"other": 1}))
-        other_event = await deliver(receiver, body_of(run, STARTED))
+# Deliveries that are faster than the API
+
+
+def _unknown(emulator: Emulator, run: dict[str, Any]) -> None:
+    emulator.remove_runs([run["id"]])
+
+
+def _running(emulator: Emulator, run: dict[str, Any]) -> None:
+    change_run(emulator, run, status="PROCESSING")
+
+
+def _without_output(emulator: Emulator, run: dict[str, Any]) -> None:
+    change_run(emulator, run, output={})
+
+
+def _unavailable(emulator: Emulator, _run: dict[str, Any]) -> None:
+    emulator.inject(Fault(status=503), times=5)  # as many as the session sends
+
+
+@pytest.mark.parametrize("delay_api", [_unknown, _running, _without_output, _unavailable])
+async def test_delivery_before_the_api_knows(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log,
+    monkeypatch: pytest.MonkeyPatch, delay_api: Callable[[Emulator, dict[str, Any]], None],
+) -> None:  # fmt: skip
+    """An event is read again while the run is unknown, not finished, without output, or the API is not available."""
+    monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (60,))
+    run = add_run(copyai_emulator)
+    delay_api(copyai_emulator, run)
+    async with WebhookReceiver(session, handler) as receiver:
+        await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: bool(receiver._events._retrying))
+        assert handler.events == []
+        copyai_emulator.replace_runs([run])
+        [key] = receiver._events._retrying
+        receiver._events._retry_now(key)
+        await wait_until(lambda: bool(handler.events))
+
+    assert handler.run_ids == [run["id"]]
+    assert handler.events[0].output == run["output"]
+    assert all("dropped" not in message for message in messages(caplog))
+
+
+@pytest.mark.parametrize("quirks", [Quirks(late_runs=0.01), Quirks(late_runs=0.02, credits="string")])
+async def test_late_runs(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, quirks: Quirks
+) -> None:
+    """Ten of ten events of runs that the API finds some time after their start are handled."""
+    copyai_emulator.quirks = quirks
+    async with WebhookReceiver(session, handler) as receiver:
+        ids = [(await session.start_run(copyai_emulator.workflow_id, {})).id for _ in range(10)]
+        for run_id in ids:
+            body = {"type": STARTED, "workflowRunId": run_id, "workflowId": copyai_emulator.workflow_id}
+            assert await deliver(receiver, body) == 202
+        await wait_until(lambda: len(handler.events) == 10)
+
+    assert sorted(map(str, handler.run_ids)) == sorted(ids)
+
+
+def test_reads_continue_for_30_seconds() -> None:
+    """By default the last read is at least 30 s after the first, and the delays grow."""
+    assert sum(DEFAULT_DELAYS) >= 30
+    assert list(DEFAULT_DELAYS) == sorted(DEFAULT_DELAYS)
+    assert len(DEFAULT_DELAYS) < 10
+
+
+async def test_other_events_do_not_wait(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that wait for another read delay no other event."""
+    monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (60,))
+    early = [add_run(copyai_emulator, "PROCESSING") for _ in range(3)]
+    run = add_run(copyai_emulator)
+    async with WebhookReceiver(session, handler, grace=0) as receiver:
+        for each in [*early, run]:
+            await deliver(receiver, delivery_body(each))
+        await wait_until(lambda: bool(handler.events))
+
+    assert handler.run_ids == [run["id"]]
+
+
+async def test_repeat_of_an_event_that_is_read_again(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delivery that equals one waiting for another read is a repeat, and takes no read of its own."""
+    monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (60,))
+    run = add_run(copyai_emulator, "PROCESSING")
+    async with WebhookReceiver(session, handler) as receiver:
+        await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: bool(receiver._events._retrying))
+        assert await deliver(receiver, delivery_body(run)) == 200
+        assert count_reads(copyai_emulator) == 1
+
+
+async def test_last_read_on_exit(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch,
+    caplog: Log,
+) -> None:  # fmt: skip
+    """On exit, events that wait for another read are read once more at once: confirmed or dropped."""
+    monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (60,))
+    confirmed, forged = (add_run(copyai_emulator, "PROCESSING") for _ in range(2))
+    async with asyncio.timeout(10), WebhookReceiver(session, handler, grace=60) as receiver:
+        for run in (confirmed, forged):
+            await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: len(receiver._events._retrying) == 2)
+        change_run(copyai_emulator, confirmed, status="COMPLETE")
+
+    assert handler.run_ids == [confirmed["id"]]
+    assert [forged["id"] in message for message in messages(caplog)] == [True]
+    assert count_reads(copyai_emulator) == 4
+
+
+async def test_forged_events_are_bounded(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch,
+    caplog: Log,
+) -> None:  # fmt: skip
+    """A limited number of events wait for another read; with more, the most often read ones are dropped."""
+    monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (0.001, 60, 60))
+    monkeypatch.setattr(queue_module, "_MAX_RETRYING", 5)
+    workflow_id = copyai_emulator.workflow_id
+    true = add_run(copyai_emulator, "PROCESSING")
+    async with WebhookReceiver(session, handler, grace=60) as receiver:
+        for number in range(5):
+            await deliver(receiver, {"type": COMPLETED, "workflowRunId": f"WRUN-{number}", "workflowId": workflow_id})
+        await wait_until(lambda: count_reads(copyai_emulator) == 10)
+        await deliver(receiver, delivery_body(true))
+        await wait_until(lambda: count_reads(copyai_emulator) == 12)
+        await wait_until(lambda: len(receiver._events._retrying) == 5)
+        assert len(messages(caplog)) == 1
+        change_run(copyai_emulator, true, status="COMPLETE")
+
+    assert handler.run_ids == [true["id"]]
+    assert count_reads(copyai_emulator) == 12 + 5
+
+
+# Repeats
+
+
+async def test_repeats(session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler) -> None:
+    """The same event of the same run is handled once, whether it is delivered again at once or later."""
+    run = add_run(copyai_emulator)
+    async with WebhookReceiver(session, handler) as receiver:
+        first = [await deliver(receiver, delivery_body(run)) for _ in range(3)]
+        await wait_until(lambda: bool(handler.events))
+        later = await deliver(receiver, delivery_body(run, metadata={"other": 1}))
+        other_event = await deliver(receiver, delivery_body(run, STARTED))
 
     assert (first, later, other_event) == ([202, 200, 200], 200, 202)
-    assert [event.type for event in handled.events] == [COMPLETED, STARTED]
-    assert reads(copyai_emulator) == 2
+    assert [event.type for event in handler.events] == [COMPLETED, STARTED]
+    assert count_reads(copyai_emulator) == 2
 
 
-async def test_a_forged_event_that_comes_first(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled
+async def test_forged_event_before_the_true_one(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
 ) -> None:
-    """A forged event doesn't make the true one a repeat, even if that comes while the forged one is being confirmed."""
-    run = make_run(copyai_emulator, "PROCESSING")
-    reader = Gated(session)
-    async with WebhookReceiver(reader, handled) as receiver:
-        await deliver(receiver, body_of(run))
-        await until(lambda: reads(copyai_emulator) == 1)
-        set_status(copyai_emulator, run, "COMPLETE")
-        assert await deliver(receiver, body_of(run)) == 202
-        assert await deliver(receiver, body_of(run)) == 200
-        reader.gate.release()
-        reader.gate.release()
-        await until(lambda: bool(handled.events))
+    """A true event is read itself if it is delivered while an equal forged one is being read for the last time."""
+    run = add_run(copyai_emulator, "FAILED")
+    reader = DelayedReader(session)
+    async with WebhookReceiver(reader, handler) as receiver:
+        await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: count_reads(copyai_emulator) == 1)
+        change_run(copyai_emulator, run, status="COMPLETE")
+        assert await deliver(receiver, delivery_body(run)) == 202
+        assert await deliver(receiver, delivery_body(run)) == 200
+        reader.released.release()
+        reader.released.release()
+        await wait_until(lambda: bool(handler.events))
 
-    assert handled.run_ids == [run["id"]]
-    assert reads(copyai_emulator) == 2
-
-
-async def test_a_forged_workflow(session: CopyAISession, copyai_emulator: Emulator, handled: Handled) -> None:
-    """A forged event with the true run and a wrong workflow doesn't stand in the queue for the true one."""
-    run = make_run(copyai_emulator)
-    async with WebhookReceiver(session, handled) as receiver:
-        await deliver(receiver, body_of({**run, "workflowId": "WCFG-wrong"}))
-        assert await deliver(receiver, body_of(run)) == 202
-
-    assert handled.run_ids == [run["id"]]
+    assert handler.run_ids == [run["id"]]
+    assert count_reads(copyai_emulator) == 2
 
 
-async def test_a_repeat_during_the_read(session: CopyAISession, copyai_emulator: Emulator, handled: Handled) -> None:
-    """A repeat that comes while the first is being confirmed is queued, and dropped without a read of its own."""
-    run = make_run(copyai_emulator)
-    reader = Gated(session)
-    async with WebhookReceiver(reader, handled) as receiver:
-        await deliver(receiver, body_of(run))
-        await until(lambda: bool(reader.asked))
-        assert await deliver(receiver, body_of(run)) == 202
-        reader.gate.release()
+async def test_true_event_during_a_read_that_will_be_repeated(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
+) -> None:
+    """Of two equal events, one delivered while the other is read, only one is read again."""
+    run = add_run(copyai_emulator, "PROCESSING")
+    reader = DelayedReader(session)
+    async with WebhookReceiver(reader, handler) as receiver:
+        await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: count_reads(copyai_emulator) == 1)
+        change_run(copyai_emulator, run, status="COMPLETE")
+        assert await deliver(receiver, delivery_body(run)) == 202
+        for _ in range(2):
+            reader.released.release()
+        await wait_until(lambda: bool(handler.events))
+        assert receiver._events._retrying == {}
 
-    assert handled.run_ids == [run["id"]] == reader.asked
+    assert handler.run_ids == [run["id"]]
+    assert count_reads(copyai_emulator) == 2
 
 
-async def test_another_form_of_the_id(handled: Handled) -> None:
-    """A run that the API takes under several forms of its id is handed over once."""
+async def test_forged_workflow(session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler) -> None:
+    """A forged event with the true run and a wrong workflow does not replace the true one in the queue."""
+    run = add_run(copyai_emulator)
+    async with WebhookReceiver(session, handler) as receiver:
+        await deliver(receiver, delivery_body({**run, "workflowId": "WCFG-wrong"}))
+        assert await deliver(receiver, delivery_body(run)) == 202
+
+    assert handler.run_ids == [run["id"]]
+
+
+async def test_repeat_during_the_read(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
+) -> None:
+    """A repeat that is delivered while the first event is confirmed is queued, and dropped without a read."""
+    run = add_run(copyai_emulator)
+    reader = DelayedReader(session)
+    async with WebhookReceiver(reader, handler) as receiver:
+        await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: bool(reader.run_ids))
+        assert await deliver(receiver, delivery_body(run)) == 202
+        reader.released.release()
+
+    assert handler.run_ids == [run["id"]] == reader.run_ids
+
+
+async def test_other_forms_of_the_id(handler: RecordingHandler) -> None:
+    """A run that the API finds under several forms of its id is handled once."""
 
     class Lenient:
         async def get_run(self, workflow_id: str, run_id: str) -> Run:
-            return Run(run_id.upper(), workflow_id.upper(), RunStatus.COMPLETE)
+            return Run(run_id.upper(), workflow_id.upper(), RunStatus.COMPLETE, output={"a": 1})
 
-    async with WebhookReceiver(Lenient(), handled) as receiver:
+    async with WebhookReceiver(Lenient(), handler) as receiver:
         for run_id in ("wrun-1", "WRUN-1", "wRUN-1"):
-            await deliver(receiver, body_of({"id": run_id, "workflowId": "wcfg-1"}))
+            await deliver(receiver, delivery_body({"id": run_id, "workflowId": "wcfg-1"}))
 
-    assert [(event.run_id, event.workflow_id) for event in handled.events] == [("WRUN-1", "WCFG-1")]
+    assert [(event.run_id, event.workflow_id) for event in handler.events] == [("WRUN-1", "WCFG-1")]
 
 
-async def test_the_memory_of_repeats_is_bounded(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled, monkeypatch: pytest.MonkeyPatch
+async def test_memory_of_repeats_is_bounded(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only so many events are remembered, and the oldest are forgotten first."""
-    monkeypatch.setattr(inbox_module, "_REMEMBERED", 2)
-    first, second, third = (make_run(copyai_emulator) for _ in range(3))
-    async with WebhookReceiver(session, handled) as receiver:
+    """A limited number of events is remembered, and the oldest are forgotten first."""
+    monkeypatch.setattr(queue_module, "_MAX_SEEN", 2)
+    first, second, third = (add_run(copyai_emulator) for _ in range(3))
+    async with WebhookReceiver(session, handler) as receiver:
         for run in (first, second, third, second, first):
-            await deliver(receiver, body_of(run))
-            await receiver._inbox._queue.join()
+            await deliver(receiver, delivery_body(run))
+            await receiver._events._queue.join()
 
-    assert handled.run_ids == [run["id"] for run in (first, second, third, first)]
+    assert handler.run_ids == [run["id"] for run in (first, second, third, first)]
 
 
-async def test_a_full_queue(session: CopyAISession, copyai_emulator: Emulator, handled: Handled, caplog: Log) -> None:
-    """What finds the queue full gets 503 and a warning, and is handled if it comes again."""
-    runs = [make_run(copyai_emulator) for _ in range(4)]
-    reader = Gated(session)
-    async with WebhookReceiver(reader, handled, queue_size=2) as receiver:
-        await deliver(receiver, body_of(runs[0]))
-        await until(lambda: bool(reader.asked))
-        statuses = [await deliver(receiver, body_of(run)) for run in runs[1:]]
+# The queue and the handler
+
+
+async def test_full_queue(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log
+) -> None:
+    """The response to an event that finds the queue full is a 503; it is handled if it is delivered again."""
+    runs = [add_run(copyai_emulator) for _ in range(4)]
+    reader = DelayedReader(session)
+    async with WebhookReceiver(reader, handler, queue_size=2) as receiver:
+        await deliver(receiver, delivery_body(runs[0]))
+        await wait_until(lambda: bool(reader.run_ids))
+        statuses = [await deliver(receiver, delivery_body(run)) for run in runs[1:]]
         for _ in runs:
-            reader.gate.release()
-        await until(lambda: len(handled.events) == 3)
-        again = await deliver(receiver, body_of(runs[3]))
+            reader.released.release()
+        await wait_until(lambda: len(handler.events) == 3)
+        again = await deliver(receiver, delivery_body(runs[3]))
 
     assert (statuses, again) == ([202, 202, 503], 202)
-    assert handled.run_ids == [run["id"] for run in runs]
+    assert handler.run_ids == [run["id"] for run in runs]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert runs[3]["id"] in caplog.text
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("no room"), asyncio.CancelledError(), ExceptionGroup("both", [OSError()])]
+    "error", [ValueError("no space left"), asyncio.CancelledError(), ExceptionGroup("both", [OSError()])]
 )
-async def test_a_handler_that_raises(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled, caplog: Log, error: BaseException
+async def test_handler_raises(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log, error: BaseException
 ) -> None:
-    """What a handler raises is logged with the ids and the trace, never the secret, and the next event is handled."""
-    first, second = make_run(copyai_emulator), make_run(copyai_emulator)
-    handled.failures[first["id"]] = error
-    async with WebhookReceiver(session, handled, secret=SECRET) as receiver:
+    """An exception in the handler is logged with the ids and the traceback, and the next event is handled."""
+    first, second = add_run(copyai_emulator), add_run(copyai_emulator)
+    handler.failures[first["id"]] = error
+    async with WebhookReceiver(session, handler, secret=SECRET) as receiver:
         for run in (first, first, second):
-            await deliver(receiver, body_of(run))
+            await deliver(receiver, delivery_body(run))
 
-    assert handled.run_ids == [first["id"], second["id"]]
+    assert handler.run_ids == [first["id"], second["id"]]
     [record] = caplog.records
     assert first["id"] in record.getMessage()
     assert copyai_emulator.workflow_id in record.getMessage()
@@ -288,10 +503,12 @@ async def test_a_handler_that_raises(
     assert copyai_emulator.api_key not in caplog.text
 
 
-async def test_unconfirmed_events(handled: Handled, session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """With `confirm=False` events come as they were delivered, runs once, without any read."""
-    completed = body_of({"id": "WRUN-1", "workflowId": "WCFG-1"}, result={"a": 1}, credits="7", more=2)
-    async with WebhookReceiver(session, handled, confirm=False) as receiver:
+async def test_without_confirmation(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
+) -> None:
+    """With `confirm=False` events are handled as delivered, each run's once, without any read."""
+    completed = delivery_body({"id": "WRUN-1", "workflowId": "WCFG-1"}, result={"a": 1}, credits="7", more=2)
+    async with WebhookReceiver(session, handler, confirm=False) as receiver:
         statuses = [
             await deliver(receiver, body)
             for body in (completed, completed, {"type": LIMIT_REACHED}, {"type": LIMIT_REACHED})
@@ -300,34 +517,38 @@ async def test_unconfirmed_events(handled: Handled, session: CopyAISession, copy
 
     assert (statuses, other_workflow) == ([202, 200, 202, 202], 202)
     limit = WebhookEvent(WebhookEventType.CREDIT_LIMIT_REACHED)
-    assert handled.events == [WebhookEvent.parse(completed), limit, limit]
-    assert handled.events[0].extra == {"more": 2}
+    expected: Any = completed
+    assert handler.events == [WebhookEvent.parse(expected), limit, limit]
+    assert handler.events[0].extra == {"more": 2}
     assert copyai_emulator.requests == []
 
 
-async def test_what_waits_is_worked_off_at_the_end(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled
-) -> None:
-    """Leaving the receiver handles what waits, and leaves no task behind."""
-    runs = [make_run(copyai_emulator) for _ in range(5)]
-    before = asyncio.all_tasks()
-    async with WebhookReceiver(session, handled) as receiver:
-        for run in runs:
-            await deliver(receiver, body_of(run))
+# Exit
 
-    assert handled.run_ids == [run["id"] for run in runs]
+
+async def test_waiting_events_are_processed_on_exit(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
+) -> None:
+    """Leaving the receiver processes the waiting events, and leaves no task."""
+    runs = [add_run(copyai_emulator) for _ in range(5)]
+    before = asyncio.all_tasks()
+    async with WebhookReceiver(session, handler) as receiver:
+        for run in runs:
+            await deliver(receiver, delivery_body(run))
+
+    assert handler.run_ids == [run["id"] for run in runs]
     assert [task for task in asyncio.all_tasks() - before if "webhooks" in task.get_name()] == []
 
 
-async def test_the_end_is_bounded(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled, caplog: Log
+async def test_exit_is_bounded(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log
 ) -> None:
-    """What is left after the grace is dropped with a warning, and nothing goes on, not even a handler that hangs."""
-    runs = [make_run(copyai_emulator) for _ in range(3)]
+    """After `grace`, the rest is dropped with a warning, and a handler that hangs is cancelled."""
+    runs = [add_run(copyai_emulator) for _ in range(3)]
     ended = asyncio.Event()
 
     async def hang(event: WebhookEvent) -> None:
-        handled.events.append(event)
+        handler.events.append(event)
         try:
             await asyncio.Event().wait()
         finally:
@@ -335,17 +556,61 @@ async def test_the_end_is_bounded(
 
     async with WebhookReceiver(session, hang, grace=0) as receiver:
         for run in runs:
-            await deliver(receiver, body_of(run))
-        await until(lambda: bool(handled.events))
+            await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: bool(handler.events))
 
     assert ended.is_set()
-    assert len(handled.events) == 1
-    assert [record.getMessage() for record in caplog.records] == ["webhook events dropped: 3 were left after 0 s"]
+    assert len(handler.events) == 1
+    assert messages(caplog) == ["webhook events dropped: 3 were not processed within 0 s"]
 
 
-async def test_an_end_that_is_cancelled(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A receiver whose end is cancelled while it waits for its handler has ended all the same."""
-    run = make_run(copyai_emulator)
+async def test_handler_that_swallows_its_cancellation_once(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
+) -> None:
+    """A handler that returns when it is cancelled receives no further event, and the receiver ends."""
+    runs = [add_run(copyai_emulator) for _ in range(2)]
+
+    async def swallow(event: WebhookEvent) -> None:
+        handler.events.append(event)
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(5), WebhookReceiver(session, swallow, grace=0) as receiver:
+        for run in runs:
+            await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: bool(handler.events))
+
+    assert handler.run_ids == [runs[0]["id"]]
+    assert [task for task in asyncio.all_tasks() if "webhooks" in task.get_name()] == []
+
+
+async def test_handler_that_ignores_its_cancellation(
+    session: CopyAISession, copyai_emulator: Emulator, caplog: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that continues after its cancellation does not keep the receiver from ending."""
+    monkeypatch.setattr(queue_module, "_CANCEL_SECONDS", 0.01)
+    run = add_run(copyai_emulator)
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def ignore(_event: WebhookEvent) -> None:
+        while not release.is_set():
+            started.set()
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async with asyncio.timeout(5), WebhookReceiver(session, ignore, grace=0) as receiver:
+        await deliver(receiver, delivery_body(run))
+        await started.wait()
+    assert messages(caplog)[-1] == "webhook handler still running 0.01 s after its cancellation"
+    release.set()
+    await wait_until(lambda: not [task for task in asyncio.all_tasks() if "webhooks" in task.get_name()])
+
+
+async def test_exit_is_cancelled(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A receiver whose exit is cancelled while it waits for its handler has ended."""
+    run = add_run(copyai_emulator)
     started = asyncio.Event()
 
     async def hang(_event: WebhookEvent) -> None:
@@ -354,31 +619,29 @@ async def test_an_end_that_is_cancelled(session: CopyAISession, copyai_emulator:
 
     receiver = WebhookReceiver(session, hang)
 
-    async def live() -> None:
+    async def use_receiver() -> None:
         async with receiver:
-            await deliver(receiver, body_of(run))
+            await deliver(receiver, delivery_body(run))
             await started.wait()
 
-    living = asyncio.create_task(live())
+    task = asyncio.create_task(use_receiver())
     await started.wait()
-    await until(lambda: not receiver._inbox.is_open)
-    living.cancel()
+    await wait_until(lambda: not receiver._events.is_open)
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await living
+        await task
 
-    assert [task for task in asyncio.all_tasks() if "webhooks" in task.get_name()] == []
+    assert [each for each in asyncio.all_tasks() if "webhooks" in each.get_name()] == []
 
 
-async def test_a_receiver_runs_once_at_a_time(
-    session: CopyAISession, copyai_emulator: Emulator, handled: Handled
-) -> None:
-    """It can be started again after its end, knowing the repeats, and not while it runs."""
-    run = make_run(copyai_emulator)
-    receiver = WebhookReceiver(session, handled)
+async def test_reuse(session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler) -> None:
+    """A receiver can be entered again after its exit, and still recognises repeats; not while it is running."""
+    run = add_run(copyai_emulator)
+    receiver = WebhookReceiver(session, handler)
     for status in (202, 200):
         async with receiver:
             with pytest.raises(RuntimeError, match="already"):
                 await receiver.__aenter__()
-            assert await deliver(receiver, body_of(run)) == status
+            assert await deliver(receiver, delivery_body(run)) == status
 
-    assert handled.run_ids == [run["id"]]
+    assert handler.run_ids == [run["id"]]

@@ -1,4 +1,4 @@
-"""What the tests of the webhook receiver serve it by, and deliver to it with: real sockets, aiohttp.web and uvicorn."""
+"""Webhook receivers served over real sockets, with aiohttp.web and uvicorn, and requests to them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from aiohttp import web
 from attrs import define, field
 
 from aiocopyai.emulator import Emulator
+from aiocopyai.models import Run
 from aiocopyai.webhooks import WebhookReceiver
 from aiocopyai.webhooks._event import WebhookEvent
 
 
-SECRET = "a-secret-nobody-guesses"
+SECRET = "a-secret-hard-to-guess"
 COMPLETED = "workflowRun.completed"
 JSON_TYPE = {"Content-Type": "application/json"}
 
 
 @define
-class Handled:
-    """A handler that keeps what it gets, and fails at the runs it is told to."""
+class RecordingHandler:
+    """A handler that keeps the events it receives, and raises the given exception for a run."""
 
     events: list[WebhookEvent] = field(factory=list[WebhookEvent])
     failures: dict[str | None, BaseException] = field(factory=dict[str | None, BaseException])
@@ -39,25 +40,33 @@ class Handled:
 
     @property
     def run_ids(self) -> list[str | None]:
-        """The runs of the events, in the order they came."""
+        """The run ids of the events, in the order of their arrival."""
         return [event.run_id for event in self.events]
 
 
+class NoReader:
+    """In place of a session, for tests in which no run may be read."""
+
+    async def get_run(self, workflow_id: str, run_id: str) -> Run:
+        """Fail."""
+        raise AssertionError((workflow_id, run_id))
+
+
 @define
-class Door:
-    """The way to a served receiver."""
+class HTTPClient:
+    """Sends requests to a served receiver."""
 
     base: str
     http: aiohttp.ClientSession
 
     async def post(self, path: str, *, method: str = "POST", **arguments: Any) -> int:  # noqa: ANN401 (any argument of `request`)
-        """Send a request, and give the status."""
+        """Send a request, and return the status."""
         async with self.http.request(method, self.base + path, **arguments) as response:
             await response.read()
             return response.status
 
-    async def raw(self, head: str) -> bytes:
-        """Send the head of a request and nothing after it; give the answer's first line."""
+    async def send_head(self, head: str) -> bytes:
+        """Send the head of a request without its body, and return the first line of the response."""
         host, _, port = self.base.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(head.encode())
@@ -68,8 +77,8 @@ class Door:
 
 
 @asynccontextmanager
-async def serving_aiohttp(receiver: WebhookReceiver) -> AsyncIterator[str]:
-    """Serve a receiver's route by aiohttp.web; give the address."""
+async def serve_aiohttp(receiver: WebhookReceiver) -> AsyncIterator[str]:
+    """Serve a receiver's route with aiohttp.web; yield the base URL."""
     app = web.Application()
     app.add_routes([receiver.route()])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
@@ -82,8 +91,8 @@ async def serving_aiohttp(receiver: WebhookReceiver) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serving_asgi(app: Callable[..., Any], **settings: Any) -> AsyncIterator[str]:  # noqa: ANN401 (any setting of uvicorn)
-    """Serve an ASGI application by uvicorn; give the address."""
+async def serve_asgi(app: Callable[..., Any], **settings: Any) -> AsyncIterator[str]:  # noqa: ANN401 (any setting of uvicorn)
+    """Serve an ASGI application with uvicorn; yield the base URL."""
     config = uvicorn.Config(app, ws="none", access_log=False, log_config=None, timeout_graceful_shutdown=1, **settings)
     config.load()
     server = uvicorn.Server(config)
@@ -97,35 +106,35 @@ async def serving_asgi(app: Callable[..., Any], **settings: Any) -> AsyncIterato
 
 
 @asynccontextmanager
-async def opening(serving: str, receiver: WebhookReceiver) -> AsyncIterator[Door]:
-    """Serve a receiver one way or the other; give the way to it."""
-    served = serving_aiohttp(receiver) if serving == "aiohttp" else serving_asgi(receiver.asgi, lifespan="off")
+async def serve_receiver(server: str, receiver: WebhookReceiver) -> AsyncIterator[HTTPClient]:
+    """Serve a receiver with aiohttp or with ASGI; yield a client for it."""
+    served = serve_aiohttp(receiver) if server == "aiohttp" else serve_asgi(receiver.asgi, lifespan="off")
     async with aiohttp.ClientSession() as http, served as base:
-        yield Door(base, http)
+        yield HTTPClient(base, http)
 
 
-def body_of(run: Mapping[str, Any], kind: str = COMPLETED, **fields: object) -> dict[str, object]:
-    """Make a delivery about a run as the emulator holds it."""
+def delivery_body(run: Mapping[str, Any], kind: str = COMPLETED, **fields: object) -> dict[str, object]:
+    """Return the body of a delivery about a run of the emulator."""
     return {"type": kind, "workflowRunId": run["id"], "workflowId": run["workflowId"], **fields}
 
 
-def make_run(emulator: Emulator, status: str = "COMPLETE", **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (any JSON)
-    """Invent a run of this status; give it as the API sends it."""
-    emulator.add_runs(1, status=status, **fields)
+def add_run(emulator: Emulator, status: str = "COMPLETE", **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (any JSON)
+    """Add a run with this status; return it as the API sends it."""
+    emulator.add_runs(1, status=status, **{"output": {"Email": "Hello"}, **fields})
     return emulator.runs()[0]
 
 
-def set_status(emulator: Emulator, run: dict[str, Any], status: str) -> None:
-    """Let a run have come further."""
+def change_run(emulator: Emulator, run: dict[str, Any], **fields: object) -> None:
+    """Change fields of a run."""
     others = [other for other in emulator.runs() if other["id"] != run["id"]]
-    emulator.replace_runs([{**run, "status": status}, *others])
+    emulator.replace_runs([{**run, **fields}, *others])
 
 
-def reads(emulator: Emulator) -> int:
-    """Count the requests that asked for one run."""
+def count_reads(emulator: Emulator) -> int:
+    """Count the requests for one run."""
     return sum("/run/" in request.path for request in emulator.requests)
 
 
-async def deliver(receiver: WebhookReceiver, body: dict[str, Any]) -> int:
-    """Let a delivery in."""
+async def deliver(receiver: WebhookReceiver, body: Mapping[str, object]) -> int:
+    """Pass a delivery to a receiver, and return the status."""
     return await receiver.accept("POST", receiver.path, JSON_TYPE, json.dumps(body).encode())

@@ -1,0 +1,157 @@
+"""Injected faults: their effect, and which requests they apply to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, TypeAlias
+
+import aiohttp
+import pytest
+
+from aiocopyai.emulator import Emulator, Fault
+from tests.support.raw_api import RawAPI, emulator_ids
+
+
+# Values that a parametrized test passes to a literal type.
+AnyValue: TypeAlias = Any
+
+
+async def test_status(api: RawAPI) -> None:
+    """A status is sent with an empty object and the given headers, once."""
+    api.emulator.inject(Fault(status=429, headers={"retry-after": "7"}))
+    async with api.http.get(api.runs_url) as response:
+        assert (response.status, response.headers["Retry-After"]) == (429, "7")
+        assert await response.json() == {}
+    assert (await api.get_page())[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [(b"<html>", b"<html>"), ({"a": ["ü"]}, '{"a":["ü"]}'.encode()), (b"", b""), (0, b"0")],
+)
+async def test_body(api: RawAPI, body: AnyValue, sent: bytes) -> None:
+    """A body, JSON or bytes, replaces that of the response."""
+    api.emulator.inject(Fault(body=body, headers={"Content-Type": "text/html"}))
+    async with api.http.get(api.runs_url) as response:
+        assert (response.status, response.headers.getall("content-type")) == (200, ["text/html"])
+        assert await response.read() == sent
+
+
+async def test_headers_keep_the_response(api: RawAPI) -> None:
+    """With headers alone, the response is the true one."""
+    api.emulator.add_runs(2)
+    api.emulator.inject(Fault(headers={"x-extra": "1"}))
+    async with api.http.get(api.runs_url) as response:
+        assert response.headers["x-extra"] == "1"
+        assert (await response.json())["data"]["total"] == 2
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_reset(api: RawAPI, when: AnyValue) -> None:
+    """A reset ends the connection with an RST instead of a FIN."""
+    api.emulator.inject(Fault(reset=when))
+    # aiohttp's client sends a GET again on a connection that was used before, a POST never.
+    with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
+        await api.http.post(api.runs_url, json={})
+    assert (await api.get_page())[0] == 200
+
+
+@pytest.mark.parametrize("sent", [0, 30])
+async def test_truncate(api: RawAPI, sent: int) -> None:
+    """A truncated response announces its whole length and ends early."""
+    api.emulator.inject(Fault(truncate=sent))
+    async with api.http.get(api.runs_url) as response:
+        with pytest.raises(aiohttp.ClientPayloadError, match=r"[Nn]ot enough data|not completed"):
+            await response.read()
+        assert response.content.total_bytes == sent
+
+
+async def test_delay(api: RawAPI) -> None:
+    """A delayed response has the content of the time at which the call was executed."""
+    api.emulator.add_runs()
+    api.emulator.inject(Fault(delay=0.04))
+    started = time.perf_counter()
+    request = asyncio.create_task(api.list_ids())
+    await asyncio.sleep(0.02)
+    api.emulator.add_runs()
+    assert len(await request) == 1
+    assert time.perf_counter() - started >= 0.04
+
+
+async def test_drip(api: RawAPI) -> None:
+    """A dripping body arrives complete, in pieces, after 16 pauses."""
+    api.emulator.add_runs(5)
+    api.emulator.inject(Fault(drip=0.002))
+    started = time.perf_counter()
+    assert await api.list_ids() == emulator_ids(api.emulator)
+    assert time.perf_counter() - started >= 0.03
+
+
+async def test_drip_of_an_empty_body(api: RawAPI) -> None:
+    """An empty body can drip too."""
+    api.emulator.inject(Fault(body=b"", drip=0.001))
+    async with api.http.get(api.runs_url) as response:
+        assert await response.read() == b""
+
+
+async def test_latency(api: RawAPI) -> None:
+    """Latency delays every response, those of concurrent requests at the same time."""
+    api.emulator.latency = 0.05
+    started = time.perf_counter()
+    requests = [asyncio.create_task(api.get_page()) for _ in range(8)]
+    async with asyncio.timeout(5):
+        while len(api.emulator.requests) < 8:
+            await asyncio.sleep(0.001)
+        assert sum(task.done() for task in requests) < 7
+        await asyncio.gather(*requests)
+    assert time.perf_counter() - started >= 0.05
+
+
+async def test_times(api: RawAPI) -> None:
+    """A fault applies to the given number of requests, and the one injected first applies first."""
+    api.emulator.inject(Fault(status=500), times=2)
+    api.emulator.inject(Fault(status=503))
+    assert [(await api.get_page())[0] for _ in range(4)] == [500, 500, 503, 200]
+
+
+async def test_no_limit(api: RawAPI) -> None:
+    """With `times=None` a fault applies to all following requests."""
+    api.emulator.inject(Fault(status=500), times=None)
+    assert [(await api.get_page())[0] for _ in range(3)] == [500] * 3
+
+
+async def test_equal_faults(api: RawAPI) -> None:
+    """The same fault injected twice applies twice."""
+    api.emulator.inject(Fault(status=500))
+    api.emulator.inject(Fault(status=500))
+    assert [(await api.get_page())[0] for _ in range(3)] == [500, 500, 200]
+
+
+async def test_clear_faults(api: RawAPI) -> None:
+    """Cleared faults do not apply; later ones do."""
+    api.emulator.inject(Fault(status=500), times=None)
+    api.emulator.clear_faults()
+    assert (await api.get_page())[0] == 200
+    api.emulator.inject(Fault(status=503))
+    assert (await api.get_page())[0] == 503
+
+
+@pytest.mark.parametrize("condition", [{"page": 2}, {"method": "post"}, {"path": "/other/"}])
+async def test_other_requests(api: RawAPI, condition: AnyValue) -> None:
+    """A fault for a page, a method or a path does not apply to other requests."""
+    api.emulator.inject(Fault(status=500), **condition)
+    assert (await api.get_page(page=1))[0] == 200
+
+
+@pytest.mark.parametrize("condition", [{"page": 2}, {"method": "get"}, {"path": "/workflow/"}])
+async def test_matching_requests(api: RawAPI, condition: AnyValue) -> None:
+    """A fault for a page, a method or a path applies to a matching request."""
+    api.emulator.inject(Fault(status=500), **condition)
+    assert (await api.get_page(page=2))[0] == 500
+
+
+def test_fault_for_no_request() -> None:
+    """A fault for no request is refused."""
+    with pytest.raises(ValueError, match="times must be at least 1, or None for no limit, got 0"):
+        Emulator().inject(Fault(status=500), times=0)

@@ -1,0 +1,74 @@
+"""Scripts, and what a started run looks like at each time."""
+
+from __future__ import annotations
+
+from itertools import groupby, pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiocopyai.emulator import Emulator, Script
+from aiocopyai.emulator._scenarios import StartedRun
+
+
+STATUSES = st.sampled_from(["NEW", "WAITING", "PROCESSING", "RETRYING", "COMPLETE", "FAILED"])
+
+
+def started_run(script: Script, run_time: float) -> StartedRun:
+    """Return a run that follows a script."""
+    return StartedRun(id="r", workflow_id="w", inputs={}, metadata=None, started=1e9, run_time=run_time, script=script)
+
+
+@given(
+    states=st.lists(STATUSES, min_size=1, max_size=8),
+    steps=st.integers(0, 12),
+    cost=st.integers(0, 50),
+    run_time=st.floats(0, 1e5),
+    times=st.lists(st.floats(-1, 2), min_size=2).map(sorted),
+)
+def test_runs_only_go_forward(states: list[str], steps: int, cost: int, run_time: float, times: list[float]) -> None:
+    """For any script, states come in order, steps and credits only grow, and the last state is complete."""
+    script = Script(states=states, output={str(step): step for step in range(steps)}, error="E", credits=cost)
+    run = started_run(script, run_time)
+    snapshots: list[Any] = [run.to_json(run.started + run_time * part) for part in times]
+    for earlier, later in pairwise(snapshots):
+        assert list(later["output"])[: len(earlier["output"])] == list(earlier["output"])
+        assert earlier["credits"] <= later["credits"] <= cost
+    statuses = iter(states)
+    assert all(status in statuses for status, _ in groupby(run["status"] for run in snapshots))
+    last: Any = run.to_json(run.ends)
+    assert (last["status"], len(last["output"]), last["credits"]) == (states[-1], steps, cost)
+    assert last["error"] == "E"
+
+
+# Sixteenths are exact in any sum with a date.
+@given(steps=st.integers(1, 20), part=st.integers(0, 15).map(lambda sixteenths: sixteenths / 16))
+def test_steps_are_filled_in_while_processing(steps: int, part: float) -> None:
+    """A run has no output before it is processed, then step by step, and nothing new while it is retried."""
+    states = ("NEW", "PROCESSING", "RETRYING", "PROCESSING", "FAILED")
+    run = started_run(Script(states=states, output={str(step): step for step in range(steps)}), 4)
+    outputs: list[Any] = [
+        run.to_json(run.started + seconds)["output"] for seconds in (part, 1 + part, 2 + part, 3 + part, 4)
+    ]
+    expected = [0, int(steps * part / 2), int(steps / 2), int(steps * (1 + part) / 2), steps]
+    assert [len(output) for output in outputs] == expected
+
+
+def test_invalid_scripts() -> None:
+    """A script without states, with one string as its states, or with negative credits is refused."""
+    with pytest.raises(ValueError, match="at least one state"):
+        Script(states=())
+    with pytest.raises(TypeError, match=r"write \('FAILED',\)"):
+        Script(states="FAILED")
+    with pytest.raises(ValueError, match="credits must not be negative, got -1"):
+        Script(credits=-1)
+
+
+def test_invalid_numbers() -> None:
+    """A script for no run, and a negative run time, are refused."""
+    with pytest.raises(ValueError, match="times must be at least 1, or None for no limit, got 0"):
+        Emulator().script_next_runs(Script(), times=0)
+    with pytest.raises(ValueError, match="run_time must not be negative, got -1"):
+        Emulator(run_time=-1)
