@@ -1,44 +1,88 @@
-"""`export_runs` and `read_export`."""
+"""`export_runs` and `read_export`: start or resume an export, read the lists, finish the file."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from attrs import frozen
+from attrs import define, evolve, frozen
 
-from aiocopyai import CopyAISession
+from aiocopyai import BadRequestError, CopyAISession, NotFoundError, RequestInvalidError
+from aiocopyai._cursor import Cursor
+from aiocopyai._files import create_beside, move_into_place
 from aiocopyai._validation import check_datetime
-from aiocopyai.export._formats import format_of
-from aiocopyai.export._journal import Part
-from aiocopyai.export._preparation import Wanted, check_place, new_state, open_part
-from aiocopyai.export._reading import Progress, Reading, look
-from aiocopyai.export._state import LAST, Asked, State
-from aiocopyai.models import Run
+from aiocopyai.export._formats import CSV, ExportError, Format, GzippedJSONLines, JSONLines
+from aiocopyai.export._journal import DamagedJournalError, Journal
+from aiocopyai.export._resume import (
+    LAST,
+    ExportState,
+    FileStamp,
+    ListState,
+    Selection,
+    Tracker,
+    leaves_no_gap,
+)
+from aiocopyai.models import Page, Run
+
+
+LOOK_BACK: Final = timedelta(hours=1)
+"""With ``since="last"``: how much older than the newest run of the file a new run may be."""
+REFRESH_FOR: Final = timedelta(days=30)
+"""With ``since="last"``: how much older than the newest run of the file an unfinished run may be to be read again."""
+_READ_AT_ONCE: Final = 1_000
+_COMMIT_RUNS: Final = 2_000
+_COMMIT_SECONDS: Final = 0.25
+"""A process that is killed has to read again at most the runs of this time, and at most that many."""
+_POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
+"""What servers answer with for a page past the end of a list."""
 
 
 @frozen
 class Exported:
-    """What an export came to."""
+    """The result of an export.
+
+    Attributes:
+        path: the file.
+        runs: how many runs this export wrote, including those of earlier processes that it resumed.
+        by_status: the same by status.
+        credits: what these runs cost.
+        is_written: False if the file is unchanged, because it was complete already or nothing was new.
+        is_addition: whether the file existed before and runs were added to it.
+        refreshed: how many of the runs replace an older row of the same run, which was not finished then.
+    """
 
     path: Path
-    """The file."""
     runs: int
-    """Runs that this export put into it, those of processes before this one included."""
     by_status: Mapping[str, int]
-    """The same by status."""
     credits: int
-    """What they have cost."""
     is_written: bool = False
-    """False where the file was left as it was: it is whole already, or nothing was new."""
     is_addition: bool = False
-    """Whether the file was there before, and was added to."""
+    refreshed: int = 0
+
+
+@frozen
+class Progress:
+    """How far an export has come.
+
+    Attributes:
+        runs: how many runs it has read, including those of earlier processes; with ``since="last"`` only those that
+            are new or have changed.
+        total: how many runs it will have in the end; None if that is not known.
+        by_status: the runs by status.
+        credits: what the runs cost.
+    """
+
+    runs: int
+    total: int | None
+    by_status: Mapping[str, int]
+    credits: int
 
 
 async def export_runs(
@@ -51,129 +95,337 @@ async def export_runs(
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Exported:
-    """Write all runs of some workflows to one file, which appears whole or not at all.
+    """Write all runs of one or more workflows to one file, which appears complete or not at all.
 
-    What is read is kept beside the file until it is whole, as ``<path>.part`` and ``<path>.part.db``. However the
-    process ends, `resume` goes on from there: each run that is on the list from the first start to the end is in the
-    file once. A run that is removed or added meanwhile may be in it or not; one still under way is as it was when it
-    was read. The rows stand in the order in which they were read. Memory doesn't grow with the number of runs.
+    Until it is complete, what was read is stored next to it, as ``<path>.part``, ``<path>.part.db`` and
+    ``<path>.part.db-wal``; move these together, or not at all. However the process ends, `resume` continues from there.
+    Each run that is on the list from the first start to the end is in the file once. A run that is added or removed
+    meanwhile may be in it. Memory use does not depend on the number of runs.
+
+    A run is written as it was when it was read. With ``since="last"``, runs that were not finished then are read again,
+    up to 30 days before the newest run of the file, and if such a run has changed, its new row at the end of the file
+    replaces the old one. A finished run that changes later is not noticed, and a run that is no longer on the list
+    keeps its row.
 
     Args:
         session: where to read from.
-        workflow_ids: the workflows, one after the other; one that is named twice is read once. A run that doesn't name
-            its workflow gets the id from here.
-        path: the file; its ending is the format: ``.jsonl``, ``.jsonl.gz``, ``.csv`` or ``.parquet``.
-        resume: go on with what was begun, if something was. A file that is whole already is left as it is.
-        since: only runs created at or after this moment, which must have a time zone. With ``"last"``, add to the file
-            that is there what it has not; without a file, write everything.
-        force: begin anew, and replace what is there.
-        on_progress: called at the start, at the end, and whenever something was stored, some times a second.
+        workflow_ids: the workflows; one that is given twice is read once.
+        path: the file; its ending selects the format: ``.jsonl``, ``.jsonl.gz``, ``.csv`` or ``.parquet``.
+        resume: continue an unfinished export if there is one. A complete file is left as it is.
+        since: only runs created at or after this time, which must have a time zone. With ``"last"``, add to an existing
+            file what is new, and refresh what was not finished; if there is no file, write everything.
+        force: discard an unfinished export, and replace an existing file. With ``since="last"``, an existing file is
+            replaced only if it is not a readable export.
+        on_progress: called at the start, at the end, and several times a second while runs are stored.
 
     Raises:
-        ExportError: what is there stands against it, or the format is unknown, or needs what isn't installed.
-        ValueError: an argument can't be used.
-        CopyAIError: no answer, or an error. What was read stays, for `resume`.
-        OSError: the disk.
+        ExportError: it conflicts with existing files, or the format is unknown or needs what is not installed.
+        ValueError: an argument is invalid.
+        CopyAIError: the runs cannot be read. What was read stays, for `resume`.
+        OSError: a file cannot be read or written.
     """
-    if resume and force:
-        raise ValueError("resume goes on with what is there, and force throws it away: choose one")
-    wanted = _wanted(path, _asked(workflow_ids, since), resume=resume, force=force)
-    part = open_part(wanted)
-    if part is None:
-        return Exported(wanted.path, 0, {}, 0)
-    with closing(part):
-        state = part.state or await _begin(session, part, wanted)
-        if not state.is_finished:
-            await _look_again(session, state)
-            await Reading(session, part, state, wanted.format.encode, on_progress).read()
-            await _finish(part, state, wanted)
-        _place(part, state, wanted.path)
-    written, added = state.source is not None, state.base is not None
-    return Exported(wanted.path, state.runs, state.by_status, state.credits, written, added)
+    request = _check_request(path, workflow_ids, since, resume=resume, force=force)
+    journal = _open_journal(request)
+    if journal is None:
+        return Exported(request.path, 0, {}, 0)
+    with closing(journal):
+        state = journal.state or await _start(session, journal, request)
+        if not state.is_complete:
+            await _Reader(session, journal, state, request.format, on_progress).read()
+            await _write_file(journal, state, request)
+        if state.source is not None:
+            move_into_place(request.path.with_name(state.source), request.path)
+        journal.remove()
+    return Exported(
+        request.path,
+        state.runs,
+        state.by_status,
+        state.credits,
+        is_written=state.source is not None,
+        is_addition=state.base is not None,
+        refreshed=state.refreshed,
+    )
 
 
 def read_export(path: str | os.PathLike[str]) -> Iterator[Run]:
-    """Read the runs of an exported file, one by one.
+    """Yield the runs of an exported file.
 
     Raises:
-        ExportError: while iterating: it is no such file. The format's own conditions are those of `export_runs`.
-        OSError: while iterating: it can't be read.
+        ExportError: while iterating: the file is not an export, or its format needs what is not installed.
+        OSError: while iterating: the file cannot be read.
     """
     return format_of(Path(path)).read(Path(path))
 
 
-def _wanted(path: str | os.PathLike[str], asked: Asked, *, resume: bool, force: bool) -> Wanted:
-    real = Path(os.path.realpath(path))  # a link is followed: it is what it leads to that is replaced
-    return Wanted(real, format_of(real), asked, resume, force)
+def format_of(path: Path) -> Format:
+    """Return the format that a file name ends in.
+
+    Raises:
+        ExportError: the ending is unknown, or what the format needs is not installed.
+    """
+    name = path.name.lower()
+    for ending, make in _FORMATS.items():
+        if name.endswith(ending):
+            return make()
+    raise ExportError(f"{path.name} must end in one of {', '.join(_FORMATS)}")
 
 
-def _asked(workflow_ids: Sequence[str], since: datetime | str | None) -> Asked:
+def _parquet() -> Format:
+    try:
+        from aiocopyai.export._parquet import Parquet  # noqa: PLC0415 (pyarrow may be missing)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        raise ExportError(
+            'a .parquet file requires pyarrow; install it with: python -m pip install "aiocopyai[export]"'
+        ) from None
+    return Parquet()
+
+
+_FORMATS: Final[dict[str, Callable[[], Format]]] = {
+    ".jsonl": JSONLines,
+    ".jsonl.gz": GzippedJSONLines,
+    ".csv": CSV,
+    ".parquet": _parquet,
+}
+
+
+@frozen
+class _Request:
+    """One call of `export_runs`, with its arguments checked."""
+
+    path: Path
+    format: Format
+    selection: Selection
+    resume: bool
+    force: bool
+
+    @property
+    def adds(self) -> bool:
+        """Whether runs are added to an existing file."""
+        return self.selection.since == LAST and self.path.exists()
+
+
+def _check_request(
+    path: str | os.PathLike[str],
+    workflow_ids: Sequence[str],
+    since: datetime | str | None,
+    *,
+    resume: bool,
+    force: bool,
+) -> _Request:
+    if resume and force:
+        raise ValueError("resume continues an unfinished export and force discards it: use only one of them")
     chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
     if not chosen:
-        raise ValueError("no workflow to export")
+        raise ValueError("workflow_ids must name at least one workflow")
     if isinstance(since, datetime):
         check_datetime("since", since)
-        return Asked(chosen, since.astimezone(UTC).isoformat())
-    if since is None or since == LAST:
-        return Asked(chosen, since)
-    raise ValueError(f'since must be a datetime, "last" or None, got {since!r}')
+        since = since.astimezone(UTC).isoformat()
+    elif since is not None and since != LAST:
+        raise ValueError(f'since must be a datetime, "last" or None, got {since!r}')
+    target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
+    return _Request(target, format_of(target), Selection(chosen, since), resume, force)
 
 
-async def _begin(session: CopyAISession, part: Part, wanted: Wanted) -> State:
-    state = await new_state(session, part, wanted)
-    part.begin(state, b"" if state.base else wanted.format.head)
+# --- start or resume
+
+
+def _open_journal(request: _Request) -> Journal | None:
+    """Open the export to resume, or an empty one; None if the file is complete already."""
+    path = request.path
+    if not path.parent.is_dir():
+        raise ExportError(f"the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder")
+    journal = _open_unfinished(request)
+    if journal is None and path.exists() and not (request.force or request.adds):
+        if request.resume:
+            return None
+        raise ExportError(f'{path} already exists: use since="last" to add what is new, or force to replace it')
+    return journal or Journal(path)
+
+
+def _open_unfinished(request: _Request) -> Journal | None:
+    """Open the export to resume, if there is one; delete what is left of others where that is safe or forced."""
+    path = request.path
+    if not Journal.exists(path):
+        return None
+    try:
+        journal = Journal(path)
+    except (DamagedJournalError, OSError):
+        if not request.force:
+            raise
+        Journal.discard(path)
+        return None
+    if journal.state is None or request.force or _is_placed(journal.state, path):
+        journal.remove()
+        return None
+    try:
+        _check_resumable(journal.state, request)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def _check_resumable(state: ExportState, request: _Request) -> None:
+    path = request.path
+    if not request.resume:
+        raise ExportError(f"an unfinished export to {path} exists: use resume to continue it, or force to discard it")
+    if state.selection != request.selection:
+        raise ExportError(
+            f"the unfinished export to {path} is of {state.selection}: "
+            "resume it for the same, or use force to discard it"
+        )
+    _check_target(state, path)
+
+
+def _is_placed(state: ExportState, path: Path) -> bool:
+    """Whether the file was moved into place, and the process ended before it deleted the rest."""
+    return state.is_complete and (state.source is None or not path.with_name(state.source).exists())
+
+
+def _check_target(state: ExportState, path: Path) -> None:
+    """Refuse to replace a file that is not the one that the export started with."""
+    if state.base is not None and (not path.exists() or FileStamp.of(path) != state.base):
+        raise ExportError(f"{path} has changed since the export started: use force to discard the unfinished export")
+    if not state.replaces and path.exists():
+        raise ExportError(f"{path} was created after the export started: move it away, and resume")
+
+
+async def _start(session: CopyAISession, journal: Journal, request: _Request) -> ExportState:
+    lists: dict[str, ListState] = {}
+    asked_as: dict[str | None, str] = {}  # the server may call a workflow by another id
+    for workflow_id in request.selection.workflow_ids:
+        first = await session.runs_page(workflow_id, size=1)  # shows an invalid key or id before hours of reading
+        lists[workflow_id] = ListState(first.total)
+        asked_as[first.items[0].workflow_id if first.items else workflow_id] = workflow_id
+        asked_as[workflow_id] = workflow_id
+    base = None
+    if request.adds:
+        try:
+            base = await _read_base(journal, request, lists, asked_as)
+        except ExportError:
+            if not request.force:
+                raise
+            journal.forget_base()
+            for listed in lists.values():
+                listed.horizon = None
+    replaces = request.force or base is not None
+    state = ExportState(request.selection, replaces=replaces, base=base, lists=lists)
+    journal.start(state, b"" if base else request.format.head)
     return state
 
 
-async def _look_again(session: CopyAISession, state: State) -> None:
-    """Ask how long the lists are now that are to be gone on with."""
-    for workflow_id, walked in state.walks.items():
-        if walked.mark is not None and not walked.is_done:
-            walked.total, _ = await look(session, workflow_id)
+async def _read_base(
+    journal: Journal, request: _Request, lists: Mapping[str, ListState], asked_as: Mapping[str | None, str]
+) -> FileStamp:
+    """Note the runs of the file that is added to, and how far back each list has to be read."""
+    stamp = FileStamp.of(request.path)
+    cursors = {workflow_id: Cursor() for workflow_id in lists}
+    runs = request.format.read(request.path)
+    while batch := list(islice(runs, _READ_AT_ONCE)):
+        journal.add_base(batch)
+        for run in batch:
+            if run.workflow_id in asked_as:
+                cursors[asked_as[run.workflow_id]].add([run])
+        await asyncio.sleep(0)
+    for workflow_id, listed in lists.items():
+        listed.horizon = cursors[workflow_id].since(LOOK_BACK, REFRESH_FOR)
+    return stamp
 
 
-async def _finish(part: Part, state: State, wanted: Wanted) -> None:
-    """Make the file of the part, beside its place, unless there is nothing to add to the one that is there."""
-    if state.base is None or state.runs:
-        check_place(state, wanted.path)
-        state.source = (await _assemble(part, state, wanted)).name
-        check_place(state, wanted.path)
-    state.is_finished = True
-    part.commit(durably=True)
+# --- read the lists
 
 
-async def _assemble(part: Part, state: State, wanted: Wanted) -> Path:
-    source = part.seal()
-    if state.base is not None or not wanted.format.is_final:
-        source = part.out
-        for _ in _write(part, state, wanted):
-            await asyncio.sleep(0)
-    return source
+@define
+class _Reader:
+    """Reads what is left to read, and stores it in the journal."""
 
+    session: CopyAISession
+    journal: Journal
+    state: ExportState
+    format: Format
+    on_progress: Callable[[Progress], None] | None
+    committed: tuple[int, float] = (0, 0.0)
+    """How many runs were committed last, and when."""
 
-def _write(part: Part, state: State, wanted: Wanted) -> Iterator[None]:
-    with part.out.open("wb") as out:
-        yield from wanted.format.assemble(wanted.path if state.base else None, part.rows, out)
-        out.flush()
-        os.fsync(out.fileno())
+    async def read(self) -> None:
+        """Read every list that is not done to its end; what was read is stored, however this ends."""
+        for workflow_id, listed in self.state.lists.items():
+            if listed.checkpoint is not None and not listed.is_done:
+                listed.total = (await self.session.runs_page(workflow_id, size=1)).total
+        self._note_commit()
+        for workflow_id, listed in self.state.lists.items():
+            if not listed.is_done:
+                if not await self._read_from(workflow_id, listed.start_page()):
+                    await self._read_from(workflow_id, 1)
+                listed.is_done = True
+                self._commit()
 
-
-def _place(part: Part, state: State, path: Path) -> None:
-    """Put the file in its place, and clear up."""
-    if state.source is not None:
-        source = path.with_name(state.source)
-        if path.exists():
-            shutil.copymode(path, source)
-        source.replace(path)
-        _sync_folder(path.parent)
-    part.remove()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Wait until a new name is on the disk, where folders can be waited for."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY)
+    async def _read_from(self, workflow_id: str, start_page: int) -> bool:
+        """Read a list from a page on; return whether that left out no unread run."""
+        listed, checkpoint = self.state.lists[workflow_id], self.state.lists[workflow_id].checkpoint
+        tracker = Tracker(listed)
+        selected = self.state.selection.since
+        since = None if selected in {None, LAST} else datetime.fromisoformat(str(selected))
+        pager = self.session.runs(workflow_id, start_page=start_page, since=since)
+        pages = pager.pages()
         try:
-            os.fsync(descriptor)
+            async for page in pages:
+                if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
+                    return False
+                tracker.add(page, pager.changes)
+                listed.total = pager.total
+                self._store(workflow_id, page)
+                if tracker.is_past_horizon(page):
+                    break
+        except _POSSIBLE_ENDS:
+            if start_page == 1 or pager.total is not None:
+                raise
+            return False
         finally:
-            os.close(descriptor)
+            self._commit()
+            await pages.aclose()
+        return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
+
+    def _store(self, workflow_id: str, page: Page[Run]) -> None:
+        runs = [run if run.workflow_id else evolve(run, workflow_id=workflow_id) for run in page.items]
+        self.journal.add(runs, self.format.encode)
+        count, moment = self.committed
+        if self.state.runs - count >= _COMMIT_RUNS or time.monotonic() - moment >= _COMMIT_SECONDS:
+            self._commit()
+
+    def _commit(self) -> None:
+        self.journal.commit()
+        self._note_commit()
+
+    def _note_commit(self) -> None:
+        state = self.state
+        self.committed = (state.runs, time.monotonic())
+        if self.on_progress is not None:
+            self.on_progress(Progress(state.runs, state.expected_runs(), dict(state.by_status), state.credits))
+
+
+# --- finish the file
+
+
+async def _write_file(journal: Journal, state: ExportState, request: _Request) -> None:
+    """Make the complete file next to the target, unless there is nothing to add to the existing one."""
+    if state.base is None or state.runs:
+        _check_target(state, request.path)
+        source = journal.seal()
+        if state.base is not None or not request.format.rows_are_file:
+            source = journal.out
+            base = request.path if state.base else None
+            keep = journal.keep if state.refreshed else None
+            with create_beside(source, request.path) as out:
+                for _ in request.format.write(base, keep, journal.rows, out):
+                    await asyncio.sleep(0)
+                out.flush()
+                os.fsync(out.fileno())
+        _check_target(state, request.path)
+        state.source = source.name
+    state.is_complete = True
+    journal.commit(durably=True)

@@ -1,170 +1,192 @@
-"""The formats: how runs are put into a part, how a file is made of it, and how the file is read again."""
+"""The file formats of an export: how runs are encoded, how a file is read again, and how a new file is put together."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
+import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress, islice
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, TypeVar
+from typing import Any, BinaryIO, Final, Protocol, TypeAlias, TypeVar
 
-from aiocopyai.export._columns import COLUMNS, from_cells, from_line, to_cells, to_lines
-from aiocopyai.export._errors import ExportError
-from aiocopyai.models import Run
-
-
-COPIED: Final = 2**20
-"""Bytes that are copied in one go."""
-_GZIP_LEVEL: Final = 4  # three times as fast as 6, and a tenth larger
-_FIELD_LIMIT: Final = 2**31 - 1
-
-
-class Format(Protocol):
-    """One kind of file. What `encode` gives is appended to the part, whole or not at all."""
-
-    head: bytes
-    """What a new file begins with."""
-    is_final: bool
-    """Whether a part of it is the file itself, once it is whole."""
-
-    def encode(self, runs: Sequence[Run]) -> bytes:
-        """Give some runs as they are put into the part."""
-        ...
-
-    def read(self, path: Path) -> Iterator[Run]:
-        """Read a file; raises `ExportError` where it isn't one of this format."""
-        ...
-
-    def assemble(self, base: Path | None, part: Path, out: BinaryIO) -> Iterator[None]:
-        """Write what a base holds, and behind it what a part does; gives way to others at each step."""
-        ...
-
-
-class JSONLines:
-    """One JSON object a line."""
-
-    head = b""
-    is_final = True
-
-    def encode(self, runs: Sequence[Run]) -> bytes:
-        return to_lines(runs)
-
-    def read(self, path: Path) -> Iterator[Run]:
-        with path.open("rb") as file:
-            yield from _read_lines(file, path)
-
-    def assemble(self, base: Path | None, part: Path, out: BinaryIO) -> Iterator[None]:
-        return _append(base, part, out)
-
-
-class GzippedJSONLines(JSONLines):
-    """The same compressed; every addition is a gzip member of its own, which readers take for one stream."""
-
-    head = gzip.compress(b"", mtime=0)
-
-    def encode(self, runs: Sequence[Run]) -> bytes:
-        return gzip.compress(to_lines(runs), _GZIP_LEVEL, mtime=0)
-
-    def read(self, path: Path) -> Iterator[Run]:
-        try:
-            with gzip.open(path, "rb") as file:
-                yield from _read_lines(file, path)
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise ExportError(f"{path} is no whole gzip file: {error}") from None
-
-
-class CSV:
-    """Comma-separated texts as in RFC 4180, under a header; maps and errors are JSON text."""
-
-    head = f"{','.join(COLUMNS)}\r\n".encode()
-    is_final = True
-
-    def encode(self, runs: Sequence[Run]) -> bytes:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows(map(to_cells, runs))
-        return text.getvalue().encode("utf-8", "backslashreplace")
-
-    def read(self, path: Path) -> Iterator[Run]:
-        _check_end(path)
-        csv.field_size_limit(_FIELD_LIMIT)  # Python's own is less than one long output
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = csv.reader(file, strict=True)
-                if next(rows, None) != list(COLUMNS):
-                    raise ExportError(f"{path} has other columns than an export")
-                for number, cells in enumerate(rows, start=2):
-                    yield _read_row(from_cells, cells, path, number)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ExportError(f"{path} is no CSV file: {error}") from None
-
-    def assemble(self, base: Path | None, part: Path, out: BinaryIO) -> Iterator[None]:
-        return _append(base, part, out)
-
-
-def format_of(path: Path) -> Format:
-    """Tell a file's format by its name.
-
-    Raises:
-        ExportError: the ending is unknown, or what the format needs isn't installed.
-    """
-    name = path.name.lower()
-    for ending, make in _ENDINGS.items():
-        if name.endswith(ending):
-            return make()
-    raise ExportError(f"{path.name} should end in one of {', '.join(_ENDINGS)}")
-
-
-def _parquet() -> Format:
-    try:
-        from aiocopyai.export._parquet import Parquet  # noqa: PLC0415 (pyarrow may be missing)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "pyarrow":
-            raise
-        raise ExportError(
-            'a .parquet file needs pyarrow; install it by: python -m pip install "aiocopyai[export]"'
-        ) from None
-    return Parquet()
-
-
-_ENDINGS: Final[dict[str, Callable[[], Format]]] = {
-    ".jsonl": JSONLines,
-    ".jsonl.gz": GzippedJSONLines,
-    ".csv": CSV,
-    ".parquet": _parquet,
-}
-
-
-def _append(base: Path | None, part: Path, out: BinaryIO) -> Iterator[None]:
-    """Put two files one behind the other."""
-    for path in (base, part):
-        if path is not None:
-            with path.open("rb") as source:
-                while copied := source.read(COPIED):
-                    out.write(copied)
-                    yield
-
-
-def _read_lines(file: Iterable[bytes], path: Path) -> Iterator[Run]:
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            raise ExportError(f"{path} breaks off in line {number}")
-        yield _read_row(from_line, line, path, number)
-
-
-def _check_end(path: Path) -> None:
-    with path.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - 1))
-        if file.read() != b"\n":
-            raise ExportError(f"{path} breaks off in its last line")
+from aiocopyai._columns import COLUMNS, JSON_COLUMNS, row_of, run_of
+from aiocopyai._json import dump_json
+from aiocopyai.models import JSON, Run
 
 
 T = TypeVar("T")
 
+Keep: TypeAlias = "Callable[[Sequence[str]], Sequence[bool]]"
+"""Says for some run ids which of the rows stay in the new file."""
 
-def _read_row(read: Callable[[T], Run], row: T, path: Path, number: int) -> Run:
+_COPY_BYTES: Final = 2**20
+_FILTER_ROWS: Final = 500
+_GZIP_LEVEL: Final = 4  # three times as fast as 6, and the files are a tenth larger
+_FIELD_LIMIT: Final = 2**31 - 1
+
+
+class ExportError(ValueError):
+    """The export conflicts with existing files, a file is not an export, or its format is unknown or not installed."""
+
+
+class Format(Protocol):
+    """One file format. What `encode` returns is appended to the rows file."""
+
+    head: bytes
+    """The beginning of a new rows file."""
+    rows_are_file: bool
+    """Whether a complete rows file is the file itself; otherwise `write` makes one of it."""
+
+    def encode(self, runs: Sequence[Run]) -> bytes:
+        """Return runs as they are appended to the rows file."""
+        ...
+
+    def read(self, path: Path) -> Iterator[Run]:
+        """Yield the runs of a file.
+
+        Raises:
+            ExportError: the file is not of this format, or is incomplete.
+        """
+        ...
+
+    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Iterator[None]:
+        """Write the runs of a base file, all or those to `keep`, and then those of a rows file; yields at each step."""
+        ...
+
+
+class JSONLines:
+    """One JSON object per line."""
+
+    head = b""
+    rows_are_file = True
+
+    def encode(self, runs: Sequence[Run]) -> bytes:
+        return b"".join([dump_json(row_of(run)) + b"\n" for run in runs])
+
+    def read(self, path: Path) -> Iterator[Run]:
+        for number, line in enumerate(self._lines(path), start=1):
+            yield _read_run(json.loads, line, path, number)
+
+    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Iterator[None]:
+        if base is not None and keep is None:
+            yield from _copy(base, out)
+        elif base is not None and keep is not None:
+            for lines in _batched(self._lines(base), _FILTER_ROWS):
+                mask = keep([json.loads(line)["id"] for line in lines])
+                out.write(self._pack(b"".join(compress(lines, mask))))
+                yield
+        yield from _copy(rows, out)
+
+    def _lines(self, path: Path) -> Iterator[bytes]:
+        with path.open("rb") as file:
+            yield from _complete_lines(file, path)
+
+    def _pack(self, lines: bytes) -> bytes:
+        return lines
+
+
+class GzippedJSONLines(JSONLines):
+    """JSON lines, compressed; every addition is another gzip member, which readers join to one stream."""
+
+    head = gzip.compress(b"", mtime=0)
+
+    def encode(self, runs: Sequence[Run]) -> bytes:
+        return self._pack(super().encode(runs))
+
+    def _lines(self, path: Path) -> Iterator[bytes]:
+        try:
+            with gzip.open(path, "rb") as file:
+                yield from _complete_lines(file, path)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ExportError(f"{path} is not a complete gzip file: {error}") from None
+
+    def _pack(self, lines: bytes) -> bytes:
+        return gzip.compress(lines, _GZIP_LEVEL, mtime=0)
+
+
+class CSV:
+    """Comma-separated values as in RFC 4180, below a header; objects and errors are JSON text."""
+
+    head = f"{','.join(COLUMNS)}\r\n".encode()
+    rows_are_file = True
+
+    def encode(self, runs: Sequence[Run]) -> bytes:
+        return self._encode([[_cell(name, value) for name, value in row_of(run).items()] for run in runs])
+
+    def read(self, path: Path) -> Iterator[Run]:
+        for number, cells in enumerate(self._rows(path), start=2):
+            yield _read_run(_row_of_cells, cells, path, number)
+
+    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Iterator[None]:
+        if base is not None and keep is None:
+            yield from _copy(base, out)
+        elif base is not None and keep is not None:
+            out.write(self.head)
+            for kept in _batched(self._rows(base), _FILTER_ROWS):
+                out.write(self._encode(compress(kept, keep([cells[0] for cells in kept]))))
+                yield
+        yield from _copy(rows, out)
+
+    def _encode(self, rows: Iterable[Sequence[str]]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows)
+        return text.getvalue().encode("utf-8", "backslashreplace")
+
+    def _rows(self, path: Path) -> Iterator[list[str]]:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(max(0, size - 1))
+            if file.read() != b"\n":
+                raise ExportError(f"{path} ends in the middle of its last line")
+        csv.field_size_limit(_FIELD_LIMIT)  # by default a cell may have 128 KiB, which is less than a long output
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = csv.reader(file, strict=True)
+                if next(rows, None) != list(COLUMNS):
+                    raise ExportError(f"{path} does not have the columns of an export")
+                yield from rows
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ExportError(f"{path} is not a CSV file: {error}") from None
+
+
+def _copy(path: Path, out: BinaryIO) -> Iterator[None]:
+    with path.open("rb") as source:
+        while copied := source.read(_COPY_BYTES):
+            out.write(copied)
+            yield
+
+
+def _complete_lines(file: Iterable[bytes], path: Path) -> Iterator[bytes]:
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            raise ExportError(f"{path} ends in the middle of line {number}")
+        yield line
+
+
+def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _cell(name: str, value: JSON) -> str:
+    if value is None:
+        return ""
+    return dump_json(value).decode() if name in JSON_COLUMNS else str(value)
+
+
+def _row_of_cells(cells: Sequence[str]) -> dict[str, Any]:
+    texts = dict(zip(COLUMNS, cells, strict=True))
+    row = {
+        name: None if not text else json.loads(text) if name in JSON_COLUMNS else text for name, text in texts.items()
+    }
+    return row | {"credits": int(texts["credits"]) if texts["credits"] else None}
+
+
+def _read_run(parse: Callable[[T], dict[str, Any]], row: T, path: Path, number: int) -> Run:
     try:
-        return read(row)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ExportError(f"{path}, line {number}: this is no exported run ({error})") from None
+        return run_of(parse(row))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ExportError(f"{path}, line {number}: not an exported run ({error})") from None

@@ -1,66 +1,79 @@
-"""What an export has read so far, kept so that the process may be killed at any moment.
+"""What an export has read so far, stored so that the process may be killed at any time.
 
-Beside ``runs.jsonl`` there are ``runs.jsonl.part``, the rows, which only ever grow, and ``runs.jsonl.part.db``, an
-SQLite ledger: the ids that were met, how many bytes of the rows count, and where each walk stands. Rows are written
-first, and then all of the ledger in one transaction; what stands behind the bytes that count is cut off next time.
+Next to ``runs.jsonl`` there are
+
+- ``runs.jsonl.part``: the rows, which are only ever appended to,
+- ``runs.jsonl.part.db`` and, while an export runs or after it was killed, ``runs.jsonl.part.db-wal``: an SQLite
+  database with the ids that were seen, how many bytes of the rows are valid, and how far each list was read,
+- ``runs.jsonl.part.out``: the complete file, while it is put together where the rows are not the file already.
+
+Rows are written first, then all of the database in one transaction. Bytes behind the valid ones are cut off next time.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
-from aiocopyai.export._errors import DamagedPartError, ExportError
-from aiocopyai.export._state import State, dump_state, load_state
+from aiocopyai._columns import row_of
+from aiocopyai._cursor import is_unfinished
+from aiocopyai._files import DamagedFileError, FileInUseError, create_beside, open_locked, sqlite_errors
+from aiocopyai._json import dump_json
+from aiocopyai.export._formats import ExportError
+from aiocopyai.export._resume import ExportState, dump_state, load_state
 from aiocopyai.models import Run
 
 
-_VERSION: Final = 1
+T = TypeVar("T")
+
+_VERSION: Final = 2
 _SYNC_SECONDS: Final = 1.0
-# The lock comes first: with it the journal needs no shared memory, which network drives haven't. The last two, in pages
-# and in KiB, let ids that fall all over the index be written less often.
-_SETTINGS: Final = (
-    "locking_mode = EXCLUSIVE",
-    "journal_mode = WAL",
-    "synchronous = NORMAL",
-    "wal_autocheckpoint = 4000",
-    "cache_size = -8000",
-)
+# The last two, in pages and in KiB, let ids that fall all over the index be written less often.
+_SETTINGS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 4000", "cache_size = -8000")
+# `seen` has every id, with the number of the addition that it came with, and 0 for those of the base.
+# `unfinished` has a digest of the row of each run of the base that may still change; `replaced` has those that did.
 _TABLES: Final = f"""
-CREATE TABLE IF NOT EXISTS met (id BLOB PRIMARY KEY, turn INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seen (id BLOB PRIMARY KEY, addition INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unfinished (id BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replaced (id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (document TEXT);
 PRAGMA user_version = {_VERSION};
 """
-_AT_ONCE: Final = 500
-"""Values in one statement; older SQLite takes 999."""
+_MAX_ROWS: Final = 300
+"""Rows in one statement; older versions of SQLite accept 999 values."""
 
 
-class Part:
-    """The rows and the ledger of one export, locked for this process.
+class DamagedJournalError(ExportError):
+    """An unfinished export cannot be read; it can only be started again."""
+
+
+class Journal:
+    """The rows and the database of one export, locked by this process.
 
     Raises:
-        ExportError: another process has it, or it isn't readable.
-        OSError: it can't be written.
+        ExportError: another process has locked it, or it cannot be read.
+        OSError: it cannot be written.
     """
 
     def __init__(self, target: Path) -> None:
         self.rows: Final = _beside(target, ".part")
         self.out: Final = _beside(target, ".part.out")
-        self.ledger: Final = _beside(target, ".part.db")
-        self.state: State | None = None
-        """None as long as nothing was begun."""
+        self.state: ExportState | None = None
+        """None until `start`."""
+        self._target = target
+        self._database = _beside(target, ".part.db")
         self._file: BinaryIO | None = None
         self._has_failed = False
         self._is_closed = False
         self._synced = time.monotonic()
-        self._db = _connect(self.ledger)
+        with self._errors():
+            self._db = open_locked(self._database, target)
         try:
             self.state = self._load()
         except BaseException:
@@ -69,23 +82,29 @@ class Part:
 
     @staticmethod
     def exists(target: Path) -> bool:
-        """Whether something was begun, or nearly so."""
+        """Whether there is an unfinished export to a file."""
         return _beside(target, ".part.db").exists()
 
     @staticmethod
     def discard(target: Path) -> None:
-        """Throw away what was begun."""
+        """Delete the files of an unfinished export that nobody has locked: the database last, as it shows the rest."""
         for ending in (".part.out", ".part", ".part.db-wal", ".part.db-journal", ".part.db"):
             _beside(target, ending).unlink(missing_ok=True)
 
-    def know(self, ids: Iterable[str]) -> None:
-        """Take ids for met, without rows; it counts only when the export is begun."""
+    def add_base(self, runs: Sequence[Run]) -> None:
+        """Take note of runs that are in the base already; `start` makes it permanent."""
         with self._transaction():
-            self._insert([_digest(run_id) for run_id in ids], turn=0)
+            self._insert("seen", [(_digest(run.id), 0) for run in runs])
+            self._insert("unfinished", [(_digest(run.id), _row_digest(run)) for run in runs if is_unfinished(run)])
 
-    def begin(self, state: State, head: bytes) -> None:
-        """Start with rows that hold a file's head only."""
-        self.rows.write_bytes(head)
+    def forget_base(self) -> None:
+        """Undo `add_base`."""
+        self._db.rollback()
+
+    def start(self, state: ExportState, head: bytes) -> None:
+        """Begin with rows that consist of the head of a file."""
+        with create_beside(self.rows, self._target) as file:
+            file.write(head)
         state.size = len(head)
         self.state = state
         with self._transaction():
@@ -93,19 +112,32 @@ class Part:
         self.commit()
 
     def add(self, runs: Sequence[Run], encode: Callable[[Sequence[Run]], bytes]) -> None:
-        """Take those of some runs that were not met before; they are kept once `commit` was called."""
-        state = self._begun()
+        """Append runs that are not in the file, or were unfinished there and changed; `commit` makes it permanent."""
+        state = self._started()
         with self._transaction():
-            if fresh := self._fresh(runs):
-                encoded = encode(fresh)
+            by_digest: dict[bytes, Run] = {}
+            for run in runs:
+                by_digest.setdefault(_digest(run.id), run)
+            new = self._add_new(list(by_digest), state.runs + 1)  # no earlier addition has this number
+            changed = self._replace_changed({digest: run for digest, run in by_digest.items() if digest not in new})
+            written = [run for digest, run in by_digest.items() if digest in new or digest in changed]
+            if written:
+                encoded = encode(written)
                 self._rows().write(encoded)
                 state.size += len(encoded)
-                state.count(fresh)
+                state.count(written, len(changed))
+
+    def keep(self, run_ids: Sequence[str]) -> list[bool]:
+        """Return for each of some runs of the base whether its row stays, because it was not replaced."""
+        digests = [_digest(run_id) for run_id in run_ids]
+        with self._errors():
+            replaced = {digest for (digest,) in self._select("SELECT id FROM replaced WHERE id IN ({})", digests)}
+        return [digest not in replaced for digest in digests]
 
     def commit(self, *, durably: bool = False) -> None:
-        """Keep what was added, and the state as it is now; but nothing of it if anything went wrong with it.
+        """Make permanent what was added, and the state; nothing of it if any part of it failed.
 
-        Any commit outlives the process; a durable one outlives a power cut, too, and may only follow another.
+        A commit survives the end of the process. A durable one survives a power cut too, and must follow another.
         """
         if self._has_failed:
             return
@@ -113,55 +145,74 @@ class Part:
             self._db.execute("PRAGMA synchronous = FULL")
         with self._transaction():
             self._flush()
-            self._db.execute("UPDATE state SET document = ?", (dump_state(self._begun()),))
+            self._db.execute("UPDATE state SET document = ?", (dump_state(self._started()),))
             self._db.execute("COMMIT")
 
     def seal(self) -> Path:
-        """Wait until the rows are on the disk, and nothing but them; return where they are."""
+        """Wait until the rows are on the disk, without any bytes that are not valid; return their path."""
         file, self._file = self._rows(), None
         with file:
             os.fsync(file.fileno())
         return self.rows
 
     def close(self) -> None:
-        """Let go of the files, once; an export that was not begun leaves nothing behind."""
+        """Close the files and release the lock; an export that was not started leaves no files behind."""
         if self._is_closed:
             return
         self._is_closed = True
         if self._file is not None:
-            with suppress(OSError):  # it tries once more to write what the disk had no room for
+            with suppress(OSError):  # closing tries once more to write what the disk had no space for
                 self._file.close()
-        with _translated(self.ledger):
+        with self._errors():
             self._db.close()
         if self.state is None:
-            self.ledger.unlink(missing_ok=True)
+            self._database.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Take the part away once its work is done: the ledger last, as it tells of the others."""
+        """Close and delete the files."""
         self.out.unlink(missing_ok=True)
         self.rows.unlink(missing_ok=True)
         self.state = None
-        self.close()
+        with suppress(DamagedJournalError):
+            self.close()
+        self.discard(self._target)
 
-    def _begun(self) -> State:
+    def _started(self) -> ExportState:
         if self.state is None:
             raise AssertionError
         return self.state
 
-    def _load(self) -> State | None:
-        with _translated(self.ledger):
+    def _load(self) -> ExportState | None:
+        with self._errors():
+            for setting in _SETTINGS:
+                self._db.execute(f"PRAGMA {setting}")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in {0, _VERSION}:
-                raise DamagedPartError(f"{self.ledger} was made by another version of aiocopyai: begin anew by force")
+                raise DamagedFileError(f"{self._database} was written by another version of aiocopyai")
             self._db.executescript(_TABLES)
             found = self._db.execute("SELECT document FROM state").fetchone()
-        return None if found is None else load_state(found[0])
+            try:
+                return None if found is None else load_state(found[0])
+            except (ValueError, KeyError, TypeError, ExceptionGroup) as error:
+                raise DamagedFileError(f"{self._database} cannot be read: {error}") from error
+
+    @contextmanager
+    def _errors(self) -> Generator[None]:
+        try:
+            with sqlite_errors(self._database):
+                yield
+        except FileInUseError:
+            raise ExportError(f"another export to {self._target} is in progress") from None
+        except DamagedFileError as error:
+            raise DamagedJournalError(
+                f"{error}; discard the unfinished export with force, or move {self.rows.name}* away"
+            ) from error
 
     @contextmanager
     def _transaction(self) -> Generator[None]:
-        """Do something in the transaction that is open, or a new one; `commit` ends it, and so does an error."""
+        """Work in the open transaction, or in a new one; `commit` ends it, and an error undoes it."""
         try:
-            with _translated(self.ledger):
+            with self._errors():
                 if not self._db.in_transaction:
                     self._db.execute("BEGIN")
                 yield
@@ -170,38 +221,37 @@ class Part:
             self._db.rollback()
             raise
 
-    def _fresh(self, runs: Sequence[Run]) -> list[Run]:
-        """Remember the runs' ids; return the runs that were not met before, each once."""
-        once: dict[bytes, Run] = {}
-        for run in runs:
-            once.setdefault(_digest(run.id), run)
-        turn = self._begun().runs + 1  # no id from before has this one
-        if self._insert(list(once), turn) == len(once):
-            return list(once.values())
-        fresh = self._met(list(once), turn)
-        return [run for digest, run in once.items() if digest in fresh]
+    def _add_new(self, digests: Sequence[bytes], addition: int) -> set[bytes]:
+        """Note ids as seen; return those that were not seen before."""
+        if self._insert("seen", [(digest, addition) for digest in digests]) == len(digests):
+            return set(digests)
+        found = self._select("SELECT id FROM seen WHERE id IN ({}) AND addition = ?", digests, addition)
+        return {digest for (digest,) in found}
 
-    def _insert(self, digests: Sequence[bytes], turn: int) -> int:
-        """Remember ids; return how many of them were not met before."""
-        return sum(
-            self._db.execute(
-                _numbered("INSERT OR IGNORE INTO met VALUES {}", "(?{}, ?1)", len(some)), [turn, *some]
-            ).rowcount
-            for some in _in_parts(digests)
-        )
+    def _replace_changed(self, runs: dict[bytes, Run]) -> set[bytes]:
+        """Return the ids of the runs of the base that were unfinished there and have changed; note them as replaced."""
+        found = self._select("SELECT id, row FROM unfinished WHERE id IN ({})", list(runs))
+        changed = {digest for digest, row in found if _row_digest(runs[digest]) != row}
+        self._insert("replaced", [(digest,) for digest in changed])
+        for digest in changed:
+            self._db.execute("DELETE FROM unfinished WHERE id = ?", (digest,))
+        return changed
 
-    def _met(self, digests: Sequence[bytes], turn: int) -> set[bytes]:
-        """Return those of some ids that were remembered at a turn."""
-        return {
-            digest
-            for some in _in_parts(digests)
-            for (digest,) in self._db.execute(
-                _numbered("SELECT id FROM met WHERE turn = ?1 AND id IN ({})", "?{}", len(some)), [turn, *some]
-            )
-        }
+    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> int:
+        """Insert rows whose ids are not in the table; return their number."""
+        inserted = 0
+        for some in _slices(rows):
+            places = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
+            values = [value for row in some for value in row]
+            inserted += self._db.execute(f"INSERT OR IGNORE INTO {table} VALUES {places}", values).rowcount  # noqa: S608 (our names)
+        return inserted
+
+    def _select(self, statement: str, digests: Sequence[bytes], *more: object) -> Iterator[tuple[bytes, ...]]:
+        for some in _slices(digests):
+            yield from self._db.execute(_with_places(statement, len(some)), [*some, *more]).fetchall()
 
     def _flush(self) -> None:
-        """Hand the rows to the system, and now and then wait until they are on the disk."""
+        """Pass the rows to the system, and about once a second wait until they are on the disk."""
         if self._file is not None:
             self._file.flush()
             if time.monotonic() - self._synced >= _SYNC_SECONDS:
@@ -209,11 +259,11 @@ class Part:
                 self._synced = time.monotonic()
 
     def _rows(self) -> BinaryIO:
-        """Open the rows, cut to what counts of them."""
+        """Open the rows file, cut to its valid bytes."""
         if self._file is None:
-            size = self._begun().size
-            if not self.rows.exists() or self.rows.stat().st_size < size:
-                raise DamagedPartError(f"{self.rows} is shorter than it was: begin anew by force")
+            size = self._started().size
+            if not self.rows.is_file() or self.rows.stat().st_size < size:
+                raise DamagedFileError(f"{self.rows} is shorter than it was")
             file = self.rows.open("r+b")
             self._file = file
             file.truncate(size)
@@ -225,44 +275,23 @@ def _beside(target: Path, ending: str) -> Path:
     return target.with_name(target.name + ending)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open the ledger for this process alone."""
-    with _translated(path):
-        db = sqlite3.connect(path, timeout=0, isolation_level=None)
-        try:
-            for setting in _SETTINGS:
-                db.execute(f"PRAGMA {setting}")
-        except BaseException:
-            db.close()
-            raise
-    return db
-
-
 def _digest(run_id: str) -> bytes:
-    """Give what is remembered of an id: shorter than the id, and of one length; no two will ever meet by chance."""
-    # In the spelling that formats have which can't hold half a surrogate pair, so that what is read from them is known.
+    """Return what is stored of an id: shorter than the id, of fixed length, and never equal for two ids by chance."""
+    # In the spelling of formats that cannot hold lone surrogates, so that ids read from such files are recognized.
     return blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
-def _in_parts(digests: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(digests), _AT_ONCE):
-        yield digests[start : start + _AT_ONCE]
+def _row_digest(run: Run) -> bytes:
+    """Return what shows that a row has changed."""
+    # In CSV and Parquet a lone surrogate is spelled with a backslash, which JSON doubles.
+    return blake2b(dump_json(row_of(run)).replace(rb"\\", b"\\"), digest_size=16).digest()
+
+
+def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _MAX_ROWS):
+        yield items[start : start + _MAX_ROWS]
 
 
 @lru_cache(maxsize=64)
-def _numbered(statement: str, value: str, count: int) -> str:
-    """Fill a statement with places for values, numbered from 2; the same text each time, as SQLite keeps those."""
-    return statement.format(", ".join(value.format(number) for number in range(2, count + 2)))
-
-
-@contextmanager
-def _translated(path: Path) -> Generator[None]:
-    """Turn SQLite's errors into what they mean."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise ExportError(f"{path} is in use: another export writes the same file") from None
-        raise OSError(f"{path}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise DamagedPartError(f"{path} can't be read ({error}): begin anew by force") from None
+def _with_places(statement: str, count: int) -> str:
+    return statement.format(", ".join("?" * count))

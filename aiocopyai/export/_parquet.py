@@ -1,6 +1,6 @@
-"""Parquet, by pyarrow: a part is a row of Arrow streams, and the file is made of them when it is whole."""
+"""Parquet, with pyarrow: the rows file is a sequence of Arrow streams, of which the file is made in the end."""
 
-# What pyarrow gives is unknown to the type checkers: it has no types of its own.
+# pyarrow has no types of its own: what comes from it is unknown to the type checkers.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import BinaryIO, Final
 import pyarrow as pa  # type: ignore[import-untyped]  # see above
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # see above
 
-from aiocopyai.export._errors import ExportError
+from aiocopyai.export._formats import ExportError, Keep
 from aiocopyai.integrations.arrow import SCHEMA, read_batch, record_batch
 from aiocopyai.models import Run
 
 
 _GROUP_BYTES: Final = 2**21
-"""So much of a file is held at a time, and makes one row group."""
+"""How much of a file is held in memory; it becomes one row group."""
 _BATCH_ROWS: Final = 250
-"""Runs that are turned into columns at a time, or back."""
+"""How many runs are converted at a time."""
 
 
 class Parquet:
     """Columns in the schema of `aiocopyai.integrations.arrow`, compressed with Zstandard."""
 
     head = b""
-    is_final = False
+    rows_are_file = False
 
     def encode(self, runs: Sequence[Run]) -> bytes:
-        """Make an Arrow stream of one batch: such streams can be put one behind the other, Parquet files can't."""
+        """Return an Arrow stream: unlike Parquet files, such streams can be appended to each other."""
         stream = pa.BufferOutputStream()
         with pa.ipc.new_stream(stream, SCHEMA) as writer:
             for start in range(0, len(runs), _BATCH_ROWS):
@@ -42,30 +42,30 @@ class Parquet:
         for batch in _read_file(path):
             yield from read_batch(batch)
 
-    def assemble(self, base: Path | None, part: Path, out: BinaryIO) -> Iterator[None]:
+    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Iterator[None]:
         with pq.ParquetWriter(out, SCHEMA, compression="zstd", use_dictionary=False) as writer:
-            for table in _grouped(_all_batches(base, part)):
+            for table in _grouped(_all_batches(base, keep, rows)):
                 writer.write_table(table)
                 yield
 
 
 def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    held: list[pa.RecordBatch] = []
+    group: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
-        held.append(batch)
+        group.append(batch)
         size += batch.nbytes
         if size >= _GROUP_BYTES:
-            yield pa.Table.from_batches(held)
-            held, size = [], 0
-    if held:
-        yield pa.Table.from_batches(held)
+            yield pa.Table.from_batches(group)
+            group, size = [], 0
+    if group:
+        yield pa.Table.from_batches(group)
 
 
-def _all_batches(base: Path | None, part: Path) -> Iterator[pa.RecordBatch]:
-    if base is not None:
-        yield from _read_file(base)
-    with pa.OSFile(str(part)) as source:
+def _all_batches(base: Path | None, keep: Keep | None, rows: Path) -> Iterator[pa.RecordBatch]:
+    for batch in _read_file(base) if base is not None else ():
+        yield batch if keep is None else batch.filter(pa.array(keep(batch.column("id").to_pylist()), pa.bool_()))
+    with pa.OSFile(str(rows)) as source:
         size = source.size()
         while source.tell() < size:
             with pa.ipc.open_stream(source) as stream:
@@ -76,8 +76,10 @@ def _read_file(path: Path) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path) as file:
             if not file.schema_arrow.equals(SCHEMA):
-                raise ExportError(f"{path} has other columns than an export")
-            if file.num_row_groups:  # older pyarrow has an error for none
+                raise ExportError(f"{path} does not have the columns of an export")
+            if file.num_row_groups:  # older versions of pyarrow raise if there is none
                 yield from file.iter_batches(_BATCH_ROWS)
-    except pa.ArrowInvalid as error:
-        raise ExportError(f"{path} is no Parquet file: {error}") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ExportError(f"{path} is not a Parquet file: {error}") from None

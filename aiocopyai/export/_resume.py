@@ -1,85 +1,201 @@
-"""Where a walk can be taken up by another process: a record of one walk that never awaits.
+"""How far an export has come, as plain values, and from which page another process continues it; never awaits.
 
-The rule of the walk (docs/pagination.md) speaks of any two answers, however long apart: if the first `pos` places
-of the list were read when its total was `T`, and the total is `T'` now, then no unread run stands before the place
-``pos - max(0, T - T')``, provided that runs are added in front only. So a mark is a page with all before it read, and
-the total of the very answer that held it. It is trusted while the list proves to be newest first; some pages are read
-once more on top, and the ids of what was met before keep everything single.
+The pagination rule holds for any two responses, however far apart in time: if the first `n` positions of a list were
+read when its total was `T`, and the total is now `T'`, then no unread run is before position ``n - max(0, T - T')``, as
+long as runs are added at the head only. A checkpoint is therefore a page up to which everything was read, with the
+total of the response that it came from. It is used only while the list proves to be newest first; some pages before it
+are read again for safety, and the ids that were seen keep each run single.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
-from aiocopyai.export._state import Mark, Walked
+from attrs import Factory, define, frozen
+from cattrs.preconf.json import make_converter
+
 from aiocopyai.models import Changes, Page, Run
 
 
+LAST: Final = "last"
+"""`Selection.since` for the runs that a file does not have yet."""
 MARGIN: Final = 5
-"""Pages that are read again beyond what the rule asks for."""
+"""Pages that are read again beyond what the rule requires."""
 
 
-def first_page(walked: Walked, total: int | None) -> int:
-    """Return the page to go on from where the list has this total now."""
-    mark = walked.mark
-    if mark is None or total is None or not (walked.is_ordered and walked.descends):
-        return 1
-    return max(1, _border(mark, total) - MARGIN)
+@frozen
+class Selection:
+    """What to export; an export can only be resumed for the same."""
+
+    workflow_ids: tuple[str, ...]
+    since: str | None
+    """An ISO 8601 time in UTC, ``last``, or None for everything."""
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.workflow_ids)}{f' since {self.since}' if self.since else ''}"
 
 
-def joins(walked: Walked, page: int, total: int | None) -> bool:
-    """Whether a walk that began at this page, the total being this, leaves nothing out."""
-    return page == 1 or (walked.mark is not None and total is not None and page <= _border(walked.mark, total))
+@frozen
+class FileStamp:
+    """What shows that a file has changed."""
+
+    size: int
+    modified: int
+    """In nanoseconds since 1970."""
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp:
+        """Return the stamp of a file as it is now."""
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns)
 
 
-def _border(mark: Mark, total: int) -> int:
-    """Return the page on which the first unread run may stand."""
-    fallen = max(0, mark.total - total)
-    return mark.page + 1 - -(-fallen // mark.step)
+@frozen
+class Checkpoint:
+    """All runs up to the end of a page were read when the list had this total."""
+
+    page: int
+    total: int
+    page_length: int
+    """How many runs a page of this server has."""
+
+    def next_page(self, total: int) -> int:
+        """Return the first page that may have an unread run now that the list has this total."""
+        removed = max(0, self.total - total)
+        return self.page + 1 - -(-removed // self.page_length)
 
 
-class Trail:
-    """Follows a walk, page by page as the pager gives them."""
+@define
+class ListState:
+    """How far the list of one workflow was read."""
 
-    def __init__(self, walked: Walked) -> None:
-        self._walked = walked
+    total: int | None = None
+    """How many runs the list has, according to the latest response."""
+    is_done: bool = False
+    checkpoint: Checkpoint | None = None
+    is_ordered: bool = True
+    """Whether no page so far had an older run before a newer one."""
+    descends: bool = False
+    """Whether some page had a newer run before an older one."""
+    horizon: datetime | None = None
+    """If the list is newest first, runs created before this time need not be read."""
+
+    @property
+    def is_newest_first(self) -> bool:
+        """Whether the list has proved to be newest first."""
+        return self.is_ordered and self.descends
+
+    def start_page(self) -> int:
+        """Return the page to continue from, given the current `total`."""
+        if self.checkpoint is None or self.total is None or not self.is_newest_first:
+            return 1
+        return max(1, self.checkpoint.next_page(self.total) - MARGIN)
+
+
+def leaves_no_gap(checkpoint: Checkpoint | None, start_page: int, total: int | None) -> bool:
+    """Whether reading from `start_page` leaves out no unread run, given the total of its first response."""
+    if start_page == 1:
+        return True
+    return checkpoint is not None and total is not None and start_page <= checkpoint.next_page(total)
+
+
+class Tracker:
+    """Keeps the `ListState` up to date during one iteration over the list's pages."""
+
+    def __init__(self, listed: ListState) -> None:
+        self._list = listed
         self._rereads = 0
-        self._step = 0
-        self.is_joined = False
-        """Whether all before the latest page was read."""
+        self._page_length = 0
+        self._is_contiguous = False
 
-    def follow(self, page: Page[Run], changes: Changes) -> None:
-        """Account for a page, with what had moved when it was given."""
-        # The first page of a walk holds nothing that was given before, so it shows how long a page is.
-        self._step = self._step or len(page.items)
-        self._judge_order(page.items)
-        # The pager counts each return to pages before; while it counts none, the latest page joined up.
-        self.is_joined = changes.reread == self._rereads
+    def add(self, page: Page[Run], changes: Changes) -> None:
+        """Take note of a page, and of the changes of the list up to its response."""
+        # Nothing on the first page of an iteration was yielded before it, so it shows how long a page is.
+        self._page_length = self._page_length or len(page.items)
+        self._check_order(page.items)
+        # The pager counts each return to an earlier page. If it counted none, nothing is missing before this page.
+        self._is_contiguous = changes.reread == self._rereads
         self._rereads = changes.reread
-        believed = page.total is not None and (page.number - 1) * self._step + len(page.items) <= page.total
-        if self.is_joined and believed and page.total is not None:
-            self._put_mark(Mark(page.number, page.total, self._step))
+        total = page.total
+        if total is None or (page.number - 1) * self._page_length + len(page.items) > total:
+            return  # a total that the page itself disproves shows nothing
+        if self._is_contiguous:
+            self._set_checkpoint(Checkpoint(page.number, total, self._page_length))
 
     def is_past_horizon(self, page: Page[Run]) -> bool:
-        """Whether everything from here on must be older than what is of interest."""
-        walked = self._walked
-        if walked.horizon is None or not (walked.is_ordered and walked.descends and self.is_joined):
+        """Whether all runs behind this page are older than those of interest."""
+        horizon = self._list.horizon
+        if horizon is None or not (self._list.is_newest_first and self._is_contiguous):
             return False
         oldest = page.items[-1].created_at
-        return oldest is not None and oldest < walked.horizon
+        return oldest is not None and oldest < horizon
 
-    def _put_mark(self, mark: Mark) -> None:
-        """Keep the mark that leads further: one never expires, and pages that are read again are behind it."""
-        old = self._walked.mark
-        if old is None or _border(old, mark.total) <= mark.page + 1:
-            self._walked.mark = mark
+    def _set_checkpoint(self, checkpoint: Checkpoint) -> None:
+        # A checkpoint never expires, so one that pages are read again after stays until it is overtaken.
+        old = self._list.checkpoint
+        if old is None or old.next_page(checkpoint.total) <= checkpoint.page + 1:
+            self._list.checkpoint = checkpoint
 
-    def _judge_order(self, runs: Sequence[Run]) -> None:
-        moments = [run.created_at for run in runs]
-        for newer, older in pairwise(moments):
+    def _check_order(self, runs: Sequence[Run]) -> None:
+        for newer, older in pairwise(run.created_at for run in runs):
             if newer is None or older is None or newer < older:
-                self._walked.is_ordered = False
+                self._list.is_ordered = False
             elif newer > older:
-                self._walked.descends = True
+                self._list.descends = True
+
+
+@define
+class ExportState:
+    """All that is known of an unfinished export."""
+
+    selection: Selection
+    replaces: bool
+    """Whether an existing file may be replaced."""
+    base: FileStamp | None
+    """The file that runs are added to, when its runs were read; None if the export writes a new file."""
+    lists: dict[str, ListState]
+    """By workflow id."""
+    size: int = 0
+    """How many bytes of the rows file are valid."""
+    runs: int = 0
+    refreshed: int = 0
+    by_status: Counter[str] = Factory(Counter[str])
+    credits: int = 0
+    is_complete: bool = False
+    """Whether everything is read and written, and only the file named `source` has to be moved into place."""
+    source: str | None = None
+
+    def count(self, runs: Sequence[Run], refreshed: int) -> None:
+        """Count runs that were added to the rows file, `refreshed` of which replace a row of the base."""
+        self.runs += len(runs)
+        self.refreshed += refreshed
+        self.by_status.update([str(run.status or "no status") for run in runs])
+        self.credits += sum([run.credits or 0 for run in runs])
+
+    def expected_runs(self) -> int | None:
+        """Return how many runs the export will have; None unless it reads every list to its end."""
+        totals = [listed.total for listed in self.lists.values() if listed.total is not None]
+        reads_all = self.base is None and self.selection.since in {None, LAST}
+        return sum(totals) if reads_all and len(totals) == len(self.lists) else None
+
+
+_CONVERTER: Final = make_converter()
+
+
+def dump_state(state: ExportState) -> str:
+    """Return a state as JSON."""
+    return _CONVERTER.dumps(state)
+
+
+def load_state(document: str) -> ExportState:
+    """Return the state that `dump_state` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError, ExceptionGroup: it is not one.
+    """
+    return _CONVERTER.loads(document, ExportState)

@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa  # type: ignore[import-untyped]  # see arrow.py, also for the rules above
 
 from aiocopyai import Run
-from aiocopyai.integrations._json import dump
+from aiocopyai._json import dump_json
 from aiocopyai.integrations.arrow import SCHEMA, record_batch
 
 
@@ -41,6 +41,6 @@ def flat_batch(runs: Iterable[Run]) -> object:
 def _objects(maps: pa.MapArray) -> pa.Array:
     rows: list[list[tuple[str, str]]] = maps.to_pylist()
     return pa.array(
-        [b"{%s}" % b",".join([b"%s:%s" % (dump(name), text.encode()) for name, text in row]) for row in rows],
+        [b"{%s}" % b",".join([b"%s:%s" % (dump_json(name), text.encode()) for name, text in row]) for row in rows],
         pa.string(),
     )

@@ -33,7 +33,7 @@ from typing import Any, Final
 import pyarrow as pa  # type: ignore[import-untyped]  # see above
 
 from aiocopyai import JSON, Run, RunStatus
-from aiocopyai.integrations._json import dump
+from aiocopyai._json import dump_json
 
 
 _TEXTS: Final = pa.map_(pa.string(), pa.string())
@@ -76,7 +76,7 @@ def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
         _maps([run.input for run in held]),
         _maps([run.output for run in held]),
         _maps([run.metadata for run in held]),
-        pa.array([None if run.error is None else dump(run.error) for run in held], pa.string()),
+        pa.array([None if run.error is None else dump_json(run.error) for run in held], pa.string()),
         _maps([_extra(run, kept) for run, kept in zip(held, spent, strict=True)]),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
@@ -131,7 +131,7 @@ def _maps(mappings: Sequence[Mapping[str, JSON]]) -> pa.Array:
     for mapping in mappings:
         if mapping:
             names.extend(mapping)
-            values.extend(map(dump, mapping.values()))
+            values.extend(map(dump_json, mapping.values()))
         offsets.append(len(names))
     return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), _strings(names), pa.array(values, pa.string()))
 

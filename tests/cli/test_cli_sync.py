@@ -14,8 +14,8 @@ import pytest
 
 from aiocopyai.emulator import Emulator, Fault
 from tests.support.commands import MAIN, START, Done, cli, environment, finish, start, terminal
-from tests.support.exporting import raw_run
-from tests.support.loading import change, query, rows_in, truth
+from tests.support.exporting import change, raw_run
+from tests.support.loading import query, rows_in, truth
 
 
 EMULATOR_RUNS = 640

@@ -1,4 +1,4 @@
-"""Fixtures of the export's tests."""
+"""Fixtures of the export tests: a list of eleven pages, and files to export it to."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ from pathlib import Path
 import pytest
 
 from aiocopyai.emulator import Emulator
+from aiocopyai.export import _export, _resume
 from tests.support.exporting import FORMATS, raw_run
 
 
 @pytest.fixture(name="emulator")
-def _emulator(copyai_emulator: Emulator) -> Emulator:
-    """The emulator that `session` talks to, with eleven pages of runs."""
+async def _emulator(copyai_emulator: Emulator) -> Emulator:
+    """The emulator that `session` is connected to, with a list of eleven pages."""
     copyai_emulator.replace_runs([raw_run(number) for number in range(1050, 0, -1)])
     return copyai_emulator
 
 
 @pytest.fixture(name="path", params=FORMATS)
 def _path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """The path of an export, in each format."""
+    """A path of each format."""
     return tmp_path / f"runs.{request.param}"
 
 
 @pytest.fixture(name="lines")
 def _lines(tmp_path: Path) -> Path:
-    """The path of an export where the format does not matter."""
+    """A path of one format, for tests that do not depend on the format."""
     return tmp_path / "runs.jsonl"
+
+
+@pytest.fixture(name="small_steps")
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commit every page, and on resume read no page again that the rule does not require."""
+    monkeypatch.setattr(_export, "_COMMIT_RUNS", 1)
+    monkeypatch.setattr(_resume, "MARGIN", 0)

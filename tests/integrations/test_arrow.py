@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 
 from aiocopyai import Run
-from aiocopyai.integrations._json import dump
+from aiocopyai._json import dump
 from aiocopyai.integrations.arrow import SCHEMA, read_batch, record_batch
 from tests.support.exporting import ODDITIES, UNICODE
 
@@ -118,7 +118,7 @@ def test_it_is_the_same_json_without_orjson() -> None:
         "import sys; sys.modules['orjson'] = None\n"
         "from datetime import datetime, UTC\n"
         "from types import MappingProxyType\n"
-        "from aiocopyai.integrations._json import dump\n"
+        "from aiocopyai._json import dump\n"
         "at, mapping = datetime(2026, 1, 31, 9, tzinfo=UTC), MappingProxyType({'é': [1.5, None]})\n"
         "sys.stdout.buffer.write(dump({'t': at, 'm': mapping, 'i': float('inf')}))"
     )

@@ -22,8 +22,8 @@ from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from aiocopyai.integrations._flat import FLAT, flat_batch
 from aiocopyai.integrations.arrow import SCHEMA
 from aiocopyai.integrations.dlt import copyai_source
-from tests.support.exporting import ODDITIES, raw_run
-from tests.support.loading import change, query, rows_in, truth
+from tests.support.exporting import ODDITIES, change, raw_run
+from tests.support.loading import query, rows_in, truth
 
 
 pytestmark = pytest.mark.xdist_group("dlt")  # loads use a core for seconds: one at a time

@@ -1,4 +1,4 @@
-"""What the tests of exports share: runs of any content, and files read by others' readers than ours."""
+"""Runs of any content, and readers of exported files that are independent of the package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMATS = ("jsonl", "jsonl.gz", "csv", "parquet")
 
 
 def any_runs(text: st.SearchStrategy[str]) -> st.SearchStrategy[list[Run]]:
-    """Draw runs whose texts are such; their JSON has no infinity, which JSON can't have."""
+    """Draw lists of runs with such strings; without infinities, which JSON cannot hold."""
     numbers = st.integers(-(10**25), 10**25) | st.floats(allow_nan=False, allow_infinity=False)
     values: st.SearchStrategy[JSON] = st.recursive(
         st.none() | st.booleans() | numbers | text,
@@ -46,15 +46,15 @@ def any_runs(text: st.SearchStrategy[str]) -> st.SearchStrategy[list[Run]]:
 
 
 UNICODE = any_runs(st.text(max_size=8))
-"""Runs of texts that are Unicode."""
+"""Lists of runs with valid Unicode strings."""
 ODDITIES = any_runs(st.text(st.characters(), max_size=8))
-"""Runs of texts that may hold halves of surrogate pairs, too."""
+"""Lists of runs with any strings, lone surrogates included."""
 
 
 def ids_in(path: Path) -> list[str]:
-    """Read the ids of an exported file without our own reader."""
+    """Return the ids in an exported file."""
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq  # noqa: PLC0415 (half of the tests do without)
+        import pyarrow.parquet as pq  # noqa: PLC0415 (most tests do without)
 
         return [str(run_id) for run_id in pq.read_table(path, columns=["id"]).column("id").to_pylist()]
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -64,28 +64,40 @@ def ids_in(path: Path) -> list[str]:
 
 
 def raw_run(number: int, **fields: JSON) -> dict[str, JSON]:
-    """Make a small run as the API sends it; a higher number is newer."""
+    """Return a small run as the API sends it, a minute newer for each higher number."""
     created = datetime.fromtimestamp(1_750_000_000 + 60 * number, UTC).isoformat().replace("+00:00", "Z")
     return {"id": f"WRUN-{number}", "status": "COMPLETE", "createdAt": created, "credits": 1, **fields}
 
 
 def leftovers(path: Path) -> list[str]:
-    """Name what stands beside an exported file."""
+    """Return the names of all other files in an exported file's folder."""
     return sorted(found.name for found in path.parent.iterdir() if found != path)
 
 
-async def break_off(emulator: Emulator, page: int, export: Callable[[], Awaitable[object]]) -> None:
-    """Let an export fail at a page, in a way that isn't tried again."""
+def mode_of(path: Path) -> int:
+    """Return who may read and write a file."""
+    return path.stat().st_mode & 0o777
+
+
+async def interrupt(emulator: Emulator, page: int, export: Callable[[], Awaitable[object]]) -> None:
+    """Let an export fail at a page, with an error that is not retried."""
     emulator.inject(Fault(status=403), page=page)
     with pytest.raises(PermissionDeniedError):
         await export()
     emulator.requests.clear()
 
 
-def pages_asked(emulator: Emulator) -> list[int]:
-    """Tell which pages were read, lowest first, apart from the look at how long the list is."""
+def requested_pages(emulator: Emulator) -> list[int]:
+    """Return the pages that were requested, lowest first, without requests for the total only."""
     return sorted({request.page or 0 for request in emulator.requests if request.size != 1})
 
 
 def ids_of(emulator: Emulator, workflow_id: str | None = None) -> list[str]:
+    """Return the ids of the runs on the server, in the order of the list."""
     return [str(run["id"]) for run in emulator.runs(workflow_id)]
+
+
+def change(emulator: Emulator, run_id: str, workflow_id: str | None = None, **fields: JSON) -> None:
+    """Change fields of a run on the server."""
+    runs = [{**run, **fields} if run["id"] == run_id else run for run in emulator.runs(workflow_id)]
+    emulator.replace_runs(runs, workflow_id=workflow_id)

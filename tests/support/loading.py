@@ -10,7 +10,6 @@ from typing import Any
 
 import duckdb
 
-from aiocopyai import JSON
 from aiocopyai.emulator import Emulator
 
 
@@ -52,9 +51,3 @@ def row_of(run: Mapping[str, Any]) -> tuple[object, ...]:
         run.get("error"),
         {name: value for name, value in run.items() if name not in COLUMNS},
     )
-
-
-def change(emulator: Emulator, run_id: str, workflow_id: str | None = None, **fields: JSON) -> None:
-    """Let a run have come further."""
-    runs = [{**run, **fields} if run["id"] == run_id else run for run in emulator.runs(workflow_id)]
-    emulator.replace_runs(runs, workflow_id=workflow_id)

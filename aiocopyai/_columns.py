@@ -1,0 +1,73 @@
+"""A run as a row of named columns: exports, tables and the command line all use these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiocopyai.models import JSON, Run, RunStatus
+
+
+COLUMNS: Final = (
+    "id",
+    "workflow_id",
+    "status",
+    "created_at",
+    "credits",
+    "input",
+    "output",
+    "metadata",
+    "error",
+    "extra",
+)
+"""The names of the columns, in order; new ones are only added at the end."""
+
+JSON_COLUMNS: Final = frozenset({"input", "output", "metadata", "error", "extra"})
+"""The columns that hold JSON text where a cell can hold only text."""
+
+
+def row_of(run: Run) -> dict[str, JSON]:
+    """Return a run as a JSON object with an entry for each column; `created_at` is ISO 8601 in UTC, with a ``Z``."""
+    return {
+        "id": run.id,
+        "workflow_id": run.workflow_id,
+        "status": run.status,
+        "created_at": utc_text(run.created_at),
+        "credits": run.credits,
+        "input": dict(run.input),
+        "output": dict(run.output),
+        "metadata": dict(run.metadata),
+        "error": run.error,
+        "extra": dict(run.extra),
+    }
+
+
+def run_of(row: Mapping[str, Any]) -> Run:
+    """Return the run of a row; a missing column is empty.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is not a row that `row_of` made.
+    """
+    run_id, created, status = row["id"], row.get("created_at"), row.get("status")
+    if not isinstance(run_id, str) or not run_id:
+        raise ValueError("no id")
+    return Run(
+        id=run_id,
+        workflow_id=row.get("workflow_id"),
+        status=None if status is None else RunStatus(status),
+        created_at=None if created is None else datetime.fromisoformat(created).astimezone(UTC),
+        credits=row.get("credits"),
+        input=dict(row.get("input") or {}),
+        output=dict(row.get("output") or {}),
+        metadata=dict(row.get("metadata") or {}),
+        error=row.get("error"),
+        extra=dict(row.get("extra") or {}),
+    )
+
+
+def utc_text(moment: datetime | None) -> str | None:
+    """Return a datetime as ISO 8601 in UTC, with a ``Z``."""
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,85 @@
+"""How far the runs of a workflow were stored, and from when on the next reading has to look; never awaits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from attrs import define
+
+from aiocopyai.models import Run
+
+
+_CLOCK_DIFFERENCE: Final = timedelta(days=1)
+"""How far in the future a server's clock may be; later times are taken for errors."""
+
+
+@define
+class Cursor:
+    """The newest run that was stored, and the oldest one that was not finished then."""
+
+    newest: datetime | None = None
+    """When the newest run was created; None if no run says."""
+    oldest_unfinished: datetime | None = None
+    """When the oldest run was created that was not finished."""
+    has_undated: bool = False
+    """Whether a run that was not finished does not say when it was created."""
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Take note of runs that were stored."""
+        latest = datetime.now(UTC) + _CLOCK_DIFFERENCE
+        for run in runs:
+            created = run.created_at
+            if created is None or created > latest:
+                self.has_undated |= is_unfinished(run)
+                continue
+            self.newest = max(created, self.newest or created)
+            if is_unfinished(run):
+                self.oldest_unfinished = min(created, self.oldest_unfinished or created)
+
+    def since(self, look_back: timedelta, refresh_for: timedelta) -> datetime | None:
+        """Return the time from which on runs are new or may have changed; None for all runs.
+
+        Args:
+            look_back: how much older than the newest stored run a run may be that was not on the list before.
+            refresh_for: how much older than the newest stored run an unfinished run may be to be read again.
+        """
+        if self.newest is None or self.has_undated:
+            return None
+        since = _subtract(self.newest, look_back)
+        if since is None or self.oldest_unfinished is None:
+            return since
+        bound = _subtract(self.newest, refresh_for)
+        return min(since, self.oldest_unfinished if bound is None else max(self.oldest_unfinished, bound))
+
+    def dump(self) -> dict[str, Any]:
+        """Return the cursor as a JSON object."""
+        return {
+            "newest": self.newest and self.newest.isoformat(),
+            "oldest_unfinished": self.oldest_unfinished and self.oldest_unfinished.isoformat(),
+            "has_undated": self.has_undated,
+        }
+
+    @classmethod
+    def load(cls, document: Mapping[str, Any]) -> Cursor:
+        """Return the cursor that `dump` wrote; for an empty object one that has stored nothing."""
+        newest, oldest_unfinished = document.get("newest"), document.get("oldest_unfinished")
+        return cls(
+            newest and datetime.fromisoformat(newest),
+            oldest_unfinished and datetime.fromisoformat(oldest_unfinished),
+            document.get("has_undated", False),
+        )
+
+
+def is_unfinished(run: Run) -> bool:
+    """Whether a run may still change: its status is not final, or the server does not say."""
+    return run.status is None or not run.status.is_final
+
+
+def _subtract(moment: datetime, span: timedelta) -> datetime | None:
+    """Return an earlier time; None if it is before the calendar's first."""
+    try:
+        return moment - span
+    except OverflowError:
+        return None

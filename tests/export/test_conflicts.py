@@ -1,0 +1,178 @@
+"""Exports that conflict with existing files, with each other, or with a damaged unfinished export."""
+
+# ruff: noqa: ASYNC230, ASYNC240 (the files are small, and nothing else runs)
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, cast
+
+import pytest
+
+from aiocopyai import CopyAISession
+from aiocopyai.emulator import Emulator, Request
+from aiocopyai.export import ExportError, export_runs
+from aiocopyai.export._journal import Journal
+from tests.support.exporting import ids_in, ids_of, interrupt, leftovers, raw_run, requested_pages
+
+
+pytestmark = pytest.mark.usefixtures("small_steps")
+
+
+async def test_existing_file_is_not_replaced(session: CopyAISession, emulator: Emulator, path: Path) -> None:
+    """Only `force` replaces a file; to `resume` it is complete."""
+    path.write_bytes(b"precious")
+    with pytest.raises(ExportError, match='already exists: use since="last"'):
+        await export_runs(session, [emulator.workflow_id], path)
+    exported = await export_runs(session, [emulator.workflow_id], path, resume=True)
+    kept = path.read_bytes()
+    await export_runs(session, [emulator.workflow_id], path, force=True)
+
+    assert (kept, exported.is_written) == (b"precious", False)
+    assert len(ids_in(path)) == 1050
+
+
+async def test_unfinished_export_is_not_discarded(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
+    """Without `resume` or `force` an unfinished export is an error; `force` starts again."""
+    ids = [emulator.workflow_id]
+    await interrupt(emulator, 6, lambda: export_runs(session, ids, lines))
+    with pytest.raises(ExportError, match=r"unfinished export to .* exists: use resume"):
+        await export_runs(session, ids, lines)
+    emulator.requests.clear()
+    await export_runs(session, ids, lines, force=True)
+
+    assert requested_pages(emulator) == list(range(1, 12))
+    assert ids_in(lines) == ids_of(emulator)
+
+
+@pytest.mark.parametrize("since", ["last", datetime(2025, 1, 1, tzinfo=UTC)])
+async def test_only_the_same_selection_is_resumed(
+    session: CopyAISession, emulator: Emulator, lines: Path, since: datetime | Literal["last"]
+) -> None:
+    """An export is not resumed for other workflows or another time; the error names those that it is of."""
+    ids = [emulator.workflow_id]
+    await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since=since))
+    for other, moment in ((["WCFG-2"], since), (ids, None)):
+        with pytest.raises(ExportError, match=r"is of WCFG-.* since"):
+            await export_runs(session, other, lines, since=cast("Literal['last']", moment), resume=True)
+    await export_runs(session, ids, lines, since=since, resume=True)
+
+    assert ids_in(lines) == ids_of(emulator)
+
+
+async def test_resume_and_force_exclude_each_other(session: CopyAISession, lines: Path) -> None:
+    """`resume` and `force` together are an error."""
+    with pytest.raises(ValueError, match="use only one of them"):
+        await export_runs(session, ["WCFG-1"], lines, resume=True, force=True)
+
+
+async def test_one_export_at_a_time_writes_a_file(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
+    """A second export to the same file is refused, with `force` too, and the first is not disturbed."""
+    journal = Journal(lines)
+    for force in (False, True):
+        with pytest.raises(ExportError, match=r"another export to .* is in progress"):
+            await export_runs(session, [emulator.workflow_id], lines, force=force)
+    journal.close()
+    await export_runs(session, [emulator.workflow_id], lines)
+
+    assert leftovers(lines) == []
+
+
+async def test_file_created_meanwhile_is_kept(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
+    """A file that was created after the export started is not replaced, neither at its end nor after `resume`."""
+    ids = [emulator.workflow_id]
+
+    def interfere(_: Emulator, request: Request) -> None:
+        if request.page == 11:
+            lines.write_text("precious")
+
+    emulator.on_request = interfere
+    for resume in (False, True):
+        with pytest.raises(ExportError, match=r"was created after the export started: move it away"):
+            await export_runs(session, ids, lines, resume=resume)
+    kept = lines.read_text()
+    lines.unlink()
+    await export_runs(session, ids, lines, resume=True)
+
+    assert kept == "precious"
+    assert ids_in(lines) == ids_of(emulator)
+
+
+async def test_file_changed_meanwhile_is_not_added_to(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
+    """An addition to a file that has changed since it started is refused; `force` adds to the file as it is now."""
+    ids = [emulator.workflow_id]
+    emulator.replace_runs([raw_run(1)])
+    await export_runs(session, ids, lines)
+    emulator.replace_runs([raw_run(number) for number in range(1050, 0, -1)])
+    await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since="last"))
+    lines.write_text("")
+    with pytest.raises(ExportError, match="has changed since the export started: use force"):
+        await export_runs(session, ids, lines, since="last", resume=True)
+    await export_runs(session, ids, lines, since="last", force=True)
+
+    assert ids_in(lines) == ids_of(emulator)
+
+
+class TestDamage:
+    """An unfinished export that cannot be read: never a foreign exception, and `force` always starts again."""
+
+    @pytest.mark.parametrize(
+        "damage", ["short rows", "no rows", "no database", "empty database", "version", "state", "table", "log"]
+    )
+    @pytest.mark.parametrize("since", [None, "last"])
+    async def test_damage_is_reported_and_force_starts_again(
+        self,
+        session: CopyAISession,
+        emulator: Emulator,
+        lines: Path,
+        damage: str,
+        since: Literal["last"] | None,
+    ) -> None:
+        """The error says what to do, and the files that are named are all there are."""
+        ids = [emulator.workflow_id]
+        await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since=since))
+        self.inflict(Path(f"{lines}.part"), Path(f"{lines}.part.db"), damage)
+        if damage in {"empty database", "log"}:  # nothing is known of an unfinished export then
+            await export_runs(session, ids, lines, since=since, resume=True)
+        else:
+            with pytest.raises(ExportError, match=r"with force, or move runs\.jsonl\.part\* away"):
+                await export_runs(session, ids, lines, since=since, resume=True)
+            await export_runs(session, ids, lines, since=since, force=True)
+
+        assert ids_in(lines) == ids_of(emulator)
+        assert leftovers(lines) == []
+
+    def inflict(self, rows: Path, database: Path, damage: str) -> None:
+        statements = {
+            "version": "PRAGMA user_version = 99",
+            "state": "UPDATE state SET document = '{\"runs\": 7}'",
+            "table": "DROP TABLE seen; CREATE TABLE seen (other)",
+        }
+        if damage == "short rows":
+            os.truncate(rows, 1000)
+        elif damage == "no rows":
+            rows.unlink()
+        elif damage == "no database":
+            database.write_bytes(b"not a database" * 1000)
+        elif damage == "empty database":
+            database.write_bytes(b"")
+        elif damage == "log":
+            database.with_name(f"{database.name}-wal").write_bytes(os.urandom(5000))
+        else:
+            with closing(sqlite3.connect(database)) as connection:
+                connection.executescript(statements[damage])
+
+    async def test_bytes_behind_the_valid_rows_are_cut_off(
+        self, session: CopyAISession, emulator: Emulator, path: Path
+    ) -> None:
+        """A process that ended in the middle of a line leaves no half line in the file."""
+        ids = [emulator.workflow_id]
+        await interrupt(emulator, 6, lambda: export_runs(session, ids, path))
+        with Path(f"{path}.part").open("ab") as rows:
+            rows.write(b'{"id":"half')
+        await export_runs(session, ids, path, resume=True)
+
+        assert ids_in(path) == ids_of(emulator)

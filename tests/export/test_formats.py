@@ -1,0 +1,122 @@
+"""The file formats: any content is read as it was written, and anything else is refused."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+
+from aiocopyai.export import ExportError, _formats, read_export
+from aiocopyai.export._parquet import Parquet
+from aiocopyai.models import Run
+from tests.support.exporting import FORMATS, ODDITIES, UNICODE
+
+
+def read_back(chosen: _formats.Format, runs: list[Run]) -> list[Run]:
+    """Write runs one by one, as the smallest pages would, and read the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "runs")
+        path.write_bytes(chosen.head + b"".join(chosen.encode([run]) for run in runs))
+        return list(chosen.read(path))
+
+
+@given(ODDITIES)
+def test_json_lines_keep_everything(runs: list[Run]) -> None:
+    """JSON lines hold any string, lone surrogates and line separators included."""
+    assert read_back(_formats.JSONLines(), runs) == runs
+
+
+@given(ODDITIES)
+def test_gzipped_lines_keep_everything(runs: list[Run]) -> None:
+    """The members of one gzip file are read as one stream."""
+    assert read_back(_formats.GzippedJSONLines(), runs) == runs
+
+
+@given(UNICODE)
+def test_csv_keeps_all_of_unicode(runs: list[Run]) -> None:
+    """CSV holds any valid Unicode string, line ends and quotes included."""
+    assert read_back(_formats.CSV(), runs) == runs
+
+
+@given(ODDITIES)
+def test_csv_accepts_lone_surrogates(runs: list[Run]) -> None:
+    """Lone surrogates become their escapes outside of JSON; inside they are kept."""
+    back = read_back(_formats.CSV(), runs)
+
+    assert [run.id for run in back] == [run.id.encode("utf-8", "backslashreplace").decode() for run in runs]
+    assert [run.output for run in back] == [run.output for run in runs]
+
+
+def test_long_outputs_are_read_from_csv() -> None:
+    """A cell may be longer than Python's default limit of 128 KiB."""
+    run = Run("a", output={"text": "x" * 300_000})
+
+    assert read_back(_formats.CSV(), [run]) == [run]
+
+
+@given(UNICODE)
+def test_rows_that_are_kept_are_unchanged(runs: list[Run]) -> None:
+    """A new file has the kept runs of its base, unchanged, and then those of the rows file."""
+    base_runs = list({run.id: run for run in runs}.values())
+    added = Run("added", output={"text": "ü"})
+    formats: list[_formats.Format] = [_formats.JSONLines(), _formats.GzippedJSONLines(), _formats.CSV(), Parquet()]
+    with tempfile.TemporaryDirectory() as folder:
+        for chosen in formats:
+            rows, base, out = (Path(folder, name) for name in ("rows", "base", "out"))
+            rows.write_bytes(chosen.head + b"".join(chosen.encode([run]) for run in base_runs))
+            with base.open("wb") as file:
+                list(chosen.write(None, None, rows, file))
+            rows.write_bytes(chosen.encode([added]))
+            with out.open("wb") as file:
+                list(chosen.write(base, lambda ids: [number % 2 == 0 for number in range(len(ids))], rows, file))
+
+            assert list(chosen.read(out)) == [*base_runs[::2], added]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"id": "1"}\n{"id"', "ends in the middle of line 2"),
+        ("a.jsonl", b"[]\n", "line 1: not an exported run"),
+        ("a.jsonl", b'{"id": ""}\n', "line 1: not an exported run"),
+        ("a.jsonl", b'{"id": "1", "created_at": "yesterday"}\n', "line 1: not an exported run"),
+        ("a.jsonl", b"PAR1\xff\n", "line 1: not an exported run"),
+        ("a.jsonl", b"[" * 100_000 + b"\n", "line 1: not an exported run"),
+        ("a.jsonl.gz", b"plain", "not a complete gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"id": "1"}\n', mtime=0)[:-9], "not a complete gzip file"),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 99, "not a complete gzip file"),
+        ("a.csv", b"", "ends in the middle"),
+        ("a.csv", b"id,name\r\n", "does not have the columns"),
+        ("a.csv", _formats.CSV.head + b"1,2\r\n", "line 2: not an exported run"),
+        ("a.csv", _formats.CSV.head + b"1,2", "ends in the middle"),
+        ("a.csv", b"\xff\n", "not a CSV file"),
+        ("a.parquet", b"plain", "not a Parquet file"),
+        ("a.parquet", b"PAR1" + b"\xff" * 99 + b"\x10\0\0\0PAR1", "not a Parquet file"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """The error names the file and the place in it."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match=message):
+        list(read_export(path))
+
+
+def test_other_parquet_columns_are_refused(tmp_path: Path) -> None:
+    """A Parquet file must have the columns of a run."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": ["1"]}), path)
+    with pytest.raises(ExportError, match="does not have the columns"):
+        list(read_export(path))
+
+
+def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    """A file that does not exist is not an invalid export."""
+    for ending in FORMATS:
+        with pytest.raises(FileNotFoundError):
+            list(read_export(tmp_path / f"missing.{ending}"))
