@@ -7,10 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
-from aiocopyai.models import JSON
 
-
-def dump_json(value: JSON | Mapping[str, JSON]) -> bytes:
+def dump_json(value: object) -> bytes:
     r"""Return a JSON value in UTF-8; a mapping of any type becomes an object.
 
     A lone surrogate becomes its escape (``\ud83d``), which is the same JSON, and an integer may have any size.
@@ -23,7 +21,7 @@ def dump_json(value: JSON | Mapping[str, JSON]) -> bytes:
         return _dump_slowly(value)
 
 
-def _dump_slowly(value: JSON | Mapping[str, JSON]) -> bytes:
+def _dump_slowly(value: object) -> bytes:
     try:
         text = _ENCODER.encode(value)
     except ValueError:
@@ -31,11 +29,12 @@ def _dump_slowly(value: JSON | Mapping[str, JSON]) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _without_infinities(value: JSON | Mapping[str, JSON]) -> JSON:
+def _without_infinities(value: object) -> object:
     if isinstance(value, Mapping):
-        return {name: _without_infinities(inner) for name, inner in value.items()}
+        mapping = cast("Mapping[str, object]", value)
+        return {name: _without_infinities(inner) for name, inner in mapping.items()}
     if isinstance(value, list):
-        return [_without_infinities(inner) for inner in value]
+        return [_without_infinities(inner) for inner in cast("list[object]", value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -43,7 +42,7 @@ def _find_fast_dump() -> Callable[[object], bytes]:
     try:
         import orjson  # noqa: PLC0415 (the extra `speedups`)
     except ImportError:
-        return cast("Callable[[object], bytes]", _dump_slowly)
+        return _dump_slowly
     return lambda value: orjson.dumps(value, default=dict)
 
 

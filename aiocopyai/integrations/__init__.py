@@ -1,1 +1,1 @@
-"""Bridges to other libraries: each file needs an extra of its own, and none is loaded by ``import aiocopyai``."""
+"""Connections to other libraries. Each module needs an extra of its own; ``import aiocopyai`` loads none of them."""

@@ -1,4 +1,4 @@
-"""An event loop for callers that have none, or have one of their own that must not be stopped, as in a notebook."""
+"""An event loop in a thread, for callers without one, or with one that must not be blocked, such as a notebook's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """A loop that runs in a thread of its own, for as long as this is entered; what is under way on it goes on."""
+    """A context manager that runs an event loop in a thread of its own; tasks on it continue between calls."""
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -29,7 +29,7 @@ class LoopThread:
         self._loop.close()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something on the loop and wait for it; an interrupt ends the waiting, and the work."""
+        """Run a coroutine on the loop and return its result; an interrupt of the caller cancels it."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

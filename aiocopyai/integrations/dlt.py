@@ -1,38 +1,53 @@
-"""A dlt source of runs; it needs the extra ``dlt``.
+"""A dlt source of runs; requires the extra ``dlt``.
 
 ::
 
     pipeline = dlt.pipeline("copyai", destination="duckdb", dataset_name="copyai")
     pipeline.run(copyai_source(["WCFG-…"]))
 
-The columns are those of `aiocopyai.integrations.arrow`, but `input`, `output`, `metadata` and `extra` are JSON objects
-as text, and `workflow_id` is never null. They are text to dlt as well, and not of its own type for JSON: with Arrow it
-logs a warning for each page then, some destinations (SQLAlchemy's is one) write the text as JSON once more, and half a
-surrogate pair in it stops a load into DuckDB.
+The columns are those of `aiocopyai.integrations.arrow`, with two differences:
+
+- `workflow_id` is the id that was passed to the source, in every row, as it is part of the key. If the server uses
+  another one, that is in `extra` as ``workflowId``.
+- `input`, `output`, `metadata` and `extra` are JSON objects in string columns. dlt's own type for JSON is not used:
+  with Arrow tables dlt logs a warning for each page then, some destinations (such as SQLAlchemy) encode the JSON once
+  more, and a lone surrogate in it stops a load into DuckDB.
 """
 
+# pyarrow has no types of its own: what comes from it is unknown to the type checkers.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import dlt
+import pyarrow as pa  # type: ignore[import-untyped]  # see above
 from attrs import evolve
 from dlt.extract import DltResource
 
 from aiocopyai import CopyAISession, Page, Run
-from aiocopyai.integrations._dlt_cursor import Cursor
-from aiocopyai.integrations._flat import flat_batch
+from aiocopyai._cursor import Cursor
+from aiocopyai._tasks import TaskSet
 from aiocopyai.integrations._loop_thread import LoopThread
+from aiocopyai.integrations.arrow import FLAT_SCHEMA, flat_batch
 
 
+_Queue: TypeAlias = "asyncio.Queue[Page[Run] | Exception | None]"
+
+_KEY_NAME: Final = "workflow_id"
+_SCHEMA: Final = pa.schema([field.with_nullable(field.nullable and field.name != _KEY_NAME) for field in FLAT_SCHEMA])
+_LISTS_AT_ONCE: Final = 8
+"""How many workflows are read at the same time."""
+_PAGES_AHEAD: Final = 4
+"""How many pages of each are held until the workflows before it are loaded."""
 _VENDOR_ID: Final = re.compile(r"[A-Z]{4}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_AHEAD: Final = timedelta(days=1)
-"""So far in the future a server's clock may be; later runs say nothing of how far a load came."""
 
 
 @dlt.source(name="copyai", section="copyai")
@@ -43,48 +58,54 @@ def copyai_source(
     look_back: timedelta = timedelta(days=1),
     open_for: timedelta = timedelta(days=30),
 ) -> Iterator[DltResource]:
-    """Load the runs of some workflows: the first time all of them, later those that are new or may have changed.
+    """Load the runs of one or more workflows: all of them at first, later those that are new or may have changed.
 
-    The resource ``runs`` puts the runs of all workflows into one table, whose key is `workflow_id` and `id`. For each
-    workflow there is another one, ``runs_<workflow id>``, with a table of its own, whose key is `id`. Only ``runs`` is
-    selected, so that no list is read twice; ``source.with_resources("runs_WCFG-…")`` chooses others. All are merged
-    into their tables. A run that is no longer on the list stays there.
+    The resource ``runs`` loads the runs of all workflows into one table with the key `workflow_id` and `id`. For each
+    workflow there is also a resource ``runs_<workflow id>``, with its own table and the key `id`. Only ``runs`` is
+    selected, so that no list is read twice; ``source.with_resources("runs_WCFG-…")`` selects others. All are merged
+    into their tables. A run that is no longer on the list stays in its table.
 
-    What is read again is what was started within `look_back` before the newest run, and since the oldest run that was
-    not over when it was last loaded; one without a status never is. Where such a run doesn't say when it was started,
-    the whole list is read. The API doesn't tell what changed, so what changes even later is not seen.
+    Read again are runs that were created at most `look_back` before the newest one, and runs since the oldest one that
+    was not finished when it was last loaded, as a run without a status never is. If such a run does not say when it was
+    created, the whole list is read. The API does not report changes, so that later ones are not noticed.
+
+    Several workflows are read at the same time, and loaded in their order.
 
     Args:
-        workflow_ids: the workflows; one that is named twice is read once. A run that doesn't name its workflow gets the
-            id from here.
-        session: makes the session to read by, anew for each load; by default its key is in ``COPYAI_API_KEY``, and dlt
-            never comes to see it.
-        look_back: how much older than the newest run a run may be and still change, or turn up.
-        open_for: how much older than the newest run a run may be and still be waited for, if it is not over.
+        workflow_ids: the workflows; one that is given twice is read once.
+        session: returns a new session, for each load. By default its key is taken from ``COPYAI_API_KEY``, and dlt
+            never sees it.
+        look_back: how much older than the newest loaded run a run may be and still be new, or change after its end.
+        open_for: how much older than the newest loaded run an unfinished run may be and still be read again.
 
     Raises:
         ValueError: no workflow is named, or a time is negative.
-        CopyAIError: while loading, as the cause of what dlt raises: no answer, or an error. Nothing is loaded then.
+        CopyAIError: while loading, as the cause of dlt's error: the runs cannot be read. Nothing is loaded then.
     """
     chosen = list(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
-    if not chosen or min(look_back, open_for) < timedelta(0):
-        raise ValueError("name at least one workflow, and no negative times")
+    if not chosen:
+        raise ValueError("workflow_ids must name at least one workflow")
+    for name, span in (("look_back", look_back), ("open_for", open_for)):
+        if span < timedelta(0):
+            raise ValueError(f"{name} must not be negative, got {span}")
 
     def read(members: Sequence[str]) -> Iterator[object]:
         state: dict[str, Any] = dlt.current.resource_state()
-        with LoopThread() as loop, _closing(session(), loop) as opened:
-            for workflow_id in members:
-                before, cursor = Cursor.load(state.get(workflow_id, {})), Cursor()
-                pages = opened.runs(workflow_id, since=before.since(look_back, open_for)).pages()
-                latest = datetime.now(UTC) + _AHEAD
-                while page := loop.call(_next(pages)):
-                    runs = [run if run.workflow_id else evolve(run, workflow_id=workflow_id) for run in page.items]
-                    cursor.follow(runs, latest)
-                    yield flat_batch(runs)
-                cursor.newest = cursor.newest or before.newest
-                state[workflow_id] = cursor.dump()
+        before = {workflow_id: Cursor.load(state.get(workflow_id, {})) for workflow_id in members}
+        since = {workflow_id: cursor.since(look_back, open_for) for workflow_id, cursor in before.items()}
+        now = {workflow_id: Cursor() for workflow_id in members}
+        with closing(_read_lists(session, since)) as pages:
+            for workflow_id, page in pages:
+                cursor = now[workflow_id]
+                if page is not None:
+                    cursor.add(page.items)
+                    runs = [_with_workflow_id(run, workflow_id) for run in page.items]
+                    yield pa.RecordBatch.from_arrays(flat_batch(runs).columns, schema=_SCHEMA)
+                else:
+                    cursor.newest = cursor.newest or before[workflow_id].newest
+                    state[workflow_id] = cursor.dump()
 
-    together = dlt.resource(read, name="runs", write_disposition="merge", primary_key=("workflow_id", "id"))
+    together = dlt.resource(read, name="runs", write_disposition="merge", primary_key=(_KEY_NAME, "id"))
     yield together(chosen)
     for workflow_id in chosen:
         alone = dlt.resource(
@@ -98,20 +119,78 @@ def copyai_source(
         yield alone([workflow_id])
 
 
+def _read_lists(
+    session: Callable[[], CopyAISession], since: Mapping[str, datetime | None]
+) -> Generator[tuple[str, Page[Run] | None]]:
+    """Yield the pages of some workflows, one workflow after the other, each followed by None."""
+    with LoopThread() as loop, _opened(session, loop) as opened:
+        lists = _Lists(opened, since.items())
+        try:
+            while (item := loop.call(lists.next_page())) is not None:
+                yield item
+        finally:
+            loop.call(lists.close())
+
+
 @contextmanager
-def _closing(session: CopyAISession, loop: LoopThread) -> Generator[CopyAISession]:
-    """Close a session where it was used."""
+def _opened(session: Callable[[], CopyAISession], loop: LoopThread) -> Generator[CopyAISession]:
+    """Open a session, and close it on the loop that it was used on."""
+    opened = session()
     try:
-        yield session
+        yield opened
     finally:
-        loop.call(session.close())
+        loop.call(opened.close())
 
 
-async def _next(pages: AsyncIterator[Page[Run]]) -> Page[Run] | None:
-    return await anext(pages, None)
+class _Lists:
+    """Reads some lists at the same time, and yields their pages one list after the other."""
+
+    def __init__(self, session: CopyAISession, since: Iterable[tuple[str, datetime | None]]) -> None:
+        self._session = session
+        self._waiting = deque(since)
+        self._reading: deque[tuple[str, _Queue]] = deque()
+        self._tasks = TaskSet()
+
+    async def next_page(self) -> tuple[str, Page[Run] | None] | None:
+        """Return the next page with its workflow's id, None in place of a page at the end of a list, or None."""
+        while self._waiting and len(self._reading) < _LISTS_AT_ONCE:
+            workflow_id, since = self._waiting.popleft()
+            queue: _Queue = asyncio.Queue(_PAGES_AHEAD)
+            self._reading.append((workflow_id, queue))
+            self._tasks.spawn(self._read(workflow_id, since, queue))
+        if not self._reading:
+            return None
+        workflow_id, queue = self._reading[0]
+        page = await queue.get()
+        if isinstance(page, Exception):
+            raise page
+        if page is None:
+            self._reading.popleft()
+        return workflow_id, page
+
+    async def close(self) -> None:
+        """Cancel all requests."""
+        await self._tasks.cancel()
+
+    async def _read(self, workflow_id: str, since: datetime | None, queue: _Queue) -> None:
+        try:
+            async for page in self._session.runs(workflow_id, since=since).pages():
+                await queue.put(page)
+        except Exception as error:  # noqa: BLE001 (raised again when it is this list's turn)
+            await queue.put(error)
+        else:
+            await queue.put(None)
+
+
+def _with_workflow_id(run: Run, workflow_id: str) -> Run:
+    """Return a run with the id that its workflow was asked for by, so that its key never changes."""
+    if run.workflow_id == workflow_id:
+        return run
+    extra = run.extra if run.workflow_id is None else {**run.extra, "workflowId": run.workflow_id}
+    return evolve(run, workflow_id=workflow_id, extra=extra)
 
 
 def _table_name(workflow_id: str) -> str:
-    """Name a workflow's table; to dlt, ids of another form than the vendor's could be one and the same."""
+    """Return the name of a workflow's table, unique also after dlt has normalized it."""
     digest = "" if _VENDOR_ID.fullmatch(workflow_id) else blake2b(workflow_id.encode(), digest_size=4).hexdigest()
     return "_".join(filter(None, ("runs", workflow_id, digest)))

@@ -1,9 +1,11 @@
-"""The dlt source: loads into DuckDB, compared by SQL with what the server has."""
+"""The dlt source: loads into DuckDB, compared with the runs on the server."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,21 +17,20 @@ import pyarrow as pa
 import pytest
 from attrs import define
 from dlt.pipeline.exceptions import PipelineStepFailed
-from hypothesis import given
 
-from aiocopyai import CopyAISession, PermissionDeniedError, RetryPolicy, Run
+from aiocopyai import CopyAISession, PermissionDeniedError
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
-from aiocopyai.integrations._flat import FLAT, flat_batch
-from aiocopyai.integrations.arrow import SCHEMA
 from aiocopyai.integrations.dlt import copyai_source
-from tests.support.exporting import ODDITIES, change, raw_run
+from tests.conftest import AT_ONCE
+from tests.support.exporting import change, raw_run
 from tests.support.loading import query, rows_in, truth
 
 
 pytestmark = pytest.mark.xdist_group("dlt")  # loads use a core for seconds: one at a time
 
-AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
 DAY = timedelta(days=1)
+pytestmark = pytest.mark.xdist_group("dlt")
+
 TABLE = "runs_wcfg_6db59f06_2f6c_4d3e_9a51_7c0b8e4d1f27"
 
 
@@ -46,7 +47,7 @@ class Loads:
 
     @property
     def pipeline(self) -> dlt.Pipeline:
-        """The pipeline, as a process that starts would make it."""
+        """A new pipeline, as another process would create it."""
         destination = dlt.destinations.duckdb(str(self.database))
         return dlt.pipeline(
             "copyai", destination=destination, dataset_name="copyai", pipelines_dir=str(self.folder / "dlt")
@@ -57,7 +58,7 @@ class Loads:
         return copyai_source(workflow_ids or [self.emulator.workflow_id], session=session, **options)
 
     async def load(self, source: dlt.sources.DltSource | None = None) -> int:
-        """Load in a thread, as the server is in this one; return how many requests that took."""
+        """Load in a thread, as the server runs in this one; return the number of requests."""
         before = len(self.emulator.requests)
         await asyncio.to_thread(self.pipeline.run, source or self.source())
         return len(self.emulator.requests) - before
@@ -65,7 +66,7 @@ class Loads:
 
 @pytest.fixture(name="loads")
 def _loads(copyai_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loads:
-    """Keep dlt in the test's folder, and quiet."""
+    """A pipeline whose files are in the folder of the test."""
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.chdir(tmp_path)
@@ -73,7 +74,7 @@ def _loads(copyai_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def hour(number: int, status: str = "COMPLETE", **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (any JSON)
-    """Make a run of an hour; a higher one is later."""
+    """Return a run that was created in this hour."""
     created = datetime(2020, 1, 1, tzinfo=UTC) + number * timedelta(hours=1)
     return raw_run(number) | {"createdAt": created.isoformat(), "status": status} | fields
 
@@ -82,25 +83,25 @@ def number_of(run_id: object) -> int:
     return int(str(run_id).removeprefix("WRUN-"))
 
 
-async def test_every_row_is_the_servers_while_the_list_moves(loads: Loads) -> None:
-    """Loaded twice, with runs that start, go and change between any two requests, the table is what the server has."""
+async def test_rows_equal_the_runs_while_the_list_changes(loads: Loads) -> None:
+    """With runs that are added, removed and changed between requests, the table has what is on the server."""
     emulator, chance = loads.emulator, Random(7)  # noqa: S311 (repeatable, not secret)
     emulator.replace_runs([hour(number, ["NEW", "COMPLETE"][number % 2]) for number in range(700, 0, -1)])
     gone = set[str]()
-    moves = iter(range(30))
+    updates = iter(range(30))
 
-    def move(server: Emulator, _request: Request) -> None:
-        number = next(moves, None)
+    def update(server: Emulator, _request: Request) -> None:
+        number = next(updates, None)
         if number is None:
             return
         server.replace_runs([hour(1000 + number, "PROCESSING"), *server.runs()])
         if number % 4 == 0:
-            # So many that no runs that are added hide them.
+            # More than the runs added, so that the total falls.
             removed = [str(run["id"]) for run in chance.sample(server.runs(), 20)]
             gone.update(removed)
             server.remove_runs(removed)
 
-    emulator.on_request = move
+    emulator.on_request = update
     await loads.load(loads.source(open_for=100 * DAY))
     first = rows_in(loads.database)
     stayed = truth(emulator, emulator.workflow_id)
@@ -110,9 +111,9 @@ async def test_every_row_is_the_servers_while_the_list_moves(loads: Loads) -> No
     oldest_open = min(number_of(key[1]) for key, row in first.items() if row[0] != "COMPLETE")
     ended = {"status": "COMPLETE", "output": {"Post": "…"}}
     emulator.replace_runs([run | ended if number_of(run["id"]) >= oldest_open else run for run in emulator.runs()])
-    moves = iter(range(100, 105))
+    updates = iter(range(100, 105))
     await loads.load(loads.source(open_for=100 * DAY))
-    assert next(moves, None) is None
+    assert next(updates, None) is None
     await loads.load(loads.source(open_for=100 * DAY))
     rows = rows_in(loads.database)
     now = truth(emulator, emulator.workflow_id)
@@ -121,8 +122,8 @@ async def test_every_row_is_the_servers_while_the_list_moves(loads: Loads) -> No
     assert {key[1] for key in set(rows) - set(now)} <= gone
 
 
-async def test_a_load_reads_no_more_than_it_needs(loads: Loads) -> None:
-    """The day before the newest run is read again, with a run that was over and changed; older ones are not."""
+async def test_second_load_reads_only_what_may_have_changed(loads: Loads) -> None:
+    """Runs of the day before the newest one are read again and updated; older ones are not read."""
     loads.emulator.replace_runs([hour(number) for number in range(1000, 0, -1)])
     requests = [await loads.load()]
     change(loads.emulator, "WRUN-990", output={"Post": "edited"})
@@ -130,12 +131,12 @@ async def test_a_load_reads_no_more_than_it_needs(loads: Loads) -> None:
     requests.append(await loads.load())
 
     assert requests[0] == 10
-    assert requests[1] < 8  # one page, and those that were asked for ahead
+    assert requests[1] < 8  # one page, and those requested ahead
     assert rows_in(loads.database) == truth(loads.emulator, loads.emulator.workflow_id)
 
 
-async def test_a_run_that_stays_open_for_long_is_still_updated(loads: Loads) -> None:
-    """It is read until it is over, however long ago it was started; one past the bound is given up."""
+async def test_unfinished_run_is_updated_later(loads: Loads) -> None:
+    """A run is read again until it is finished, unless it is more than 30 days older than the newest one."""
     loads.emulator.replace_runs(
         [hour(number, "PROCESSING" if number in {40, 500} else "COMPLETE") for number in range(1000, 0, -1)]
     )
@@ -149,8 +150,8 @@ async def test_a_run_that_stays_open_for_long_is_still_updated(loads: Loads) -> 
     assert await loads.load() < 8
 
 
-async def test_a_run_without_a_time_is_updated_and_lost_never(loads: Loads) -> None:
-    """While it is not over it makes the next load read everything."""
+async def test_undated_unfinished_run_is_updated(loads: Loads) -> None:
+    """As long as such a run is not finished, the whole list is read."""
     undated = {"id": "WRUN-undated", "status": "NEW"}
     runs = [hour(number) for number in range(600, 0, -1)]
     loads.emulator.replace_runs([*runs[:500], undated, *runs[500:]])
@@ -162,8 +163,8 @@ async def test_a_run_without_a_time_is_updated_and_lost_never(loads: Loads) -> N
     assert rows_in(loads.database) == truth(loads.emulator, loads.emulator.workflow_id)
 
 
-async def test_a_list_that_says_little_is_kept_up_to_date(loads: Loads) -> None:
-    """Runs without status, workflow or metadata are taken for such that may change, and get the id asked for."""
+async def test_sparse_list_is_kept_up_to_date(loads: Loads) -> None:
+    """Runs without a status may change, and runs without a workflow get the id that was passed."""
     loads.emulator.quirks = Quirks(sparse=True, mixed_dates=True, credits="string", total="absent")
     loads.emulator.replace_runs(
         [{key: value for key, value in hour(n).items() if key != "workflowId"} for n in range(300, 0, -1)]
@@ -176,8 +177,8 @@ async def test_a_list_that_says_little_is_kept_up_to_date(loads: Loads) -> None:
     assert rows == [(loads.emulator.workflow_id, f"WRUN-{n}", None, 77 if n == 100 else 1) for n in range(300, 0, -1)]
 
 
-async def test_a_list_in_no_order_is_read_whole(loads: Loads) -> None:
-    """Where the newest don't come first, nothing new is missed."""
+async def test_list_in_another_order_is_read_completely(loads: Loads) -> None:
+    """If the list is not newest first, new runs are found at its end."""
     loads.emulator.replace_runs([hour(number) for number in range(1, 300)])
     await loads.load()
     loads.emulator.replace_runs([*loads.emulator.runs(), hour(300)])
@@ -186,8 +187,8 @@ async def test_a_list_in_no_order_is_read_whole(loads: Loads) -> None:
     assert rows_in(loads.database) == truth(loads.emulator, loads.emulator.workflow_id)
 
 
-async def test_a_failed_load_changes_nothing_and_loses_nothing(loads: Loads) -> None:
-    """A list that breaks off takes back how far the others came; the error tells why, and the next load is whole."""
+async def test_failed_load_changes_nothing(loads: Loads) -> None:
+    """An error in one list undoes the progress of all, and is the cause of dlt's error; the next load works."""
     emulator = loads.emulator
     emulator.add_runs(250, status="COMPLETE")
     emulator.add_runs(250, workflow_id="WCFG-2")
@@ -196,9 +197,8 @@ async def test_a_failed_load_changes_nothing_and_loses_nothing(loads: Loads) -> 
     before = rows_in(loads.database)
     for workflow_id in both:
         emulator.add_runs(120, workflow_id=workflow_id, status="COMPLETE")
-    emulator.add_runs(
-        2_000, status="COMPLETE"
-    )  # for more than a day: were the first list taken for read, they'd be lost
+    # More than a day of runs, which would be lost if the progress of the first list were kept.
+    emulator.add_runs(2_000, status="COMPLETE")
     emulator.inject(Fault(status=403), path="WCFG-2", page=2)
     with pytest.raises(PipelineStepFailed) as caught:
         await loads.load(loads.source(*both))
@@ -212,8 +212,8 @@ async def test_a_failed_load_changes_nothing_and_loses_nothing(loads: Loads) -> 
     assert rows_in(loads.database) == truth(emulator, *both)
 
 
-async def test_only_what_is_selected_is_read(loads: Loads) -> None:
-    """By default one table, each list read once; others by name, which then have all and a state of their own."""
+async def test_only_selected_resources_are_read(loads: Loads) -> None:
+    """By default each list is read once, into one table; other resources have a table and a state of their own."""
     emulator = loads.emulator
     emulator.add_runs(130, status="COMPLETE")
     emulator.add_runs(5, workflow_id="WCFG-2")
@@ -229,8 +229,8 @@ async def test_only_what_is_selected_is_read(loads: Loads) -> None:
     assert rows_in(loads.database, TABLE) == truth(emulator, emulator.workflow_id)
 
 
-async def test_workflows_keep_their_runs_apart(loads: Loads) -> None:
-    """Runs of one id in two workflows are two rows, and ids that dlt would take for one have tables of their own."""
+async def test_same_run_id_in_several_workflows(loads: Loads) -> None:
+    """Runs with one id in several workflows are several rows; ids that dlt normalizes alike have tables of their own."""
     ids = ["A-1", "a_1", "東京", "x/y"]
     for workflow_id in ids:
         loads.emulator.replace_runs([hour(1, output={"of": workflow_id})], workflow_id=workflow_id)
@@ -245,8 +245,8 @@ async def test_workflows_keep_their_runs_apart(loads: Loads) -> None:
     assert [rows_in(loads.database, name).popitem()[0][1] for (name,) in tables] == ["WRUN-1"] * 4
 
 
-async def test_a_load_that_was_not_loaded_is_loaded_by_the_next(loads: Loads) -> None:
-    """What was read stays ready where the database was not to be had, and dlt's next run takes it there."""
+async def test_pending_package_is_loaded_next(loads: Loads) -> None:
+    """Runs that were extracted but not loaded are loaded by the next run of the pipeline."""
     loads.emulator.add_runs(120)
     await loads.load()
     added = loads.emulator.add_runs(5)
@@ -259,8 +259,8 @@ async def test_a_load_that_was_not_loaded_is_loaded_by_the_next(loads: Loads) ->
     assert {key[1] for key in rows_in(loads.database)} > set(added)
 
 
-async def test_another_machine_goes_on_where_the_database_is(loads: Loads) -> None:
-    """The state is in the database: without dlt's folder, no more is read than with it."""
+async def test_state_is_in_the_database(loads: Loads) -> None:
+    """On another machine, without the folder of dlt, no more is read."""
     loads.emulator.replace_runs([hour(number) for number in range(1000, 0, -1)])
     await loads.load()
     (loads.folder / "dlt").rename(loads.folder / "lost")
@@ -268,8 +268,8 @@ async def test_another_machine_goes_on_where_the_database_is(loads: Loads) -> No
     assert await loads.load() < 8
 
 
-async def test_a_table_that_is_begun_anew_has_all_runs(loads: Loads) -> None:
-    """Whoever lets dlt replace the table, or drop its data, gets all that is on the list into it."""
+async def test_replaced_table_has_all_runs(loads: Loads) -> None:
+    """If dlt replaces the table, or drops its data, the whole list is loaded."""
     loads.emulator.replace_runs([hour(number) for number in range(300, 0, -1)])
     await loads.load()
     source = loads.source()
@@ -283,8 +283,8 @@ async def test_a_table_that_is_begun_anew_has_all_runs(loads: Loads) -> None:
     assert rows_in(loads.database) == truth(loads.emulator, loads.emulator.workflow_id)
 
 
-async def test_the_key_is_nowhere(loads: Loads, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither in what dlt keeps of pipeline, state, schema and trace, nor in the database, nor in a log."""
+async def test_key_is_not_stored(loads: Loads, caplog: pytest.LogCaptureFixture) -> None:
+    """The key is in no file of dlt, nor in the database, the log or an error."""
     caplog.set_level("DEBUG")
     loads.emulator.add_runs(30)
     await loads.load()
@@ -299,37 +299,12 @@ async def test_the_key_is_nowhere(loads: Loads, caplog: pytest.LogCaptureFixture
     assert [path for path in files if key.encode() in path.read_bytes()] == []
     assert len(tables) >= 4
     for schema, table in tables:
-        assert key not in repr(query(loads.database, f"SELECT * FROM {schema}.{table}"))  # noqa: S608 (its own names)
+        assert key not in repr(query(loads.database, f"SELECT * FROM {schema}.{table}"))  # noqa: S608 (names from the database)
     assert key not in caplog.text + repr(caught.value) + str(caught.value)
 
 
-@given(ODDITIES)
-def test_maps_are_json_objects(runs: list[Run]) -> None:
-    """Whatever runs hold, each map is the text of an object of the same values under the same names."""
-    batch: pa.RecordBatch = flat_batch(
-        [Run("WRUN-1", workflow_id="WCFG-1", extra=run.extra, output=run.output) for run in runs]
-    )
-    rows = batch.to_pylist()
-
-    def escaped(names: Any) -> Any:  # noqa: ANN401 (any JSON object)
-        return {name.encode("utf-8", "backslashreplace").decode(): value for name, value in names.items()}
-
-    assert batch.schema.equals(FLAT)
-    assert [json.loads(row["output"]) for row in rows] == [escaped(run.output) for run in runs]
-    assert [json.loads(row["extra"]) for row in rows] == [escaped(run.extra) for run in runs]
-
-
-def test_the_columns_are_those_of_the_one_schema() -> None:
-    """They have the same names in the same order, and other types only where there is a map."""
-    assert FLAT.names == SCHEMA.names
-    assert all(
-        flat.type == (pa.string() if pa.types.is_map(column.type) else column.type)
-        for flat, column in zip(FLAT, SCHEMA, strict=True)
-    )
-
-
-async def test_odd_runs_load(loads: Loads) -> None:
-    """Texts of any kind, numbers of any size, and times at the calendar's ends get into the database."""
+async def test_odd_values_are_loaded(loads: Loads) -> None:
+    """Strings of any kind, numbers of any size, and the first and last datetime can be loaded."""
     odd: list[dict[str, Any]] = [
         {"id": "\ud83d", "status": "\0", "output": {"\udc00": "\ud83d", "": [1e300, 10**40, None], "n\0": "\0"}},
         {"id": "'; DROP TABLE runs; --", "createdAt": "0001-01-01T00:00:00Z", "credits": -(2**63)},
@@ -353,19 +328,71 @@ async def test_odd_runs_load(loads: Loads) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ({"workflow_ids": []}, "at least one workflow"),
-        ({"workflow_ids": ["WCFG-1"], "look_back": -DAY}, "no negative times"),
-        ({"workflow_ids": ["WCFG-1"], "open_for": -DAY}, "no negative times"),
+        ({"workflow_ids": ["WCFG-1"], "look_back": -DAY}, "look_back must not be negative"),
+        ({"workflow_ids": ["WCFG-1"], "open_for": -DAY}, "open_for must not be negative"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], complaint: str) -> None:
-    """Before anything is sent."""
-    with pytest.raises(ValueError, match=complaint):
+def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
+    """An invalid argument is a ValueError before anything is sent."""
+    with pytest.raises(ValueError, match=message):
         copyai_source(**arguments)
 
 
-def test_one_id_needs_no_list() -> None:
-    """A text is one id, not many of a letter each."""
+def test_single_id_as_string() -> None:
+    """A string is one id."""
     assert list(copyai_source("WCFG-1").resources) == ["runs", "runs_WCFG-1"]
+
+
+async def test_run_that_names_its_workflow_later_is_one_row(loads: Loads) -> None:
+    """A row keeps its key if the server names the workflow only in a later load, or calls it by another id."""
+    loads.emulator.replace_runs([{key: value for key, value in hour(1, "NEW").items() if key != "workflowId"}])
+    await loads.load()
+    for name in ("PKGW-1", loads.emulator.workflow_id, "PKGW-2"):
+        change(loads.emulator, "WRUN-1", workflowId=name)
+        await loads.load()
+    rows = query(loads.database, "SELECT workflow_id, id, extra FROM copyai.runs")
+
+    assert rows == [(loads.emulator.workflow_id, "WRUN-1", '{"workflowId":"PKGW-2"}')]
+
+
+@pytest.mark.parametrize("failing", [None, "WCFG-12"])
+async def test_several_workflows_are_read_at_the_same_time(loads: Loads, failing: str | None) -> None:
+    """Late responses of several lists are awaited together; runs and errors come in the order of the workflows."""
+    emulator, latency = loads.emulator, 0.05
+    ids = [f"WCFG-{number}" for number in range(20)]
+    for workflow_id in ids:
+        emulator.replace_runs([hour(1)], workflow_id=workflow_id)
+    emulator.latency = latency
+    times: list[float] = []
+    emulator.on_request = lambda *_: times.append(time.monotonic())
+    if failing:
+        emulator.inject(Fault(status=403), path=failing)
+    source, order = loads.source(*ids), list[str]()
+
+    def note(batch: pa.RecordBatch) -> pa.RecordBatch:
+        order.extend(batch.column("workflow_id").to_pylist())
+        return batch
+
+    source.resources["runs"].add_map(note)
+    with pytest.raises(PipelineStepFailed) if failing else nullcontext():
+        await loads.load(source)
+
+    assert times[3] - times[0] < 3 * latency
+    assert order == ids[: ids.index(failing) if failing else None]
+
+
+async def test_rate_is_kept_over_all_workflows(loads: Loads) -> None:
+    """Workflows that are read at the same time share the rate of their session."""
+    emulator, rate = loads.emulator, 100
+    ids = [f"WCFG-{number}" for number in range(20)]
+    for workflow_id in ids:
+        emulator.replace_runs([hour(1)], workflow_id=workflow_id)
+    times: list[float] = []
+    emulator.on_request = lambda *_: times.append(time.monotonic())
+    session = partial(CopyAISession, emulator.api_key, base_url=emulator.url, max_rate=rate)
+    await loads.load(copyai_source(ids, session=session))
+
+    assert times[-1] - times[0] >= 0.9 * (len(ids) - 1) / rate

@@ -1,4 +1,4 @@
-"""How far a load came, and from when on the next one reads."""
+"""From when on the next reading of a workflow has to look."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai import Run, RunStatus
-from aiocopyai.integrations._dlt_cursor import Cursor
+from aiocopyai._cursor import Cursor
 
 
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 MOMENTS = st.datetimes(timezones=st.just(UTC))
 SPANS = st.timedeltas(timedelta(0))
 
 
 def run(days_ago: float | None, status: str | None = "COMPLETE") -> Run:
-    """Make a run of this age."""
+    """Return a run that was created this many days ago; in the future if it is negative."""
     created = None if days_ago is None else NOW - days_ago * DAY
     return Run(f"WRUN-{days_ago}", status=None if status is None else RunStatus(status), created_at=created)
 
@@ -45,17 +45,17 @@ def run(days_ago: float | None, status: str | None = "COMPLETE") -> Run:
         ([], None),
     ],
 )
-def test_the_next_load_reads_what_may_have_changed(runs: list[Run], days_ago: float | None) -> None:
-    """A day before the newest run, or from the oldest one on that is not over, by ten days at the most."""
+def test_next_reading_covers_what_may_have_changed(runs: list[Run], days_ago: float | None) -> None:
+    """It starts a day before the newest run, or at the oldest unfinished one, at most ten days before the newest."""
     cursor = Cursor()
-    cursor.follow(runs, latest=NOW)
+    cursor.add(runs)
 
     assert cursor.since(DAY, 10 * DAY) == (None if days_ago is None else NOW - days_ago * DAY)
 
 
 @given(st.builds(Cursor, st.none() | MOMENTS, st.none() | MOMENTS, st.booleans()), SPANS, SPANS)
-def test_it_survives_as_json(cursor: Cursor, look_back: timedelta, open_for: timedelta) -> None:
-    """What comes back is the same, and at the calendar's ends everything is read."""
+def test_cursor_is_loaded_as_it_was_dumped(cursor: Cursor, look_back: timedelta, open_for: timedelta) -> None:
+    """A cursor survives a round trip through JSON; near the first datetime of Python everything is read."""
     again = Cursor.load(json.loads(json.dumps(cursor.dump())))
     since = again.since(look_back, open_for)
 
@@ -63,7 +63,7 @@ def test_it_survives_as_json(cursor: Cursor, look_back: timedelta, open_for: tim
     assert since is None or (cursor.newest is not None and since <= cursor.newest - look_back)
 
 
-def test_without_state_everything_is_read() -> None:
-    """The first load knows nothing."""
+def test_empty_cursor_reads_everything() -> None:
+    """Without a stored cursor the whole list is read."""
     assert Cursor.load({}) == Cursor()
     assert Cursor().since(DAY, DAY) is None

@@ -1,0 +1,41 @@
+"""JSON values as bytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import MappingProxyType
+
+from hypothesis import given
+
+from aiocopyai import JSON
+from aiocopyai._json import dump_json
+from tests.support.strategies import JSON_VALUES
+
+
+@given(JSON_VALUES)
+def test_any_value_is_read_as_it_was_written(value: JSON) -> None:
+    """Every JSON value, integers beyond 64 bits included, survives a round trip."""
+    assert json.loads(dump_json(value)) == value
+
+
+def test_infinity_is_null() -> None:
+    """JSON has no infinity: a number too large for a float becomes null, at any depth."""
+    assert dump_json({"a": [json.loads("1e999"), 10**30, "\ud800"]}) == b'{"a":[null,%d,"\\ud800"]}' % 10**30
+
+
+def test_output_is_the_same_without_orjson() -> None:
+    """If the extra `speedups` is not installed, the standard library writes the same bytes."""
+    code = (
+        "import sys; sys.modules['orjson'] = None\n"
+        "from types import MappingProxyType\n"
+        "from aiocopyai._json import dump_json\n"
+        "value = {'m': MappingProxyType({'é': [1.5, None, True]}), 'i': float('inf'), 's': '\\u2028\\x7f'}\n"
+        "sys.stdout.buffer.write(dump_json(value))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)  # noqa: S603
+    value = {"m": MappingProxyType({"é": [1.5, None, True]}), "i": float("inf"), "s": "\u2028\x7f"}
+
+    assert done.stdout == '{"m":{"é":[1.5,null,true]},"i":null,"s":"\u2028\x7f"}'.encode()
+    assert dump_json(value) == done.stdout
