@@ -1,10 +1,10 @@
 """How far an export has come, as plain values, and from which page another process continues it; never awaits.
 
-The pagination rule holds for any two responses, however far apart in time: if the first `n` positions of a list were
-read when its total was `T`, and the total is now `T'`, then no unread run is before position ``n - max(0, T - T')``, as
-long as runs are added at the head only. A checkpoint is therefore a page up to which everything was read, with the
-total of the response that it came from. It is used only while the list proves to be newest first; some pages before it
-are read again for safety, and the ids that were seen keep each run single.
+The pagination rule (docs/pagination.md) holds for any two responses, however far apart in time: if the first `n`
+positions of a list were read when its total was `T`, and the total is now `T'`, then no unread run is before position
+``n - max(0, T - T')``, as long as runs are added at the head only. A checkpoint is therefore a page up to which
+everything was read, with the total of the response that it came from. It is used only while the list proves to be
+newest first; some pages before it are read again for safety, and the ids that were seen keep each run single.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ async def test_only_selected_resources_are_read(loads: Loads) -> None:
 
 
 async def test_same_run_id_in_several_workflows(loads: Loads) -> None:
-    """Runs with one id in several workflows are several rows; ids that dlt normalizes alike have tables of their own."""
+    """Runs with one id in several workflows are several rows; ids that dlt normalizes alike have own tables."""
     ids = ["A-1", "a_1", "東京", "x/y"]
     for workflow_id in ids:
         loads.emulator.replace_runs([hour(1, output={"of": workflow_id})], workflow_id=workflow_id)
