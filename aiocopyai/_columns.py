@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from aiocopyai._display import utc_isoformat
 from aiocopyai.models import JSON, Run, RunStatus
 
 
@@ -33,7 +34,7 @@ def row_of(run: Run) -> dict[str, JSON]:
         "id": run.id,
         "workflow_id": run.workflow_id,
         "status": run.status,
-        "created_at": utc_text(run.created_at),
+        "created_at": utc_isoformat(run.created_at),
         "credits": run.credits,
         "input": dict(run.input),
         "output": dict(run.output),
@@ -64,10 +65,3 @@ def run_of(row: Mapping[str, Any]) -> Run:
         error=row.get("error"),
         extra=dict(row.get("extra") or {}),
     )
-
-
-def utc_text(moment: datetime | None) -> str | None:
-    """Return a datetime as ISO 8601 in UTC, with a ``Z``."""
-    if moment is None:
-        return None
-    return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat().replace("+00:00", "Z")

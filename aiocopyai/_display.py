@@ -15,22 +15,6 @@ _PREVIEW_LENGTH: Final = 1000
 """Characters of an output or error that a preview is made from."""
 
 
-def run_row(run: Run) -> dict[str, JSON]:
-    """Return a run as the JSON object that every command prints."""
-    return {
-        "id": run.id,
-        "workflow_id": run.workflow_id,
-        "status": run.status,
-        "created_at": utc_isoformat(run.created_at),
-        "credits": run.credits,
-        "input": dict(run.input),
-        "output": dict(run.output),
-        "metadata": dict(run.metadata),
-        "error": run.error,
-        "extra": dict(run.extra),
-    }
-
-
 def json_line(value: JSON | Mapping[str, JSON]) -> bytes:
     """Return JSON on one line, in UTF-8 regardless of the locale."""
     # Escaped in files and pipes too, as some readers take U+2028 for the end of a line.

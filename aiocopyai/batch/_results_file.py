@@ -10,11 +10,11 @@ from typing import BinaryIO, Final, Self
 
 from attrs import define
 
-from aiocopyai._display import run_row
+from aiocopyai._columns import row_of
 from aiocopyai._files import replace_file
+from aiocopyai._json import dump_json
 from aiocopyai.batch._ledger import BatchError, RowEntry, RowState
 from aiocopyai.errors import AmbiguousStartError
-from aiocopyai.integrations._json import dump
 from aiocopyai.models import JSON, Run, RunStatus
 
 
@@ -86,14 +86,14 @@ class ResultsFile:
 
 def result_line(number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None) -> bytes:
     """Return the line of a row: its number, the columns of its run, and the problem if there is one."""
-    return dump(result_fields(number, inputs, run, error)) + b"\n"
+    return dump_json(result_fields(number, inputs, run, error)) + b"\n"
 
 
 def result_fields(number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None) -> dict[str, JSON]:
     """Return what a line of results says."""
     return {
         "row": number,
-        **run_row(run or Run("", input=inputs)),
+        **row_of(run or Run("", input=inputs)),
         "id": run.id if run else None,
         "problem": str(error) if error else None,
         "unconfirmed": isinstance(error, AmbiguousStartError),

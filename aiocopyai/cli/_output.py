@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 from attrs import Factory, define
 
 import aiocopyai
-from aiocopyai._display import json_line, plural, printable, run_row, value_text
+from aiocopyai._columns import row_of
+from aiocopyai._display import json_line, plural, printable, value_text
 
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def open_run_writer(output_format: OutputFormat | None) -> OutputWriter[Run]:
     """Return a writer of runs in a format; None for the default one."""
     from aiocopyai.cli._run_table import RunTable  # noqa: PLC0415 (loads rich)
 
-    return open_writer(output_format, RunTable, run_row, aiocopyai.Run(""))
+    return open_writer(output_format, RunTable, row_of, aiocopyai.Run(""))
 
 
 def open_writer(

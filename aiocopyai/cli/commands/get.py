@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai._display import run_row
+from aiocopyai._columns import row_of
 from aiocopyai.cli._client import choose_workflow, find_key, open_session
 from aiocopyai.cli._errors import run_async, usage_errors
 from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, read_timeout, shared_options
@@ -56,6 +56,6 @@ async def _get(
                 else:
                     run = await session.wait_run(workflow_id, run_id, timeout=wait_timeout)
             except aiocopyai.RunFailedError as error:
-                print_json(run_row(error.run))
+                print_json(row_of(error.run))
                 raise
-    print_json(run_row(run))
+    print_json(row_of(run))

@@ -14,7 +14,7 @@ import typer
 from attrs import field, frozen
 
 import aiocopyai
-from aiocopyai._display import run_row
+from aiocopyai._columns import row_of
 from aiocopyai.cli._client import find_key, open_session
 from aiocopyai.cli._demo import starting_runs
 from aiocopyai.cli._errors import run_async, usage_errors
@@ -220,6 +220,6 @@ def _row(event: WebhookEvent) -> dict[str, JSON]:
         "output": dict(event.output),
         "metadata": dict(event.metadata),
         "credits": event.credits,
-        "run": None if event.run is None else run_row(event.run),
+        "run": None if event.run is None else row_of(event.run),
         "extra": dict(event.extra),
     }
