@@ -47,9 +47,14 @@ MAX_BODY: Final = 64 * 2**20
 """Bytes of a response, after decompression, beyond which it is refused."""
 _MAX_ERROR_BODY: Final = 64 * 2**10
 _LARGE_BODY: Final = 2**20
-"""Bytes from which a body is read in a thread."""
+"""Bytes from which a body is read in a thread, and its values are counted before."""
+_MAX_CONTAINERS: Final = 1_000_000
+_MAX_VALUES: Final = 4_000_000
+"""Arrays and objects, and values, of a large body: a parser makes gigabytes of 64 MiB of ``[],[],[]`` in many seconds,
+in which no other code runs, not even another thread."""
 _CONNECTIONS: Final = 100
 """Connections of a session of our own: the default of aiohttp."""
+_JSON_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/\s]*@")
 """User and password in a URL, as that of a proxy may have them."""
 
@@ -329,7 +334,29 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, Non
 async def _parse(body: bytes, read: Callable[[JSON], T]) -> T:
     if len(body) < _LARGE_BODY:
         return read(parse_json(body))
-    return await asyncio.to_thread(lambda: read(parse_json(body)))
+    return await asyncio.to_thread(_parse_large, body, read)
+
+
+def _parse_large(body: bytes, read: Callable[[JSON], T]) -> T:
+    if _has_too_many_values(body):
+        raise InvalidResponseError("the response has too many JSON values: request smaller pages")
+    return read(parse_json(body))
+
+
+def _has_too_many_values(body: bytes) -> bool:
+    """Count the values of JSON without parsing it, first together with the characters inside of strings."""
+    if body.count(b"[") + body.count(b"{") <= _MAX_CONTAINERS and body.count(b",") <= _MAX_VALUES:
+        return False
+    containers = values = position = 0
+    for string in _JSON_STRING.finditer(body):
+        start = string.start()
+        containers += body.count(b"[", position, start) + body.count(b"{", position, start)
+        values += body.count(b",", position, start)
+        if containers > _MAX_CONTAINERS or values > _MAX_VALUES:
+            return True
+        position = string.end()
+    containers += body.count(b"[", position) + body.count(b"{", position)
+    return containers > _MAX_CONTAINERS or values + body.count(b",", position) > _MAX_VALUES
 
 
 def _describe_timeout(error: TimeoutError, timeout: aiohttp.ClientTimeout) -> str:

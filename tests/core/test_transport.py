@@ -466,6 +466,34 @@ async def test_a_large_body_is_read_in_a_thread(
         await session.count_runs(copyai_emulator.workflow_id)
 
 
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b"1,", b'"",', b'["[[[{{{ \\" ,,,"],'])
+async def test_many_json_values_are_refused(
+    session: CopyAISession, copyai_emulator: Emulator, unit: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes of gzip that expand to very many JSON values are refused before they are parsed, and not retried."""
+    monkeypatch.setattr(_transport, "_MAX_CONTAINERS", 10_000)
+    monkeypatch.setattr(_transport, "_MAX_VALUES", 40_000)
+    body = b'{"status":"success","data":{"total":0,"data":[' + unit * (2**21 // len(unit)) + b"0]}}"
+    copyai_emulator.inject(Fault(body=gzip.compress(body, 1), headers={"Content-Encoding": "gzip"}), times=None)
+    with pytest.raises(InvalidResponseError, match="too many JSON values: request smaller pages"):
+        await session.count_runs(copyai_emulator.workflow_id)
+
+    assert len(copyai_emulator.requests) == 1
+
+
+async def test_a_large_text_is_read(
+    session: CopyAISession, copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of runs with very long outputs is read like any other, however many brackets and commas they have."""
+    monkeypatch.setattr(_transport, "_MAX_CONTAINERS", 100)
+    monkeypatch.setattr(_transport, "_MAX_VALUES", 100)
+    text = "Dear Ada, [this] is {text}. " * 100_000
+    copyai_emulator.replace_runs([{"id": f"WRUN-{number}", "output": {"Text": text}} for number in range(5)])
+    page = await session.runs_page(copyai_emulator.workflow_id)
+
+    assert [run.output["Text"] for run in page.items] == [text] * 5
+
+
 async def test_a_large_error_body(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """Of a large error page only the beginning is kept."""
     copyai_emulator.inject(Fault(status=404, body=b"x" * 1_000_000))
