@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, NoReturn, Self
 
 import aiohttp
+from yarl import URL
 
 from aiocopyai._idempotency import KEY_NAME, Calls, Sought, Start, find, start, with_key
 from aiocopyai._pager import Pager, Plan
@@ -510,12 +511,14 @@ class CopyAISession:
     ) -> Webhook:
         """Return the webhook with these arguments, those of `create_webhook`, or create it if there is none.
 
-        It may be called at each start of a service. Two calls at the same time can create two.
+        It may be called at each start of a service. Two calls at the same time can create two. URLs are compared in
+        their normalized form, and an empty `workflow_id` is the same as None.
 
         Raises:
             ValueError: an argument is invalid.
             CopyAIError: no response, or an error.
         """
+        workflow_id = workflow_id or None
         _check_webhook(url, event_type, workflow_id)
         if (existing := await self._find_webhook(url, event_type, workflow_id)) is not None:
             return existing
@@ -568,8 +571,9 @@ class CopyAISession:
         await self._fetch_webhooks(1, 1)
 
     async def _find_webhook(self, url: str, event_type: str, workflow_id: str | None) -> Webhook | None:
+        wanted = _webhook_identity(url, event_type, workflow_id)
         async for webhook in self.webhooks():
-            if (webhook.url, webhook.event_type, webhook.workflow_id) == (url, event_type, workflow_id):
+            if _webhook_identity(webhook.url, webhook.event_type, webhook.workflow_id) == wanted:
                 return webhook
         return None
 
@@ -602,6 +606,21 @@ def _check_webhook(url: str, event_type: str, workflow_id: str | None) -> None:
     check_string("event_type", event_type)
     if workflow_id is not None:
         path_segment("workflow_id", workflow_id)
+
+
+def _webhook_identity(url: str | None, event_type: str | None, workflow_id: str | None) -> tuple[object, ...]:
+    """Return what two registrations of the same webhook have in common.
+
+    The vendor's examples show "all workflows" as null, as an empty string and by a missing field.
+    """
+    address: object
+    try:
+        parsed = URL(url or "")
+        origin = parsed.scheme, parsed.raw_user, parsed.raw_password, parsed.raw_host, parsed.port
+        address = (*origin, parsed.raw_path, parsed.raw_query_string)
+    except ValueError:
+        address = url
+    return address, event_type, workflow_id or None
 
 
 def _random_key(_index: int, _inputs: Inputs) -> str:

@@ -207,9 +207,10 @@ def _create_webhook(call: APICall) -> APIResponse:
         details["workflowId"] = ["must be a string"]
     if details or not isinstance(workflow_id, str | None):
         raise error(422, "REQUEST_INVALID", **details)
-    if workflow_id is not None:
+    if workflow_id:
         call.workflow(workflow_id)
-    webhook = RegisteredWebhook(url=str(url), event_type=str(event_type), workflow_id=workflow_id)
+    # One vendor example shows an empty string for all workflows.
+    webhook = RegisteredWebhook(url=str(url), event_type=str(event_type), workflow_id=workflow_id or None)
     call.state.add_webhook(webhook)
     return success(webhook.to_json())
 

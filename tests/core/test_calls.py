@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aiocopyai import (
+    JSON,
     AuthenticationError,
     CopyAISession,
     InvalidResponseError,
@@ -111,6 +112,49 @@ async def test_ensure_webhook(session: CopyAISession, copyai_emulator: Emulator)
     await session.ensure_webhook(URL, WebhookEventType.RUN_FAILED)
     await session.ensure_webhook(URL, COMPLETED, copyai_emulator.workflow_id)
     assert len(copyai_emulator.webhooks) == 4
+
+
+@pytest.mark.parametrize(
+    ("listed", "url"),
+    [
+        ("https://example.com/hook", "HTTPS://Example.COM:443/hook"),
+        ("https://example.com/", "https://example.com"),
+        ("https://example.com/hook", "https://example.com/a/../hook#part"),
+        ("https://example.com/~bot/%C3%BC", "https://example.com/%7ebot/ü"),
+        ("https://xn--bcher-kva.example.com/", "https://bücher.example.com/"),
+        ("HTTPS://EXAMPLE.com:443", "https://example.com/"),
+    ],
+)
+@pytest.mark.parametrize("workflow", [{"workflowId": ""}, {"workflowId": None}, {}])
+@pytest.mark.parametrize("workflow_id", [None, ""])
+async def test_ensure_webhook_compares_normalized_values(
+    session: CopyAISession, copyai_emulator: Emulator, listed: str, url: str, workflow: dict[str, JSON],
+    workflow_id: str | None,
+) -> None:  # fmt: skip
+    """A webhook for an equivalent URL and for all workflows is found, however the API lists them."""
+    item: dict[str, JSON] = {"id": "1", "eventType": COMPLETED, "url": listed, **workflow}
+    copyai_emulator.inject(Fault(body={"total": 1, "data": [item]}))
+
+    assert (await session.ensure_webhook(url, COMPLETED, workflow_id)).id == "1"
+    assert len(copyai_emulator.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://example.com/hook", "https://example.com/hook/", "https://example.com/Hook", "https://example.com/hook?a"],
+)
+async def test_ensure_webhook_keeps_other_urls_apart(
+    session: CopyAISession, copyai_emulator: Emulator, url: str
+) -> None:
+    """A URL that another resource may have, or an invalid one in the list, is another webhook."""
+    items: list[JSON] = [
+        {"id": str(number), "eventType": COMPLETED, "url": listed}
+        for number, listed in enumerate(["https://example.com/hook", "http://[", "", None, 5])
+    ]
+    copyai_emulator.inject(Fault(body={"total": 5, "data": items}))
+    await session.ensure_webhook(url, COMPLETED)
+
+    assert [webhook["url"] for webhook in copyai_emulator.webhooks] == [url]
 
 
 async def test_ensure_webhook_after_a_lost_answer(session: CopyAISession, copyai_emulator: Emulator) -> None:

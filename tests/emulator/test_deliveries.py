@@ -37,6 +37,12 @@ async def test_create(api: RawAPI, event_type: str) -> None:
         assert api.emulator.webhooks[-1] == response["data"]
 
 
+async def test_empty_workflow_id(api: RawAPI) -> None:
+    """An empty workflow id registers a webhook for all workflows."""
+    await api.call("POST", "/webhook", json={"url": EXTERNAL, "eventType": STARTED, "workflowId": ""})
+    assert api.emulator.webhooks[0]["workflowId"] is None
+
+
 async def test_get_webhook(api: RawAPI) -> None:
     """A registered webhook can be read, with or without a slash at the end of the path."""
     await api.create_webhook(EXTERNAL, STARTED)
