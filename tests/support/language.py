@@ -34,7 +34,7 @@ INSTEAD: Final = {
     r"in doubt": "unconfirmed",
     r"in vain": "without success",
     r"invented|made[ -]up|makes? up": "sample, example",
-    r"is no(?= (?!longer|more|such|doubt)[a-z])": "is not a",
+    r"(?<!there )is no(?= (?!longer|more|such|doubt)[a-z])": "is not a",
     r"is there already": "already exists",
     r"is whole": "is complete",
     r"let(s|ting)?[ _](go|in)": "release, accept",
