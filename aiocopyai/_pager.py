@@ -1,4 +1,4 @@
-"""`Pager`: a list to iterate over, run by run or page by page, that asks for pages ahead."""
+"""`Pager`: a paged list to iterate over, by item or by page, with requests sent ahead."""
 
 from __future__ import annotations
 
@@ -6,50 +6,64 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic
+from weakref import WeakSet
 
 from attrs import field, frozen
 
-from aiocopyai._pagination import Listed, Since, Walk
-from aiocopyai._tasks import TaskSet
-from aiocopyai.errors import BadRequestError, CopyAIError, NotFoundError, RequestInvalidError
+from aiocopyai._pagination import Border, Listing, PageRequest, PageResult, may_be_past_end
+from aiocopyai._repeats import T
+from aiocopyai._tasks import TaskSet, cancel_and_wait
+from aiocopyai.errors import CopyAIError
 from aiocopyai.models import Changes, Page
 
 
-T = TypeVar("T", bound=Listed)
-
 logger = logging.getLogger("aiocopyai")
+
+_WINDOW_AFTER_CHANGE = 2
+"""Requests in progress after a change of the list; one more for each page that was requested ahead and fits."""
 
 
 @frozen
 class Plan:
-    """What a pager was asked for; checked by whoever makes it."""
+    """The arguments of a pager, already checked.
+
+    Attributes:
+        name: what is listed, for the log.
+        page_size: the page size that was asked for.
+        start_page: the page to start at, from 1.
+        limit: the number of items after which to stop; None for all.
+        since: the time before which items are left out; None for all.
+        prefetch: the largest number of requests in progress while the caller works; 0 for none.
+        tasks: runs the requests; its owner may cancel them all.
+    """
 
     name: str
-    """What is listed, for the log."""
     page_size: int
     start_page: int = 1
     limit: int | None = None
     since: datetime | None = None
     prefetch: int = 4
     tasks: TaskSet = field(factory=TaskSet, repr=False)
-    """Where requests under way are kept, for their owner to end."""
 
     @property
     def size(self) -> int:
-        """How many items each page is asked for: no more than `limit`, while that leaves the page numbers alone."""
+        """The page size to request: at most `limit`, where that does not change the numbers of the pages."""
         if self.limit is not None and self.start_page == 1:
             return min(self.page_size, self.limit)
         return self.page_size
 
 
 class Pager(Generic[T]):
-    """A numbered list that nothing is asked of until it is iterated; each iteration starts afresh.
+    """A paged list. Nothing is requested before it is iterated, and each iteration starts from the beginning.
 
-    ``async for item in pager`` gives the items, ``async for page in pager.pages()`` the pages that hold something new.
-    Either way each item comes once, in the server's order, and none that stays on the list throughout is lost.
-    A page that fails raises, and the next step of the same iterator asks for it again.
+    ``async for item in pager`` yields the items, and ``async for page in pager.pages()`` the pages that hold new items.
+    Either way each item is yielded once, in the server's order, and none that stays on the list meanwhile is missing.
+    If a page cannot be read, its error is raised, and the next step of the same iterator requests the page again.
+
+    ``contextlib.aclosing`` closes a pager with all its iterators, or a single iterator.
     """
 
     def __init__(self, fetch: Callable[[int, int], Awaitable[Page[T]]], plan: Plan) -> None:
@@ -57,192 +71,183 @@ class Pager(Generic[T]):
         self._plan = plan
         self._total: int | None = None
         self._changes = Changes()
+        self._iterators: WeakSet[PageIterator[T]] = WeakSet()
 
     def __repr__(self) -> str:
         return f"<Pager: {self._plan.name}, total {self._total}>"
 
     @property
     def total(self) -> int | None:
-        """How many items the server says there are, as the latest answer told; None before the first."""
+        """The number of items on the list, according to the latest response; None before the first."""
         return self._total
 
     @property
     def changes(self) -> Changes:
-        """What moved under the iteration that was begun last, so far."""
+        """The changes of the list during the iteration that was started last, so far."""
         return self._changes
 
     def pages(self) -> PageIterator[T]:
-        """Iterate over the pages, each with only the items that no page before it held."""
+        """Iterate over the pages, each with only those items that were on no page before."""
         self._changes = Changes()
-        return PageIterator(self._fetch, self._plan, self._report)
+        iterator = PageIterator(self._fetch, self._plan, self._set_changes)
+        self._iterators.add(iterator)
+        return iterator
 
     def __aiter__(self) -> ItemIterator[T]:
         return ItemIterator(self.pages())
 
-    def _report(self, total: int | None, changes: Changes) -> None:
-        self._total = total
+    async def aclose(self) -> None:
+        """End all iterations, cancel their requests, and wait until they are gone."""
+        await asyncio.gather(*(iterator.aclose() for iterator in self._iterators))
+
+    def _set_changes(self, changes: Changes) -> None:
         self._changes = changes
+        self._total = changes.last_total
 
 
 class PageIterator(AsyncIterator[Page[T]]):
-    """One walk over a list, page by page; made by `Pager.pages`."""
+    """One iteration over a list, page by page; created by `Pager.pages`."""
 
     def __init__(
-        self,
-        fetch: Callable[[int, int], Awaitable[Page[T]]],
-        plan: Plan,
-        report: Callable[[int | None, Changes], None],
+        self, fetch: Callable[[int, int], Awaitable[Page[T]]], plan: Plan, report: Callable[[Changes], None]
     ) -> None:
         self._fetch = fetch
         self._plan = plan
         self._report = report
-        self._walk: Walk[T] = Walk(plan.size, plan.start_page)
-        self._since = None if plan.since is None else Since(plan.since)
-        self._left = plan.limit
+        self._listing: Listing[T] = Listing(plan.size, plan.start_page, limit=plan.limit, since=plan.since)
         self._window = plan.prefetch
-        self._ahead: dict[int, asyncio.Task[Page[T]]] = {}
-        self._turn = asyncio.Lock()
-        self._odd: frozenset[str] = frozenset()
-        self._over = plan.limit == 0
+        self._in_progress: deque[tuple[PageRequest, asyncio.Task[Page[T]]]] = deque()
+        self._lock = asyncio.Lock()
+        self._invalid_fields: frozenset[str] = frozenset()
+        self._is_closed = False
 
     def __del__(self) -> None:
-        # `break` tells an iterator nothing; letting go of it is what ends the requests under way.
-        if getattr(self, "_ahead", None):
-            self._drop_ahead()
+        # After `break` nothing else ends the requests. The last reference may be dropped in any thread.
+        for _, task in getattr(self, "_in_progress", ()):
+            _cancel_from_any_thread(task)
+
+    @property
+    def proven(self) -> Border:
+        """How far the list was read without anything missing. Pages requested ahead count later, when proven."""
+        return self._listing.proven
+
+    @property
+    def page_length(self) -> int:
+        """The number of items on a full page of this server, which may limit the size."""
+        return self._listing.page_length
 
     async def aclose(self) -> None:
-        """End the walk and the requests under way, and wait until they are gone."""
-        self._over = True
-        in_progress = list(self._ahead.values())
-        self._drop_ahead()
-        await asyncio.gather(*in_progress, return_exceptions=True)
+        """End the iteration, cancel its requests, and wait until they are gone."""
+        self._is_closed = True
+        tasks = [task for _, task in self._in_progress]
+        self._in_progress.clear()
+        await cancel_and_wait(*tasks)
 
     async def __anext__(self) -> Page[T]:
-        async with self._turn:
-            while not self._over:
-                page = await self._step()
-                if page is not None and page.items:
+        async with self._lock:
+            while not self._is_closed and not self._listing.is_finished:
+                page = await self._read_page()
+                if page.items:
                     return page
         raise StopAsyncIteration
 
-    async def _step(self) -> Page[T] | None:
-        """Read one page; return it with what in it is to be given out, or None where it was past the end."""
-        number = self._walk.next_page
+    async def _read_page(self) -> Page[T]:
+        """Read the next page; return it with the items to yield, of which there may be none."""
+        self._send_requests(max(1, self._window))
+        request, task = self._in_progress[0]
+        page: Page[T] = Page(request.page, self._plan.size, None, ())
         try:
-            self._walk.check()
-            page = await self._read(number)
-        except BaseException as error:
-            # Whoever asked may not come back, so nothing is left running; the page is asked for again if he does.
-            self._drop_ahead()
-            if not isinstance(error, CopyAIError):
+            page = await self._response_of(task)
+            result = self._listing.take(request, page)
+        except CopyAIError as error:
+            self._discard_requests()
+            end = self._listing.refuse(request) if may_be_past_end(error) else None
+            if end is None:
+                error.page = self._listing.resume_page(self._plan.page_size)
                 raise
-            if _may_mean_the_end(error) and self._walk.refuse(number):
-                self._finish()
-                return None
-            error.page = self._walk.resume_page(self._plan.page_size)
+            result = end
+        except BaseException:
+            # The caller may not come back. If it does, the page is requested again.
+            self._discard_requests()
             raise
-        return self._take(page)
+        else:
+            self._in_progress.popleft()
+        self._apply(request, result)
+        self._invalid_fields |= page.invalid_fields
+        if self._listing.is_finished:
+            self._log_end()
+        elif self._plan.prefetch:
+            self._send_requests(self._window)
+        return Page(page.number, page.size, page.total, result.items, page.invalid_fields)
 
-    async def _read(self, number: int) -> Page[T]:
-        self._ask(number)
-        if self._window:
-            self._ask_ahead(number)
-        request = self._ahead[number]
+    async def _response_of(self, task: asyncio.Task[Page[T]]) -> Page[T]:
         try:
-            return await request
+            return await task
         except asyncio.CancelledError:
-            consumer = asyncio.current_task()
-            if consumer is None or consumer.cancelling():
+            caller = asyncio.current_task()
+            if caller is None or caller.cancelling():
                 raise
-        finally:
-            self._ahead.pop(number, None)
-        # Not whoever waits was cancelled but the request, by the session's end.
-        msg = "this CopyAISession was closed in the middle of a walk"
+        # Not the caller was cancelled but the request, by the end of the session.
+        msg = "this CopyAISession was closed while one of its lists was being read"
         raise RuntimeError(msg)
 
-    def _take(self, page: Page[T]) -> Page[T]:
-        """Account for a page, ask for those behind it, and return it with what is to be given out."""
-        items = self._walk.take(page)
-        if self._since is not None:
-            items = self._since.filter(items)
-        if self._left is not None:
-            items = items[: self._left]
-            self._left -= len(items)
-        self._odd |= page.invalid_fields
-        self._report(self._walk.total, self._walk.changes)
-        if self._is_satisfied():
-            self._finish()
-        else:
-            self._adapt_window()
-            if self._window:
-                self._ask_ahead(self._walk.next_page)
-        return Page(page.number, page.size, page.total, items, page.invalid_fields)
+    def _send_requests(self, window: int) -> None:
+        while len(self._in_progress) < window:
+            request = self._listing.next_request([request for request, _ in self._in_progress])
+            if request is None:
+                return
+            self._in_progress.append((request, self._plan.tasks.spawn(self._fetch(request.page, self._plan.size))))
 
-    def _is_satisfied(self) -> bool:
-        nothing_newer = self._since is not None and self._since.is_over and self._walk.joined
-        return self._walk.is_done or self._left == 0 or nothing_newer
-
-    def _adapt_window(self) -> None:
-        """Go page by page while the list moves: what is under way may show it as it was before."""
-        if self._walk.moved:
-            self._drop_ahead()
-            self._window = 0
-        else:
+    def _apply(self, request: PageRequest, result: PageResult[T]) -> None:
+        """Discard requests that a page made useless, and adapt the number of requests in progress to the changes."""
+        if result.is_outdated:
+            self._discard_requests()
+            self._window = min(self._plan.prefetch, _WINDOW_AFTER_CHANGE)
+        elif request.is_ahead:
             self._window = min(self._plan.prefetch, self._window + 1)
+        self._report(self._listing.changes)
 
-    def _ask_ahead(self, number: int) -> None:
-        """Ask for the pages from `number` on that the total promises and the limit needs, as far as the window goes."""
-        last = number + self._window - 1
-        if self._left is not None:
-            last = min(last, number + -(-self._left // self._walk.step) - 1)
-        for page in range(number, last + 1):
-            if not self._walk.expects(page):
-                break
-            self._ask(page)
+    def _discard_requests(self) -> None:
+        for _, task in self._in_progress:
+            task.cancel()
+        self._in_progress.clear()
 
-    def _ask(self, number: int) -> None:
-        if number in self._ahead and not self._ahead[number].cancelled():
-            return
-        self._ahead[number] = self._plan.tasks.spawn(self._fetch(number, self._plan.size))
-
-    def _drop_ahead(self) -> None:
-        for task in self._ahead.values():
-            if not task.get_loop().is_closed():
-                task.cancel()
-        self._ahead.clear()
-
-    def _finish(self) -> None:
-        """End the walk, and log once what was not as it should be."""
-        self._over = True
-        self._drop_ahead()
-        changes = self._walk.changes
-        self._report(self._walk.total, changes)
-        if self._odd:
-            odd = ", ".join(sorted(self._odd))
-            logger.warning("%s: some values did not fit their fields and are in extra: %s", self._plan.name, odd)
+    def _log_end(self) -> None:
+        changes = self._listing.changes
+        if self._invalid_fields:
+            names = ", ".join(sorted(self._invalid_fields))
+            logger.warning("%s: some values do not fit their fields, and are in `extra` instead: %s", self._plan.name, names)
         if changes:
-            logger.info("%s: the list moved while it was read: %s", self._plan.name, changes)
+            logger.info("%s: the list changed while it was read: %s", self._plan.name, changes)
 
 
 class ItemIterator(AsyncIterator[T]):
-    """One walk over a list, item by item; made by iterating over a `Pager`."""
+    """One iteration over a list, item by item; created by iterating over a `Pager`."""
 
     def __init__(self, pages: PageIterator[T]) -> None:
         self._pages = pages
-        self._held: deque[T] = deque()
+        self._items: deque[T] = deque()
 
     async def __anext__(self) -> T:
-        while not self._held:
+        while not self._items:
             page = await self._pages.__anext__()
-            self._held.extend(page.items)
-        return self._held.popleft()
+            self._items.extend(page.items)
+        return self._items.popleft()
 
     async def aclose(self) -> None:
-        """End the walk and the requests under way, and wait until they are gone."""
-        self._held.clear()
+        """End the iteration, cancel its requests, and wait until they are gone."""
+        self._items.clear()
         await self._pages.aclose()
 
 
-def _may_mean_the_end(error: CopyAIError) -> bool:
-    """Whether an error is how a server may answer for a page past the end of its list."""
-    return isinstance(error, BadRequestError | NotFoundError | RequestInvalidError)
+def _cancel_from_any_thread(task: asyncio.Task[Page[T]]) -> None:
+    loop = task.get_loop()
+    try:
+        is_in_loop = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        is_in_loop = False
+    if is_in_loop:
+        task.cancel()
+        return
+    with suppress(RuntimeError):  # the loop is closed, and its tasks are gone
+        loop.call_soon_threadsafe(task.cancel)

@@ -1,304 +1,519 @@
-"""Which page to read next, what in it is new, and when the list is over: a state machine that never awaits.
+"""Which page of a list to request next, and what each page means: a state machine that never awaits.
 
-The rule counts positions, not runs. ``_read`` is how many leading positions of the list were surely read as of the
-latest answer. When an answer's total is lower than the one before it by `d`, runs were removed, and those not yet read
-have moved forward by `d` places at the most: so the border goes back by `d`, and the walk goes on from there. When the
-total did not fall, no unread run can have moved in front of the border; runs met twice are dropped. The number of runs
-given out is never compared with the total: runs removed behind the border would end the walk early.
+The list is numbered in pages, and changes while it is read: items are added at its head and removed anywhere. The rule
+counts positions, not items. A `Border` says that the leading `position` items were read as of a response with `total`.
+Where a later response has a total lower by n, unread items have moved forward by at most n places: the border moves
+back by n, and reading continues from there. Where the total has not fallen, no unread item can be in front of the
+border; items that come again are dropped. The number of items is never compared with the total to end the list: items
+removed behind the border would end it too early.
+
+The rule needs responses in the order of their pages. A page that was requested ahead may have been answered before the
+page in front of it, and an item added and another removed in between hide the difference from the total. So pages
+requested ahead stay unproven until the first page, requested once more, shows that nothing but what the total accounts
+for was added meanwhile. If it shows anything else, the list is read again from the last proven border, page by page.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, Generic, Protocol, TypeVar
+from enum import Enum, auto
+from itertools import pairwise
+from typing import Final, Generic
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from aiocopyai.errors import PaginationError
+from aiocopyai._repeats import Repeats, T
+from aiocopyai.errors import BadRequestError, CopyAIError, NotFoundError, PaginationError, RequestInvalidError
 from aiocopyai.models import Changes, Page
 
 
-class Listed(Protocol):
-    """What a paged list holds."""
-
-    @property
-    def id(self) -> str:
-        """What tells one item from another."""
-        ...
-
-    @property
-    def created_at(self) -> datetime | None:
-        """When it was made, if known."""
-        ...
+PROOF_INTERVAL: Final = 100
+"""Pages after which pages that were requested ahead are proven, at the latest."""
+MAX_STALE_PAGES: Final = 20
+"""Pages in a row without a new item after which the list does not advance."""
+_GAPS_IN_STEP: Final = 2
+"""Gaps in a row at the same page after which the total is taken to fall in step with the requests."""
+_FIRST_PAUSE: Final = 4
+"""Pages that are read one by one after the first change that the total does not account for; doubled by each more."""
 
 
-T = TypeVar("T", bound=Listed)
+@frozen
+class Border:
+    """How far a list was read: its leading `position` items, as of a response with this `total`."""
 
-SAME_PAGES: Final = 3
-SAME_ITEMS: Final = 20
-"""So many pages in a row the same, and so many items on them, and the list does not advance."""
-PATIENCE: Final = 100
-"""So many pages with nothing new, or falls of the total before the border gets further, and it can't be read."""
-REMEMBERED: Final = 32_768
-"""At least so many of the latest ids are remembered: repeats lie just behind the border."""
+    position: int
+    total: int | None
+
+    def after(self, total: int | None) -> Border:
+        """Return the border as of a later response: where the total fell by n, unread items moved forward by up to n.
+
+        A total of None says nothing, and leaves the border as it is.
+        """
+        if total is None:
+            return self
+        fallen = 0 if self.total is None else max(0, self.total - total)
+        return Border(max(0, self.position - fallen), total)
+
+    def has_fallen(self, total: int | None) -> bool:
+        """Return whether a later response has a lower total."""
+        return total is not None and self.total is not None and total < self.total
+
+    def next_page(self, page_length: int) -> int:
+        """Return the number of the page that holds the first unread item."""
+        return self.position // page_length + 1
 
 
-class Walk(Generic[T]):
-    """One walk over a list whose pages are asked for with `size` items, from `start_page`, numbered from 1."""
+def may_be_past_end(error: BaseException) -> bool:
+    """Return whether a server may answer with this error for a page past the end of a list: 400, 404 or 422."""
+    return isinstance(error, BadRequestError | NotFoundError | RequestInvalidError)
 
-    def __init__(self, size: int, start_page: int = 1) -> None:
-        self.total: int | None = None
-        self.moved = False
-        """Whether the latest page's total differs from the one before it: pages under way may be out of date."""
-        self.joined = True
-        """Whether the latest page joined up with what was read before, so that no gap lies behind it."""
+
+@frozen
+class PageRequest:
+    """A page to request.
+
+    Attributes:
+        page: the number of the page.
+        is_ahead: whether it is requested before the page in front of it has arrived.
+        proves: the border that this request proves, as it was before; None for a request that reads the list further.
+    """
+
+    page: int
+    is_ahead: bool = False
+    proves: Border | None = None
+
+
+@frozen
+class PageResult(Generic[T]):
+    """What a page meant.
+
+    Attributes:
+        items: the items to yield: those that no page held before.
+        is_outdated: whether all other requests in progress must be discarded, as their pages are not the next ones.
+    """
+
+    items: Sequence[T] = ()
+    is_outdated: bool = False
+
+
+class Listing(Generic[T]):
+    """Reads one list: says which page to request next, takes the pages in that order, and says what each one meant.
+
+    Args:
+        size: the page size to request.
+        start_page: the page to start at, from 1.
+        limit: the number of items after which to stop; None for all.
+        since: the time before which items are left out; None for all.
+    """
+
+    def __init__(
+        self, size: int, start_page: int = 1, *, limit: int | None = None, since: datetime | None = None
+    ) -> None:
         self._size = size
-        self._step = size  # how long the server's pages really are
-        self._read = (start_page - 1) * size
-        self._furthest = self._read  # the highest that `_read` has been
-        self._served = self._read  # up to where pages held something new
-        self._filled = 0  # up to where pages held anything
-        self._highest = 0  # the highest page number taken
-        self._pages_fresh = 0
-        self._last_length = 0
-        self._empty = 0
-        self._stale = 0  # pages in a row that held nothing new
-        self._same = 0  # those of them that were the same as the page before
-        self._latest: Sequence[T] = ()  # the page before
-        self._falls = 0
-        self._growth = 0  # runs added by the total's account, and not yet met as repeats
-        self._overrun = False  # the page held more than its total allows
-        self._done = False
-        self._failure: PaginationError | None = None
-        self._known = RecentIds()
+        self._start_page = start_page
+        self._page_length = size  # of the pages that the server really sends
+        self._last_length: int | None = None
+        self._border = Border((start_page - 1) * size, None)
+        self._ahead = _ReadAhead(self._border)
+        self._repeats: Repeats[T] = Repeats(self._border.position)
+        self._filter: _Filter[T] = _Filter(limit, since)
+        self._ignores_total = False
+        self._gap = (0, 0)  # the page in front of which the latest gap is, and how many in a row were there
+        self._passes = 1
+        self._state = _State.FINISHED if limit == 0 else _State.READING
         self._changes = Changes()
 
     def __repr__(self) -> str:
-        return f"<Walk: {self._read} of {self.total} positions read{', done' if self._done else ''}>"
+        return f"<Listing: {self._border.position} of {self._border.total} positions read, {self._state.name.lower()}>"
 
     @property
-    def is_done(self) -> bool:
-        """Whether the list is over."""
-        return self._done
+    def is_finished(self) -> bool:
+        """Whether nothing is left to request."""
+        return self._state is _State.FINISHED
 
     @property
-    def next_page(self) -> int:
-        """The page to read next."""
-        return self._read // self._step + 1
+    def changes(self) -> Changes:
+        """The changes of the list so far."""
+        return self._changes
+
+    @property
+    def page_length(self) -> int:
+        """The number of items on a full page of this server."""
+        return self._page_length
+
+    @property
+    def proven(self) -> Border:
+        """The border in front of which no item is missing, however the pages were requested."""
+        return self._ahead.proven
 
     def resume_page(self, page_size: int) -> int:
-        """Return the `start_page` from which a walk with pages of `page_size` reads all that this one has not."""
-        return self.next_page if page_size == self._size else self._read // page_size + 1
+        """Return the `start_page` from which another listing with this page size reads all that this one has not."""
+        return self._border.next_page(self._page_length if page_size == self._size else page_size)
 
-    def check(self) -> None:
-        """Raise what the latest page showed to be wrong with the list, once.
+    def next_request(self, in_progress: Sequence[PageRequest] = ()) -> PageRequest | None:
+        """Return what to request next; None where that depends on the responses to the requests in progress.
+
+        Args:
+            in_progress: the requests whose responses were not taken yet, in the order in which they were returned here.
+        """
+        if self._state is _State.FINISHED:
+            return None
+        proof = PageRequest(self._start_page, proves=self._border)
+        if self._state is _State.PROVING:
+            return None if in_progress else proof
+        is_proving = any(request.proves is not None for request in in_progress)
+        if not is_proving and self._ahead.is_proof_due(self._border, self._page_length):
+            return proof
+        ahead = len(in_progress) - is_proving
+        page = self._border.next_page(self._page_length) + ahead
+        if not ahead:
+            return PageRequest(page)
+        start = (page - 1) * self._page_length
+        is_promised = self._border.total is not None and not self._ignores_total and start <= self._border.total
+        if not is_promised or not self._filter.needs(ahead * self._page_length) or not self._ahead.is_allowed(start):
+            return None
+        if self._ahead.first_page is None:
+            return None if is_proving else proof
+        return PageRequest(page, is_ahead=True)
+
+    def take(self, request: PageRequest, page: Page[T]) -> PageResult[T]:
+        """Take the response to the oldest request in progress.
+
+        Raises:
+            PaginationError: the list does not advance. Afterwards, the same pages can be requested again.
+        """
+        ids = [item.id for item in page.items]
+        if request.proves is not None:
+            return self._take_proof(request.proves, _FirstPage(ids, page.total))
+        total = None if self._ignores_total else page.total
+        if request.is_ahead and self._border.has_fallen(total):
+            # The response may be older than that of the page in front of it: only a later request tells.
+            return PageResult(is_outdated=True)
+        self._note_total(page.total)
+        if self._last_length is None:
+            self._learn_page_length(request.page, len(ids), total)
+            self._ahead.first_page = _FirstPage(ids, page.total)
+        start = (request.page - 1) * self._page_length
+        new, known = self._repeats.remove(page.items, ids)
+        if new and total is not None and start + len(ids) > total:
+            # The page itself proves the total too low, so that no total tells anything.
+            self._ignores_total, total, self._border = True, None, Border(self._border.position, None)
+        has_changed = self._border.has_fallen(total)
+        if total is None or start < total:
+            has_changed |= self._repeats.explain(known, start, len(ids)) > 0
+            if not new and self._ahead.first_page is not None and ids == self._ahead.first_page.ids:
+                self._repeats.is_page_ignored = request.page != self._start_page
+        self._note_repeats(len(ids) - len(new))
+        selected = self._filter.select(new)
+        is_joined = self._move_border(request, total, has_changed=has_changed)
+        self._repeats.stale_pages = 0 if new else self._repeats.stale_pages + has_changed
+        if self._repeats.stale_pages >= MAX_STALE_PAGES:
+            self._state = _State.PROVING
+        elif is_joined:
+            self._judge_end(start, page, new)
+        self._last_length = len(ids)
+        if self._filter.is_full:
+            self._state = _State.FINISHED
+        return PageResult(selected, has_changed or self._state is not _State.READING)
+
+    def refuse(self, request: PageRequest) -> PageResult[T] | None:
+        """Take an error that `may_be_past_end` in place of a page; return None where it is not the end of the list."""
+        if request.proves is not None or self._last_length is None:
+            return None
+        if self._border.total is not None and (request.page - 1) * self._page_length < self._border.total:
+            if request.is_ahead:
+                return PageResult(is_outdated=True)
+            # A first page that is shorter than requested is either the last one, or shows the server's page length.
+            is_second = request.page == self._start_page + 1
+            if self._last_length >= (self._size if is_second else self._page_length):
+                return None
+        self._end(self._unfilled)
+        return PageResult(is_outdated=True)
+
+    @property
+    def _unfilled(self) -> int:
+        return 0 if self._border.total is None else max(0, self._border.total - self._repeats.reach)
+
+    @property
+    def _is_proven(self) -> bool:
+        return self._ahead.proven.position == self._border.position
+
+    def _note_total(self, total: int | None) -> None:
+        if total is None or total == self._changes.last_total:
+            return
+        first, last = self._changes.first_total, self._changes.last_total
+        self._changes = evolve(self._changes, first_total=total if first is None else first, last_total=total)
+        if last is not None and not self._ignores_total:
+            self._repeats.reach += max(0, total - last)
+
+    def _note_repeats(self, count: int) -> None:
+        if count:
+            self._changes = evolve(self._changes, repeated=self._changes.repeated + count)
+
+    def _learn_page_length(self, page: int, length: int, total: int | None) -> None:
+        """Learn from the first page how many items this server sends: it may limit the size, or ignore it."""
+        before = (page - 1) * self._size
+        is_limited = 0 < length < self._size and total is not None and total != before + length
+        if (is_limited and (page > 1 or total > length)) or length > self._size:
+            self._page_length = length
+            self._border = Border((page - 1) * length, None)
+            self._ahead.proven = self._border
+            self._repeats.reach = self._border.position
+
+    def _move_border(self, request: PageRequest, total: int | None, *, has_changed: bool) -> bool:
+        """Move the border behind a page; return False where something in front of the page has to be read first."""
+        start = (request.page - 1) * self._page_length
+        is_past_end = self._border.total is not None and start >= self._border.total
+        is_proven = self._is_proven and (not request.is_ahead or is_past_end)
+        if has_changed:
+            self._ahead.pause(self._border.position, self._page_length, is_failure=not is_proven)
+            if not is_proven:
+                self._return_to(self._ahead.proven, request.page)
+                return False
+        border = self._border.after(total)
+        is_joined = border.position >= start
+        gap_page, gaps = self._gap
+        if not is_joined:
+            self._gap = (request.page, gaps + 1 if gap_page == request.page else 1)
+            self._return_to(border, request.page)
+        elif request.page < gap_page and gaps >= _GAPS_IN_STEP:
+            # A total that falls at every second request would fall at the same page for ever: read this one twice.
+            self._gap = (gap_page, 0)
+            self._border = border
+        else:
+            self._border = Border(start + self._page_length, border.total)
+        if is_proven:
+            self._ahead.proven = self._border
+        return is_joined
+
+    def _return_to(self, border: Border, page: int) -> None:
+        """Go back to a border in front of this page."""
+        again = page + 1 - border.next_page(self._page_length)
+        self._changes = evolve(self._changes, reread=self._changes.reread + max(1, again), missing=0)
+        self._border = border
+        self._state = _State.READING
+        self._filter.restart()
+
+    def _judge_end(self, start: int, page: Page[T], new: Sequence[T]) -> None:
+        """End the list where this page shows that nothing is left, or that nothing of interest is."""
+        length, total = len(page.items), self._border.total
+        if total is None:
+            is_end = not length or (self._ignores_total and (length < self._page_length or not new))
+        elif not length:
+            # An empty page although more is promised: try one more.
+            is_end = self._last_length == 0 or self._border.position >= total
+        else:
+            # Behind a full last page, one more is read, as some servers send a total that is too low.
+            is_end = start >= total or (self._border.position >= total and length != self._page_length)
+        if is_end:
+            self._end(self._unfilled)
+        elif self._filter.is_past(page.items):
+            self._end(0)
+
+    def _end(self, missing: int) -> None:
+        """End the list, or have it proven first that nothing is missing in it."""
+        self._changes = evolve(self._changes, missing=missing)
+        is_doubtful = self._is_read_through and (self._repeats.unexplained > 0 or self._passes > 1)
+        self._state = _State.FINISHED if self._is_proven and not is_doubtful else _State.PROVING
+
+    @property
+    def _is_read_through(self) -> bool:
+        return self._border.total is not None and self._border.position >= self._border.total
+
+    def _take_proof(self, proves: Border, first_page: _FirstPage) -> PageResult[T]:
+        """Take the first page once more, and compare it with what it was at the last proof."""
+        self._note_total(first_page.total)
+        is_same = self._ahead.first_page is not None and first_page.continues(self._ahead.first_page)
+        self._ahead.first_page = first_page
+        if not self._is_proven:
+            if not is_same:
+                self._ahead.pause(self._border.position, self._page_length, is_failure=True)
+                self._ahead.first_page = first_page
+                self._return_to(self._ahead.proven, self._border.next_page(self._page_length) - 1)
+                return PageResult(is_outdated=True)
+            self._ahead.proven = proves
+        if self._state is not _State.PROVING:
+            return PageResult()
+        self._conclude(first_page)
+        return PageResult(is_outdated=True)
+
+    def _conclude(self, first_page: _FirstPage) -> None:
+        """Decide, with the first page as it is now, whether the list has ended or does not advance.
+
+        Items that are equal in the server's order may change places between two requests. One may then be repeated
+        in place of another one that never comes. So where the total promises more items than came, and those added
+        at the head do not account for the difference, the list is read once more if that can help.
 
         Raises:
             PaginationError: the list does not advance.
         """
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-
-    @property
-    def step(self) -> int:
-        """How many items a full page of this server holds."""
-        return self._step
-
-    @property
-    def changes(self) -> Changes:
-        """What moved so far."""
-        return self._changes
-
-    def expects(self, page: int) -> bool:
-        """Whether the total, so far as it can be believed, promises something on that page."""
-        return self.total is not None and not self._overrun and (page - 1) * self._step < self.total
-
-    def take(self, page: Page[T]) -> list[T]:
-        """Account for the page that `next_page` named; return what in it was not given out before."""
-        length = len(page.items)
-        if self._highest == 0:
-            self._measure(page)
-        fresh, before = self._known.filter(page.items), self.total
-        reach = (page.number - 1) * self._step + length
-        total = page.total
-        self._overrun = total is not None and length > 0 and reach > total
-        self._filled = max(self._filled, reach if length else 0)
-        if self._overrun and fresh:
-            # The page itself proves the total wrong, so it tells nothing of what was added or removed.
-            total = None
-        self._account(total)
-        self.moved = before is not None and self.total != before
-        self._last_length = length
-        self._note(repeated=self._changes.repeated + length - len(fresh))
-        if fresh:
-            self._served = max(self._served, page.number * self._step)
-            self._stale = self._same = self._empty = 0
-            self._pages_fresh += 1
-        new_ground = page.number > self._highest
-        self._highest = max(self._highest, page.number)
-        self.joined = self._read >= (page.number - 1) * self._step
-        if self.joined:
-            self._join(page, is_stale=new_ground and not fresh)
+        added = self._repeats.count_added(first_page.ids)
+        if self._repeats.stale_pages >= MAX_STALE_PAGES and added != 0:
+            self._repeats.stale_pages = 0
+            self._state = _State.READING
+            return
+        missing = 0
+        if first_page.total is not None and self._is_read_through and added is not None:
+            start = (self._start_page - 1) * self._page_length
+            missing = max(0, first_page.total - start - self._repeats.count - added)
+        if self._repeats.stale_pages >= MAX_STALE_PAGES or (missing and self._repeats.is_page_ignored):
+            self._give_up(first_page)
+        elif missing and self._passes == 1 and self._repeats.remembers_all:
+            self._passes += 1
+            last_page = self._border.next_page(self._page_length) - 1
+            self._return_to(Border((self._start_page - 1) * self._page_length, first_page.total), last_page)
+            self._ahead.proven = self._border
+            self._ahead.forbid()
+            self._repeats.unexplained = 0
         else:
-            self._go_back()
-        self._latest = page.items
-        return fresh
+            self._changes = evolve(self._changes, missing=max(missing, self._changes.missing))
+            self._state = _State.FINISHED
 
-    def refuse(self, page: int) -> bool:
-        """Whether an answer of 400, 404 or 422 for that page is the end of the list; if so, the walk is over."""
-        if page == 1 or self._highest == 0:
-            return False
-        left = 0 if self.total is None else self.total - self._read
-        if left > 0 and not self._overrun and (left >= self._step or self._last_length >= self._size):
-            return False
-        self._finish()
-        return True
-
-    def _measure(self, page: Page[T]) -> None:
-        """Learn from the first page how long this server's pages are: it may clamp the size, or filter."""
-        length = len(page.items)
-        before = (page.number - 1) * self._size
-        if 0 < length < self._size and page.total != before + length:
-            self._step = length
-            self._read = self._furthest = self._served = (page.number - 1) * length
-
-    def _account(self, total: int | None) -> None:
-        """Move the border back by as much as the total fell."""
-        if total is None:
+    def _give_up(self, first_page: _FirstPage) -> None:
+        """End a list that does not advance, quietly where no more is promised."""
+        self._state = _State.READING
+        self._repeats.stale_pages = 0
+        total, first = self._border.total, (self._start_page - 1) * self._page_length
+        is_only_page = self._repeats.is_page_ignored and len(first_page.ids) >= self._page_length
+        if total is None and not is_only_page:
+            self._state = _State.FINISHED
             return
-        before = total if self.total is None else self.total
-        self.total = total
-        self._growth += max(0, total - before)
-        self._read -= min(self._read, max(0, before - total))
-
-    def _note(self, **changes: int) -> None:
-        first = self.total if self._changes.first_total is None else self._changes.first_total
-        self._changes = evolve(self._changes, first_total=first, last_total=self.total, **changes)
-
-    def _go_back(self) -> None:
-        """Count a return to a page in front of the one just read."""
-        self._falls += 1
-        self._note(reread=self._changes.reread + 1)
-        if self._falls >= PATIENCE:
-            self._falls = 0
-            self._failure = PaginationError(
-                f"the list shrank at {PATIENCE} requests without getting any further; try again when it is calmer"
-            )
-
-    def _join(self, page: Page[T], *, is_stale: bool) -> None:
-        """Move the border behind a page that joins up, and decide whether the list is over or stuck."""
-        self._read = max(self._read, page.number * self._step)
-        if self._read > self._furthest:
-            self._furthest, self._falls = self._read, 0
-        if not page.items:
-            self._judge_empty(page)
-        elif is_stale:
-            self._judge_stale(page)
-        if self.total is not None and self._read >= self.total and not self._overrun:
-            self._finish()
-
-    def _judge_empty(self, page: Page[T]) -> None:
-        """End at an empty page; where one is promised something, try once more ahead."""
-        self._empty += 1
-        promised = self.total is not None and (page.number - 1) * self._step < self.total
-        if self._empty > 1 or not promised:
-            self._finish()
-
-    def _judge_stale(self, page: Page[T]) -> None:
-        """Give up after some pages that hold nothing new, unless runs added meanwhile explain them."""
-        explained = len(page.items) <= self._growth
-        self._growth = max(0, self._growth - len(page.items))
-        if explained:
-            return
-        self._stale += 1
-        self._same += [item.id for item in self._latest] == [item.id for item in page.items]
-        same = self._same >= SAME_PAGES and self._same * len(page.items) >= SAME_ITEMS
-        if not same and self._stale < PATIENCE:
-            return
-        if not self._is_stuck(page):
-            self._finish()
-            return
-        # Whoever goes on after the error is given the same patience, from where something new was last.
-        self._highest, self._read, self._stale, self._same = self._highest - self._stale, self._served, 0, 0
-        promised = "an unknown number of" if self.total is None else str(self.total)
-        self._failure = PaginationError(
-            f"the list does not advance: page {page.number} and those before it held nothing new, "
-            f"with {promised} items promised"
+        page = self._border.next_page(self._page_length) - 1
+        self._border = Border(max(first, self._border.position - MAX_STALE_PAGES * self._page_length), total)
+        self._ahead.proven = self._border
+        self._repeats.reach = self._border.position
+        promised = "an unknown number of" if total is None else str(total)
+        raise PaginationError(
+            f"the list does not advance: page {page} and the pages before it held nothing new, "
+            f"although {promised} items are promised"
         )
 
-    def _is_stuck(self, page: Page[T]) -> bool:
-        """Tell a server that ignores `page` from one that answers past the end with its last page."""
-        left = None if self.total is None else self.total - self._served
-        if left is not None and left > self._step:
+
+class _State(Enum):
+    READING = auto()
+    PROVING = auto()
+    """Nothing is left to read, but the pages that were requested ahead have to be proven."""
+    FINISHED = auto()
+
+
+@frozen
+class _FirstPage:
+    """The first page of a listing, as one response showed it."""
+
+    ids: Sequence[str]
+    total: int | None
+
+    def continues(self, earlier: _FirstPage) -> bool:
+        """Return whether the items added since then are those for which the total accounts, and no others."""
+        added = 0 if self.total is None or earlier.total is None else self.total - earlier.total
+        if self.ids == earlier.ids:
+            return added >= 0
+        kept = len(self.ids) - added
+        return 0 <= added < len(self.ids) and self.ids[added:] == earlier.ids[:kept]
+
+
+class _ReadAhead:
+    """Whether pages may be requested ahead, and up to where those that were are proven."""
+
+    def __init__(self, border: Border) -> None:
+        self.proven = border
+        self.first_page: _FirstPage | None = None
+        """As it was before the pages that were requested ahead; None where that is not known."""
+        self._paused_until = 0.0  # the position
+        self._pause_pages = _FIRST_PAUSE
+
+    def is_allowed(self, position: int) -> bool:
+        """Return whether the page at this position may be requested before those in front of it have arrived."""
+        return position >= self._paused_until
+
+    def is_proof_due(self, border: Border, page_length: int) -> bool:
+        """Return whether to prove now what was requested ahead: while all of it is remembered, and was not added to."""
+        if border.position == self.proven.position:
+            return False
+        if border.position - self.proven.position >= PROOF_INTERVAL * page_length:
             return True
-        only_one_full_page = self._pages_fresh == 1 and len(page.items) >= self._size
-        return only_one_full_page and (left is None or left > 0)
+        before = None if self.first_page is None else self.first_page.total
+        return before is not None and border.total is not None and 2 * (border.total - before) >= page_length
 
-    def _finish(self) -> None:
-        self._done = True
-        self._note(missing=0 if self.total is None else max(0, self.total - self._filled))
+    def pause(self, position: int, page_length: int, *, is_failure: bool) -> None:
+        """Read page by page up to this position and some pages further: twice as many after each failed proof."""
+        self._paused_until = max(self._paused_until, position + self._pause_pages * page_length)
+        if is_failure:
+            self._pause_pages *= 2
+        self.first_page = None
+
+    def forbid(self) -> None:
+        """Read page by page to the end."""
+        self._paused_until = math.inf
 
 
-class RecentIds:
-    """The latest ids that were given out, at least `REMEMBERED` and at most twice as many of them."""
+class _Filter(Generic[T]):
+    """Which of the new items are wanted."""
 
-    def __init__(self) -> None:
-        self._newer: set[str] = set()
-        self._older: set[str] = set()
+    def __init__(self, limit: int | None, since: datetime | None) -> None:
+        self._remaining = limit
+        self._since = None if since is None else Since(since)
 
-    def filter(self, items: Sequence[T]) -> list[T]:
-        """Return the items whose ids are not remembered, each once, and remember them."""
-        newer, older = self._newer, self._older
-        ids = {item.id for item in items}
-        fresh = list(items)
-        if len(ids) < len(items) or not newer.isdisjoint(ids) or not older.isdisjoint(ids):
-            once = {item.id: item for item in reversed(items)}
-            known = newer | older
-            fresh = [item for item in items if item.id not in known and once[item.id] is item]
-        newer |= ids
-        if len(newer) >= REMEMBERED:
-            self._newer, self._older = set(), newer
-        return fresh
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached."""
+        return self._remaining == 0
+
+    def needs(self, items: int) -> bool:
+        """Return whether more than this number of items are wanted."""
+        return self._remaining is None or self._remaining > items
+
+    def select(self, items: Sequence[T]) -> Sequence[T]:
+        """Return the wanted items."""
+        if self._since is not None:
+            items = self._since.filter(items)
+        if self._remaining is not None:
+            items = items[: self._remaining]
+            self._remaining -= len(items)
+        return items
+
+    def is_past(self, page: Sequence[T]) -> bool:
+        """Return whether nothing behind this page can be wanted."""
+        return self._since is not None and self._since.is_past(page)
+
+    def restart(self) -> None:
+        """Continue at an earlier page."""
+        if self._since is not None:
+            self._since.restart()
 
 
 class Since:
-    """Keeps what was created at or after a moment, and knows when nothing more can come.
+    """Keeps the items created at or after a time, and knows where nothing else can follow.
 
-    The order of the list is not documented, so it is only trusted while all that was seen ran from newer to older and
-    at least one step down was seen. An item without a time breaks that trust and is kept: nothing is lost.
+    The order of the list is not documented. It is trusted only while all items came from newer to older and at least
+    one was older than the one before. An item without a time ends that trust, and is kept.
     """
 
-    def __init__(self, moment: datetime) -> None:
-        self._moment = moment
+    def __init__(self, time: datetime) -> None:
+        self._time = time
         self._previous: datetime | None = None
-        self._descending = False
-        self._ordered = True
-        self._older_seen = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether everything that is still to come must be older."""
-        return self._ordered and self._descending and self._older_seen
+        self._descends = False
+        self._is_ordered = True
 
     def filter(self, items: Sequence[T]) -> list[T]:
-        """Return the items created at or after the moment, and those of unknown time."""
-        kept: list[T] = []
-        for item in items:
-            created = item.created_at
-            if created is None:
-                self._ordered = False
-            else:
-                self._follow(created)
-            if created is None or created >= self._moment:
-                kept.append(item)
-            else:
-                self._older_seen = True
-        return kept
+        """Return the items created at or after the time, and those of unknown time."""
+        times = [item.created_at for item in items]
+        for newer, older in pairwise([self._previous, *times]):
+            if older is None or (newer is not None and newer < older):
+                self._is_ordered = False
+            elif newer is not None and newer > older:
+                self._descends = True
+        if times:
+            self._previous = times[-1]
+        return [item for item, time in zip(items, times, strict=True) if time is None or time >= self._time]
 
-    def _follow(self, created: datetime) -> None:
-        if self._previous is not None:
-            self._ordered = self._ordered and created <= self._previous
-            self._descending = self._descending or created < self._previous
-        self._previous = created
+    def is_past(self, page: Sequence[T]) -> bool:
+        """Return whether everything behind a page, whose new items were filtered before, is older than the time."""
+        last = page[-1].created_at if page else None
+        return self._is_ordered and self._descends and last is not None and last < self._time
+
+    def restart(self) -> None:
+        """Continue at an earlier page, whose items may be newer."""
+        self._previous = None

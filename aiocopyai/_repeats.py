@@ -1,0 +1,115 @@
+"""Items that come again while a list is read: drop them, and notice when nothing explains them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, Generic, Protocol, TypeVar
+
+
+class Listed(Protocol):
+    """An item of a paged list."""
+
+    @property
+    def id(self) -> str:
+        """The id, by which an item is recognized on another page."""
+        ...
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the item was created, if known."""
+        ...
+
+
+T = TypeVar("T", bound=Listed)
+
+REMEMBERED_IDS: Final = 32_768
+"""Ids that are remembered at least: more than can be on the pages that may have to be read again."""
+
+
+class Repeats(Generic[T]):
+    """Drops the items that were read before, and counts those that should not have come again.
+
+    Attributes:
+        reach: up to which position items may come again: up to where they were read, or were moved since by items
+            added in front of them.
+        count: how many items came for the first time.
+        unexplained: how many items came again behind `reach`.
+        stale_pages: how many pages in a row brought nothing new, without an explanation.
+        is_page_ignored: whether the server sends the first page whatever page is requested.
+    """
+
+    def __init__(self, position: int) -> None:
+        self.reach = position
+        self.count = 0
+        self.unexplained = 0
+        self.stale_pages = 0
+        self.is_page_ignored = False
+        self._known = RecentIds()
+
+    @property
+    def remembers_all(self) -> bool:
+        """Whether no id was forgotten yet."""
+        return not self._known.has_forgotten
+
+    def remove(self, items: Sequence[T], ids: Sequence[str]) -> tuple[list[T], int]:
+        """Return the items that were not read before, and how many ids were.
+
+        One response is one state of the list: items of one page with the same id are two if their content differs.
+        """
+        unique = set(ids)
+        known = self._known.intersection(unique)
+        if not known and len(unique) == len(ids):
+            new = list(items)
+        else:
+            new = []
+            same_id: dict[str, list[T]] = {}
+            for item in items:
+                if item.id not in known and item not in (same := same_id.setdefault(item.id, [])):
+                    same.append(item)
+                    new.append(item)
+        self._known.add(unique)
+        self.count += len(new)
+        if new:
+            self.is_page_ignored = False
+        return new, len(known)
+
+    def explain(self, known: int, start: int, length: int) -> int:
+        """Return how many of the ids that a page repeats should not have come again.
+
+        Args:
+            known: the number of repeated ids.
+            start: the position of the page's first item.
+            length: the number of items on the page.
+        """
+        unexplained = max(0, known - max(0, self.reach - start))
+        self.unexplained += unexplained
+        self.reach = max(self.reach, start + length)
+        return unexplained
+
+    def count_added(self, ids: Sequence[str]) -> int | None:
+        """Return how many items of the first page were added in front of those that were read; None for all of it."""
+        known = self._known.intersection(set(ids))
+        return next((place for place, item_id in enumerate(ids) if item_id in known), None)
+
+
+class RecentIds:
+    """The latest ids: at least `REMEMBERED_IDS`, and at most twice as many."""
+
+    def __init__(self) -> None:
+        self.has_forgotten = False
+        self._newer: set[str] = set()
+        self._older: set[str] = set()
+
+    def intersection(self, ids: set[str]) -> set[str]:
+        """Return those of the ids that are remembered."""
+        if self._newer.isdisjoint(ids) and self._older.isdisjoint(ids):
+            return set()
+        return (self._newer & ids) | (self._older & ids)
+
+    def add(self, ids: set[str]) -> None:
+        """Remember ids."""
+        self._newer |= ids
+        if len(self._newer) >= REMEMBERED_IDS:
+            self.has_forgotten = self.has_forgotten or bool(self._older)
+            self._newer, self._older = set(), self._newer
