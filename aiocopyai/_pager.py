@@ -159,25 +159,18 @@ class PageIterator(AsyncIterator[Page[T]]):
         try:
             page = await self._response_of(task)
             result = self._listing.take(request, page)
-        except CopyAIError as error:
-            self._discard_requests()
-            end = self._listing.refuse(request) if may_be_past_end(error) else None
-            if end is None:
-                error.page = self._listing.resume_page(self._plan.page_size)
+        except BaseException as error:
+            refused = self._listing.refuse(request) if may_be_past_end(error) else None
+            if refused is None:
+                # The caller may not come back. If it does, the page is requested again.
+                self._discard_requests()
+                if isinstance(error, CopyAIError):
+                    error.page = self._listing.resume_page(self._plan.page_size)
                 raise
-            result = end
-        except BaseException:
-            # The caller may not come back. If it does, the page is requested again.
-            self._discard_requests()
-            raise
-        else:
-            self._in_progress.popleft()
-        self._apply(request, result)
+            result = refused
+        self._in_progress.popleft()
         self._invalid_fields |= page.invalid_fields
-        if self._listing.is_finished:
-            self._log_end()
-        elif self._plan.prefetch:
-            self._send_requests(self._window)
+        self._follow(request, result)
         return Page(page.number, page.size, page.total, result.items, page.invalid_fields)
 
     async def _response_of(self, task: asyncio.Task[Page[T]]) -> Page[T]:
@@ -187,7 +180,9 @@ class PageIterator(AsyncIterator[Page[T]]):
             caller = asyncio.current_task()
             if caller is None or caller.cancelling():
                 raise
-        # Not the caller was cancelled but the request, by the end of the session.
+        # Not the caller was cancelled but the request: by `aclose`, or by the end of the session.
+        if self._is_closed:
+            raise StopAsyncIteration
         msg = "this CopyAISession was closed while one of its lists was being read"
         raise RuntimeError(msg)
 
@@ -196,16 +191,26 @@ class PageIterator(AsyncIterator[Page[T]]):
             request = self._listing.next_request([request for request, _ in self._in_progress])
             if request is None:
                 return
-            self._in_progress.append((request, self._plan.tasks.spawn(self._fetch(request.page, self._plan.size))))
+            self._in_progress.append((request, self._send(request)))
 
-    def _apply(self, request: PageRequest, result: PageResult[T]) -> None:
-        """Discard requests that a page made useless, and adapt the number of requests in progress to the changes."""
+    def _send(self, request: PageRequest) -> asyncio.Task[Page[T]]:
+        return self._plan.tasks.spawn(self._fetch(request.page, self._plan.size))
+
+    def _follow(self, request: PageRequest, result: PageResult[T]) -> None:
+        """Do what a page calls for, and request more pages at a time the less the list changes."""
+        self._report(self._listing.changes)
         if result.is_outdated:
             self._discard_requests()
             self._window = min(self._plan.prefetch, _WINDOW_AFTER_CHANGE)
+        elif result.again is not None:
+            self._in_progress.appendleft((result.again, self._send(result.again)))
+            self._window = max(_WINDOW_AFTER_CHANGE, self._window - 1)
         elif request.is_ahead:
             self._window = min(self._plan.prefetch, self._window + 1)
-        self._report(self._listing.changes)
+        if self._listing.is_finished:
+            self._log_end()
+        elif self._plan.prefetch:
+            self._send_requests(self._window)
 
     def _discard_requests(self) -> None:
         for _, task in self._in_progress:
@@ -216,7 +221,9 @@ class PageIterator(AsyncIterator[Page[T]]):
         changes = self._listing.changes
         if self._invalid_fields:
             names = ", ".join(sorted(self._invalid_fields))
-            logger.warning("%s: some values do not fit their fields, and are in `extra` instead: %s", self._plan.name, names)
+            logger.warning(
+                "%s: some values do not fit their fields, and are in `extra` instead: %s", self._plan.name, names
+            )
         if changes:
             logger.info("%s: the list changed while it was read: %s", self._plan.name, changes)
 

@@ -25,7 +25,7 @@ from typing import Final, Generic
 from attrs import evolve, frozen
 
 from aiocopyai._repeats import Repeats, T
-from aiocopyai.errors import BadRequestError, CopyAIError, NotFoundError, PaginationError, RequestInvalidError
+from aiocopyai.errors import BadRequestError, NotFoundError, PaginationError, RequestInvalidError
 from aiocopyai.models import Changes, Page
 
 
@@ -35,7 +35,9 @@ MAX_STALE_PAGES: Final = 20
 """Pages in a row without a new item after which the list does not advance."""
 _GAPS_IN_STEP: Final = 2
 """Gaps in a row at the same page after which the total is taken to fall in step with the requests."""
-_FIRST_PAUSE: Final = 4
+_MANY_NEW: Final = 5
+"""New items on a first page without any other, after which they are taken to have been added, and not to be missing."""
+_FIRST_PAUSE: Final = 8
 """Pages that are read one by one after the first change that the total does not account for; doubled by each more."""
 
 
@@ -92,10 +94,12 @@ class PageResult(Generic[T]):
     Attributes:
         items: the items to yield: those that no page held before.
         is_outdated: whether all other requests in progress must be discarded, as their pages are not the next ones.
+        again: a request to send at once and to take before the others in progress; None for no such request.
     """
 
     items: Sequence[T] = ()
     is_outdated: bool = False
+    again: PageRequest | None = None
 
 
 class Listing(Generic[T]):
@@ -170,13 +174,9 @@ class Listing(Generic[T]):
         page = self._border.next_page(self._page_length) + ahead
         if not ahead:
             return PageRequest(page)
-        start = (page - 1) * self._page_length
-        is_promised = self._border.total is not None and not self._ignores_total and start <= self._border.total
-        if not is_promised or not self._filter.needs(ahead * self._page_length) or not self._ahead.is_allowed(start):
+        if not self._may_request_ahead(page, ahead) or (is_proving and self._ahead.first_page is None):
             return None
-        if self._ahead.first_page is None:
-            return None if is_proving else proof
-        return PageRequest(page, is_ahead=True)
+        return proof if self._ahead.first_page is None else PageRequest(page, is_ahead=True)
 
     def take(self, request: PageRequest, page: Page[T]) -> PageResult[T]:
         """Take the response to the oldest request in progress.
@@ -186,11 +186,11 @@ class Listing(Generic[T]):
         """
         ids = [item.id for item in page.items]
         if request.proves is not None:
-            return self._take_proof(request.proves, _FirstPage(ids, page.total))
+            return self._take_proof(request.proves, page, ids)
         total = None if self._ignores_total else page.total
         if request.is_ahead and self._border.has_fallen(total):
             # The response may be older than that of the page in front of it: only a later request tells.
-            return PageResult(is_outdated=True)
+            return PageResult(again=PageRequest(request.page))
         self._note_total(page.total)
         if self._last_length is None:
             self._learn_page_length(request.page, len(ids), total)
@@ -209,7 +209,7 @@ class Listing(Generic[T]):
         selected = self._filter.select(new)
         is_joined = self._move_border(request, total, has_changed=has_changed)
         self._repeats.stale_pages = 0 if new else self._repeats.stale_pages + has_changed
-        if self._repeats.stale_pages >= MAX_STALE_PAGES:
+        if self._is_stuck:
             self._state = _State.PROVING
         elif is_joined:
             self._judge_end(start, page, new)
@@ -224,13 +224,18 @@ class Listing(Generic[T]):
             return None
         if self._border.total is not None and (request.page - 1) * self._page_length < self._border.total:
             if request.is_ahead:
-                return PageResult(is_outdated=True)
+                return PageResult(again=PageRequest(request.page))
             # A first page that is shorter than requested is either the last one, or shows the server's page length.
             is_second = request.page == self._start_page + 1
             if self._last_length >= (self._size if is_second else self._page_length):
                 return None
         self._end(self._unfilled)
         return PageResult(is_outdated=True)
+
+    def _may_request_ahead(self, page: int, ahead: int) -> bool:
+        start = (page - 1) * self._page_length
+        is_promised = self._border.total is not None and start <= self._border.total
+        return is_promised and self._filter.needs(ahead * self._page_length) and self._ahead.is_allowed(start)
 
     @property
     def _unfilled(self) -> int:
@@ -254,9 +259,9 @@ class Listing(Generic[T]):
 
     def _learn_page_length(self, page: int, length: int, total: int | None) -> None:
         """Learn from the first page how many items this server sends: it may limit the size, or ignore it."""
-        before = (page - 1) * self._size
-        is_limited = 0 < length < self._size and total is not None and total != before + length
-        if (is_limited and (page > 1 or total > length)) or length > self._size:
+        end = (page - 1) * self._size + length
+        is_limited = 0 < length < self._size and total is not None and (total > end or (total < end and page > 1))
+        if is_limited or length > self._size:
             self._page_length = length
             self._border = Border((page - 1) * length, None)
             self._ahead.proven = self._border
@@ -292,7 +297,7 @@ class Listing(Generic[T]):
         """Go back to a border in front of this page."""
         again = page + 1 - border.next_page(self._page_length)
         self._changes = evolve(self._changes, reread=self._changes.reread + max(1, again), missing=0)
-        self._border = border
+        self._border = Border(border.position, None) if self._ignores_total else border
         self._state = _State.READING
         self._filter.restart()
 
@@ -315,55 +320,67 @@ class Listing(Generic[T]):
     def _end(self, missing: int) -> None:
         """End the list, or have it proven first that nothing is missing in it."""
         self._changes = evolve(self._changes, missing=missing)
-        is_doubtful = self._is_read_through and (self._repeats.unexplained > 0 or self._passes > 1)
-        self._state = _State.FINISHED if self._is_proven and not is_doubtful else _State.PROVING
+        self._state = _State.FINISHED if self._is_proven and not self._is_doubtful else _State.PROVING
+
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether repeated items may have taken the places of others."""
+        return self._is_read_through and (self._repeats.unexplained > 0 or self._passes > 1)
+
+    @property
+    def _is_stuck(self) -> bool:
+        return self._repeats.stale_pages >= MAX_STALE_PAGES
 
     @property
     def _is_read_through(self) -> bool:
         return self._border.total is not None and self._border.position >= self._border.total
 
-    def _take_proof(self, proves: Border, first_page: _FirstPage) -> PageResult[T]:
+    def _take_proof(self, proves: Border, page: Page[T], ids: list[str]) -> PageResult[T]:
         """Take the first page once more, and compare it with what it was at the last proof."""
-        self._note_total(first_page.total)
-        is_same = self._ahead.first_page is not None and first_page.continues(self._ahead.first_page)
-        self._ahead.first_page = first_page
+        self._note_total(page.total)
+        earlier, first_page = self._ahead.first_page, _FirstPage(ids, page.total)
+        if not self._is_proven and (earlier is None or not first_page.continues(earlier)):
+            self._ahead.pause(self._border.position, self._page_length, is_failure=True)
+            self._ahead.first_page = first_page
+            self._return_to(self._ahead.proven, self._border.next_page(self._page_length) - 1)
+            return PageResult(is_outdated=True)
         if not self._is_proven:
-            if not is_same:
-                self._ahead.pause(self._border.position, self._page_length, is_failure=True)
-                self._ahead.first_page = first_page
-                self._return_to(self._ahead.proven, self._border.next_page(self._page_length) - 1)
-                return PageResult(is_outdated=True)
             self._ahead.proven = proves
+        self._ahead.first_page = first_page
         if self._state is not _State.PROVING:
             return PageResult()
-        self._conclude(first_page)
-        return PageResult(is_outdated=True)
+        if not self._is_doubtful and not self._is_stuck:
+            self._state = _State.FINISHED
+            return PageResult(is_outdated=True)
+        new, known = self._repeats.remove(page.items, ids)
+        # Where the first page holds new items only, even more of them may follow on the next.
+        explains_all = not known and (len(new) >= _MANY_NEW or self._passes > 1)
+        self._conclude(None if explains_all else page.total, len(ids), len(new))
+        return PageResult(self._filter.select(new), is_outdated=True)
 
-    def _conclude(self, first_page: _FirstPage) -> None:
-        """Decide, with the first page as it is now, whether the list has ended or does not advance.
+    def _conclude(self, total: int | None, length: int, added: int) -> None:
+        """Decide whether the list has ended or does not advance, now that the first page was read once more.
 
         Items that are equal in the server's order may change places between two requests. One may then be repeated
-        in place of another one that never comes. So where the total promises more items than came, and those added
-        at the head do not account for the difference, the list is read once more if that can help.
+        in place of another one that never comes. So where the total promises more items than came, the list is read
+        once more if that can help.
 
         Raises:
             PaginationError: the list does not advance.
         """
-        added = self._repeats.count_added(first_page.ids)
-        if self._repeats.stale_pages >= MAX_STALE_PAGES and added != 0:
+        start = (self._start_page - 1) * self._page_length
+        missing = 0
+        if total is not None and self._is_read_through:
+            missing = max(0, total - start - self._repeats.count)
+        if self._is_stuck and added:
+            # Items that were added explain why the pages held nothing new.
             self._repeats.stale_pages = 0
             self._state = _State.READING
-            return
-        missing = 0
-        if first_page.total is not None and self._is_read_through and added is not None:
-            start = (self._start_page - 1) * self._page_length
-            missing = max(0, first_page.total - start - self._repeats.count - added)
-        if self._repeats.stale_pages >= MAX_STALE_PAGES or (missing and self._repeats.is_page_ignored):
-            self._give_up(first_page)
+        elif self._is_stuck or (missing and self._repeats.is_page_ignored and length >= self._size):
+            self._give_up(length)
         elif missing and self._passes == 1 and self._repeats.remembers_all:
             self._passes += 1
-            last_page = self._border.next_page(self._page_length) - 1
-            self._return_to(Border((self._start_page - 1) * self._page_length, first_page.total), last_page)
+            self._return_to(Border(start, total), self._border.next_page(self._page_length) - 1)
             self._ahead.proven = self._border
             self._ahead.forbid()
             self._repeats.unexplained = 0
@@ -371,16 +388,16 @@ class Listing(Generic[T]):
             self._changes = evolve(self._changes, missing=max(missing, self._changes.missing))
             self._state = _State.FINISHED
 
-    def _give_up(self, first_page: _FirstPage) -> None:
+    def _give_up(self, length: int) -> None:
         """End a list that does not advance, quietly where no more is promised."""
         self._state = _State.READING
         self._repeats.stale_pages = 0
         total, first = self._border.total, (self._start_page - 1) * self._page_length
-        is_only_page = self._repeats.is_page_ignored and len(first_page.ids) >= self._page_length
+        is_only_page = self._repeats.is_page_ignored and length >= self._size
         if total is None and not is_only_page:
             self._state = _State.FINISHED
             return
-        page = self._border.next_page(self._page_length) - 1
+        page = max(1, self._border.next_page(self._page_length) - 1)
         self._border = Border(max(first, self._border.position - MAX_STALE_PAGES * self._page_length), total)
         self._ahead.proven = self._border
         self._repeats.reach = self._border.position

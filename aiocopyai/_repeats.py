@@ -65,7 +65,8 @@ class Repeats(Generic[T]):
             new = []
             same_id: dict[str, list[T]] = {}
             for item in items:
-                if item.id not in known and item not in (same := same_id.setdefault(item.id, [])):
+                same = same_id.setdefault(item.id, [])
+                if item.id not in known and item not in same:
                     same.append(item)
                     new.append(item)
         self._known.add(unique)
@@ -84,13 +85,9 @@ class Repeats(Generic[T]):
         """
         unexplained = max(0, known - max(0, self.reach - start))
         self.unexplained += unexplained
-        self.reach = max(self.reach, start + length)
+        if length:
+            self.reach = max(self.reach, start + length)
         return unexplained
-
-    def count_added(self, ids: Sequence[str]) -> int | None:
-        """Return how many items of the first page were added in front of those that were read; None for all of it."""
-        known = self._known.intersection(set(ids))
-        return next((place for place, item_id in enumerate(ids) if item_id in known), None)
 
 
 class RecentIds:

@@ -1,14 +1,17 @@
-"""The pager over a fake `fetch`: what is asked for ahead, and what is left behind when the walk is left."""
+"""The pager over a fake `fetch`: what is requested ahead, and that nothing is left running when an iteration ends."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
+from aiohttp import web
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from aiocopyai import (
     APIStatusError,
     BadRequestError,
     CopyAIError,
+    CopyAISession,
     NotFoundError,
     Page,
     Pager,
@@ -26,142 +30,185 @@ from aiocopyai import (
     Run,
 )
 from aiocopyai._pager import Plan
-from tests.support.strategies import MovingList, moving_lists
+from tests.conftest import AT_ONCE
+from tests.support.strategies import AT_THE_END, ChangingList, changing_lists
 
 
 PLAN = Plan("runs of W", page_size=10)
 
 
-def still_list(count: int) -> MovingList:
-    return MovingList([f"run-{number}" for number in range(count)], iter([]))
-
-
 class Server:
-    """Answers from a list, keeps count of who asks at once, and can be held or made to fail."""
+    """Answers from a list, counts the requests in progress, and can be stopped or made to fail."""
 
-    def __init__(self, moving: MovingList) -> None:
-        self.moving = moving
-        self.asked: list[int] = []
+    def __init__(self, changing: ChangingList) -> None:
+        self.changing = changing
+        self.requested: list[int] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.waiting = 0
-        self.most_at_once = 0
+        self.in_progress = 0
+        self.most_in_progress = 0
         self.failures: dict[int, list[CopyAIError]] = {}
 
     async def fetch(self, number: int, size: int) -> Page[Run]:
-        self.asked.append(number)
-        self.waiting += 1
-        self.most_at_once = max(self.most_at_once, self.waiting)
+        self.requested.append(number)
+        self.in_progress += 1
+        self.most_in_progress = max(self.most_in_progress, self.in_progress)
         try:
             await asyncio.sleep(0)
             await self.open.wait()
         finally:
-            self.waiting -= 1
+            self.in_progress -= 1
         if self.failures.get(number):
             raise self.failures[number].pop(0)
-        return self.moving.page(number, size)
+        return self.changing.page(number, size)
 
 
-async def no_task_left() -> None:
-    """Give cancelled tasks the two turns of the loop that they need, then see that none is left."""
+async def assert_no_task_is_left() -> None:
+    """Give cancelled tasks the two turns of the loop that they need, then check that none is left."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@given(moving_lists(moves=False), st.integers(1, 12), st.integers(0, 9), st.none() | st.integers(0, 130))
-def test_still_list(moving: MovingList, size: int, prefetch: int, limit: int | None) -> None:
-    """A list that stands still comes in order, whole or up to the limit, with no page asked for twice or in vain."""
+@given(changing_lists("unchanged"), st.integers(1, 12), st.integers(0, 9), st.none() | st.integers(0, 130))
+def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, limit: int | None) -> None:
+    """An unchanged list is yielded in order, whole or up to the limit, with no request that the limit does not need."""
 
     async def check() -> None:
-        server = Server(moving)
+        server = Server(changing)
         plan = Plan("runs", size, limit=limit, prefetch=prefetch)
-        given_out = [run.id async for run in Pager(server.fetch, plan)]
+        ids = [run.id async for run in Pager(server.fetch, plan)]
 
-        assert moving.ids[:limit] == given_out
-        pages = max(1, -(-len(moving.ids[:limit]) // plan.size)) if limit != 0 else 0
-        assert list(range(1, pages + 1)) == sorted(server.asked)
-        await no_task_left()
+        assert ids == changing.ids[:limit]
+        if limit is not None and limit <= len(changing.ids):
+            assert sorted(server.requested) == list(range(1, -(-limit // plan.size) + 1 if limit else 1))
+        await assert_no_task_is_left()
 
     asyncio.run(check())
 
 
-@given(moving_lists(), st.integers(1, 12))
-def test_moving_list_without_prefetch(moving: MovingList, size: int) -> None:
-    """With ``prefetch=0`` no run comes twice and none that stayed is lost, however the list moves."""
+@pytest.mark.parametrize("kind", ["any", "capped"])
+@given(data=st.data(), size=st.integers(1, 12), prefetch=st.integers(0, 9), limit=st.none() | st.integers(100, 200))
+def test_changing_list(kind: str, data: st.DataObject, size: int, prefetch: int, limit: int | None) -> None:
+    """Whatever the prefetch, no run of a changing list is yielded twice, and none that stays is missing."""
+    changing = data.draw(changing_lists(kind))
 
     async def check() -> None:
-        server = Server(moving)
-        pager = Pager(server.fetch, Plan("runs", size, prefetch=0))
-        given_out = [run.id async for run in pager]
+        pager = Pager(Server(changing).fetch, Plan("runs", size, limit=limit, prefetch=prefetch))
+        ids = [run.id async for run in pager]
 
-        assert len(set(given_out)) == len(given_out)
-        assert moving.stayed <= set(given_out)
+        assert len(set(ids)) == len(ids)
+        assert changing.stayed <= set(ids) or len(ids) == limit
         assert pager.changes.missing == 0
 
     asyncio.run(check())
 
 
-@given(moving_lists(), st.integers(1, 12), st.integers(1, 9), st.booleans())
-def test_moving_list_with_prefetch(moving: MovingList, size: int, prefetch: int, grows: bool) -> None:  # noqa: FBT001
-    """With any prefetch no run comes twice; and none is lost while the list either grows or shrinks.
+@asynccontextmanager
+async def listing_server(changing: ChangingList, delays: Callable[[], float]) -> AsyncIterator[str]:
+    """Serve a list of runs on a port of its own, each response made after a delay of its own; yield the base URL."""
 
-    Adds and removals that cancel out within one window are the coincidence that prefetching can't see.
-    """
-    moving.moves = iter([(added, []) if grows else (0, removed) for added, removed in moving.moves])
+    async def runs(request: web.Request) -> web.Response:
+        await asyncio.sleep(delays())
+        page = changing.page(int(request.query["page"]), int(request.query["size"]))
+        items = [{"id": run.id} for run in page.items]
+        return web.json_response({"status": "success", "data": {"total": page.total, "data": items}})
 
-    async def check() -> None:
-        given_out = [run.id async for run in Pager(Server(moving).fetch, Plan("runs", size, prefetch=prefetch))]
+    app = web.Application()
+    app.router.add_get("/api/workflow/W/run", runs)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/api"
+    finally:
+        await runner.cleanup()
 
-        assert len(set(given_out)) == len(given_out)
-        assert moving.stayed <= set(given_out)
 
-    asyncio.run(check())
+@pytest.mark.parametrize("prefetch", [0, 1, 4, 16])
+async def test_capped_list_over_a_socket(prefetch: int) -> None:
+    """A list of constant length loses no run, although the responses are made out of order."""
+    count = 0
+
+    def delay() -> float:
+        nonlocal count
+        count += 1
+        return 0.001 * (count * 7 % 5)
+
+    changing = ChangingList.of(300, ((1, [AT_THE_END]) if number % 5 == 4 else (0, []) for number in range(10_000)))
+    async with listing_server(changing, delay) as url, CopyAISession("key", base_url=url, retry=AT_ONCE) as session:
+        pager = session.runs("W", page_size=10, prefetch=prefetch)
+        async with asyncio.timeout(20):
+            ids = [run.id async for run in pager]
+
+    assert len(set(ids)) == len(ids)
+    assert changing.stayed <= set(ids)
+    assert pager.changes.missing == 0
+    assert changing.requests <= 3 * 30
 
 
-async def test_nothing_before_iteration() -> None:
-    """A pager asks for nothing until it is iterated, and each iteration starts afresh."""
-    server = Server(still_list(12))
+async def test_nothing_is_requested_before_iteration() -> None:
+    """A pager requests nothing until it is iterated, and each iteration starts from the beginning."""
+    server = Server(ChangingList.of(12))
     pager = Pager(server.fetch, PLAN)
     pager.pages()
     await asyncio.sleep(0)
 
-    assert server.asked == []
+    assert server.requested == []
     assert pager.total is None
+    assert not pager.changes
 
     first = [run async for run in pager]
     second = [run async for run in pager]
 
     assert first == second
     assert pager.total == 12
-    assert server.asked == [1, 2, 1, 2]
+    assert server.requested == [1, 2, 1, 2]
     assert repr(pager) == "<Pager: runs of W, total 12>"
 
 
-async def test_prefetch_is_the_window() -> None:
-    """No more than `prefetch` pages are asked for at once, and none beyond while the consumer takes its time."""
-    server = Server(still_list(200))
-    walk = aiter(Pager(server.fetch, evolve(PLAN, prefetch=3)))
-    await anext(walk)
+async def test_prefetch_limits_the_requests_in_progress() -> None:
+    """At most `prefetch` pages are requested at a time, and no more of them while the caller works."""
+    server = Server(ChangingList.of(200))
+    iterator = aiter(Pager(server.fetch, evolve(PLAN, prefetch=3)))
+    await anext(iterator)
     for _ in range(5):
         await asyncio.sleep(0)
 
-    assert server.asked == [1, 2, 3, 4]
-    assert server.most_at_once == 3
+    assert server.requested == [1, 2, 3, 4]
+    assert server.most_in_progress == 3
 
     for _ in range(10):
-        await anext(walk)
+        await anext(iterator)
     for _ in range(5):
         await asyncio.sleep(0)
 
-    assert server.asked == [1, 2, 3, 4, 5]
-    await walk.aclose()
+    assert server.requested == [1, 2, 3, 4, 5]
+    await iterator.aclose()
+
+
+async def test_older_page_is_requested_again() -> None:
+    """A page that is older than the page in front of it is requested again, and those behind it are not."""
+    before = ChangingList.of(58)
+    old = {number: before.page(number, 10) for number in (3, 4)}
+    changing = ChangingList(["new", *before.ids])
+    requested: list[int] = []
+
+    async def fetch(number: int, size: int) -> Page[Run]:
+        requested.append(number)
+        return old.pop(number) if number in old else changing.page(number, size)
+
+    ids = [run.id async for run in Pager(fetch, PLAN)]
+
+    assert sorted(ids) == sorted(changing.ids)
+    assert sorted(requested) == [1, 1, 2, 3, 3, 4, 4, 5, 6]
 
 
 async def test_pages() -> None:
-    """Pages come with what is new in them, under the number that was asked for."""
-    server = Server(still_list(25))
+    """Pages are yielded with the new items on them, under the number that was requested."""
+    server = Server(ChangingList.of(25))
     pages = [page async for page in Pager(server.fetch, PLAN).pages()]
 
     assert [(page.number, page.size, page.total, len(page.items)) for page in pages] == [
@@ -171,181 +218,264 @@ async def test_pages() -> None:
     ]
 
 
+async def test_proven_pages() -> None:
+    """The iterator over pages says how far nothing can be missing, and how long the server's pages are."""
+    changing = ChangingList.of(45)
+
+    async def fetch(number: int, _size: int) -> Page[Run]:
+        return changing.page(number, 5)
+
+    pages = Pager(fetch, PLAN).pages()
+    proven = [(page.number, pages.proven.position, pages.page_length) async for page in pages]
+
+    assert proven[:2] == [(1, 5, 5), (2, 10, 5)]
+    assert {position for number, position, _ in proven if number > 2} == {10}
+    assert pages.proven.position == 50
+
+
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 async def test_break(prefetch: int) -> None:
     """`break` leaves no task behind."""
-    server = Server(still_list(100))
+    server = Server(ChangingList.of(100))
     async for _ in Pager(server.fetch, evolve(PLAN, prefetch=prefetch)):
         server.open.clear()
         break
-    await no_task_left()
+    await assert_no_task_is_left()
 
-    assert server.waiting == 0
+    assert server.in_progress == 0
 
 
-async def test_exception_in_the_body() -> None:
-    """An exception in the loop's body comes through and leaves no task behind."""
-    server = Server(still_list(100))
+async def test_exception_in_the_loop_body() -> None:
+    """An exception in the body of the loop is raised, and leaves no task behind."""
+    server = Server(ChangingList.of(100))
     with pytest.raises(ZeroDivisionError):
         async for _ in Pager(server.fetch, PLAN):
             server.open.clear()
             raise ZeroDivisionError
-    await no_task_left()
+    await assert_no_task_is_left()
 
 
-@pytest.mark.parametrize("after", range(0, 45, 4))
-async def test_cancel_anywhere(after: int) -> None:
-    """A walk that is cancelled at any turn of the loop ends at once and leaves no task behind."""
-    server = Server(still_list(100))
+@pytest.mark.parametrize("turns", range(0, 45, 4))
+async def test_cancellation(turns: int) -> None:
+    """An iteration that is cancelled after any turn of the loop ends at once, and leaves no task behind."""
+    server = Server(ChangingList.of(100))
 
     async def consume() -> None:
         async for _ in Pager(server.fetch, PLAN):
             await asyncio.sleep(0)
 
     task = asyncio.create_task(consume())
-    for _ in range(after):
+    for _ in range(turns):
         await asyncio.sleep(0)
     server.open.clear()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await no_task_left()
+    await assert_no_task_is_left()
 
 
-async def test_timeout_then_go_on() -> None:
-    """A walk that ran into a caller's time-out goes on where it was."""
-    server = Server(still_list(30))
-    walk = aiter(Pager(server.fetch, PLAN))
-    got = [await anext(walk) for _ in range(10)]
-    await walk._pages._ahead[2]
+@pytest.mark.parametrize("prefetch", [0, 4])
+async def test_continue_after_a_timeout(prefetch: int) -> None:
+    """An iteration that ran into a caller's time-out continues where it was."""
+    server = Server(ChangingList.of(25))
+    iterator = aiter(Pager(server.fetch, evolve(PLAN, prefetch=prefetch)))
+    got = [await anext(iterator) for _ in range(10)]
     server.open.clear()
-    walk._pages._drop_ahead()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await anext(walk)
-    await no_task_left()
+            await anext(iterator)
+    await assert_no_task_is_left()
     server.open.set()
-    got += [run async for run in walk]
+    got += [run async for run in iterator]
 
-    assert [run.id for run in got] == server.moving.ids
+    assert [run.id for run in got] == server.changing.ids
 
 
-async def test_failed_page_is_asked_for_again() -> None:
-    """A failed page raises with its number; the next step asks for it again, and nothing is lost."""
-    server = Server(still_list(50))
+async def test_failed_page_is_requested_again() -> None:
+    """A failed page raises with its number, the next step requests it again, and nothing is missing."""
+    server = Server(ChangingList.of(49))
     server.failures[3] = [APIConnectionError("gone"), APIConnectionError("gone again")]
-    walk = aiter(Pager(server.fetch, PLAN))
+    iterator = aiter(Pager(server.fetch, PLAN))
     got: list[Run] = []
     failed: list[int | None] = []
     while True:
         try:
-            got.append(await anext(walk))
+            got.append(await anext(iterator))
         except APIConnectionError as error:
             failed.append(error.page)
-            await no_task_left()
+            await assert_no_task_is_left()
         except StopAsyncIteration:
             break
 
     assert failed == [3, 3]
-    assert [run.id for run in got] == server.moving.ids
+    assert [run.id for run in got] == server.changing.ids
 
 
-async def test_failed_page_in_a_limited_walk() -> None:
+async def test_failed_proof_is_requested_again() -> None:
+    """An error of the request that proves the pages requested ahead is raised, and the next step repeats it."""
+    server = Server(ChangingList.of(49))
+    iterator = aiter(Pager(server.fetch, PLAN))
+    got: list[Run] = [await anext(iterator)]
+    server.failures[1] = [APIConnectionError("gone")]
+    with pytest.raises(APIConnectionError):
+        async for run in iterator:
+            got.append(run)  # noqa: PERF401 (kept although the iteration raises)
+
+    assert [run.id for run in got] == server.changing.ids
+    assert [run async for run in iterator] == []
+    assert server.requested == [1, 2, 3, 4, 5, 1, 1]
+
+
+async def test_page_of_an_error_counts_full_pages() -> None:
     """An error's page counts pages of `page_size`, also where a small limit made the real ones smaller."""
-    server = Server(still_list(50))
+    server = Server(ChangingList.of(50))
     server.failures[2] = [APIConnectionError("gone")]
 
     async def always_the_same(number: int, size: int) -> Page[Run]:
         return evolve(await server.fetch(number, size), items=[Run("always")])
 
-    walk = aiter(Pager(always_the_same, evolve(PLAN, limit=5, prefetch=0)))
-    await anext(walk)
+    iterator = aiter(Pager(always_the_same, evolve(PLAN, limit=5, prefetch=0)))
+    await anext(iterator)
     with pytest.raises(APIConnectionError, match="page 1: gone"):
-        await anext(walk)
+        await anext(iterator)
 
 
 @pytest.mark.parametrize("error", [BadRequestError(400), NotFoundError(404), RequestInvalidError(422)])
-async def test_refusal_past_the_end(error: APIStatusError) -> None:
-    """An answer of 400, 404 or 422 past the last page ends the walk without an error."""
-    server = Server(still_list(20))
-    server.failures[3] = [error]
-    real = server.fetch
+@pytest.mark.parametrize(("count", "total"), [(20, None), (20, 20), (15, 40)])
+@pytest.mark.parametrize("prefetch", [0, 4])
+async def test_refusal_past_the_end(error: APIStatusError, count: int, total: int | None, prefetch: int) -> None:
+    """A response of 400, 404 or 422 past the last page ends the list without an error."""
+    server = Server(ChangingList.of(count))
+    server.failures = {number: [error] * 2 for number in (3, 4, 5, 6)}
 
-    async def without_total(number: int, size: int) -> Page[Run]:
-        return evolve(await real(number, size), total=None)
+    async def fetch(number: int, size: int) -> Page[Run]:
+        return evolve(await server.fetch(number, size), total=total)
 
-    assert len([run async for run in Pager(without_total, PLAN)]) == 20
-    assert server.asked == [1, 2, 3]
+    pager = Pager(fetch, evolve(PLAN, prefetch=prefetch))
+
+    assert len([run async for run in pager]) == count
+    assert pager.changes.missing == (total or count) - count
 
 
-async def test_refusal_in_the_middle() -> None:
-    """The same answer where runs are surely left is an error."""
-    server = Server(still_list(50))
-    server.failures[3] = [NotFoundError(404)]
+@pytest.mark.parametrize("prefetch", [0, 4])
+async def test_refusal_in_the_middle(prefetch: int) -> None:
+    """The same response behind a full page, where more is promised, is an error."""
+    server = Server(ChangingList.of(50))
+    server.failures[3] = [NotFoundError(404)] * 2
     with pytest.raises(NotFoundError) as caught:
-        _ = [run async for run in Pager(server.fetch, PLAN)]
+        _ = [run async for run in Pager(server.fetch, evolve(PLAN, prefetch=prefetch))]
 
     assert caught.value.page == 3
 
 
-async def test_page_ignored() -> None:
-    """A list that does not advance raises `PaginationError` with a page."""
-    real = Server(still_list(100)).fetch
-    asked: list[int] = []
+async def test_list_that_does_not_advance() -> None:
+    """A list that does not advance raises `PaginationError` with a page to continue at."""
+    changing = ChangingList.of(100)
 
     async def always_the_first(number: int, size: int) -> Page[Run]:
-        asked.append(number)
-        return evolve(await real(1, size), number=number)
+        return evolve(changing.page(1, size), number=number)
 
     with pytest.raises(PaginationError, match="does not advance") as caught:
         _ = [run async for run in Pager(always_the_first, evolve(PLAN, prefetch=0))]
 
     assert caught.value.page is not None
-    assert len(asked) <= 5
+    assert changing.requests <= 25
 
 
 async def test_two_consumers() -> None:
-    """Two tasks that step one walk share it: each run goes to one of them."""
-    server = Server(still_list(30))
-    walk = aiter(Pager(server.fetch, evolve(PLAN, prefetch=0)).pages())
-    pages = await asyncio.gather(anext(walk), anext(walk), anext(walk))
+    """Two tasks that step one iteration share it: each page goes to one of them."""
+    server = Server(ChangingList.of(29))
+    iterator = aiter(Pager(server.fetch, evolve(PLAN, prefetch=0)).pages())
+    pages = await asyncio.gather(anext(iterator), anext(iterator), anext(iterator))
 
     assert [page.number for page in pages] == [1, 2, 3]
-    assert server.asked == [1, 2, 3]
+    assert server.requested == [1, 2, 3]
 
 
 async def test_aclose() -> None:
-    """A closed walk is over, and what it had asked for is gone when `aclose` returns."""
-    server = Server(still_list(100))
-    walk = aiter(Pager(server.fetch, PLAN))
-    await anext(walk)
-    await walk.aclose()
+    """A closed iteration is over, and its requests are gone when `aclose` returns."""
+    server = Server(ChangingList.of(100))
+    iterator = aiter(Pager(server.fetch, PLAN))
+    await anext(iterator)
+    await iterator.aclose()
 
     assert asyncio.all_tasks() == {asyncio.current_task()}
     with pytest.raises(StopAsyncIteration):
-        await anext(walk)
+        await anext(iterator)
+
+
+async def test_aclose_while_another_task_waits() -> None:
+    """Where another task waits for the next item, `aclose` ends its iteration."""
+    server = Server(ChangingList.of(100))
+    server.open.clear()
+    iterator = aiter(Pager(server.fetch, PLAN))
+    waiting = asyncio.create_task(anext(iterator, None))
+    await asyncio.sleep(0)
+    await iterator.aclose()
+
+    async with asyncio.timeout(1):
+        assert await waiting is None
+
+
+@pytest.mark.parametrize("what", ["pager", "items", "pages"])
+async def test_aclosing(what: str) -> None:
+    """`contextlib.aclosing` works on a pager and on its iterators, and leaves no request behind."""
+    server = Server(ChangingList.of(100))
+    pager = Pager(server.fetch, PLAN)
+    if what == "pager":
+        async with aclosing(pager) as closing:
+            async for _ in closing:
+                break
+            iterator = aiter(closing)
+            await anext(iterator)
+    elif what == "items":
+        async with aclosing(aiter(pager)) as items:
+            await anext(items)
+    else:
+        async with aclosing(pager.pages()) as pages:
+            await anext(pages)
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_unclaimed_failure_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """A page asked for ahead that fails after the walk was left makes no noise."""
-    server = Server(still_list(100))
+    """A page requested ahead that fails after the iteration was dropped is not reported."""
+    server = Server(ChangingList.of(100))
     server.failures[2] = [APIConnectionError("gone")]
-    walk = aiter(Pager(server.fetch, PLAN))
-    await anext(walk)
+    iterator = aiter(Pager(server.fetch, PLAN))
+    await anext(iterator)
     for _ in range(4):
         await asyncio.sleep(0)
-    del walk
+    del iterator
     gc.collect()
-    await no_task_left()
+    await assert_no_task_is_left()
 
     assert caplog.records == []
 
 
-def test_left_behind_by_its_loop() -> None:
-    """A walk that outlives its event loop is let go of without a complaint."""
-    walk = aiter(Pager(Server(still_list(100)).fetch, PLAN))
-    asyncio.run(_step(walk.__anext__))
-    del walk
+async def test_last_reference_dropped_in_another_thread() -> None:
+    """An iterator that is dropped in another thread leaves no task behind."""
+    server = Server(ChangingList.of(100))
+    holder = [aiter(Pager(server.fetch, PLAN))]
+    await anext(holder[0])
+    server.open.clear()
+    await asyncio.sleep(0)
+
+    assert server.in_progress > 0
+
+    thread = threading.Thread(target=holder.clear)
+    thread.start()
+    await asyncio.to_thread(thread.join, 1)
+    await assert_no_task_is_left()
+
+    assert server.in_progress == 0
+
+
+def test_iterator_outlives_its_loop() -> None:
+    """An iterator that outlives its event loop is dropped without a warning."""
+    iterator = aiter(Pager(Server(ChangingList.of(100)).fetch, PLAN))
+    asyncio.run(_step(iterator.__anext__))
+    del iterator
     gc.collect()
 
 
@@ -353,42 +483,42 @@ async def _step(step: Callable[[], Awaitable[Run]]) -> None:
     await step()
 
 
-async def test_drift_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """What moved is on `pager.changes`, and in one line of the log."""
+async def test_changes_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The changes of a list are in `pager.changes`, and in one line of the log."""
     caplog.set_level(logging.INFO, "aiocopyai")
-    moving = MovingList([f"run-{n}" for n in range(30)], iter([(0, []), (3, []), (0, [0.9])]))
-    pager = Pager(Server(moving).fetch, evolve(PLAN, prefetch=0))
+    changing = ChangingList.of(30, [(0, []), (3, []), (0, [0.9])])
+    pager = Pager(Server(changing).fetch, evolve(PLAN, prefetch=0))
     _ = [run async for run in pager]
 
     assert (pager.changes.repeated > 0, pager.changes.first_total, pager.changes.last_total) == (True, 30, 32)
     assert [record.name for record in caplog.records] == ["aiocopyai"]
-    assert "the list moved" in caplog.text
+    assert "the list changed while it was read" in caplog.text
 
 
-async def test_odd_fields_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Values that didn't fit are named in one line a walk, however many there were."""
-    real = Server(still_list(30)).fetch
+async def test_invalid_fields_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Values that do not fit are named in one line for an iteration, however many there were."""
+    changing = ChangingList.of(30)
 
-    async def odd(number: int, size: int) -> Page[Run]:
-        return evolve(await real(number, size), invalid_fields=frozenset({"credits"}))
+    async def fetch(number: int, size: int) -> Page[Run]:
+        return evolve(changing.page(number, size), invalid_fields=frozenset({"credits"}))
 
-    _ = [run async for run in Pager(odd, PLAN)]
+    _ = [run async for run in Pager(fetch, PLAN)]
 
     assert len(caplog.records) == 1
     assert "credits" in caplog.text
 
 
-async def test_since_stops_early() -> None:
-    """With `since`, a newest-first list is read no further than the first older run; one without times, whole."""
-    asked: list[int] = []
+async def test_since_ends_early() -> None:
+    """With `since`, a list that is newest first is read no further than the first older run."""
+    requested: list[int] = []
 
     async def newest_first(number: int, size: int) -> Page[Run]:
-        asked.append(number)
+        requested.append(number)
         first = (number - 1) * size
-        moments = [datetime.fromtimestamp(10_000 - place, UTC) for place in range(first, first + size)]
-        return Page(number, size, 1000, [Run(str(moment), created_at=moment) for moment in moments])
+        times = [datetime.fromtimestamp(10_000 - place, UTC) for place in range(first, first + size)]
+        return Page(number, size, 1000, [Run(str(time), created_at=time) for time in times])
 
     plan = Plan("runs", 10, since=datetime.fromtimestamp(10_000 - 14, UTC), prefetch=0)
 
     assert len([run async for run in Pager(newest_first, plan)]) == 15
-    assert asked == [1, 2]
+    assert requested == [1, 2]

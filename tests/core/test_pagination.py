@@ -1,250 +1,514 @@
-"""The stop rule, without a loop: which page comes next, what is new, when the list is over."""
+"""Which page comes next, what is new on it, and where the list ends: without an event loop."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from math import ceil
 
 import pytest
+from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiocopyai import Changes, Page, PaginationError, Run
-from aiocopyai._pagination import PATIENCE, REMEMBERED, RecentIds, Since, Walk
-from tests.support.strategies import MovingList, moving_lists
+from aiocopyai import (
+    BadRequestError,
+    Changes,
+    NotFoundError,
+    Page,
+    PaginationError,
+    RequestInvalidError,
+    Run,
+    ServerError,
+)
+from aiocopyai._pagination import MAX_STALE_PAGES, PROOF_INTERVAL, Border, Listing, PageRequest, Since, may_be_past_end
+from tests.support.strategies import AT_THE_END, KINDS_OF_CHANGE, ChangingList, changing_lists
 
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SIZES = st.integers(1, 12)
+PREFETCHES = st.sampled_from([0, 1, 2, 4, 16])
+ORDERS = st.randoms(use_true_random=False)
+Answer = Callable[[int, int], Page[Run]]
+"""Answers a request for a page of a size."""
 
 
-def ids(*numbers: int) -> list[Run]:
-    return [Run(str(number)) for number in numbers]
+def runs(*ids: object) -> list[Run]:
+    return [Run(str(run_id)) for run_id in ids]
 
 
-def walk_through(moving: MovingList, size: int, start_page: int = 1) -> tuple[Walk[Run], list[str]]:
-    """Walk page by page over a list until it is over."""
-    walk: Walk[Run] = Walk(size, start_page)
-    given_out: list[str] = []
-    while not walk.is_done:
-        walk.check()
-        given_out += [run.id for run in walk.take(moving.page(walk.next_page, size))]
-    return walk, given_out
+@define
+class Reading:
+    """What was read of a list, and which pages were requested."""
+
+    listing: Listing[Run]
+    ids: list[str]
+    requested: list[int]
 
 
-@given(moving_lists(), st.integers(1, 12))
-def test_each_run_once_and_none_lost(moving: MovingList, size: int) -> None:
-    """However the list moves between requests, no run comes twice and none that stayed is lost."""
-    _, given_out = walk_through(moving, size)
+def read(
+    answer: Answer, size: int, prefetch: int = 0, order: random.Random | None = None, start_page: int = 1
+) -> Reading:
+    """Read a list to its end, with several requests in progress that are answered in any order.
 
-    assert len(set(given_out)) == len(given_out)
-    assert moving.stayed <= set(given_out)
+    Raises:
+        PaginationError: the list does not advance.
+    """
+    reading = Reading(Listing(size, start_page), [], [])
+    in_progress: list[PageRequest] = []
+    answered: dict[int, Page[Run]] = {}
+    while not reading.listing.is_finished:
+        while len(in_progress) < max(1, prefetch) and (request := reading.listing.next_request(in_progress)):
+            in_progress.append(request)
+            reading.requested.append(request.page)
+        while id(in_progress[0]) not in answered:
+            open_requests = [request for request in in_progress if id(request) not in answered]
+            request = order.choice(open_requests) if order else open_requests[0]
+            answered[id(request)] = answer(request.page, size)
+        request = in_progress.pop(0)
+        result = reading.listing.take(request, answered.pop(id(request)))
+        reading.ids += [run.id for run in result.items]
+        if result.again:
+            in_progress.insert(0, result.again)
+            reading.requested.append(result.again.page)
+        if result.is_outdated:
+            in_progress.clear()
+            answered.clear()
+    return reading
 
 
-@given(moving_lists(moves=False), st.integers(1, 12))
-def test_no_wasted_request(moving: MovingList, size: int) -> None:
-    """A list of N pages that stands still costs N requests, an empty one costs one."""
-    walk, given_out = walk_through(moving, size)
+def take(listing: Listing[Run], page: Page[Run]) -> Sequence[Run]:
+    """Take the page that has to be requested next."""
+    request = listing.next_request()
+    assert request is not None
+    assert request.page == page.number
 
-    assert moving.ids == given_out
-    assert max(1, ceil(len(moving.ids) / size)) == moving.requests
-    assert not walk.changes
+    return listing.take(request, page).items
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_CHANGE)
+@given(data=st.data(), size=SIZES, prefetch=PREFETCHES, order=ORDERS)
+def test_each_run_is_yielded_once(
+    kind: str, data: st.DataObject, size: int, prefetch: int, order: random.Random
+) -> None:
+    """However a list changes, and in whichever order responses are made, each run that stays is yielded once."""
+    changing = data.draw(changing_lists(kind))
+    reading = read(changing.page, size, prefetch, order)
+
+    assert len(set(reading.ids)) == len(reading.ids)
+    assert changing.stayed <= set(reading.ids)
+    assert reading.listing.changes.missing == 0
+
+
+@given(changing_lists("unchanged"), SIZES, PREFETCHES, ORDERS)
+def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, order: random.Random) -> None:
+    """An unchanged list costs its pages, the one behind a full last page, and proofs of what was requested ahead."""
+    count = len(changing.ids)
+    reading = read(changing.page, size, prefetch, order)
+    pages = ceil(count / size) + (count % size == 0)
+    ahead = ceil(count / size) - 2 if prefetch > 1 else 0
+    most_proofs = 1 + ahead // PROOF_INTERVAL if ahead > 0 else 0
+
+    assert reading.ids == changing.ids
+    assert pages + min(1, most_proofs) <= changing.requests <= pages + most_proofs
+    assert not reading.listing.changes
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 4, 16])
+@pytest.mark.parametrize("seed", range(5))
+def test_capped_list(prefetch: int, seed: int) -> None:
+    """Where each new run removes the oldest, about twice the requests are enough, and none is missing."""
+    order = random.Random(seed)  # noqa: S311 (repeatable)
+    changes = ((1, [AT_THE_END]) if order.random() < 0.2 else (0, []) for _ in range(10_000))
+    changing = ChangingList.of(600, changes)
+    reading = read(changing.page, 10, prefetch, order)
+
+    assert changing.stayed <= set(reading.ids)
+    assert len(reading.requested) <= (2.5 * 60 if prefetch > 1 else 1.1 * 60)
+
+
+@pytest.mark.parametrize("prefetch", [0, 4, 16])
+@pytest.mark.parametrize("seed", range(5))
+def test_growing_list(prefetch: int, seed: int) -> None:
+    """Where runs are only added, what the total explains is not read again."""
+    order = random.Random(seed)  # noqa: S311 (repeatable)
+    changing = ChangingList.of(600, ((1, []) if order.random() < 0.1 else (0, []) for _ in range(10_000)))
+    reading = read(changing.page, 10, prefetch, order)
+
+    assert changing.stayed <= set(reading.ids)
+    assert len(reading.requested) <= (2.5 if prefetch == 16 else 1.6) * 60
+    assert reading.listing.changes.reread <= 20
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 2, 4, 16])
+@pytest.mark.parametrize("period", [2, 3, 4])
+@pytest.mark.parametrize("place", [0, AT_THE_END])
+def test_total_falls_in_step(prefetch: int, period: int, place: float) -> None:
+    """A list that loses a run at every second request is read all the same."""
+    changing = ChangingList.of(600, ((0, [] if number % period else [place]) for number in range(10_000)))
+    reading = read(changing.page, 10, prefetch)
+
+    assert changing.stayed <= set(reading.ids)
+    assert len(reading.requested) <= 6 * 60
+
+
+def test_only_the_pages_since_the_last_proof_are_read_again() -> None:
+    """A change late in a long list makes nothing be read again that was proven before."""
+    pages = 3 * PROOF_INTERVAL
+    changing = ChangingList.of(2 * pages, ((1, [AT_THE_END]) if n == pages - 20 else (0, []) for n in range(2 * pages)))
+    reading = read(changing.page, 2, 4)
+
+    assert changing.stayed <= set(reading.ids)
+    assert len(reading.requested) <= 1.5 * pages
+    assert min(page for page in reading.requested[pages:] if page > 1) > 1.5 * PROOF_INTERVAL
+
+
+@pytest.mark.parametrize("group", [2, 5, 30])
+@given(count=st.integers(0, 90), size=SIZES, prefetch=PREFETCHES, order=ORDERS)
+def test_equal_times(group: int, count: int, size: int, prefetch: int, order: random.Random) -> None:
+    """Runs that change places between two requests are found, or counted as missing."""
+    changing = ChangingList.of(count)
+
+    def shuffled(page: int, size: int) -> Page[Run]:
+        ids = changing.ids
+        changing.ids = [
+            i for at in range(0, count, group) for i in order.sample(ids[at : at + group], len(ids[at : at + group]))
+        ]
+        return changing.page(page, size)
+
+    reading = read(shuffled, size, prefetch, order)
+
+    assert len(set(reading.ids)) == len(reading.ids)
+    assert len(reading.ids) + reading.listing.changes.missing == count
+
+
+def test_second_pass_finds_a_run_that_changed_places() -> None:
+    """A run that a repeated one hid is found when the list is read once more."""
+    orders = {2: "bdacef", 3: "abcdef"}
+    requests = 0
+
+    def answer(page: int, size: int) -> Page[Run]:
+        nonlocal requests
+        requests += 1
+        return Page(page, size, 6, runs(*orders.get(requests, "abcdef")[(page - 1) * size : page * size]))
+
+    reading = read(answer, 2)
+
+    assert sorted(reading.ids) == list("abcdef")
+    assert reading.listing.changes.missing == 0
 
 
 def test_start_page() -> None:
-    """A walk that starts at page 3 gives what lies from there on."""
-    _, given_out = walk_through(MovingList([str(n) for n in range(45)], iter([])), 10, start_page=3)
+    """Reading from page 3 on yields what is there."""
+    changing = ChangingList.of(45)
 
-    assert [str(n) for n in range(20, 45)] == given_out
-
-
-@pytest.mark.parametrize("start_page", [1, 4, 10])
-def test_clamped_size(start_page: int) -> None:
-    """A server that gives 5 where 10 are asked for is walked whole, from any page."""
-    moving = MovingList([str(n) for n in range(47)], iter([]))
-    walk: Walk[Run] = Walk(10, start_page)
-    given_out: list[str] = []
-    while not walk.is_done:
-        given_out += [run.id for run in walk.take(moving.page(walk.next_page, 5))]
-
-    assert moving.ids[(start_page - 1) * 5 :] == given_out
+    assert read(changing.page, 10, start_page=3).ids == changing.ids[20:]
 
 
-def test_vendors_example() -> None:
-    """A total of 3 with two items ends after the page behind them turns out empty."""
-    walk: Walk[Run] = Walk(100)
+@given(changing_lists(), SIZES, st.integers(1, 5), PREFETCHES, ORDERS)
+def test_start_page_of_a_changing_list(
+    changing: ChangingList, size: int, start_page: int, prefetch: int, order: random.Random
+) -> None:
+    """No run behind the start page that stays is missing, whichever page that is."""
+    first: list[list[str]] = []
 
-    assert walk.take(Page(1, 100, 3, ids(1, 2))) == ids(1, 2)
-    assert not walk.is_done
-    assert walk.next_page == 2
+    def answer(page: int, size: int) -> Page[Run]:
+        response = changing.page(page, size)
+        first.append(changing.ids[(start_page - 1) * size :])
+        return response
 
-    walk.take(Page(2, 100, 3, []))
+    reading = read(answer, size, prefetch, order, start_page)
 
-    assert walk.is_done
-    assert walk.changes == Changes(missing=1, first_total=3, last_total=3)
-
-
-def test_no_total_ends_at_an_empty_page() -> None:
-    """Without a total the walk goes on to the first empty page."""
-    walk: Walk[Run] = Walk(2)
-    walk.take(Page(1, 2, None, ids(1, 2)))
-    walk.take(Page(2, 2, None, ids(3)))
-
-    assert not walk.is_done
-
-    walk.take(Page(3, 2, None, []))
-
-    assert walk.is_done
+    assert len(set(reading.ids)) == len(reading.ids)
+    assert changing.stayed & set(first[0]) <= set(reading.ids)
 
 
-def test_total_too_small() -> None:
-    """A total that the pages themselves prove too small doesn't end the walk."""
-    walk: Walk[Run] = Walk(2)
-    for number in range(1, 4):
-        walk.take(Page(number, 2, 1, ids(number * 2, number * 2 + 1)))
+@pytest.mark.parametrize("start_page", [1, 4, 8, 10])
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_server_limits_the_page_size(start_page: int, prefetch: int) -> None:
+    """A server that sends 5 runs where 10 are requested is read to its end, from any page."""
+    changing = ChangingList.of(47)
+    reading = read(lambda page, _: changing.page(page, 5), 10, prefetch, start_page=start_page)
 
-        assert not walk.is_done
-
-    walk.take(Page(4, 2, 1, []))
-
-    assert walk.is_done
+    assert reading.ids == changing.ids[(start_page - 1) * 5 :]
 
 
-def test_total_too_large() -> None:
-    """Where a total promises pages that are empty, one more is tried and the walk ends."""
-    walk: Walk[Run] = Walk(2)
-    walk.take(Page(1, 2, 1000, ids(1, 2)))
-    walk.take(Page(2, 2, 1000, []))
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_server_ignores_the_page_size(prefetch: int) -> None:
+    """A server that always sends 20 runs a page is read to its end."""
+    changing = ChangingList.of(90)
 
-    assert not walk.is_done
-
-    walk.take(Page(3, 2, 1000, []))
-
-    assert walk.is_done
-    assert walk.changes.missing == 998
+    assert read(lambda page, _: changing.page(page, 20), 10, prefetch).ids == changing.ids
 
 
-def test_a_hole_is_walked_over() -> None:
-    """An empty page in the middle of the list doesn't end the walk."""
-    walk: Walk[Run] = Walk(2)
-    walk.take(Page(1, 2, 6, ids(1, 2)))
-    walk.take(Page(2, 2, 6, []))
+@pytest.mark.parametrize("count", [3, 10, 11, 250])
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_server_sends_everything_at_once(count: int, prefetch: int) -> None:
+    """A server that ignores size and page is read without an error, as it sends all that the total promises."""
+    changing = ChangingList.of(count)
+    reading = read(lambda _page, _size: changing.page(1, 10_000), 10, prefetch)
 
-    assert walk.take(Page(walk.next_page, 2, 6, ids(5, 6))) == ids(5, 6)
-    assert walk.is_done
-
-
-def test_page_ignored() -> None:
-    """A server that always answers with its first page ends in an error after a few pages, again and again."""
-    walk: Walk[Run] = Walk(10)
-    first = ids(*range(10))
-    for _ in range(2):
-        taken = 0
-        with pytest.raises(PaginationError, match="does not advance"):
-            while True:
-                walk.check()
-                walk.take(Page(walk.next_page, 10, 640, first))
-                taken += 1
-
-        assert taken <= 4
+    assert reading.ids == changing.ids
+    assert len(reading.requested) <= 2
+    assert reading.listing.changes.missing == 0
 
 
-@pytest.mark.parametrize("total", [15, None])
-def test_page_ignored_with_little_promised(total: int | None) -> None:
-    """One full page, for ever the same, is an error even where less than another page is promised."""
-    walk: Walk[Run] = Walk(10)
+def test_placeholder_ids_of_the_reference() -> None:
+    """Two items of one page with the same id are two if their content differs, and one if it is the same."""
+    first, second = Run("<run_id>", credits=1), Run("<run_id>", credits=2)
+    listing: Listing[Run] = Listing(100)
+
+    assert take(listing, Page(1, 100, 3, [first, second, first])) == [first, second]
+    assert listing.is_finished
+    assert listing.changes.missing == 0
+
+
+def test_an_id_on_two_pages_is_one_run() -> None:
+    """A run that moves to a later page is yielded once, also where it has changed meanwhile."""
+    listing: Listing[Run] = Listing(2)
+    take(listing, Page(1, 2, 4, [Run("a"), Run("b", credits=1)]))
+
+    assert take(listing, Page(2, 2, 5, [Run("b", credits=2), Run("c")])) == [Run("c")]
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+@pytest.mark.parametrize(("count", "total"), [(350, 300), (350, 299), (350, 1), (300, 200)])
+def test_total_too_low(count: int, total: int, prefetch: int) -> None:
+    """All runs are yielded although the total promises fewer."""
+    changing = ChangingList.of(count)
+
+    def answer(page: int, size: int) -> Page[Run]:
+        response = changing.page(page, size)
+        return Page(page, size, total, response.items)
+
+    reading = read(answer, 100, prefetch)
+
+    assert reading.ids == changing.ids
+    assert reading.listing.changes.missing == 0
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_total_is_the_length_of_the_page(prefetch: int) -> None:
+    """All runs are yielded where each page counts only itself."""
+    changing = ChangingList.of(350)
+
+    def answer(page: int, size: int) -> Page[Run]:
+        response = changing.page(page, size)
+        return Page(page, size, len(response.items), response.items)
+
+    assert read(answer, 100, prefetch).ids == changing.ids
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_no_total(prefetch: int) -> None:
+    """Without a total, an empty page ends the list."""
+    changing = ChangingList.of(25)
+    reading = read(lambda page, size: Page(page, size, None, changing.page(page, size).items), 10, prefetch)
+
+    assert reading.ids == changing.ids
+    assert reading.requested == [1, 2, 3, 4]
+
+
+def test_example_of_the_reference() -> None:
+    """A total of 3 with two runs ends behind an empty page, with one missing."""
+    listing: Listing[Run] = Listing(100)
+
+    assert take(listing, Page(1, 100, 3, runs(1, 2))) == runs(1, 2)
+    assert take(listing, Page(2, 100, 3, [])) == []
+    assert listing.is_finished
+    assert listing.changes == Changes(missing=1, first_total=3, last_total=3)
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_total_too_high(prefetch: int) -> None:
+    """Where pages are empty although more is promised, one more is tried, and the difference is missing."""
+    changing = ChangingList.of(25)
+    reading = read(lambda page, size: Page(page, size, 1000, changing.page(page, size).items), 10, prefetch)
+
+    assert reading.ids == changing.ids
+    assert len(reading.requested) <= 5 + prefetch
+    assert reading.listing.changes.missing == 975
+
+
+def test_empty_page_in_the_middle() -> None:
+    """One empty page does not end a list that promises more."""
+    listing: Listing[Run] = Listing(2)
+    take(listing, Page(1, 2, 5, runs(1, 2)))
+    take(listing, Page(2, 2, 5, []))
+
+    assert take(listing, Page(3, 2, 5, runs(5))) == runs(5)
+    assert listing.is_finished
+
+
+@pytest.mark.parametrize(("size", "total"), [(10, 640), (10, 100), (10, 15), (10, None)])
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_server_ignores_the_page(size: int, total: int | None, prefetch: int) -> None:
+    """A server that sends its first page for every page is an error after a bounded number of requests."""
+    listing_requests: list[int] = []
+
+    def answer(page: int, size: int) -> Page[Run]:
+        listing_requests.append(page)
+        return Page(page, size, total, runs(*range(size)))
+
+    with pytest.raises(PaginationError, match="does not advance"):
+        read(answer, size, prefetch)
+
+    assert len(listing_requests) <= 2 * MAX_STALE_PAGES + 16
+
+
+def test_reading_can_continue_after_an_error() -> None:
+    """After a `PaginationError` the same pages are requested again, and what they hold then is yielded."""
+    listing: Listing[Run] = Listing(10)
     with pytest.raises(PaginationError):
-        for _ in range(6):
-            walk.check()
-            walk.take(Page(walk.next_page, 10, total, ids(*range(10))))
+        while request := listing.next_request():
+            listing.take(request, Page(request.page, 10, 640, runs(*range(10))))
+
+    assert not listing.is_finished
+    assert take(listing, Page(2, 10, 640, runs(*range(10, 20)))) == runs(*range(10, 20))
 
 
-def test_last_page_for_ever() -> None:
-    """A server that answers past the end with its last page is walked whole, and ends quietly."""
-    walk: Walk[Run] = Walk(10)
-    walk.take(Page(1, 10, None, ids(*range(10))))
-    while not walk.is_done:
-        walk.check()
-        walk.take(Page(walk.next_page, 10, None, ids(10, 11, 12, 13, 14, 15, 16)))
+@pytest.mark.parametrize("count", [27, 30])
+def test_last_page_for_every_page_behind_it(count: int) -> None:
+    """A server without a total that repeats its last page behind the end is read to its end, without an error."""
+    changing = ChangingList.of(count)
+    reading = read(lambda page, size: Page(page, size, None, changing.page(min(page, 3), size).items), 10)
 
-    assert walk.changes.repeated > 0
+    assert reading.ids == changing.ids
+    assert len(reading.requested) <= 4 + MAX_STALE_PAGES
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_last_page_again_where_the_total_ends(prefetch: int) -> None:
+    """A server that repeats its last page behind the end costs no more than one that sends an empty page."""
+    changing = ChangingList.of(300)
+    reading = read(lambda page, size: changing.page(min(page, 3), size), 100, prefetch)
+
+    assert reading.ids == changing.ids
+    assert reading.requested == ([1, 2, 3, 4] if prefetch < 2 else [1, 2, 3, 4, 1])
 
 
 def test_growth_explains_repeats() -> None:
-    """Pages of repeats are no sign of a stuck list while as many runs were added."""
-    walk: Walk[Run] = Walk(10)
-    walk.take(Page(1, 10, 100, ids(*range(10))))
-    for number in range(2, 8):
-        walk.take(Page(number, 10, 100 + 10 * (number - 1), ids(*range(10))))
-        walk.check()
+    """Pages of repeated runs are no sign of a list that does not advance while as many runs were added."""
+    listing: Listing[Run] = Listing(10)
+    take(listing, Page(1, 10, 100, runs(*range(10))))
+    for page in range(2, 40):
+        take(listing, Page(page, 10, 100 + 10 * (page - 1), runs(*range(10))))
 
-    assert walk.take(Page(8, 10, 160, ids(*range(10, 20)))) == ids(*range(10, 20))
-    assert walk.changes == Changes(repeated=60, first_total=100, last_total=160)
+    assert take(listing, Page(40, 10, 490, runs(*range(10, 20)))) == runs(*range(10, 20))
 
 
-def test_ever_other_repeats() -> None:
-    """Repeats in an ever other order are borne for long, but not for ever."""
-    walk: Walk[Run] = Walk(2)
-    walk.take(Page(1, 2, None, ids(1, 2)))
-    walk.take(Page(2, 2, None, ids(3, 4)))
-    taken = 0
-    while not walk.is_done:
-        walk.check()
-        walk.take(Page(walk.next_page, 2, None, ids(1, 2) if taken % 2 else ids(3, 4)))
-        taken += 1
+def test_new_runs_explain_repeats() -> None:
+    """A capped list that was added to while nobody read it does not end in an error."""
+    changing = ChangingList.of(600, ((300, [AT_THE_END] * 300) if number == 5 else (0, []) for number in range(500)))
+    reading = read(changing.page, 10)
 
-    assert taken == PATIENCE
+    assert changing.stayed <= set(reading.ids)
 
 
-def test_shrinking_for_ever() -> None:
-    """A list that loses a run at each request is given up on after a bounded number of them."""
-    walk: Walk[Run] = Walk(10)
-    total = 10_000
-    with pytest.raises(PaginationError, match="shrank"):
-        for _ in range(3 * PATIENCE):
-            walk.check()
-            number = walk.next_page
-            walk.take(Page(number, 10, total, ids(*range(number * 10, number * 10 + 10))))
-            total -= 1
+@pytest.mark.parametrize("prefetch", [0, 4])
+@pytest.mark.parametrize(("count", "total", "missing"), [(25, 40, 15), (25, None, 0), (20, 20, 0), (1, 3, 2)])
+def test_refusal_behind_the_end(count: int, total: int | None, missing: int, prefetch: int) -> None:
+    """400, 404 or 422 behind a short page, or where nothing is promised, ends the list."""
+    changing = ChangingList.of(count)
+    listing: Listing[Run] = Listing(10)
+    ids: list[str] = []
+    in_progress: list[PageRequest] = []
+    while not listing.is_finished:
+        while len(in_progress) < max(1, prefetch) and (request := listing.next_request(in_progress)):
+            in_progress.append(request)
+        request = in_progress.pop(0)
+        page = changing.page(request.page, 10)
+        if page.items:
+            result = listing.take(request, Page(page.number, 10, total, page.items))
+            ids += [run.id for run in result.items]
+        else:
+            refused = listing.refuse(request)
+            assert refused is not None
+            result = refused
+        if result.is_outdated:
+            in_progress.clear()
 
-    assert walk.changes.reread == PATIENCE
-
-
-def test_refused_page() -> None:
-    """A refusal past the last page is the end; one where runs are surely left, or of page 1, is not."""
-    walk: Walk[Run] = Walk(2)
-
-    assert not walk.refuse(1)
-
-    walk.take(Page(1, 2, 5, ids(1, 2)))
-
-    assert not walk.refuse(2)
-
-    walk.take(Page(2, 2, 5, ids(3)))
-
-    assert walk.refuse(3)
-    assert walk.is_done
+    assert ids == changing.ids
+    assert listing.changes.missing == missing
 
 
-def test_refused_start_page() -> None:
-    """A refusal of the very first page asked for is an error, whatever its number."""
-    walk: Walk[Run] = Walk(2, start_page=7)
+def test_refusal_where_more_is_promised() -> None:
+    """A refusal of the first page, or behind a full page where more is promised, is not the end."""
+    listing: Listing[Run] = Listing(2, start_page=7)
 
-    assert not walk.refuse(7)
+    assert listing.refuse(PageRequest(7)) is None
 
+    listing = Listing(2)
+    take(listing, Page(1, 2, 5, runs(1, 2)))
 
-def test_memory_is_bounded() -> None:
-    """Ids are remembered for tens of thousands of runs, and no longer."""
-    recent = RecentIds()
-    for number in range(4 * REMEMBERED):
-        recent.filter(ids(number))
-
-    assert recent.filter(ids(3 * REMEMBERED)) == []
-    assert recent.filter(ids(0)) == ids(0)
+    assert listing.refuse(PageRequest(2)) is None
+    assert not listing.is_finished
 
 
-def test_repeats_within_a_page() -> None:
-    """A run that stands twice on one page comes once."""
-    assert RecentIds().filter(ids(1, 1, 2)) == ids(1, 2)
+def test_errors_that_may_mean_the_end() -> None:
+    """400, 404 and 422 may mean that a page is past the end; nothing else does."""
+    assert all(map(may_be_past_end, [BadRequestError(400), NotFoundError(404), RequestInvalidError(422)]))
+    assert not may_be_past_end(ServerError(500))
+
+
+def test_border() -> None:
+    """A border moves back by as much as the total fell, and not beyond the head of the list."""
+    border = Border(200, 1000)
+
+    assert border.after(1010) == Border(200, 1010)
+    assert border.after(None) == border
+    assert border.after(985) == Border(185, 985)
+    assert border.after(5) == Border(0, 5)
+    assert Border(200, None).after(5) == Border(200, 5)
+    assert [Border(position, 9).next_page(100) for position in (0, 99, 100)] == [1, 1, 2]
+
+
+def test_proven_border_lags_behind_pages_requested_ahead() -> None:
+    """Pages that were requested ahead count as proven once the first page shows that nothing was added."""
+    listing: Listing[Run] = Listing(2)
+    changing = ChangingList.of(10)
+    take(listing, changing.page(1, 2))
+    requests: list[PageRequest] = []
+    while request := listing.next_request(requests):
+        requests.append(request)
+
+    assert [(request.page, request.is_ahead) for request in requests] == [
+        (2, False),
+        (3, True),
+        (4, True),
+        (5, True),
+        (6, True),
+    ]
+
+    proven = [listing.proven]
+    for request in requests[:5]:
+        listing.take(request, changing.page(request.page, 2))
+        proven.append(listing.proven)
+
+    assert [border.position for border in proven] == [2, 4, 4, 4, 4, 4]
+
+    take(listing, changing.page(1, 2))
+
+    assert listing.proven == Border(12, 10)
+    assert listing.is_finished
+
+
+def test_limit() -> None:
+    """A limit ends the list, and nothing is requested ahead that it does not need."""
+    listing: Listing[Run] = Listing(10, limit=25)
+    changing = ChangingList.of(100)
+    take(listing, changing.page(1, 10))
+    requests: list[PageRequest] = []
+    while request := listing.next_request(requests):
+        requests.append(request)
+
+    assert [request.page for request in requests] == [2, 3]
+
+    items = [listing.take(request, changing.page(request.page, 10)).items for request in requests]
+
+    assert [len(each) for each in items] == [10, 5]
+    assert listing.is_finished
 
 
 def run_at(minutes: int | None) -> Run:
@@ -253,7 +517,7 @@ def run_at(minutes: int | None) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("minutes", "kept", "over"),
+    ("minutes", "kept", "is_past"),
     [
         ([3, 2, 1], [3, 2, 1], False),
         ([2, 0, -1], [2, 0], True),
@@ -262,32 +526,50 @@ def run_at(minutes: int | None) -> Run:
         ([2, None, -1], [2, None], False),
     ],
 )
-def test_since(minutes: list[int | None], kept: list[int | None], over: bool) -> None:  # noqa: FBT001
-    """`since` keeps what is new enough or of unknown time, and is over only where newest first is proven."""
+def test_since(minutes: list[int | None], kept: list[int | None], is_past: bool) -> None:  # noqa: FBT001
+    """`since` keeps what is new enough or of unknown time, and ends only a list that is newest first."""
     since = Since(NOON)
+    page = [run_at(minute) for minute in minutes]
 
-    assert [run_at(minute) for minute in kept] == since.filter([run_at(minute) for minute in minutes])
-    assert over == since.is_over
+    assert since.filter(page) == [run_at(minute) for minute in kept]
+    assert since.is_past(page) == is_past
 
 
 @given(st.lists(st.none() | st.integers(-3, 3), max_size=40), st.integers(1, 5), st.booleans())
-def test_since_loses_nothing(minutes: list[int | None], size: int, newest_first: bool) -> None:  # noqa: FBT001
-    """On a list in newest-first order, stopping early leaves out nothing that is new enough."""
-    if newest_first:
-        minutes = sorted((minute for minute in minutes if minute is not None), reverse=True)
-    runs = [Run(str(place), created_at=run_at(minute).created_at) for place, minute in enumerate(minutes)]
+def test_since_omits_nothing(minutes: list[int | None], size: int, newest_first: bool) -> None:  # noqa: FBT001
+    """A list that is newest first can end early without a run missing that is new enough."""
+    ordered = sorted((minute for minute in minutes if minute is not None), reverse=True) if newest_first else minutes
+    listed = [Run(str(place), created_at=run_at(minute).created_at) for place, minute in enumerate(ordered)]
     since, kept = Since(NOON), list[Run]()
-    for start in range(0, len(runs), size):
-        kept += since.filter(runs[start : start + size])
-        if newest_first and since.is_over:
+    for start in range(0, len(listed), size):
+        page = listed[start : start + size]
+        kept += since.filter(page)
+        if newest_first and since.is_past(page):
             break
 
-    assert [run for run in runs if run.created_at is None or run.created_at >= NOON] == kept
+    assert kept == [run for run in listed if run.created_at is None or run.created_at >= NOON]
+
+
+def test_since_ends_early_after_a_change() -> None:
+    """A list that was partly read again after a change still ends at the first older run."""
+    times = {f"run-{number}": NOON - timedelta(minutes=number) for number in range(100)}
+    changing = ChangingList.of(100, ((0, []), (0, []), (0, [0.05])))
+    listing: Listing[Run] = Listing(10, since=NOON - timedelta(minutes=35))
+    kept: list[str] = []
+    requested: list[int] = []
+    while request := listing.next_request():
+        page = changing.page(request.page, 10)
+        requested.append(request.page)
+        items = [Run(run.id, created_at=times[run.id]) for run in page.items]
+        kept += [run.id for run in listing.take(request, Page(page.number, 10, page.total, items)).items]
+
+    assert sorted(kept) == sorted(f"run-{number}" for number in range(36))
+    assert requested == [1, 2, 3, 2, 3, 4]
 
 
 def test_repr() -> None:
-    """A walk's repr tells how far it is."""
-    walk: Walk[Run] = Walk(2)
-    walk.take(Page(1, 2, 2, ids(1, 2)))
+    """A listing's repr shows how far it is."""
+    listing: Listing[Run] = Listing(2)
+    take(listing, Page(1, 2, 3, runs(1, 2)))
 
-    assert repr(walk) == "<Walk: 2 of 2 positions read, done>"
+    assert repr(listing) == "<Listing: 2 of 3 positions read, reading>"

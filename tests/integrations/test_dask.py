@@ -38,7 +38,7 @@ from aiocopyai.integrations.arrow import SCHEMA, record_batch
 from aiocopyai.integrations.dask import read_runs
 from tests.conftest import AT_ONCE
 from tests.support.exporting import ids_of, raw_run
-from tests.support.strategies import MovingList, moving_lists
+from tests.support.strategies import ChangingList, changing_lists
 
 
 KEY = "emulator-key"
@@ -319,26 +319,26 @@ async def test_a_list_that_keeps_shrinking(copyai_emulator: Emulator, monkeypatc
 
 @pytest.mark.usefixtures("small_pages")
 @settings(max_examples=40)
-@given(moving_lists(), st.integers(1, 3), st.randoms(use_true_random=False))
-def test_none_that_stayed_is_lost(moving: MovingList, pages: int, chance: random.Random) -> None:
+@given(changing_lists(), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_none_that_stayed_is_lost(changing: ChangingList, pages: int, chance: random.Random) -> None:
     """Whatever is added in front and removed anywhere, and whichever partition is read when: what stayed is there."""
 
     async def check() -> None:
         async with Emulator() as emulator:
 
             def move(emulator: Emulator, _: Request) -> None:
-                moving.move()
-                moving.requests += 1
-                emulator.replace_runs([{"id": run_id} for run_id in moving.ids])
+                changing.change()
+                changing.requests += 1
+                emulator.replace_runs([{"id": run_id} for run_id in changing.ids])
 
             emulator.on_request = move
             reader = ours._Reader(emulator.url, RetryPolicy(attempts=1), None)
             plan, frames = await read_partitions(reader, emulator, pages, chance.shuffle)
-            here = set(moving.ids)
+            here = set(changing.ids)
             found = await read_last(reader, plan, frames)
 
             assert len(set(found)) == len(found)
-            assert (here & set(moving.ids)) | moving.stayed <= set(found)
+            assert (here & set(changing.ids)) | changing.stayed <= set(found)
 
     asyncio.run(check())
 

@@ -13,7 +13,7 @@ from aiocopyai import JSON, Page, Run
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -31,42 +31,67 @@ EVIL = "A\r\nWARNING forged\x1b[2J\x1b]0;title\x07\x9b31m\u2028\u202eB\ud800"
 
 
 @define
-class MovingList:
-    """A list of ids, newest first, that grows at its head and shrinks anywhere between any two requests."""
+class ChangingList:
+    """A list of ids, newest first, that may grow at its head and shrink anywhere between two requests.
+
+    Attributes:
+        ids: the ids on the list now.
+        changes: for each request, how many ids are added before it, and where ids are removed: 0 is the head, and just
+            below 1 the end of the list. When they are used up, the list stays as it is.
+        stayed: the ids that have been on the list from the beginning.
+        requests: how many requests were answered.
+    """
 
     ids: list[str]
-    moves: Iterator[tuple[int, list[float]]] = field(repr=False)
+    changes: Iterator[tuple[int, Sequence[float]]] = field(factory=lambda: iter(()), repr=False)
     stayed: set[str] = field(init=False)
     requests: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.stayed = set(self.ids)
 
-    def move(self) -> None:
-        """Add and remove what the next move says; when the moves are out the list stands still."""
-        added, removed = next(self.moves, (0, []))
+    @classmethod
+    def of(cls, count: int, changes: Iterable[tuple[int, Sequence[float]]] = ()) -> ChangingList:
+        """Create a list of `count` ids."""
+        return cls([f"run-{number}" for number in range(count)], iter(changes))
+
+    def change(self) -> None:
+        """Add and remove what is next."""
+        added, removed = next(self.changes, (0, ()))
         self.ids[:0] = [f"new-{self.requests}-{number}" for number in range(added)]
         for place in removed:
             if self.ids:
                 self.stayed.discard(self.ids.pop(int(place * len(self.ids))))
 
     def page(self, number: int, size: int) -> Page[Run]:
-        """Answer a request as an honest server does, after a move."""
-        self.move()
+        """Answer a request as the list is after the next change."""
+        self.change()
         self.requests += 1
-        held = self.ids[(number - 1) * size : number * size]
-        return Page(number, size, len(self.ids), [Run(run_id) for run_id in held])
+        ids = self.ids[(number - 1) * size : number * size]
+        return Page(number, size, len(self.ids), [Run(run_id) for run_id in ids])
+
+
+AT_THE_END = 1 - 2**-30
+"""The place of the oldest run in `ChangingList.changes`."""
+KINDS_OF_CHANGE = ("unchanged", "growing", "shrinking", "purged", "capped", "any")
 
 
 @st.composite
-def moving_lists(draw: st.DrawFn, *, moves: bool = True) -> MovingList:
-    """Draw a list of up to 120 runs and the up to 40 moves that it makes."""
-    count = draw(st.integers(0, 120))
-    one_move = st.tuples(
-        st.integers(0, 6), st.lists(st.floats(0, 1, exclude_max=True), max_size=draw(st.integers(0, 12)))
-    )
-    drawn = draw(st.lists(one_move, max_size=40)) if moves else []
-    return MovingList([f"run-{number}" for number in range(count)], iter(drawn))
+def changing_lists(draw: st.DrawFn, kind: str = "any") -> ChangingList:
+    """Draw a list of up to 120 runs, and some changes of one of `KINDS_OF_CHANGE`.
+
+    A purged list loses its oldest runs; a capped one does so for each that is added. There are fewer than 20 falls of
+    the total, as 20 of them in a row may end in a `PaginationError`.
+    """
+    place = st.just(AT_THE_END) if kind in {"purged", "capped"} else st.floats(0, AT_THE_END)
+    most_added = 0 if kind in {"unchanged", "shrinking", "purged"} else 6
+    most_removed = {"unchanged": 0, "growing": 0, "any": 12}.get(kind, 6)
+    changes: list[tuple[int, Sequence[float]]] = []
+    for _ in range(draw(st.integers(0, 40 if kind in {"growing", "capped"} else 19))):
+        added = draw(st.integers(0, most_added))
+        removed = draw(st.lists(place, max_size=most_removed)) if kind != "capped" else [AT_THE_END] * added
+        changes.append((added, removed))
+    return ChangingList.of(draw(st.integers(0, 120)), changes)
 
 
 RUN: dict[str, JSON] = {
