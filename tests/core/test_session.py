@@ -39,7 +39,7 @@ async def test_every_run_once(session: CopyAISession, copyai_emulator: Emulator)
 
     assert [run.id async for run in pager] == ids(copyai_emulator)
     assert (pager.total, pager.changes) == (345, Changes(first_total=345, last_total=345))
-    assert sorted(dict(request.query)["page"] for request in copyai_emulator.requests) == ["1", "2", "3", "4"]
+    assert sorted(dict(request.query)["page"] for request in copyai_emulator.requests) == ["1", "1", "2", "3", "4"]
     first = copyai_emulator.requests[0]
     assert (first.method, first.path) == ("GET", f"/api/workflow/{copyai_emulator.workflow_id}/run")
     assert first.query == {"size": "100", "page": "1"}
@@ -95,7 +95,7 @@ async def test_quirks(session: CopyAISession, copyai_emulator: Emulator, quirks:
         assert callable(quirks.total)
     else:
         assert got == ids(copyai_emulator)
-    assert len(copyai_emulator.requests) < 30
+    assert len(copyai_emulator.requests) < 45
 
 
 @pytest.mark.parametrize("past_end", ["empty", "last", 400, 404, 422])
@@ -115,7 +115,7 @@ async def test_page_ignored(session: CopyAISession, copyai_emulator: Emulator) -
     with pytest.raises(PaginationError):
         await walk(session, copyai_emulator)
 
-    assert len(copyai_emulator.requests) <= 10
+    assert len(copyai_emulator.requests) <= 20
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -127,10 +127,9 @@ async def test_moving_list(session: CopyAISession, copyai_emulator: Emulator, se
     stayed = set(ids(copyai_emulator))
 
     def move(emulator: Emulator, _request: Request) -> None:
-        # With prefetch the list only grows or only shrinks: what cancels out within one window can't be seen.
-        if dice.random() < 0.4 and (prefetch == 0 or seed % 2):
+        if dice.random() < 0.4:
             emulator.add_runs(dice.randint(1, 5))
-        if dice.random() < 0.3 and (prefetch == 0 or not seed % 2):
+        if dice.random() < 0.3:
             gone = dice.sample(ids(emulator), 4)
             emulator.remove_runs(gone)
             stayed.difference_update(gone)
@@ -154,7 +153,8 @@ async def test_limit(
         await walk(session, copyai_emulator, page_size=20, limit=limit, prefetch=prefetch)
         == ids(copyai_emulator)[:limit]
     )
-    assert len(copyai_emulator.requests) == requests
+    proofs = prefetch > 0 and limit > 95  # of the pages requested ahead, where the list is read to its end
+    assert len(copyai_emulator.requests) == requests + proofs
 
 
 async def test_small_limit_asks_for_small_pages(session: CopyAISession, copyai_emulator: Emulator) -> None:
@@ -396,7 +396,7 @@ async def test_close_ends_what_is_under_way(copyai_emulator: Emulator) -> None:
 
     assert all(task.done() for task in in_progress)
     assert not session._tasks
-    with pytest.raises(RuntimeError, match="is closed"):
+    with pytest.raises(RuntimeError, match="was closed while"):
         while True:
             await anext(runs)
 
@@ -409,7 +409,7 @@ async def test_close_under_a_waiting_consumer(copyai_emulator: Emulator) -> None
     while not copyai_emulator.requests:
         await asyncio.sleep(0.001)
     await session.close()
-    with pytest.raises(RuntimeError, match="was closed in the middle of a walk"):
+    with pytest.raises(RuntimeError, match="was closed while one of its lists was being read"):
         await waiting
 
 
