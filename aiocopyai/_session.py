@@ -158,23 +158,24 @@ class CopyAISession:
     ) -> Pager[Run]:
         """List the runs of a workflow: ``async for run in session.runs(workflow_id)``.
 
-        Nothing is sent before it is iterated. Each run comes once, in the server's order (undocumented; newest first in
-        the vendor's one example), and none is lost that stays on the list while it is read. With `prefetch` there is
-        one exception: runs added and removed in equal number between the requests of one window can hide a run that
-        they moved; ``prefetch=0`` has no such gap.
+        Nothing is sent before it is iterated. Each run is yielded once, in the server's order (not documented; newest
+        first in the one example of the reference), and none that stays on the list meanwhile is missing, whatever the
+        `prefetch`. Items that come to light when a part of the list is read again are yielded then.
 
         Args:
-            workflow_id: the workflow's id, such as ``WCFG-…``; opaque, passed on percent-encoded.
-            page_size: runs asked for with each page, 1 to 100.
-            start_page: the page to begin at; an error's `page` is what goes here to go on in another process.
-            limit: give no more runs than this; None for all.
-            since: give only runs created at or after this moment, which must have a time zone. The walk stops early
-                only while the list proves to be newest first. Runs of unknown time are given.
-            prefetch: pages asked for ahead and held, at the most; 0 for none.
+            workflow_id: the workflow's id, such as ``WCFG-…``.
+            page_size: the number of runs to request with each page, 1 to 100.
+            start_page: the page to start at, from 1; after an error, its `page` continues in another process.
+            limit: the number of runs after which to stop; None for all.
+            since: yield only runs created at or after this time, which must have a time zone, and runs without a time.
+                Reading ends early only while the list proves to be newest first.
+            prefetch: how many requests may be in progress while the caller works; 0 for none. With 2 or more, the first
+                page is requested once more at the end and every 100 pages, to prove that no run was skipped.
 
         Raises:
-            ValueError: an argument is out of range; raised here, before anything is sent.
-            CopyAIError: while iterating. Its `page` names the page; the next step asks for that page again.
+            ValueError: an argument is invalid; raised here, before anything is sent.
+            PaginationError: while iterating: the list does not advance.
+            CopyAIError: while iterating. Its `page` is the number of the page; the next step requests it again.
         """
         path = _runs_path(workflow_id)
         check_page_size("page_size", page_size)
