@@ -15,7 +15,7 @@ _REDACTED: Final = "***"
 _PARTIAL_SECRET: Final = 8
 """Characters of a secret's beginning that are redacted even where the rest was cut off."""
 _LONG_SECRET: Final = 16
-"""Characters from which a secret's beginning is telling; a shorter one is redacted only as a whole."""
+"""Characters of a secret whose beginning identifies it; of a shorter one, only all of it is redacted."""
 
 
 class Secret(str):

@@ -1,4 +1,4 @@
-"""The calls beside the list of runs, over the emulator's socket: one run, the webhooks, the key."""
+"""The calls apart from the list of runs: one run, webhooks, and the check of the key."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COMPLETED = WebhookEventType.RUN_COMPLETED
 
 
 async def test_get_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """One run is read whole, and equals the one that the list shows."""
+    """A run that is read alone equals the same run of the list."""
     copyai_emulator.add_runs(3)
     for listed in [run async for run in session.runs(copyai_emulator.workflow_id)]:
         assert await session.get_run(copyai_emulator.workflow_id, listed.id) == listed
 
 
-async def test_get_run_of_a_careless_server(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that names no workflow is of the one asked for; odd fields are kept."""
+async def test_a_run_with_missing_and_invalid_fields(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run without a workflow gets the requested one; invalid and unknown fields are kept."""
     copyai_emulator.inject(
         Fault(body={"status": "success", "data": {"workflowRunId": "WRUN-1", "credits": "many", "x": 1}})
     )
@@ -42,15 +42,15 @@ async def test_get_run_of_a_careless_server(session: CopyAISession, copyai_emula
 
 
 @pytest.mark.parametrize("body", [[], {"data": []}, {"status": "success"}, {"data": {"status": "NEW"}}])
-async def test_get_run_of_no_run(session: CopyAISession, copyai_emulator: Emulator, body: Any) -> None:  # noqa: ANN401 (raw JSON)
-    """An answer that holds no run is an InvalidResponseError."""
+async def test_a_response_without_a_run(session: CopyAISession, copyai_emulator: Emulator, body: Any) -> None:  # noqa: ANN401 (raw JSON)
+    """A response without a run is an `InvalidResponseError`."""
     copyai_emulator.inject(Fault(body=body, status=200))
     with pytest.raises(InvalidResponseError):
         await session.get_run("WCFG-1", "WRUN-1")
 
 
-async def test_get_run_that_is_not_there(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An unknown run is a NotFoundError."""
+async def test_an_unknown_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """An unknown run is a `NotFoundError`."""
     with pytest.raises(NotFoundError):
         await session.get_run(copyai_emulator.workflow_id, "WRUN-0")
 
@@ -60,12 +60,12 @@ async def test_get_run_that_is_not_there(session: CopyAISession, copyai_emulator
     [('{"a": [1]}', {"a": [1]}), ("3", 3), ('"x"', "x"), (["as", "it", "is"], ["as", "it", "is"]), (None, None)],
 )
 def test_output_json(value: Any, expected: Any) -> None:  # noqa: ANN401 (raw JSON)
-    """JSON inside a text is read; what is no text is given as it is."""
+    """JSON inside a string is parsed; any other value is returned as it is."""
     assert Run("WRUN-1", output={"Step": value}).output_json("Step") == expected
 
 
-def test_output_that_is_no_json() -> None:
-    """A text that is no JSON, and a name that is none, say what there is instead."""
+def test_output_that_is_not_json() -> None:
+    """For a string that is not JSON, or an unknown name, the error shows what there is instead."""
     run = Run("WRUN-1", output={"Step": "Dear Ada,", "Other": "NaN"})
     with pytest.raises(ValueError, match=r"output 'Step' of run WRUN-1 is not JSON .*: 'Dear Ada,'"):
         run.output_json("Step")
@@ -76,7 +76,7 @@ def test_output_that_is_no_json() -> None:
 
 
 async def test_webhooks(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A webhook is registered, read, listed and deleted by the documented calls."""
+    """A webhook is created, read, listed and deleted with the documented calls."""
     hook = await session.create_webhook(URL, COMPLETED, copyai_emulator.workflow_id)
 
     assert hook == Webhook(hook.id, URL, COMPLETED, copyai_emulator.workflow_id)
@@ -96,7 +96,7 @@ async def test_webhooks(session: CopyAISession, copyai_emulator: Emulator) -> No
 
 @pytest.mark.parametrize("quirks", [Quirks(), Quirks(max_size=30), Quirks(total="string")], ids=repr)
 async def test_many_webhooks(session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks) -> None:
-    """The list, whose pages begin at 0, is walked whole: each webhook once."""
+    """All webhooks are listed, each once, although the pages of this list count from 0."""
     copyai_emulator.quirks = quirks
     made = [(await session.create_webhook(f"{URL}/{number}", COMPLETED)).id for number in range(215)]
 
@@ -104,7 +104,7 @@ async def test_many_webhooks(session: CopyAISession, copyai_emulator: Emulator, 
 
 
 async def test_ensure_webhook(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """The same webhook is registered once; another URL, event or workflow is another webhook."""
+    """The same webhook is created once; another URL, event or workflow is another webhook."""
     first = await session.ensure_webhook(URL, COMPLETED)
 
     assert await session.ensure_webhook(URL, "workflowRun.completed") == first
@@ -157,8 +157,8 @@ async def test_ensure_webhook_keeps_other_urls_apart(
     assert [webhook["url"] for webhook in copyai_emulator.webhooks] == [url]
 
 
-async def test_ensure_webhook_after_a_lost_answer(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A registration whose answer is lost is found, and one that was not made is an error."""
+async def test_ensure_webhook_after_a_lost_response(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A webhook whose creation was not confirmed is found, and one that was not created is an error."""
     copyai_emulator.inject(Fault(reset="after"), method="POST")
     await session.ensure_webhook(URL, COMPLETED)
     copyai_emulator.inject(Fault(status=503), method="POST")
@@ -169,8 +169,8 @@ async def test_ensure_webhook_after_a_lost_answer(session: CopyAISession, copyai
     assert len(copyai_emulator.webhooks) == 1
 
 
-async def test_deleting_after_a_lost_answer(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A webhook that is gone by a deletion whose answer was lost is deleted, and no error."""
+async def test_a_deletion_after_a_lost_response(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A webhook that is gone after a deletion whose response was lost counts as deleted."""
     hook = await session.create_webhook(URL, COMPLETED)
     copyai_emulator.inject(Fault(truncate=1), method="DELETE")
     await session.delete_webhook(hook.id)
@@ -179,7 +179,7 @@ async def test_deleting_after_a_lost_answer(session: CopyAISession, copyai_emula
 
 
 async def test_an_unknown_event_is_kept(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A webhook for an event that the reference doesn't know is listed all the same."""
+    """A webhook for an undocumented event is listed like any other."""
     copyai_emulator.inject(
         Fault(body={"total": 1, "data": [{"id": "1", "eventType": "step.done", "url": 5, "createdAt": "x"}]})
     )
@@ -189,24 +189,24 @@ async def test_an_unknown_event_is_kept(session: CopyAISession, copyai_emulator:
 
 
 @pytest.mark.parametrize("body", [[], {"total": 0}, {"total": 1, "data": [{"url": "x"}]}, {"total": 1, "data": [3]}])
-async def test_no_list_of_webhooks(session: CopyAISession, copyai_emulator: Emulator, body: Any) -> None:  # noqa: ANN401 (raw JSON)
-    """An answer that holds no list of webhooks is an InvalidResponseError."""
+async def test_a_response_without_webhooks(session: CopyAISession, copyai_emulator: Emulator, body: Any) -> None:  # noqa: ANN401 (raw JSON)
+    """A response without a list of webhooks is an `InvalidResponseError`."""
     copyai_emulator.inject(Fault(body=body, status=200))
     with pytest.raises(InvalidResponseError):
         [webhook async for webhook in session.webhooks()]
 
 
 @pytest.mark.parametrize("url", ["", "example.com", "ftp://example.com/x", "http://", 3, "http://[x"])
-async def test_bad_urls(session: CopyAISession, copyai_emulator: Emulator, url: Any) -> None:  # noqa: ANN401 (bad on purpose)
-    """An address that nothing can be posted to is a ValueError before anything is sent."""
+async def test_invalid_urls(session: CopyAISession, copyai_emulator: Emulator, url: Any) -> None:  # noqa: ANN401 (bad on purpose)
+    """A URL that cannot be posted to is a `ValueError` before anything is sent."""
     with pytest.raises(ValueError, match="url must be"):
         await session.ensure_webhook(url, COMPLETED)
 
     assert copyai_emulator.requests == []
 
 
-async def test_a_webhook_for_no_workflow(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """What can't be a workflow's id is a ValueError before the list of webhooks is asked for."""
+async def test_a_webhook_for_an_invalid_workflow(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """An invalid workflow id is a `ValueError` before the list of webhooks is requested."""
     for call in (session.ensure_webhook, session.create_webhook):
         with pytest.raises(ValueError, match="workflow_id"):
             await call(URL, COMPLETED, "..")
@@ -215,7 +215,7 @@ async def test_a_webhook_for_no_workflow(session: CopyAISession, copyai_emulator
 
 
 async def test_check_key(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A good key passes by one request that costs nothing; a bad one is an AuthenticationError."""
+    """A valid key is confirmed with one request that costs nothing; an invalid one is an `AuthenticationError`."""
     await session.check_key()
 
     assert [(request.method, request.page, request.size) for request in copyai_emulator.requests] == [("GET", 0, 1)]

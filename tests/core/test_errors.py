@@ -1,4 +1,4 @@
-"""The error tree: complete, plain data, and clear to read."""
+"""The error tree: complete, plain data, and clear messages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXAMPLES: list[CopyAIError] = [
     APITimeoutError("no complete response within 30 s", RequestInfo("GET", "https://h/x", 2)),
     InvalidResponseError("no object", "data.data[3]", "'x'", RequestInfo("GET", "https://h/x", 2), True),  # noqa: FBT003
     PaginationError("the list does not advance"),
-    AmbiguousStartError("the answer was lost", "WCFG-1", "key-1"),
+    AmbiguousStartError("the response was lost", "WCFG-1", "key-1"),
     RunFailedError(Run("WRUN-1", error={"why": "no credits"})),
     RunTimeoutError("WCFG-1", "WRUN-1", 60.0, RunStatus("PAUSED")),
     InvalidEventError("no object", "[1, 2]"),
@@ -51,7 +51,7 @@ EXAMPLES: list[CopyAIError] = [
 
 
 def test_tree_is_complete() -> None:
-    """Every class of the module is under the base, is named in the module's tree, and has an example here."""
+    """Every error has the base class, is named in the tree of the module's docstring, and has an example here."""
     classes = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)]
 
     assert all(issubclass(cls, CopyAIError) for cls in classes)
@@ -61,7 +61,7 @@ def test_tree_is_complete() -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_errors_are_plain_data(error: CopyAIError) -> None:
-    """Each error pickles and copies with all it knows, the page included."""
+    """Each error can be pickled and copied with all its attributes, the page included."""
     error.page = 7
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 (our own)
         assert type(twin) is type(error)
@@ -69,7 +69,7 @@ def test_errors_are_plain_data(error: CopyAIError) -> None:
 
 
 def test_builtin_bases() -> None:
-    """A time-out is also a `TimeoutError`, and a bad configuration a `ValueError`."""
+    """A time-out is also a `TimeoutError`, and an invalid configuration or event a `ValueError`."""
     assert issubclass(APITimeoutError, TimeoutError)
     assert issubclass(RunTimeoutError, TimeoutError)
     assert issubclass(ConfigurationError, ValueError)
@@ -93,7 +93,7 @@ def test_builtin_bases() -> None:
     ],
 )
 def test_status_to_class(status: int, code: str | None, expected: str) -> None:
-    """Each status has its class; a credit limit is a kind of bad request."""
+    """Each status has its class, and a credit limit is a kind of bad request."""
     assert status_error(status, code).__name__ == expected
     assert issubclass(CreditLimitReachedError, BadRequestError)
 
@@ -113,21 +113,79 @@ def test_status_to_class(status: int, code: str | None, expected: str) -> None:
         (NotFoundError(404), False),
     ],
 )
-def test_transient(error: CopyAIError, retryable: bool) -> None:  # noqa: FBT001
-    """What may pass is worth a retry; what is certain is not."""
+def test_retryable(error: CopyAIError, retryable: bool) -> None:  # noqa: FBT001
+    """An error that may be temporary is retryable, any other is not."""
     assert error.retryable is retryable
 
 
-def test_texts() -> None:
-    """An error says what, where, for which request, how often tried, and what to do."""
-    gone = NotFoundError(404, "NOT_FOUND", None, None, None, RequestInfo("GET", "https://h/x"))
-    gone.page = 3
-    invalid = InvalidResponseError("no object", "data.data[3]", "'x'", RequestInfo("GET", "https://h/x", 2))
-    refused = APIStatusError(422, None, {"url": ["bad"]})
+GET = RequestInfo("GET", "https://h/x")
+GET_TWICE = RequestInfo("GET", "https://h/x", 2)
 
-    assert str(gone) == (
-        "page 3: HTTP 404 NOT_FOUND (GET https://h/x); check the id, and that the key belongs to the same workspace"
-    )
-    assert str(invalid) == "data.data[3]: no object, got 'x' (GET https://h/x, 2 attempts)"
-    assert "{'url': ['bad']}" in str(refused)
-    assert str(CopyAIError()) == "CopyAIError"
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (CopyAIError(), "CopyAIError"),
+        (
+            NotFoundError(404, "NOT_FOUND", request=GET),
+            "HTTP 404 NOT_FOUND (GET https://h/x); check the id, and that the key belongs to the same workspace",
+        ),
+        (APIStatusError(409, details={"url": ["bad"]}), "HTTP 409: {'url': ['bad']}"),
+        (
+            APIStatusError(307, headers={"location": "https://elsewhere"}, request=GET),
+            "HTTP 307 (GET https://h/x); redirect to https://elsewhere not followed: check base_url",
+        ),
+        (
+            RateLimitedError(429, request=GET_TWICE, retry_after=1.5),
+            "HTTP 429 (GET https://h/x, 2 attempts); the server asks to wait 1.5 s; lower max_rate or prefetch",
+        ),
+        (
+            InvalidResponseError("no object", "data.data[3]", "'x'", GET_TWICE),
+            "data.data[3]: no object, got 'x' (GET https://h/x, 2 attempts)",
+        ),
+        (APIConnectionError("OSError: refused", GET), "OSError: refused (GET https://h/x)"),
+        (
+            RunTimeoutError("W", "WRUN-1", 2.0, RunStatus.PROCESSING),
+            "run WRUN-1 is still PROCESSING after 2 s; call wait_run() to keep waiting",
+        ),
+        (
+            RunTimeoutError("W", "WRUN-1", 2.0),
+            "run WRUN-1 did not show a status after 2 s; call wait_run() to keep waiting",
+        ),
+        (RunFailedError(Run("WRUN-1", error="no site")), "run WRUN-1 failed: 'no site'"),
+        (RunFailedError(Run("WRUN-1")), "run WRUN-1 failed, and the server does not say why"),
+        (
+            AmbiguousStartError("HTTP 503", "W", "k"),
+            "a run of W may have been started: HTTP 503; look for it later with find_run() and the key 'k'",
+        ),
+        (
+            AmbiguousStartError("HTTP 503", "W"),
+            (
+                "a run of W may have been started: HTTP 503; check the newest runs before starting again, or pass an "
+                "idempotency_key to automate that"
+            ),
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_messages(error: CopyAIError, text: str) -> None:
+    """A message says what went wrong, where, for which request, how often it was sent, and what to do."""
+    assert str(error) == text
+    assert text.startswith(error.summary)
+
+
+def test_the_page_comes_first() -> None:
+    """While listing, a message begins with the page; the summary has neither page nor request nor advice."""
+    error = NotFoundError(404, "NOT_FOUND", request=GET)
+    error.page = 3
+
+    assert str(error).startswith("page 3: HTTP 404 NOT_FOUND (GET https://h/x)")
+    assert error.summary == "HTTP 404 NOT_FOUND"
+
+
+def test_the_request_of_an_error() -> None:
+    """Method, URL and attempts come from the request; an error without a request has none of them."""
+    error = APIConnectionError("reset", GET_TWICE)
+
+    assert (error.method, error.url, error.attempts) == ("GET", "https://h/x", 2)
+    assert (CopyAIError().method, CopyAIError().url, CopyAIError().attempts) == ("", "", 1)

@@ -1,4 +1,4 @@
-"""Answers that mean harm, or as good as: what they hold steers no log, fills no memory, and ends no loop of ours."""
+"""Hostile responses: they neither control a log, nor fill the memory, nor stop the client."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DEEP = b"[" * 950 + b"]" * 950
 
 
 def printed(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Give our log lines."""
+    """Return the package's log lines above DEBUG."""
     return [record.getMessage() for record in caplog.records if record.name == "aiocopyai" and record.levelno > 10]
 
 
@@ -89,17 +89,17 @@ async def test_no_error_controls_a_log(
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_every_errors_text_is_one_line(error: CopyAIError) -> None:
-    """An error's text is one printable line of bounded length, whatever it is made of."""
+def test_every_message_is_one_line(error: CopyAIError) -> None:
+    """A message is one printable line of bounded length, whatever it is made of."""
     assert error.message.isprintable()
     assert str(error) == error.message
     assert len(str(error)) <= 1_001
 
 
-async def test_an_id_steers_no_log(
+async def test_an_id_controls_no_log(
     session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A run's id that breaks lines is escaped in the log, also where many runs are left under way."""
+    """A run's id with line breaks is escaped in the log, also where many runs are left in progress."""
     caplog.set_level(logging.DEBUG, "aiocopyai")
     copyai_emulator.inject(Fault(body={"status": "success", "data": {"id": EVIL}}), method="POST", times=None)
     results = session.run_many(copyai_emulator.workflow_id, [{}, {}])
@@ -113,16 +113,16 @@ async def test_an_id_steers_no_log(
 
 
 @pytest.mark.parametrize("run_id", ["..", ".", EVIL])
-async def test_an_id_that_no_path_holds(session: CopyAISession, copyai_emulator: Emulator, run_id: str) -> None:
-    """A run whose id can't be asked for is given by a walk and a watch, and costs none of the others."""
+async def test_an_id_that_cannot_be_requested(session: CopyAISession, copyai_emulator: Emulator, run_id: str) -> None:
+    """A run whose id cannot be requested is still listed and watched, and does not affect the others."""
     old = {"status": "PROCESSING", "createdAt": "2026-01-01T00:00:00Z", "metadata": None, "input": {}}
     new = {"id": "WRUN-new", "status": "COMPLETE", "createdAt": "2026-03-01T00:00:00Z", "input": {"a": 1}}
     copyai_emulator.replace_runs([new, {**old, "id": run_id}, {**old, "id": "WRUN-old"}])
-    news = session.watch(copyai_emulator.workflow_id, interval=0.001, since=LONG_AGO)
-    first = [(await anext(news)).id for _ in range(3)]
+    changes = session.watch(copyai_emulator.workflow_id, interval=0.001, since=LONG_AGO)
+    first = [(await anext(changes)).id for _ in range(3)]
     copyai_emulator.replace_runs([new, {**old, "id": run_id}, {**old, "id": "WRUN-old", "status": "FAILED"}])
     async with asyncio.timeout(10):
-        last = await anext(news)
+        last = await anext(changes)
     with pytest.raises(AmbiguousStartError):
         await session.find_run(copyai_emulator.workflow_id, "key-1")
 
@@ -133,7 +133,7 @@ async def test_an_id_that_no_path_holds(session: CopyAISession, copyai_emulator:
 @pytest.mark.parametrize("status", [200, 422, 500])
 @pytest.mark.parametrize("body", [DEEP, b'{"data":' + DEEP + b"}", b'{"errorCode":"E","details":' + DEEP + b"}"])
 async def test_deep_json(session: CopyAISession, copyai_emulator: Emulator, status: int, body: bytes) -> None:
-    """JSON that is nested very deeply is an error like any other, that can be shown and pickled."""
+    """Very deeply nested JSON is an error like any other, which can be shown and pickled."""
     copyai_emulator.inject(Fault(status=status, body=body), times=None)
     with pytest.raises(CopyAIError) as caught:
         await session.count_runs("W")
@@ -142,8 +142,8 @@ async def test_deep_json(session: CopyAISession, copyai_emulator: Emulator, stat
     assert "W" in repr(caught.value)
 
 
-def packed(size: int, wbits: int) -> bytes:
-    """Pack very many spaces into few bytes."""
+def compressed(size: int, wbits: int) -> bytes:
+    """Compress a number of spaces."""
     packer = zlib.compressobj(9, wbits=wbits)
     return b"".join([*(packer.compress(b" " * 2**20) for _ in range(size // 2**20)), packer.flush()])
 
@@ -153,12 +153,12 @@ BOMBS = {"gzip": 31, "deflate": 15, "Deflate": -15}
 
 @pytest.mark.parametrize("encoding", BOMBS)
 @pytest.mark.parametrize("status", [200, 500])
-async def test_a_bomb_never_stands_in_memory(
+async def test_a_bomb_is_never_held_in_memory(
     copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, encoding: str, status: int
 ) -> None:
-    """A few bytes that unpack to very many are refused at the bound, and no more than a piece above it is ever held."""
+    """A few bytes that expand to very many are refused at the limit, and at most one piece more is held in memory."""
     monkeypatch.setattr(_transport, "MAX_BODY", 2**20)
-    bomb = packed(64 * 2**20, BOMBS[encoding])
+    bomb = compressed(64 * 2**20, BOMBS[encoding])
     copyai_emulator.inject(Fault(status=status, body=bomb, headers={"Content-Encoding": encoding}), times=None)
     once = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url, retry=RetryPolicy(attempts=1))
     async with once as session:
@@ -174,10 +174,8 @@ async def test_a_bomb_never_stands_in_memory(
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "gzip\tx"])
-async def test_what_was_not_asked_for_is_not_unpacked(
-    session: CopyAISession, copyai_emulator: Emulator, encoding: str
-) -> None:
-    """Only gzip and deflate are asked for, and what is packed otherwise is refused, not unpacked."""
+async def test_other_encodings_are_refused(session: CopyAISession, copyai_emulator: Emulator, encoding: str) -> None:
+    """Only gzip and deflate are requested, and a response with another encoding is refused."""
     copyai_emulator.inject(Fault(body=gzip.compress(b"{}"), headers={"Content-Encoding": encoding}))
     with pytest.raises(InvalidResponseError, match="compressed in a way that was not requested"):
         await session.count_runs("W")
@@ -187,12 +185,12 @@ async def test_what_was_not_asked_for_is_not_unpacked(
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-async def test_packed_errors_are_read(session: CopyAISession, copyai_emulator: Emulator, encoding: str) -> None:
-    """An error's body may be packed as well; where that went wrong, its status still tells."""
+async def test_compressed_errors_are_read(session: CopyAISession, copyai_emulator: Emulator, encoding: str) -> None:
+    """The body of an error may be compressed too; where it is broken, the status is still reported."""
     body = b'{"errorCode":"REQUEST_INVALID"}'
-    whole = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
+    complete = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
     codes = []
-    for sent in (whole, whole[:-9], b"not packed"):
+    for sent in (complete, complete[:-9], b"not compressed"):
         copyai_emulator.inject(Fault(status=422, body=sent, headers={"Content-Encoding": encoding}))
         with pytest.raises(RequestInvalidError) as caught:
             await session.count_runs("W")
@@ -202,8 +200,8 @@ async def test_packed_errors_are_read(session: CopyAISession, copyai_emulator: E
     assert codes[2] is None
 
 
-async def test_a_wide_answer_is_shown_in_part(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Of a very large answer that is not what it should be, only a piece is looked at for the error."""
+async def test_a_wide_response_is_shown_in_part(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Of a very large invalid response, the error shows only the beginning."""
     wide: Any = {str(number): [number] * 10 for number in range(20_000)}
     copyai_emulator.inject(Fault(body=wide))
     with pytest.raises(InvalidResponseError) as caught:
@@ -212,8 +210,8 @@ async def test_a_wide_answer_is_shown_in_part(session: CopyAISession, copyai_emu
     assert len(str(caught.value)) < 300
 
 
-async def test_endless_states_end_with_the_deadline(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A server that never lets a run end is waited for no longer than told."""
+async def test_a_run_that_never_finishes(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run that never finishes is awaited until the time-out, and not longer."""
     copyai_emulator.script_next_runs(Script(states=(EVIL,)))
     run = await session.start_run(copyai_emulator.workflow_id, {})
     with pytest.raises(RunTimeoutError) as caught:
@@ -226,7 +224,7 @@ async def test_endless_states_end_with_the_deadline(session: CopyAISession, copy
     "path", ["../admin", "..%2fadmin", "%2e%2e", "a/../../b", "a?b=c", "a#b", "a;b", "//h/x", "\\"]
 )
 async def test_no_id_leads_elsewhere(session: CopyAISession, copyai_emulator: Emulator, path: str) -> None:
-    """An id from anywhere reaches the server as one segment of the path: no other path, no query, no other host."""
+    """Any id reaches the server as one segment of the path: not as another path, a query or another host."""
     ids: list[JSON] = [{"id": path, "status": "COMPLETE"}]
     copyai_emulator.replace_runs(ids, workflow_id=path)
     run = await session.get_run(path, path)
@@ -234,8 +232,8 @@ async def test_no_id_leads_elsewhere(session: CopyAISession, copyai_emulator: Em
         await session.get_webhook(path)
 
     assert run.id == path
-    shown = copyai_emulator.requests[0].path.removeprefix("/api/workflow/")
-    assert shown.count("/") == 2
+    path_sent = copyai_emulator.requests[0].path.removeprefix("/api/workflow/")
+    assert path_sent.count("/") == 2
     assert all(request.path.startswith("/api/") for request in copyai_emulator.requests)
 
 

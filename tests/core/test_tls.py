@@ -1,4 +1,4 @@
-"""Servers that can't be trusted, and proxies, over real TLS on the loopback interface."""
+"""Untrusted servers and proxies, with real TLS on the loopback interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "a-secret-key-0123456789"
 
 @pytest.fixture(name="authority", scope="module")
 def _authority() -> Authority:
-    """An authority that nobody knows of."""
+    """A certificate authority that is not trusted by default."""
     return Authority()
 
 
@@ -30,9 +30,9 @@ def _authority() -> Authority:
         ("example.org", 1, True, "IP address mismatch|certificate is not valid for '127.0.0.1'"),
         ("127.0.0.1", -1, True, "certificate has expired"),
     ],
-    ids=["nobody trusts it", "of another host", "expired"],
+    ids=["unknown authority", "another host", "expired"],
 )
-async def test_a_certificate_that_will_not_do(
+async def test_an_untrusted_certificate(
     copyai_emulator: Emulator,
     authority: Authority,
     host: str,
@@ -40,7 +40,7 @@ async def test_a_certificate_that_will_not_do(
     trusted: bool,  # noqa: FBT001 (a table's column)
     reason: str,
 ) -> None:
-    """A server whose certificate can't be trusted gets no key; it is an error that says why, at the first attempt."""
+    """A server with an untrusted certificate gets no key; the error says why, after one attempt."""
     connector = aiohttp.TCPConnector(ssl=authority.client_context()) if trusted else aiohttp.TCPConnector()
     async with (
         tls_front(copyai_emulator, authority.server_context(host, days=days)) as url,
@@ -57,7 +57,7 @@ async def test_a_certificate_that_will_not_do(
 
 
 async def test_a_trusted_certificate(copyai_emulator: Emulator, authority: Authority) -> None:
-    """An authority of one's own is trusted through one's own `aiohttp.ClientSession`."""
+    """An additional authority is trusted through the caller's own `aiohttp.ClientSession`."""
     copyai_emulator.add_runs(3)
     async with (
         tls_front(copyai_emulator, authority.server_context()) as url,
@@ -68,7 +68,7 @@ async def test_a_trusted_certificate(copyai_emulator: Emulator, authority: Autho
 
 
 async def test_a_proxy_sees_no_key(authority: Authority) -> None:
-    """A proxy learns where to, and neither the key nor what is asked for; its own password goes to it alone."""
+    """A proxy sees the host, but neither the key nor the request; its own password is sent to it alone."""
     proxy = CutProxy(random.Random(0))  # noqa: S311 (cuts nothing)
     async with (
         Emulator(3, api_key=KEY) as emulator,
@@ -90,20 +90,20 @@ async def test_a_proxy_sees_no_key(authority: Authority) -> None:
         assert "proxy-authorization" not in emulator.requests[0].headers
 
 
-async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Be a proxy that wants to know who asks."""
+async def require_login(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Act as a proxy that requires authentication."""
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
     await writer.drain()
 
 
 async def hang_up(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Be a proxy that does nothing at all."""
+    """Act as a proxy that closes the connection at once."""
 
 
-@pytest.mark.parametrize("proxy", [refuse, hang_up])
+@pytest.mark.parametrize("proxy", [require_login, hang_up])
 async def test_an_error_of_a_proxy_shows_no_password(proxy: Handle, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the error nor the log names a proxy's user or password."""
+    """Neither the error nor the log shows the user or password of a proxy."""
     async with (
         listening(proxy) as port,
         aiohttp.ClientSession(proxy=f"http://user:password@127.0.0.1:{port}") as http,

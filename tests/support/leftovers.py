@@ -1,4 +1,4 @@
-"""What is left behind when something is over, by counting: tasks of the loop, open files and sockets of the process."""
+"""Count what is left behind: tasks of the event loop, open files and sockets of the process."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from attrs import define
 
 
 def open_files() -> int:
-    """Count this process's open files and sockets; 0 where the system doesn't tell."""
+    """Count this process's open files and sockets; 0 where the system does not list them."""
     with suppress(OSError):
         return len(os.listdir("/dev/fd"))  # noqa: PTH208 (a folder that changes as it is read)
     return 0
 
 
 def other_tasks() -> int:
-    """Count the loop's tasks beside this one."""
+    """Count the tasks of the event loop apart from this one."""
     return len(asyncio.all_tasks()) - 1
 
 
 @define
 class Leftovers:
-    """What was left behind; counted when `counting_leftovers` ends."""
+    """Tasks and files that were left behind, counted when `counting_leftovers` ends."""
 
     tasks: int = 0
     files: int = 0
@@ -33,7 +33,7 @@ class Leftovers:
 
 @asynccontextmanager
 async def counting_leftovers(patience: float = 5.0) -> AsyncIterator[Leftovers]:
-    """Count what is there afterwards and was not before; as sockets take some turns to close, within some seconds."""
+    """Count what exists afterwards and did not before; sockets have `patience` seconds to close."""
     gc.collect()
     tasks, files = other_tasks(), open_files()
     left = Leftovers()
@@ -49,7 +49,7 @@ async def counting_leftovers(patience: float = 5.0) -> AsyncIterator[Leftovers]:
 
 @asynccontextmanager
 async def leaving_nothing(patience: float = 5.0) -> AsyncIterator[None]:
-    """Hold that nothing is left behind."""
+    """Assert that nothing is left behind."""
     async with counting_leftovers(patience) as left:
         yield
     assert left == Leftovers(), f"{left}: {asyncio.all_tasks()}"
