@@ -1,4 +1,4 @@
-"""The calls of a session over the emulator's socket: what is sent, what comes out, what is refused."""
+"""A session: its construction and end, and the list of runs over a socket."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def ids(emulator: Emulator) -> list[str]:
     return [str(run["id"]) for run in emulator.runs()]
 
 
-async def walk(session: CopyAISession, emulator: Emulator, **arguments: Any) -> list[str]:  # noqa: ANN401 (any argument of `runs`)
+async def read_ids(session: CopyAISession, emulator: Emulator, **arguments: Any) -> list[str]:  # noqa: ANN401 (any argument of `runs`)
     return [run.id async for run in session.runs(emulator.workflow_id, **arguments)]
 
 
 async def test_every_run_once(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """All runs come in the server's order, for one request a page, with the documented query and header."""
+    """All runs are yielded in the server's order, with one request per page and the documented query and header."""
     copyai_emulator.add_runs(345)
     pager = session.runs(copyai_emulator.workflow_id)
 
@@ -49,7 +49,7 @@ async def test_every_run_once(session: CopyAISession, copyai_emulator: Emulator)
 
 
 async def test_a_runs_fields(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run holds what the server sent of it."""
+    """A run has the values that the server sent."""
     copyai_emulator.add_runs(
         1, status="FAILED", credits=7, error={"why": 1}, toolKey="t", createdAt="2026-01-02T03:04:05Z"
     )
@@ -66,7 +66,7 @@ async def test_a_runs_fields(session: CopyAISession, copyai_emulator: Emulator) 
 @pytest.mark.parametrize(
     "quirks",
     [
-        pytest.param(Quirks(total="string", credits="string", sparse=True, mixed_dates=True), id="texts"),
+        pytest.param(Quirks(total="string", credits="string", sparse=True, mixed_dates=True), id="strings"),
         pytest.param(Quirks(total="absent"), id="no-total"),
         pytest.param(Quirks(total="absent", past_end="last"), id="no-total-last"),
         pytest.param(Quirks(total="absent", past_end=400), id="no-total-400"),
@@ -78,19 +78,19 @@ async def test_a_runs_fields(session: CopyAISession, copyai_emulator: Emulator) 
         pytest.param(Quirks(total=lambda _count: "many"), id="no-number"),
         pytest.param(Quirks(total=lambda _count: -5), id="negative"),
         pytest.param(Quirks(total=lambda _count: None, past_end=404), id="null-404"),
-        pytest.param(Quirks(max_size=7), id="7-a-page"),
-        pytest.param(Quirks(max_size=7, total="absent"), id="7-a-page-no-total"),
-        pytest.param(Quirks(max_size=7, total=lambda count: str(count + 3)), id="7-a-page-text-total"),
+        pytest.param(Quirks(max_size=7), id="7-per-page"),
+        pytest.param(Quirks(max_size=7, total="absent"), id="7-per-page-no-total"),
+        pytest.param(Quirks(max_size=7, total=lambda count: str(count + 3)), id="7-per-page-string-total"),
     ],
 )
 async def test_quirks(session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks, prefetch: int) -> None:
-    """A server with any of the quirks that the vendor leaves open is walked whole, each run once."""
+    """Every run is yielded once, whatever the server does where the reference says nothing."""
     copyai_emulator.add_runs(95)
     copyai_emulator.quirks = quirks
     try:
-        got = await walk(session, copyai_emulator, page_size=20, prefetch=prefetch)
+        got = await read_ids(session, copyai_emulator, page_size=20, prefetch=prefetch)
     except PaginationError:
-        # A last page for ever under a total that promises much more can't be told from a list that is stuck.
+        # An endlessly repeated last page with a total that promises much more looks like a list that does not advance.
         assert quirks.past_end == "last"
         assert callable(quirks.total)
     else:
@@ -100,33 +100,33 @@ async def test_quirks(session: CopyAISession, copyai_emulator: Emulator, quirks:
 
 @pytest.mark.parametrize("past_end", ["empty", "last", 400, 404, 422])
 async def test_vendors_example(session: CopyAISession, copyai_emulator: Emulator, past_end: Any) -> None:  # noqa: ANN401 (a quirk)
-    """A total of 3 with two items ends after two runs, without an error and without endless asking."""
+    """A total of 3 with two items ends after two runs, without an error and after a few requests."""
     copyai_emulator.add_runs(3)
     copyai_emulator.quirks = Quirks(total="string", short_pages=1, past_end=past_end)
 
-    assert await walk(session, copyai_emulator) == ids(copyai_emulator)[:2]
+    assert await read_ids(session, copyai_emulator) == ids(copyai_emulator)[:2]
     assert len(copyai_emulator.requests) <= 12
 
 
 async def test_page_ignored(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A server that ignores `page` ends in `PaginationError` after a few pages."""
+    """A server that ignores `page` is a `PaginationError` after a few requests."""
     copyai_emulator.add_runs(640)
     copyai_emulator.quirks = Quirks(ignore_page=True)
     with pytest.raises(PaginationError):
-        await walk(session, copyai_emulator)
+        await read_ids(session, copyai_emulator)
 
     assert len(copyai_emulator.requests) <= 20
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("prefetch", [0, 4])
-async def test_moving_list(session: CopyAISession, copyai_emulator: Emulator, seed: int, prefetch: int) -> None:
-    """Runs added and removed between any two requests cost no run that stayed, and repeat none."""
+async def test_a_changing_list(session: CopyAISession, copyai_emulator: Emulator, seed: int, prefetch: int) -> None:
+    """Runs that are added and removed between any two requests neither hide nor repeat another one."""
     dice = random.Random(seed)  # noqa: S311 (repeatable)
     copyai_emulator.add_runs(150)
     stayed = set(ids(copyai_emulator))
 
-    def move(emulator: Emulator, _request: Request) -> None:
+    def change(emulator: Emulator, _request: Request) -> None:
         if dice.random() < 0.4:
             emulator.add_runs(dice.randint(1, 5))
         if dice.random() < 0.3:
@@ -134,8 +134,8 @@ async def test_moving_list(session: CopyAISession, copyai_emulator: Emulator, se
             emulator.remove_runs(gone)
             stayed.difference_update(gone)
 
-    copyai_emulator.on_request = move
-    got = await walk(session, copyai_emulator, page_size=10, prefetch=prefetch)
+    copyai_emulator.on_request = change
+    got = await read_ids(session, copyai_emulator, page_size=10, prefetch=prefetch)
 
     assert len(set(got)) == len(got)
     assert stayed <= set(got)
@@ -146,45 +146,45 @@ async def test_moving_list(session: CopyAISession, copyai_emulator: Emulator, se
 async def test_limit(
     session: CopyAISession, copyai_emulator: Emulator, limit: int, requests: int, prefetch: int
 ) -> None:
-    """`limit` is exact, and no more pages are asked for than it needs."""
+    """`limit` is exact, and no more pages are requested than it needs."""
     copyai_emulator.add_runs(95)
 
     assert (
-        await walk(session, copyai_emulator, page_size=20, limit=limit, prefetch=prefetch)
+        await read_ids(session, copyai_emulator, page_size=20, limit=limit, prefetch=prefetch)
         == ids(copyai_emulator)[:limit]
     )
     proofs = prefetch > 0 and limit > 95  # of the pages requested ahead, where the list is read to its end
     assert len(copyai_emulator.requests) == requests + proofs
 
 
-async def test_small_limit_asks_for_small_pages(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """The first three runs cost a page of three."""
+async def test_a_small_limit_requests_a_small_page(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """For three runs, a page of three is requested."""
     copyai_emulator.add_runs(95)
-    await walk(session, copyai_emulator, limit=3)
+    await read_ids(session, copyai_emulator, limit=3)
 
     assert [request.size for request in copyai_emulator.requests] == [3]
 
 
 async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """`since` gives the runs from that moment on, and stops early on a list that is newest first."""
+    """`since` yields the runs created from that time on, and stops early on a list that is newest first."""
     copyai_emulator.add_runs(95)
     moment = datetime.fromisoformat(str(copyai_emulator.runs()[24]["createdAt"]))
 
-    assert await walk(session, copyai_emulator, page_size=10, since=moment, prefetch=0) == ids(copyai_emulator)[:25]
+    assert await read_ids(session, copyai_emulator, page_size=10, since=moment, prefetch=0) == ids(copyai_emulator)[:25]
     assert len(copyai_emulator.requests) == 3
 
 
 async def test_since_on_a_list_that_is_oldest_first(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """On a list in another order `since` reads it whole and loses nothing."""
+    """On a list in another order, `since` reads all of it and loses nothing."""
     copyai_emulator.add_runs(95)
     copyai_emulator.replace_runs(reversed(copyai_emulator.runs()))
     moment = datetime.fromisoformat(str(copyai_emulator.runs()[70]["createdAt"]))
 
-    assert await walk(session, copyai_emulator, page_size=10, since=moment) == ids(copyai_emulator)[70:]
+    assert await read_ids(session, copyai_emulator, page_size=10, since=moment) == ids(copyai_emulator)[70:]
 
 
-async def test_start_page_goes_on_after_an_error(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """What an error names as its page is where another walk goes on."""
+async def test_start_page_continues_after_an_error(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """With the page of an error as `start_page`, another iteration continues there."""
     copyai_emulator.add_runs(95)
     copyai_emulator.inject(Fault(status=500), times=None, page=4)
     got: list[str] = []
@@ -193,13 +193,13 @@ async def test_start_page_goes_on_after_an_error(session: CopyAISession, copyai_
             got.append(run.id)  # noqa: PERF401 (what came before the error counts)
     assert caught.value.page == 4
     copyai_emulator.clear_faults()
-    got += await walk(session, copyai_emulator, page_size=20, start_page=caught.value.page)
+    got += await read_ids(session, copyai_emulator, page_size=20, start_page=caught.value.page)
 
     assert got == ids(copyai_emulator)
 
 
-async def test_failed_page_is_asked_for_again(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """After an error the same walk goes on, and loses nothing."""
+async def test_a_failed_page_is_requested_again(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """After an error the same iterator continues, and loses nothing."""
     copyai_emulator.add_runs(95)
     copyai_emulator.inject(Fault(body=b"<html>"), times=5, page=3)
     runs, got = aiter(session.runs(copyai_emulator.workflow_id, page_size=20)), list[str]()
@@ -212,16 +212,16 @@ async def test_failed_page_is_asked_for_again(session: CopyAISession, copyai_emu
 
 
 async def test_a_malformed_item(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An item without an id is an error that names the page and the place."""
+    """An item without an id is an error that names the page and the position."""
     copyai_emulator.replace_runs([*copyai_emulator.runs(), {"id": "a"}, {"credits": 3}])
     with pytest.raises(InvalidResponseError, match=r"page 1: data\.data\[1\]: a run without an id, got {'credits': 3}"):
-        await walk(session, copyai_emulator)
+        await read_ids(session, copyai_emulator)
     with pytest.raises(InvalidResponseError, match=r"page 1: data\.data\[1\]"):
         await session.runs_page(copyai_emulator.workflow_id)
 
 
 async def test_runs_page(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """One page is one request, ten runs unless asked otherwise."""
+    """A page is one request, and has ten runs by default."""
     copyai_emulator.add_runs(25)
     page = await session.runs_page(copyai_emulator.workflow_id, 3)
 
@@ -232,7 +232,7 @@ async def test_runs_page(session: CopyAISession, copyai_emulator: Emulator) -> N
 
 
 async def test_count_runs(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """The count is the server's, from one request for one run; where there is none that is an error."""
+    """The number of runs is the server's total, with one request for one run; without a total it is an error."""
     copyai_emulator.add_runs(25)
 
     assert await session.count_runs(copyai_emulator.workflow_id) == 25
@@ -244,7 +244,7 @@ async def test_count_runs(session: CopyAISession, copyai_emulator: Emulator) -> 
 
 
 async def test_unknown_workflow(session: CopyAISession) -> None:
-    """A workflow that isn't there is an error, not an empty list; from any start page."""
+    """An unknown workflow is an error and not an empty list, with any start page."""
     for start_page in (1, 5):
         with pytest.raises(NotFoundError):
             _ = [run async for run in session.runs("WCFG-none", start_page=start_page)]
@@ -252,7 +252,7 @@ async def test_unknown_workflow(session: CopyAISession) -> None:
 
 @pytest.mark.parametrize("workflow_id", ["a/b?c=d#e", "ü %2F", "...", "a\u2028b"])
 async def test_an_id_is_one_segment(session: CopyAISession, copyai_emulator: Emulator, workflow_id: str) -> None:
-    """Whatever stands in an id, it reaches the server as that one segment of the path."""
+    """Any id reaches the server as one segment of the path."""
     copyai_emulator.add_runs(1, workflow_id=workflow_id)
 
     assert await session.count_runs(workflow_id) == 1
@@ -280,8 +280,8 @@ async def test_an_id_is_one_segment(session: CopyAISession, copyai_emulator: Emu
         ("since", "2026-01-01"),
     ],
 )
-async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, name: str, value: object) -> None:
-    """A bad argument is a `ValueError` that names it, before anything is sent."""
+async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, name: str, value: object) -> None:
+    """An invalid argument is a `ValueError` that names it, before anything is sent."""
     arguments: dict[str, Any] = {"workflow_id": "W", name: value}
     with pytest.raises(ValueError, match=name):
         session.runs(**arguments)
@@ -289,16 +289,16 @@ async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, 
     assert copyai_emulator.requests == []
 
 
-async def test_bad_arguments_of_a_page(session: CopyAISession) -> None:
-    """One page takes the same numbers as a walk."""
+async def test_invalid_arguments_of_a_page(session: CopyAISession) -> None:
+    """The number and the size of a page are checked, and the error says what is accepted."""
     with pytest.raises(ValueError, match="page must be at least 1, got"):
         await session.runs_page("W", 0)
     with pytest.raises(ValueError, match="size must be between 1 and 100, got 101"):
         await session.runs_page("W", size=101)
 
 
-def test_key_and_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Key and address come from arguments, then the environment, then the vendor."""
+def test_key_and_url_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key and URL come from the arguments, then from the environment; the default URL is the vendor's."""
     with pytest.raises(ConfigurationError, match="COPYAI_API_KEY"):
         CopyAISession()
     monkeypatch.setenv("COPYAI_API_KEY", "from-environment")
@@ -331,8 +331,8 @@ def test_key_and_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
         ({"max_rate": -1}, "max_rate"),
     ],
 )
-def test_bad_configuration(arguments: dict[str, Any], message: str) -> None:
-    """What can't be used is refused at construction, without showing the key or a password."""
+def test_an_invalid_configuration(arguments: dict[str, Any], message: str) -> None:
+    """An invalid setting is refused at construction, without showing the key or a password."""
     with pytest.raises(ConfigurationError, match=message) as caught:
         CopyAISession(**{"api_key": "key", **arguments})
 
@@ -341,7 +341,7 @@ def test_bad_configuration(arguments: dict[str, Any], message: str) -> None:
 
 
 async def test_own_aiohttp_session(copyai_emulator: Emulator) -> None:
-    """A caller's `aiohttp.ClientSession` is used with what is set on it, and never closed."""
+    """A caller's `aiohttp.ClientSession` is used with its own settings, and is never closed."""
     copyai_emulator.add_runs(3)
     async with aiohttp.ClientSession(headers={"x-own": "1"}, raise_for_status=True) as http:
         async with CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url, http_session=http) as session:
@@ -354,7 +354,7 @@ async def test_own_aiohttp_session(copyai_emulator: Emulator) -> None:
 
 
 async def test_closed_session(copyai_emulator: Emulator) -> None:
-    """A closed session says that it is closed; closing twice is fine."""
+    """A closed session raises an error that says so; it may be closed twice."""
     session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
     await session.close()
     await session.close()
@@ -363,7 +363,7 @@ async def test_closed_session(copyai_emulator: Emulator) -> None:
 
 
 def test_second_loop() -> None:
-    """A session used in a second event loop says so in words."""
+    """A session that is used in a second event loop raises an error that says so."""
     session = CopyAISession("key", base_url="http://127.0.0.1:9", retry=RetryPolicy(attempts=1))
 
     async def use() -> None:
@@ -382,8 +382,8 @@ def test_second_loop() -> None:
     assert "another event loop" in errors[1]
 
 
-async def test_close_ends_what_is_under_way(copyai_emulator: Emulator) -> None:
-    """Closing a session ends the pages that a walk had asked for ahead, and waits until they are gone."""
+async def test_close_cancels_requests_in_progress(copyai_emulator: Emulator) -> None:
+    """Closing a session cancels the prefetched pages, and waits until their tasks are done."""
     copyai_emulator.add_runs(95)
     session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
     runs = aiter(session.runs(copyai_emulator.workflow_id, page_size=10))
@@ -401,8 +401,8 @@ async def test_close_ends_what_is_under_way(copyai_emulator: Emulator) -> None:
             await anext(runs)
 
 
-async def test_close_under_a_waiting_consumer(copyai_emulator: Emulator) -> None:
-    """A consumer that waits for a page when its session is closed is told so, and not cancelled."""
+async def test_close_while_a_consumer_waits(copyai_emulator: Emulator) -> None:
+    """A consumer that waits for a page when the session is closed gets an error that says so, and is not cancelled."""
     copyai_emulator.inject(Fault(delay=9))
     session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
     waiting = asyncio.ensure_future(anext(aiter(session.runs(copyai_emulator.workflow_id))))
@@ -414,11 +414,11 @@ async def test_close_under_a_waiting_consumer(copyai_emulator: Emulator) -> None
 
 
 async def test_max_rate(copyai_emulator: Emulator) -> None:
-    """`max_rate` spaces the requests of a whole session."""
+    """`max_rate` limits all requests of a session."""
     copyai_emulator.add_runs(50)
     loop = asyncio.get_running_loop()
     async with CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url, max_rate=100) as session:
         began = loop.time()
-        await walk(session, copyai_emulator, page_size=10)
+        await read_ids(session, copyai_emulator, page_size=10)
 
         assert loop.time() - began >= timedelta(milliseconds=39).total_seconds()
