@@ -168,9 +168,9 @@ async def test_a_small_limit_requests_a_small_page(session: CopyAISession, copya
 async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """`since` yields the runs created from that time on, and stops early on a list that is newest first."""
     copyai_emulator.add_runs(95)
-    moment = datetime.fromisoformat(str(copyai_emulator.runs()[24]["createdAt"]))
+    start = datetime.fromisoformat(str(copyai_emulator.runs()[24]["createdAt"]))
 
-    assert await read_ids(session, copyai_emulator, page_size=10, since=moment, prefetch=0) == ids(copyai_emulator)[:25]
+    assert await read_ids(session, copyai_emulator, page_size=10, since=start, prefetch=0) == ids(copyai_emulator)[:25]
     assert len(copyai_emulator.requests) == 3
 
 
@@ -178,9 +178,9 @@ async def test_since_on_a_list_that_is_oldest_first(session: CopyAISession, copy
     """On a list in another order, `since` reads all of it and loses nothing."""
     copyai_emulator.add_runs(95)
     copyai_emulator.replace_runs(reversed(copyai_emulator.runs()))
-    moment = datetime.fromisoformat(str(copyai_emulator.runs()[70]["createdAt"]))
+    start = datetime.fromisoformat(str(copyai_emulator.runs()[70]["createdAt"]))
 
-    assert await read_ids(session, copyai_emulator, page_size=10, since=moment) == ids(copyai_emulator)[70:]
+    assert await read_ids(session, copyai_emulator, page_size=10, since=start) == ids(copyai_emulator)[70:]
 
 
 async def test_start_page_continues_after_an_error(session: CopyAISession, copyai_emulator: Emulator) -> None:
