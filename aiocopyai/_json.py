@@ -1,50 +1,145 @@
-"""JSON values as compact UTF-8, for anything that the API may send."""
+"""JSON from bytes and to bytes, with orjson where it is installed (the extra ``speedups``)."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from typing import Final, cast
+import re
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Final, NoReturn, cast
+
+from aiocopyai.models import JSON
+
+
+try:
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]  # the module or None
+
+MAX_DIGITS: Final = 4300
+"""Digits from which an integer is kept as text: Python refuses to convert larger ones between text and number."""
+_EXACT_FLOATS: Final = 2.0**63
+"""Floats from which orjson may have rounded an integer."""
+_NUMBERS_INSIDE: Final = {float, dict, list}
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_TOO_DEEP: Final = re.compile("depth|recursion", re.IGNORECASE)
+"""What the different versions of orjson say."""
+_LONE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{20}")
+
+
+def loads(body: bytes, *, exact: bool = False) -> JSON:
+    """Parse JSON in UTF-8.
+
+    Args:
+        body: the JSON, perhaps with a byte order mark.
+        exact: whether to keep integers beyond 64 bits as they are. Otherwise orjson, where it is installed, rounds them
+            to floats, which `has_rounded_integer` detects.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    if orjson is None or exact:
+        return _loads_exactly(body)
+    try:
+        value: JSON = orjson.loads(body)
+    except ValueError as error:
+        # orjson refuses half a surrogate pair and a number beyond the range of a float. Neither may cost a page.
+        # Whatever else is refused is not parsed again, as a large body would block the event loop for seconds.
+        if _TOO_DEEP.search(str(error)):
+            raise RecursionError from None
+        if _LONE_SURROGATE.search(body) is None and _LONG_NUMBER.search(body) is None:
+            raise
+    else:
+        return value
+    return _loads_exactly(body)
+
+
+def has_rounded_integer(objects: Iterable[Mapping[str, JSON]]) -> bool:
+    """Whether some number in these objects, at any depth, may be an integer that was rounded to a float."""
+    level: list[Iterable[JSON]] = [each.values() for each in objects]
+    while level:
+        types = set(map(type, chain.from_iterable(level)))
+        if types.isdisjoint(_NUMBERS_INSIDE):
+            return False
+        values = list(chain.from_iterable(level))
+        if float in types and any(type(value) is float and abs(value) >= _EXACT_FLOATS for value in values):
+            return True
+        level = [
+            value.values() if isinstance(value, dict) else value for value in values if isinstance(value, dict | list)
+        ]
+    return False
 
 
 def dump_json(value: object) -> bytes:
-    r"""Return a JSON value in UTF-8; a mapping of any type becomes an object.
+    r"""Return a JSON value as compact UTF-8. Any mapping is an object.
 
-    A lone surrogate becomes its escape (``\ud83d``), which is the same JSON, and an integer may have any size.
-    A number beyond the range of a float, which Python reads as infinity, becomes ``null``.
+    A lone surrogate is escaped (``\ud83d``), which is the same JSON; integers of any size are kept. A number beyond the
+    range of a float, which Python reads as infinity, becomes ``null``.
+
+    Raises:
+        RecursionError: the value is nested too deeply.
     """
-    try:
-        return _dump_fast(value)
-    except TypeError:
-        # orjson refuses integers of more than 64 bits, lone surrogates and deep nesting, all of which runs may have.
-        return _dump_slowly(value)
-
-
-def _dump_slowly(value: object) -> bytes:
+    if orjson is not None:
+        try:
+            return orjson.dumps(value, default=dict)
+        except TypeError:
+            # orjson refuses values that a run may have: integers beyond 64 bits, lone surrogates, deep nesting.
+            pass
     try:
         text = _ENCODER.encode(value)
     except ValueError:
-        text = _ENCODER.encode(_without_infinities(value))
+        text = _ENCODER.encode(_without_infinity(cast("JSON", value)))
     return text.encode("utf-8", "backslashreplace")
 
 
-def _without_infinities(value: object) -> object:
+def encode_json(name: str, value: Mapping[str, JSON]) -> bytes:
+    """Encode an object as JSON in ASCII, to be sent; `name` is what an error calls it.
+
+    Raises:
+        ValueError: something in it is not JSON: a NaN, a date, a key that is not a string.
+    """
+    try:
+        _check_keys(value)
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = str(error)
+    raise ValueError(f"{name} cannot be sent as JSON: {reason}")
+
+
+def _loads_exactly(body: bytes) -> JSON:
+    return cast("JSON", json.loads(body.decode(), parse_constant=_refuse, parse_int=_parse_integer))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _parse_integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= MAX_DIGITS else digits
+
+
+def _check_keys(value: object) -> None:
+    """Refuse keys that json.dumps would silently convert to strings."""
     if isinstance(value, Mapping):
-        mapping = cast("Mapping[str, object]", value)
-        return {name: _without_infinities(inner) for name, inner in mapping.items()}
+        for key, inner in cast("Mapping[object, object]", value).items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is not a string")
+            _check_keys(inner)
+    elif isinstance(value, list | tuple):
+        for inner in cast("list[object]", value):
+            _check_keys(inner)
+
+
+def _without_infinity(value: JSON | Mapping[str, JSON]) -> JSON:
+    if isinstance(value, Mapping):
+        return {name: _without_infinity(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_without_infinities(inner) for inner in cast("list[object]", value)]
+        return [_without_infinity(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _find_fast_dump() -> Callable[[object], bytes]:
-    try:
-        import orjson  # noqa: PLC0415 (the extra `speedups`)
-    except ImportError:
-        return _dump_slowly
-    return lambda value: orjson.dumps(value, default=dict)
-
-
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=dict)
-_dump_fast: Final = _find_fast_dump()

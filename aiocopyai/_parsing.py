@@ -1,179 +1,148 @@
-"""From bytes to models: the JSON parser, the fast and the tolerant reader, envelopes and error bodies.
+"""From JSON to models: envelopes, pages, runs and webhooks, and the bodies of errors.
 
 The rules, each from a vendor page or a captured payload:
 
-- ``total`` and ``credits`` are integers or digits in a string.
-- ``createdAt`` is ISO 8601 with a zone, with or without milliseconds.
-- ``input``, ``output`` and ``metadata`` are objects, null or absent; null reads as empty.
-- ``id`` may be missing where ``workflowRunId`` holds the same value.
-- Any other field, and any value that doesn't fit its field, is kept in ``extra`` under its wire name.
+- ``total`` and ``credits`` are integers, or numerals in a string.
+- ``createdAt`` is ISO 8601 with a time zone, with or without milliseconds.
+- ``input``, ``output`` and ``metadata`` are objects, null or absent; null means empty.
+- ``id`` may be missing where ``workflowRunId`` has the same value.
+- Any other field, and any value that does not fit its field, is kept in ``extra`` under its name in the JSON.
 
-A run is read by a function that cattrs generates once; it refuses whatever doesn't fit, and only then the tolerant
-reader goes over that one item, field by field.
+A page of runs is structured by columns, with a function that cattrs generates once: that takes half the time of one
+run after another. If some value of a page does not fit its column, its runs are read one by one, field by field, by
+the tolerant reader.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, lru_cache
-from typing import Final, NoReturn, cast
+from functools import cache
+from itertools import chain, repeat
+from operator import attrgetter, itemgetter
+from typing import Any, Final, TypeVar
 
-from attrs import evolve, field, fields, make_class
+from attrs import evolve, frozen
 
+from aiocopyai._json import MAX_DIGITS, has_rounded_integer, loads
 from aiocopyai._text import excerpt
 from aiocopyai.errors import InvalidResponseError
 from aiocopyai.models import JSON, Page, Run, RunStatus, Webhook, WebhookEventType
 
 
-def _load_strictly(body: bytes) -> JSON:
-    def refuse(constant: str) -> NoReturn:
-        msg = f"{constant} is no JSON"
-        raise ValueError(msg)
-
-    loaded: JSON = json.loads(body.decode(), parse_constant=refuse)
-    return loaded
+T = TypeVar("T")
 
 
-def _loader() -> Callable[[bytes], JSON]:
-    try:
-        from orjson import loads  # noqa: PLC0415 (the extra `speedups`)
-    except ImportError:
-        return _load_strictly
-    return loads
-
-
-_load: Final = _loader()
-
-
-def parse_json(body: bytes) -> JSON:
-    """Parse one answer's body.
+def parse_response(body: bytes, read: Callable[[JSON], T]) -> T:
+    """Parse a response's body and return what `read` makes of it.
 
     Raises:
-        InvalidResponseError: it is no JSON; transient, as gateways answer with pages of their own.
+        InvalidResponseError: it is not JSON, or not what `read` expects.
     """
-    text = body.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return _load(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        # orjson refuses half a surrogate pair, which would cost a page for one odd character in one output.
-        return _load_strictly(text)
-    except (ValueError, RecursionError):
-        beginning = excerpt(body.decode(errors="replace")) if body else "nothing"
-    reason = "the answer is not JSON"
-    raise InvalidResponseError(reason, excerpt=beginning, retryable=True)
+    result = read(parse_json(body))
+    if has_rounded_integer(_raw_objects(result)):
+        return read(parse_json(body, exact=True))
+    return result
 
 
-def read_run_page(answer: JSON, number: int, size: int) -> Page[Run]:
-    """Read an answer of ``GET /workflow/{id}/run`` that was asked for page `number` of `size` runs.
+def parse_json(body: bytes, *, exact: bool = False) -> JSON:
+    """Parse JSON, with integers beyond 64 bits rounded unless `exact`.
 
     Raises:
-        InvalidResponseError: no list of runs stands where it should, or an item is no object or has no id.
+        InvalidResponseError: it is not JSON. That is retryable, as gateways respond with pages of their own.
     """
-    data = _data_object(answer)
+    try:
+        return loads(body, exact=exact)
+    except RecursionError:
+        reason, retryable = "the response is nested too deeply", False
+    except ValueError:
+        reason, retryable = "the response is not JSON", True
+    beginning = excerpt(body[:1000].decode(errors="replace")) if body else "nothing"
+    raise InvalidResponseError(reason, excerpt=beginning, retryable=retryable)
+
+
+def read_run_page(response: JSON, number: int, size: int, workflow_id: str | None = None) -> Page[Run]:
+    """Read a response of ``GET /workflow/{id}/run`` for the page `number` of `size` runs.
+
+    A run that does not name its workflow belongs to `workflow_id`.
+
+    Raises:
+        InvalidResponseError: it has no list of runs, or an item is not an object or has no id.
+    """
+    data = _data_object(response)
     items = data.get("data")
     if not isinstance(items, list):
-        raise InvalidResponseError("no list of runs", "data.data", excerpt(items))
-    runs: list[Run] = []
-    odd: set[str] = set()
-    read = _fast_reader()
-    for item in items:
-        try:
-            runs.append(read(item))
-        except _REFUSALS:
-            run, misfits = _read_tolerantly(item, f"data.data[{len(runs)}]")
-            runs.append(run)
-            odd |= misfits
-    return Page(number, size, read_total(data.get("total")), runs, frozenset(odd))
+        raise InvalidResponseError("expected a list of runs", "data.data", excerpt(items))
+    invalid = frozenset[str]()
+    try:
+        runs = _read_columns(items, workflow_id)
+    except _MISFITS:
+        read = [_read_run_item(item, f"data.data[{index}]", workflow_id) for index, item in enumerate(items)]
+        runs = [run for run, _ in read]
+        invalid = invalid.union(*(misfits for _, misfits in read))
+    return Page(number, size, read_total(data.get("total")), runs, invalid)
 
 
-def read_run(answer: JSON, workflow_id: str) -> Run:
-    """Read an answer of ``GET /workflow/{id}/run/{run_id}``; a run that doesn't name its workflow is of `workflow_id`.
+def read_run(response: JSON, workflow_id: str) -> Run:
+    """Read a response of ``GET /workflow/{id}/run/{run_id}``.
+
+    A run that does not name its workflow belongs to `workflow_id`.
 
     Raises:
-        InvalidResponseError: no run stands where it should, or it has no id.
+        InvalidResponseError: it has no run, or one without an id.
     """
-    run, _ = _read_tolerantly(_data_object(answer), "data")
-    return run if run.workflow_id is not None else evolve(run, workflow_id=workflow_id)
+    run, _ = _read_run_item(_data_object(response), "data", workflow_id)
+    return run
 
 
-def read_started_id(answer: JSON) -> str:
-    """Read the run's id from an answer of ``POST /workflow/{id}/run``.
+def read_started_id(response: JSON) -> str:
+    """Read the run's id from a response of ``POST /workflow/{id}/run``.
 
     Raises:
         InvalidResponseError: there is none.
     """
-    data = _data_object(answer)
-    run_id = data.get("id")
-    return run_id if isinstance(run_id, str) and run_id else _other_id(data, "data")
+    return _item_id(_data_object(response), "data", "run")
 
 
-def read_webhook(answer: JSON) -> Webhook:
-    """Read an answer that holds one webhook.
+def read_webhook(response: JSON) -> Webhook:
+    """Read a response with one webhook.
 
     Raises:
-        InvalidResponseError: no webhook stands where it should, or it has no id.
+        InvalidResponseError: it has no webhook, or one without an id.
     """
-    webhook, _ = _read_webhook_item(_data_object(answer), "data")
+    webhook, _ = _read_webhook_item(_data_object(response), "data")
     return webhook
 
 
-def read_webhook_page(answer: JSON, number: int, size: int) -> Page[Webhook]:
-    """Read an answer of ``GET /webhook``: the one list without an envelope, though one is taken if it comes.
+def read_webhook_page(response: JSON, number: int, size: int) -> Page[Webhook]:
+    """Read a response of ``GET /webhook``: the one list without an envelope, though an envelope is accepted.
 
     Raises:
-        InvalidResponseError: no list of webhooks stands where it should, or an item is no object or has no id.
+        InvalidResponseError: it has no list of webhooks, or an item is not an object or has no id.
     """
-    if isinstance(answer, dict) and isinstance(answer.get("data"), dict):
-        answer = _data_object(answer)
-    if not isinstance(answer, dict):
-        raise InvalidResponseError("no object", "", excerpt(answer))
-    items = answer.get("data")
+    if isinstance(response, dict) and isinstance(response.get("data"), dict):
+        response = _data_object(response)
+    if not isinstance(response, dict):
+        raise InvalidResponseError("expected an object", "", excerpt(response))
+    items = response.get("data")
     if not isinstance(items, list):
-        raise InvalidResponseError("no list of webhooks", "data", excerpt(items))
+        raise InvalidResponseError("expected a list of webhooks", "data", excerpt(items))
     read = [_read_webhook_item(item, f"data[{index}]") for index, item in enumerate(items)]
-    odd = frozenset[str]().union(*(misfits for _, misfits in read))
-    return Page(number, size, read_total(answer.get("total")), [webhook for webhook, _ in read], odd)
+    invalid = frozenset[str]().union(*(misfits for _, misfits in read))
+    return Page(number, size, read_total(response.get("total")), [webhook for webhook, _ in read], invalid)
 
 
-def read_nothing(_answer: JSON) -> None:
-    """Take an answer whose body tells nothing, such as the ``{}`` of a deletion."""
-
-
-def encode_json(name: str, value: Mapping[str, JSON]) -> bytes:
-    """Encode an object as JSON in ASCII; `name` says in an error what it is.
-
-    Raises:
-        ValueError: something in it is no JSON: a NaN, a date, a key that is no text.
-    """
-    try:
-        _check_keys(value)
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        reason = str(error)
-    raise ValueError(f"{name} can't be sent as JSON: {reason}")
-
-
-def _check_keys(value: object) -> None:
-    """Refuse keys that json.dumps would turn into texts in silence."""
-    if isinstance(value, dict):
-        for key, inner in cast("dict[object, object]", value).items():
-            if not isinstance(key, str):
-                raise TypeError(f"the key {key!r} is no text")
-            _check_keys(inner)
-    elif isinstance(value, list | tuple):
-        for inner in cast("list[object]", value):
-            _check_keys(inner)
+def read_nothing(_response: JSON) -> None:
+    """Read a response without content, such as the ``{}`` of a deletion."""
 
 
 def read_total(total: JSON) -> int | None:
-    """Read a list's ``total``: an integer, or one in a string; anything else is unknown."""
+    """Read a list's ``total``: an integer, or one in a string; None for anything else."""
     try:
-        count = _credits(total)
-    except _REFUSALS:
+        count = _integer(total)
+    except _MISFITS:
         return None
     return count if count is not None and count >= 0 else None
 
@@ -183,10 +152,10 @@ def read_error(text: str) -> tuple[str | None, JSON, JSON]:
     try:
         body = parse_json(text.encode())
     except (InvalidResponseError, UnicodeEncodeError):
-        return None, None, text[:_TEXT_KEPT]
+        return None, None, text[:_MAX_ERROR_TEXT]
     if _is_deep(body):
-        # An error is to be shown and pickled, and both end at some depth in a RecursionError.
-        return None, None, text[:_TEXT_KEPT]
+        # An error is shown and pickled, and either raises a RecursionError at some depth.
+        return None, None, text[:_MAX_ERROR_TEXT]
     if not isinstance(body, dict):
         return None, None, body
     code = body.get("errorCode")
@@ -194,205 +163,289 @@ def read_error(text: str) -> tuple[str | None, JSON, JSON]:
 
 
 def _is_deep(value: JSON) -> bool:
-    """Whether a value is nested more than `_DEPTH_KEPT` deep."""
     level = [value]
-    for _ in range(_DEPTH_KEPT):
-        level = [inner for outer in level for inner in _inside(outer)]
+    for _ in range(_MAX_ERROR_DEPTH):
+        level = [inner for outer in level for inner in _children(outer)]
     return bool(level)
 
 
-def _inside(value: JSON) -> Iterable[JSON]:
+def _children(value: JSON) -> Iterable[JSON]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
 
 
-def _envelope(answer: JSON) -> JSON:
-    """Take the ``data`` out of ``{"status": "success", "data": …}``."""
-    if not isinstance(answer, dict):
-        raise InvalidResponseError("no object", "", excerpt(answer))
-    if answer.get("status") == "error":
-        raise InvalidResponseError("an error in an answer that says success", "status", excerpt(answer))
-    return answer.get("data")
+def _raw_objects(result: object) -> Iterable[Mapping[str, JSON]]:
+    """Return the objects of a result's runs whose values are kept as they came."""
+    runs: Sequence[object] = result.items if isinstance(result, Page) else (result,)
+    if not runs or not isinstance(runs[0], Run):
+        return ()
+    errors: list[JSON] = [error for error in map(attrgetter("error"), runs) if error is not None]
+    return chain(*map(_RAW_OBJECTS, runs), [{"errors": errors}] if errors else ())
 
 
-def _data_object(answer: JSON) -> dict[str, JSON]:
-    """Take the object out of an envelope."""
-    data = _envelope(answer)
+def _data_object(response: JSON) -> dict[str, JSON]:
+    """Return the object in ``{"status": "success", "data": {…}}``."""
+    if not isinstance(response, dict):
+        raise InvalidResponseError("expected an object", "", excerpt(response))
+    if response.get("status") == "error":
+        raise InvalidResponseError("an error in a response with a success status", "status", excerpt(response))
+    data = response.get("data")
     if not isinstance(data, dict):
-        raise InvalidResponseError("no object", "data", excerpt(data))
+        raise InvalidResponseError("expected an object", "data", excerpt(data))
     return data
 
 
-def _id(value: JSON, _: object = None) -> str:
+# The values of fields. Each function returns the value of an attribute, or raises one of `_MISFITS`.
+
+
+def _id(value: JSON) -> str:
     if type(value) is not str or not value:
         raise TypeError
     return value
 
 
-def _text(value: JSON, _: object = None) -> str | None:
+def _string(value: JSON) -> str | None:
     if value is None or type(value) is str:
         return value
     raise TypeError
 
 
-def _status(value: JSON, _: object = None) -> RunStatus | None:
-    known = _STATUSES.get(value)  # type: ignore[arg-type]  # an unhashable value is refused by the look-up's TypeError
-    if known is not None or value is None:
-        return known
-    return RunStatus(value)  # type: ignore[arg-type]  # what is no text is refused by its ValueError
+def _status(value: JSON) -> RunStatus | None:
+    text = _string(value)
+    return None if text is None else RunStatus(text)
 
 
-def _event_type(value: JSON, _: object = None) -> WebhookEventType | None:
-    text = _text(value)
+def _event_type(value: JSON) -> WebhookEventType | None:
+    text = _string(value)
     return None if text is None else WebhookEventType(text)
 
 
-def _mapping(value: JSON, _: object = None) -> dict[str, JSON]:
-    if type(value) is dict:
-        return value
+def _object(value: JSON) -> dict[str, JSON]:
     if value is None:
         return {}
-    raise TypeError
-
-
-def _moment(value: JSON, _: object = None) -> datetime | None:
-    if value is None:
-        return None
-    moment = datetime.fromisoformat(value)  # type: ignore[arg-type]  # what is no text is refused by its TypeError
-    if moment.tzinfo is UTC:
-        return moment
-    if moment.tzinfo is None:
-        raise ValueError
-    return moment.astimezone(UTC)
-
-
-def _credits(value: JSON, _: object = None) -> int | None:
-    if type(value) is int or value is None:
-        return value
-    if type(value) is str and value.isascii() and value.removeprefix("-").isdecimal():
-        return int(value)
-    raise TypeError
-
-
-def _raw(value: JSON, _: object = None) -> JSON:
+    if type(value) is not dict:
+        raise TypeError
     return value
 
 
-_Hook = Callable[[JSON, object], object]
-_FIELDS: Final[dict[str, tuple[str, _Hook]]] = {
+def _time(value: JSON) -> datetime | None:
+    text = _string(value)
+    if text is None:
+        return None
+    time = datetime.fromisoformat(text.upper())
+    if time.tzinfo is None:
+        raise ValueError
+    return time.astimezone(UTC)
+
+
+def _integer(value: JSON) -> int | None:
+    if value is None or type(value) is int:
+        return value
+    if type(value) is float and value.is_integer() and abs(value) <= _EXACT_INTEGERS:
+        return int(value)
+    if type(value) is str and len(value) <= MAX_DIGITS and (match := _NUMERAL.fullmatch(value)):
+        return int(match[1])
+    raise TypeError
+
+
+def _any(value: JSON) -> JSON:
+    return value
+
+
+_Value = Callable[[JSON], object]
+_RUN_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
     "id": ("id", _id),
-    "workflow_id": ("workflowId", _text),
+    "workflow_id": ("workflowId", _string),
     "status": ("status", _status),
-    "input": ("input", _mapping),
-    "output": ("output", _mapping),
-    "metadata": ("metadata", _mapping),
-    "created_at": ("createdAt", _moment),
-    "credits": ("credits", _credits),
-    "error": ("error", _raw),
+    "input": ("input", _object),
+    "output": ("output", _object),
+    "metadata": ("metadata", _object),
+    "created_at": ("createdAt", _time),
+    "credits": ("credits", _integer),
+    "error": ("error", _any),
 }
-_WEBHOOK_FIELDS: Final[dict[str, tuple[str, _Hook]]] = {
+"""For each attribute of a `Run` its name in the JSON and its value."""
+_WEBHOOK_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
     "id": ("id", _id),
-    "url": ("url", _text),
+    "url": ("url", _string),
     "event_type": ("eventType", _event_type),
-    "workflow_id": ("workflowId", _text),
-    "created_at": ("createdAt", _moment),
+    "workflow_id": ("workflowId", _string),
+    "created_at": ("createdAt", _time),
 }
-_KNOWN: Final = frozenset(wire_name for wire_name, _ in _FIELDS.values())
-_STATUSES: Final = {status.value: status for status in RunStatus}
-_REFUSALS: Final = (TypeError, ValueError, KeyError, AttributeError, OverflowError)
-_TEXT_KEPT: Final = 2_000
-_DEPTH_KEPT: Final = 100
+_EXACT_INTEGERS: Final = 2.0**53
+_NUMERAL: Final = re.compile(r"(-?[0-9]+)(?:\.0*)?")
+_MISFITS: Final = (TypeError, ValueError, KeyError, AttributeError, OverflowError)
+_RAW_OBJECTS: Final = attrgetter("input", "output", "metadata", "extra")
+_MAX_ERROR_TEXT: Final = 2_000
+_MAX_ERROR_DEPTH: Final = 100
 
 
-@cache
-def _fast_reader() -> Callable[[JSON], Run]:
-    """Generate the reader of one item, once in a process. It raises one of `_REFUSALS` at whatever doesn't fit."""
-    # Imported at the first answer: cattrs takes longer to import than all the rest of this package.
-    from cattrs import Converter  # noqa: PLC0415
-    from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
-
-    # A run's fields in a class that is not frozen: setting them there takes a third of the time. What comes out is
-    # made a Run by its class, as both have the same slots.
-    names = {attribute.name: field(init=attribute.name != "extra") for attribute in fields(Run)}
-    draft = cast("type[Run]", make_class("Draft", names, slots=True, weakref_slot=False, eq=False, repr=False))
-    structure = make_dict_structure_fn(
-        draft,
-        Converter(detailed_validation=False),
-        _cattrs_detailed_validation=False,
-        **{name: override(rename=wire_name, struct_hook=hook) for name, (wire_name, hook) in _FIELDS.items()},  # type: ignore[arg-type]  # cattrs types its own options and the overrides by one signature
-    )
-
-    def read(item: JSON) -> Run:
-        if type(item) is not dict:
-            raise TypeError
-        unknown, absent = _shape(tuple(item))
-        for name in absent:
-            item[name] = None
-        try:
-            run = structure(item, draft)
-        except _REFUSALS:
-            for name in absent:
-                del item[name]
-            raise
-        run.extra = {name: item[name] for name in unknown}  # type: ignore[misc]  # a draft still, and not frozen
-        run.__class__ = Run
-        return run
-
-    return read
-
-
-@lru_cache(maxsize=256)
-def _shape(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Tell which of an item's names are unknown, and which fields it has not; items mostly have the same names."""
-    return (
-        tuple(name for name in names if name not in _KNOWN),
-        tuple(name for name in _KNOWN if name not in names and name != "id"),
-    )
-
-
-def _read_tolerantly(item: JSON, place: str) -> tuple[Run, set[str]]:
-    """Read an item that the fast reader refused, and name the fields whose values didn't fit."""
+def _read_run_item(item: JSON, place: str, workflow_id: str | None) -> tuple[Run, set[str]]:
+    """Read one run, and name the fields whose values do not fit."""
     if not isinstance(item, dict):
-        raise InvalidResponseError("a run that is no object", place, excerpt(item))
-    values, odd = _read_fields(item, _FIELDS)
+        raise InvalidResponseError("a run that is not an object", place, excerpt(item))
+    values, misfits = _read_fields(item, _RUN_FIELDS)
     if "id" not in values:
-        values["id"] = _other_id(item, place)
-    return Run(**values), odd  # type: ignore[arg-type]  # each value comes from its own field's hook
+        values["id"] = _item_id(item, place, "run")
+    run = Run(**values)  # type: ignore[arg-type]  # each value is that of its own field
+    return (run if run.workflow_id is not None else evolve(run, workflow_id=workflow_id)), misfits
 
 
 def _read_webhook_item(item: JSON, place: str) -> tuple[Webhook, set[str]]:
     if not isinstance(item, dict):
-        raise InvalidResponseError("a webhook that is no object", place, excerpt(item))
-    values, odd = _read_fields(item, _WEBHOOK_FIELDS)
+        raise InvalidResponseError("a webhook that is not an object", place, excerpt(item))
+    values, misfits = _read_fields(item, _WEBHOOK_FIELDS)
     if "id" not in values:
-        values["id"] = _other_id(item, place, "webhook")
-    return Webhook(**values), odd  # type: ignore[arg-type]  # each value comes from its own field's hook
+        values["id"] = _item_id(item, place, "webhook")
+    return Webhook(**values), misfits  # type: ignore[arg-type]  # each value is that of its own field
 
 
-def _read_fields(item: dict[str, JSON], table: Mapping[str, tuple[str, _Hook]]) -> tuple[dict[str, object], set[str]]:
-    """Read the fields of a table from an item, what doesn't fit into ``extra``; name the latter."""
-    known = {wire_name for wire_name, _ in table.values()}
-    values: dict[str, object] = {}
+def _read_fields(item: dict[str, JSON], table: Mapping[str, tuple[str, _Value]]) -> tuple[dict[str, object], set[str]]:
+    """Read the fields of a table from an item; return the attributes, and the names of fields that do not fit."""
+    known = {json_name for json_name, _ in table.values()}
+    attributes: dict[str, object] = {}
     extra = {name: value for name, value in item.items() if name not in known}
-    odd: set[str] = set()
-    for name, (wire_name, hook) in table.items():
-        if wire_name not in item:
+    misfits: set[str] = set()
+    for name, (json_name, convert) in table.items():
+        if json_name not in item:
             continue
         try:
-            values[name] = hook(item[wire_name], None)
-        except _REFUSALS:
-            extra[wire_name] = item[wire_name]
-            odd.add(wire_name)
-    values["extra"] = extra
-    return values, odd
+            attributes[name] = convert(item[json_name])
+        except _MISFITS:
+            extra[json_name] = item[json_name]
+            misfits.add(json_name)
+    attributes["extra"] = extra
+    return attributes, misfits
 
 
-def _other_id(item: dict[str, JSON], place: str, what: str = "run") -> str:
-    """Find an id for an item whose ``id`` is none."""
+def _item_id(item: dict[str, JSON], place: str, kind: str) -> str:
+    """Return an item's id, from ``workflowRunId`` or a number where ``id`` is not a string."""
+    for value in (item.get("id"), item.get("workflowRunId")):
+        if isinstance(value, str) and value:
+            return value
     for value in (item.get("workflowRunId"), item.get("id")):
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        if isinstance(value, str) and value:
-            return value
-    raise InvalidResponseError(f"a {what} without an id", place, excerpt(item))
+    raise InvalidResponseError(f"a {kind} without an id", place, excerpt(item))
+
+
+# Columns: the same fields of all runs of a page.
+
+_Column = Sequence[Any]
+
+
+@frozen
+class _RunColumns:
+    """The attributes of all runs of a page, in the order of the runs."""
+
+    id: _Column
+    workflow_id: _Column
+    status: _Column
+    input: _Column
+    output: _Column
+    metadata: _Column
+    created_at: _Column
+    credits: _Column
+    error: _Column
+
+
+_SETTERS: Final[dict[str, Callable[[Run, object], None]]] = {
+    name: vars(Run)[name].__set__ for name in (*_RUN_FIELDS, "extra")
+}
+"""What sets an attribute of a new run: the descriptors of its slots, as the class itself is frozen."""
+_KNOWN: Final = frozenset(json_name for json_name, _ in _RUN_FIELDS.values())
+_STATUSES: Final[dict[JSON, RunStatus | None]] = {None: None, **{status.value: status for status in RunStatus}}
+
+
+def _read_columns(items: list[Any], workflow_id: str | None) -> list[Run]:
+    """Read the runs of a page whose values all fit; otherwise raise one of `_MISFITS`."""
+    if not items:
+        return []
+    names = tuple(items[0])
+    columns: dict[str, _Column]
+    if len(names) > 1 and set(map(len, items)) == {len(names)}:
+        # All items have the same fields, or a KeyError is raised.
+        columns = dict(zip(names, zip(*map(itemgetter(*names), items), strict=True), strict=True))
+        extra: list[dict[str, JSON]] = [{} for _ in items]
+        for name in names:
+            if name not in _KNOWN:
+                for other, value in zip(extra, columns[name], strict=True):
+                    other[name] = value
+    else:
+        columns = {name: [item.get(name) for item in items] for name in _KNOWN}
+        extra = [{name: value for name, value in item.items() if name not in _KNOWN} for item in items]
+    absent = (None,) * len(items)
+    read = _column_reader()({name: columns.get(name, absent) for name in _KNOWN}, _RunColumns)
+    runs = list(map(Run.__new__, repeat(Run, len(items))))
+    # Each `map` runs without Python code; the `deque` of length 0 consumes it.
+    for name, setter in _SETTERS.items():
+        values = extra if name == "extra" else getattr(read, name)
+        if name == "workflow_id" and workflow_id is not None and None in values:
+            values = [workflow_id if value is None else value for value in values]
+        deque(map(setter, runs, values), maxlen=0)
+    return runs
+
+
+@cache
+def _column_reader() -> Callable[[Mapping[str, _Column], type[_RunColumns]], _RunColumns]:
+    """Return the function that structures the columns of a page, which cattrs generates once in a process."""
+    # Imported with the first page: cattrs takes longer to import than the rest of this package.
+    from cattrs import Converter  # noqa: PLC0415
+    from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
+
+    faster: dict[str, Callable[[_Column], _Column]] = {
+        "id": _ids,
+        "workflow_id": lambda column: _unchanged(column, str, type(None)),
+        "status": lambda column: list(map(_STATUSES.__getitem__, column)),
+        "input": lambda column: _unchanged(column, dict),
+        "output": lambda column: _unchanged(column, dict),
+        "metadata": _objects,
+        "created_at": _times,
+        "credits": lambda column: _unchanged(column, int, type(None)),
+        "error": lambda column: column,
+    }
+    return make_dict_structure_fn(
+        _RunColumns,
+        Converter(detailed_validation=False),
+        _cattrs_detailed_validation=False,
+        **{  # type: ignore[arg-type]  # cattrs types its own options and the overrides with one signature
+            name: override(rename=json_name, struct_hook=_column_hook(faster[name], convert))
+            for name, (json_name, convert) in _RUN_FIELDS.items()
+        },
+    )
+
+
+def _column_hook(fast: Callable[[_Column], _Column], convert: _Value) -> Callable[[_Column, object], _Column]:
+    """Return a hook that converts a whole column if its values are of the common types, and else value by value."""
+
+    def structure(column: _Column, _: object) -> _Column:
+        try:
+            return fast(column)
+        except _MISFITS:
+            return [convert(value) for value in column]
+
+    return structure
+
+
+def _unchanged(column: _Column, *types: type) -> _Column:
+    if not set(types).issuperset(map(type, column)):
+        raise TypeError
+    return column
+
+
+def _ids(column: _Column) -> _Column:
+    if "" in column:
+        raise ValueError
+    return _unchanged(column, str)
+
+
+def _objects(column: _Column) -> _Column:
+    return [{} if value is None else value for value in _unchanged(column, dict, type(None))]
+
+
+def _times(column: _Column) -> _Column:
+    times = list(map(datetime.fromisoformat, column))
+    if not all(time.tzinfo is UTC for time in times):
+        raise ValueError
+    return times

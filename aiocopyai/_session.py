@@ -14,9 +14,9 @@ import aiohttp
 from yarl import URL
 
 from aiocopyai._idempotency import KEY_NAME, Calls, Sought, Start, find, start, with_key
+from aiocopyai._json import encode_json
 from aiocopyai._pager import Pager, Plan
 from aiocopyai._parsing import (
-    encode_json,
     read_nothing,
     read_run,
     read_run_page,
@@ -177,7 +177,7 @@ class CopyAISession:
             PaginationError: while iterating: the list does not advance.
             CopyAIError: while iterating. Its `page` is the number of the page; the next step requests it again.
         """
-        path = _runs_path(workflow_id)
+        _runs_path(workflow_id)
         check_page_size("page_size", page_size)
         check_integer("start_page", start_page, 1)
         check_integer("prefetch", prefetch, 0)
@@ -186,7 +186,7 @@ class CopyAISession:
         check_datetime("since", since)
         name = f"runs of {escape(workflow_id)}"
         plan = Plan(name, page_size, start_page, limit, since, prefetch, self._tasks)
-        return Pager(lambda page, size: self._fetch_runs(path, page, size), plan)
+        return Pager(lambda page, size: self._fetch_runs(workflow_id, page, size), plan)
 
     async def runs_page(self, workflow_id: str, page: int = 1, *, size: int = 10) -> Page[Run]:
         """Read one page of a workflow's runs, as it stands: of `size` runs (1 to 100), pages counted from 1.
@@ -195,11 +195,11 @@ class CopyAISession:
             ValueError: an argument is out of range.
             CopyAIError: no page came; for a page past the end some servers answer with an error, others with no items.
         """
-        path = _runs_path(workflow_id)
+        _runs_path(workflow_id)
         check_integer("page", page, 1)
         check_page_size("size", size)
         try:
-            return await self._fetch_runs(path, page, size)
+            return await self._fetch_runs(workflow_id, page, size)
         except CopyAIError as error:
             error.page = page
             raise
@@ -212,15 +212,15 @@ class CopyAISession:
             InvalidResponseError: the server doesn't say.
             CopyAIError: no answer, or an error.
         """
-        page = await self._fetch_runs(_runs_path(workflow_id), 1, 1)
+        page = await self._fetch_runs(workflow_id, 1, 1)
         if page.total is None:
             raise InvalidResponseError("no count of the runs", "data.total")
         return page.total
 
-    async def _fetch_runs(self, path: str, page: int, size: int) -> Page[Run]:
+    async def _fetch_runs(self, workflow_id: str, page: int, size: int) -> Page[Run]:
         """``GET /workflow/{id}/run?size=&page=``; the vendor's pages differ on whether the path ends in a slash."""
-        request = APIRequest("GET", f"{path}?size={size}&page={page}")
-        return await self._transport.send(request, lambda response: read_run_page(response, page, size))
+        request = APIRequest("GET", f"{_runs_path(workflow_id)}?size={size}&page={page}")
+        return await self._transport.send(request, lambda response: read_run_page(response, page, size, workflow_id))
 
     async def get_run(self, workflow_id: str, run_id: str) -> Run:
         """Read one run, as it stands: ``GET /workflow/{id}/run/{run_id}``.

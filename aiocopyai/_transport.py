@@ -22,7 +22,7 @@ from attrs import field, frozen
 from yarl import URL
 
 from aiocopyai._decompression import ACCEPT_ENCODING, SUPPORTED_ENCODINGS, decompress
-from aiocopyai._parsing import parse_json, read_error
+from aiocopyai._parsing import parse_response, read_error
 from aiocopyai._rate_limit import RateLimiter
 from aiocopyai._retry import RetryPolicy, parse_retry_after
 from aiocopyai._text import Secret, escape, redact, truncate
@@ -333,14 +333,14 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, Non
 
 async def _parse(body: bytes, read: Callable[[JSON], T]) -> T:
     if len(body) < _LARGE_BODY:
-        return read(parse_json(body))
+        return parse_response(body, read)
     return await asyncio.to_thread(_parse_large, body, read)
 
 
 def _parse_large(body: bytes, read: Callable[[JSON], T]) -> T:
     if _has_too_many_values(body):
         raise InvalidResponseError("the response has too many JSON values: request smaller pages")
-    return read(parse_json(body))
+    return parse_response(body, read)
 
 
 def _has_too_many_values(body: bytes) -> bool:

@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from yarl import URL
 
-from aiocopyai._parsing import encode_json
+from aiocopyai._json import encode_json
 from aiocopyai._text import excerpt
 from aiocopyai.errors import ConfigurationError
 from aiocopyai.models import JSON

@@ -1,6 +1,6 @@
-"""The values a caller meets: runs, webhooks, pages of them, and what moved during a walk.
+"""The values of the API: runs, webhooks, pages of them, and the changes of a list while it is read.
 
-Plain frozen attrs classes without a wire name in them; how they are read from JSON is in ``_wire``.
+Plain frozen attrs classes, without the API's own field names: `_parsing` reads them from JSON.
 """
 
 from __future__ import annotations
@@ -15,34 +15,36 @@ from attrs import field, frozen
 
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
-"""Any JSON value, as `json.loads` gives it."""
+"""Any JSON value, as `json.loads` returns it."""
 
 T_co = TypeVar("T_co", covariant=True)
 
+_EXCERPT: Final = 80
+
 
 class _OpenEnum(StrEnum):
-    """Texts of which the reference names some; any other makes a member on the fly."""
+    """Strings some of which are known members; any other string becomes an unregistered member."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
-        # Not registered: a server that invents a new one each time can't fill the memory.
+        # Not registered, so that a server that invents a new one each time cannot fill the memory.
         unknown = str.__new__(cls, value)
         unknown._name_ = value
         unknown._value_ = value
         return unknown
 
     def __reduce_ex__(self, _protocol: object) -> tuple[type[Self], tuple[str]]:
-        """Pickle by value, so that an unknown one survives."""
+        """Pickle by value, so that an unknown member survives."""
         return type(self), (self._value_,)
 
 
 class RunStatus(_OpenEnum):
-    """Where a run stands. The six states are those of the vendor's reference.
+    """The status of a run. The six members are those of the vendor's reference.
 
-    A status that the reference doesn't know is kept: ``RunStatus("PAUSED") == "PAUSED"``. It hashes, prints and
-    pickles like its text, and ``list(RunStatus)`` still names the known ones only.
+    An unknown status is kept: ``RunStatus("PAUSED") == "PAUSED"``. It hashes, prints and pickles like its string, and
+    ``list(RunStatus)`` has the known ones only.
     """
 
     NEW = "NEW"
@@ -54,12 +56,12 @@ class RunStatus(_OpenEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the run is over: ``COMPLETE`` or ``FAILED``. An unknown status is not final."""
+        """Whether the run is finished: ``COMPLETE`` or ``FAILED``. An unknown status is not final."""
         return self == RunStatus.COMPLETE or self == RunStatus.FAILED  # noqa: PLR1714 (twice as fast as `in`)
 
 
 class WebhookEventType(_OpenEnum):
-    """What a webhook is called for. The four are those of the vendor's reference; any other is kept, like a status."""
+    """The events of webhooks. The four members are those of the vendor's reference; an unknown one is kept."""
 
     RUN_STARTED = "workflowRun.started"
     RUN_COMPLETED = "workflowRun.completed"
@@ -69,83 +71,86 @@ class WebhookEventType(_OpenEnum):
 
 @frozen(weakref_slot=False)
 class Run:
-    """One run of a workflow, as the API last told it.
+    """One run of a workflow, as of one response of the API.
 
-    Only `id` can be relied on; the vendor's own examples leave out every other field. A field whose value doesn't fit
-    (credits "many", a date "yesterday") is None or empty here and stands in `extra` as it came.
-    Runs compare by all their fields and hash by their id.
+    Only `id` is always present: the vendor's own examples leave out every other field. A value that does not fit its
+    field (credits "many", a date "yesterday") is None or empty here, and is in `extra` unchanged. Runs compare by all
+    their fields and hash by their id.
+
+    Attributes:
+        id: the run's id, an opaque string.
+        workflow_id: the workflow's id, in the form that the server uses; where the server leaves it out, the one that
+            was asked for.
+        status: the status; None where the server leaves it out.
+        input: the inputs by name.
+        output: the outputs by step name; incomplete while the run is in progress.
+        metadata: the metadata that the run was started with; empty where the server sends null.
+        created_at: when the run was started: an aware datetime in UTC.
+        credits: the credits that the run has cost so far.
+        error: why the run failed, as raw JSON (its shape is not documented).
+        extra: all fields without an attribute, under their names in the JSON and unchanged.
     """
 
     id: str
-    """The run's id; opaque."""
     workflow_id: str | None = None
-    """The id of the workflow that ran, in the form that the server uses."""
     status: RunStatus | None = None
-    """Where the run stands; None where the server doesn't say."""
     input: Mapping[str, JSON] = field(factory=dict[str, JSON])
-    """What the run was started with, by input name."""
     output: Mapping[str, JSON] = field(factory=dict[str, JSON])
-    """What the run made, by step name; filled in part while it is under way."""
     metadata: Mapping[str, JSON] = field(factory=dict[str, JSON])
-    """What the starter attached; empty where the server sends null."""
     created_at: datetime | None = None
-    """When the run was started: aware, in UTC."""
     credits: int | None = None
-    """What the run has cost so far, in credits."""
     error: JSON = None
-    """Why the run failed, as raw JSON (its shape is not documented)."""
     extra: Mapping[str, JSON] = field(factory=dict[str, JSON], repr=False)
-    """Every field that has no attribute of its own here, under its wire name and as it came."""
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def output_json(self, key: str) -> JSON:
-        """Return the output `key` as JSON: read from its text, or as it is where the server sent more than a text.
+        """Return the output `key` as JSON: parsed if it is a string, and unchanged otherwise.
 
-        Workflow steps often give JSON inside a string; a captured payload shows that.
+        Workflow steps often return JSON inside a string, as a captured payload shows.
 
         Raises:
-            KeyError: the run has no such output; the message names those it has.
-            ValueError: the text is not JSON; the message says where it stops being so.
+            KeyError: the run has no such output; the message lists its outputs.
+            ValueError: the string is not JSON; the message says where parsing failed.
         """
         if key not in self.output:
             known = ", ".join(map(repr, self.output)) or "none"
-            raise KeyError(f"run {self.id} has no output {key!r}; it has: {known}")
+            raise KeyError(f"run {self.id} has no output {key!r}, only: {known}")
         value = self.output[key]
         if not isinstance(value, str):
             return value
         try:
             parsed: JSON = json.loads(value, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            shown = repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}…"
+            shown = repr(value) if len(value) <= _EXCERPT else f"{value[:_EXCERPT]!r}…"
             raise ValueError(f"output {key!r} of run {self.id} is not JSON ({error}): {shown}") from None
         return parsed
 
 
-_SHOWN: Final = 80
-
-
 def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 @frozen
 class Webhook:
-    """A URL that Copy.ai calls when something happens to runs."""
+    """A URL to which Copy.ai posts events.
+
+    Attributes:
+        id: the webhook's id, an opaque string.
+        url: where events are posted.
+        event_type: the one event that is posted.
+        workflow_id: the workflow whose events are posted; None for the whole workspace.
+        created_at: when it was created, where the server says so; the vendor's reference has no such field.
+        extra: all fields without an attribute, under their names in the JSON and unchanged.
+    """
 
     id: str
-    """The webhook's id; opaque."""
     url: str | None = None
-    """Where deliveries are posted."""
     event_type: WebhookEventType | None = None
-    """What it is called for; one event for each webhook."""
     workflow_id: str | None = None
-    """Whose runs it is called for; None for those of the whole workspace."""
     created_at: datetime | None = None
-    """When it was registered, where the server says; the vendor's reference has no such field."""
     extra: Mapping[str, JSON] = field(factory=dict[str, JSON], repr=False)
-    """Every field that has no attribute of its own here, under its wire name and as it came."""
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -153,35 +158,40 @@ class Webhook:
 
 @frozen
 class Page(Generic[T_co]):
-    """One page of a list, as one answer told it."""
+    """One page of a list, as of one response.
+
+    Attributes:
+        number: the requested page. The list of runs starts at page 1.
+        size: the requested number of items; the server may send fewer.
+        total: the number of items on the whole list according to the server; None where it is absent or invalid.
+        items: the items in the server's order.
+        invalid_fields: the JSON names of known fields whose value did not fit in some item of this page.
+    """
 
     number: int
-    """Which page was asked for; the list of runs starts at 1."""
     size: int
-    """How many items were asked for; the server may send fewer."""
     total: int | None
-    """How many items the server says the whole list has; None where it doesn't say, or says nonsense."""
     items: Sequence[T_co]
-    """The items in the server's order."""
     invalid_fields: frozenset[str] = frozenset()
-    """Wire names of the known fields that, in some item of this page, held a value that doesn't fit."""
 
 
 @frozen
 class Changes:
-    """What moved under a walk, counted so far."""
+    """The changes of a list during an iteration, so far. It is true if there were any.
+
+    Attributes:
+        repeated: items that were on a later page again, and were not yielded again.
+        reread: pages that were requested again because the list had shrunk.
+        missing: positions that `total` promised and no page filled; known when the iteration has finished.
+        first_total: the first `total`.
+        last_total: the latest `total`.
+    """
 
     repeated: int = 0
-    """Items that slid into a page where they were met again, and were not given out again."""
     reread: int = 0
-    """Pages asked for again because the list had shrunk."""
     missing: int = 0
-    """Positions at the list's end that `total` promised and no page filled. Only a finished walk knows."""
     first_total: int | None = None
-    """The first `total` seen."""
     last_total: int | None = None
-    """The latest `total` seen."""
 
     def __bool__(self) -> bool:
-        """Whether anything moved at all."""
         return bool(self.repeated or self.reread or self.missing or self.first_total != self.last_total)
