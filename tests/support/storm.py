@@ -41,21 +41,21 @@ LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 Make: TypeAlias = Callable[[random.Random], Fault]
 KINDS: Final[Mapping[str, Make]] = {
-    "reset before the work": lambda _: Fault(reset="before"),
-    "reset after the work": lambda _: Fault(reset="after"),
-    "answer cut short": lambda dice: Fault(truncate=dice.randrange(60)),
-    "answer that never comes": lambda _: Fault(delay=9),
-    "answer in slow drips": lambda _: Fault(drip=IMPATIENT / 8),
+    "reset before execution": lambda _: Fault(reset="before"),
+    "reset after execution": lambda _: Fault(reset="after"),
+    "truncated response": lambda dice: Fault(truncate=dice.randrange(60)),
+    "no response": lambda _: Fault(delay=9),
+    "slow response": lambda _: Fault(drip=IMPATIENT / 8),
     "429 with Retry-After": lambda dice: Fault(
         status=429, headers={"Retry-After": dice.choice(["0", "Wed, 21 Oct 2015 07:28:00 GMT", "soon"])}
     ),
     "500, 502, 503 or 504": lambda dice: Fault(status=dice.choice([500, 502, 503, 504]), body=b"<html>Oops</html>"),
-    "garbage for JSON": lambda dice: Fault(body=dice.choice([b"", b"<html>", b'{"data":', dice.randbytes(40)])),
-    "garbage for gzip": lambda dice: Fault(body=dice.randbytes(40), headers={"Content-Encoding": "gzip"}),
-    "JSON of another shape": lambda dice: Fault(body=dice.choice([[], {"data": None}, {"status": "error"}])),
+    "invalid JSON": lambda dice: Fault(body=dice.choice([b"", b"<html>", b'{"data":', dice.randbytes(40)])),
+    "invalid gzip": lambda dice: Fault(body=dice.randbytes(40), headers={"Content-Encoding": "gzip"}),
+    "JSON of another structure": lambda dice: Fault(body=dice.choice([[], {"data": None}, {"status": "error"}])),
 }
 """What befalls a request, as the emulator makes it."""
-STALLS: Final = frozenset({"answer that never comes", "answer in slow drips"})
+STALLS: Final = frozenset({"no response", "slow response"})
 QUICK: Final = tuple(kind for kind in KINDS if kind not in STALLS)
 LIES: Final[tuple[Callable[[random.Random, int], Any], ...]] = (
     lambda dice, count: dice.choice([None, "many", -1, 2.5, count, str(count)]),
@@ -332,16 +332,16 @@ def rows(scale: int) -> list[tuple[str, Callable[[], Awaitable[tuple[Storm, Tall
     """Name what the table has rows for."""
     return [
         *((kind, partial(in_storms, scale, kind)) for kind in KINDS),
-        ("`total` that lies", partial(among_liars, scale)),
-        ("TLS handshake cut, behind a proxy", partial(through_cuts, scale, HANDSHAKE)),
-        ("connection cut anywhere, by a proxy", partial(through_cuts, scale, 20_000)),
+        ("wrong `total`", partial(among_liars, scale)),
+        ("TLS handshake interrupted, through a proxy", partial(through_cuts, scale, HANDSHAKE)),
+        ("connection closed anywhere, by a proxy", partial(through_cuts, scale, 20_000)),
         ("all of the first ten at once", partial(in_storms, scale, *KINDS)),
     ]
 
 
 async def main(scale: int) -> None:
     """Print the table."""
-    print("| fault | injected | in requests | expected | lost | twice | told | left |")
+    print("| fault | injected | in requests | expected | lost | repeated | errors | leaked |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for name, run in rows(scale):
         storm, tally = await run()
