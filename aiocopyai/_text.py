@@ -42,14 +42,20 @@ class Secret(str):
         raise TypeError("an API key cannot be pickled")
 
 
-def escape(text: str) -> str:
-    """Escape everything that is not printable: line breaks, terminal control sequences, lone surrogates."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def escape(text: str, max_length: int = 200) -> str:
+    """Return text for a log or a message: not longer than `max_length` characters, and everything printable.
+
+    Line breaks, terminal control sequences, lone surrogates and the like are escaped.
+    """
+    text = truncate(text, max_length)
+    if text.isprintable():
+        return text
+    return truncate("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text), max_length)
 
 
-def truncate(text: str, length: int) -> str:
-    """Cut text after `length` characters, and mark the cut with an ellipsis."""
-    return text if len(text) <= length else f"{text[:length]}…"
+def truncate(text: str, max_length: int) -> str:
+    """Cut text after `max_length` characters, and mark the cut with an ellipsis."""
+    return text if len(text) <= max_length else f"{text[:max_length]}…"
 
 
 def short_repr(value: object) -> str:

@@ -236,7 +236,7 @@ class Transport:
 
     def _describe(self, error: Exception) -> str:
         """Describe an exception of aiohttp on one line."""
-        text = _CREDENTIALS.sub("***@", redact(escape(truncate(str(error), 1_000)), self._api_key))
+        text = _CREDENTIALS.sub("***@", redact(escape(str(error), 1_000), self._api_key))
         return f"{type(error).__name__}: {truncate(text, 300)}" if text else type(error).__name__
 
 

@@ -84,12 +84,12 @@ class CopyAIError(Exception):
         """What went wrong, for which request and what to do, without the page: one line, control characters escaped."""
         request = f" ({self.request})" if self.request else ""
         advice = f"; {self._advice()}" if self._advice() else ""
-        return _one_line(f"{self._describe()}{request}{advice}")
+        return escape(f"{self._describe()}{request}{advice}", _MAX_MESSAGE)
 
     @property
     def summary(self) -> str:
         """What went wrong, without the request and without advice: one line, control characters escaped."""
-        return _one_line(self._describe())
+        return escape(self._describe(), _MAX_MESSAGE)
 
     @property
     def retryable(self) -> bool:
@@ -375,10 +375,6 @@ class RateLimitedError(APIStatusError):
 
 class ServerError(APIStatusError):
     """5xx: the server, or a gateway in front of it, failed."""
-
-
-def _one_line(text: str) -> str:
-    return truncate(escape(truncate(text, _MAX_MESSAGE)), _MAX_MESSAGE)
 
 
 def status_error(status: int, error_code: str | None) -> type[APIStatusError]:

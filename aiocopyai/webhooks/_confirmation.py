@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable
 from typing import Final, Protocol
 
-from aiocopyai._text import escape, truncate
+from aiocopyai._text import escape
 from aiocopyai.errors import CopyAIError, NotFoundError
 from aiocopyai.models import Run, RunStatus, WebhookEventType
 from aiocopyai.webhooks._event import WebhookEvent
@@ -38,7 +38,7 @@ class UnconfirmedError(Exception):
 
     def __init__(self, reason: str, *, may_change: bool = False, level: int = logging.WARNING) -> None:
         super().__init__(reason)
-        self.reason = truncate(escape(reason), _MAX_REASON)
+        self.reason = escape(reason, _MAX_REASON)
         self.may_change = may_change
         self.level = level
 

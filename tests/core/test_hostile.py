@@ -112,6 +112,26 @@ async def test_an_id_controls_no_log(
     assert all(line.isprintable() for line in printed(caplog))
 
 
+async def test_huge_strings_fill_no_log(
+    session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ids, codes and details of a million characters are shortened in errors and log lines."""
+    caplog.set_level(logging.DEBUG, "aiocopyai")
+    huge = "x\x1b" * 500_000
+    copyai_emulator.inject(Fault(body={"status": "success", "data": {"id": huge}}), method="POST")
+    await session.start_run(copyai_emulator.workflow_id, {})
+    copyai_emulator.inject(Fault(status=503, body={"errorCode": huge, "details": {huge: huge}}))
+    copyai_emulator.inject(Fault(status=422, body={"errorCode": huge[:60_000], "details": [huge[:60_000]]}))
+    with pytest.raises(RequestInvalidError) as caught:
+        await session.count_runs(copyai_emulator.workflow_id)
+    with pytest.raises(ValueError, match="must be an id") as refused:
+        await session.count_runs(huge)
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "aiocopyai"]
+    assert len(lines) == 5
+    assert max(map(len, [*lines, str(caught.value), str(refused.value)])) <= 1_001
+
+
 @pytest.mark.parametrize("run_id", ["..", ".", EVIL])
 async def test_an_id_that_cannot_be_requested(session: CopyAISession, copyai_emulator: Emulator, run_id: str) -> None:
     """A run whose id cannot be requested is still listed and watched, and does not affect the others."""
