@@ -57,9 +57,11 @@ class RetryPolicy:
     def __attrs_post_init__(self) -> None:
         if self.attempts is not None:
             check_integer("RetryPolicy.attempts", self.attempts, 1)
-        for name in ("timeout", "wait_initial", "wait_max", "wait_jitter"):
-            if (value := getattr(self, name)) is not None or name != "timeout":
-                check_positive(f"RetryPolicy.{name}", value, zero=True)
+        if self.timeout is not None:
+            check_positive("RetryPolicy.timeout", self.timeout, zero=True)
+        check_positive("RetryPolicy.wait_initial", self.wait_initial, zero=True)
+        check_positive("RetryPolicy.wait_max", self.wait_max, zero=True)
+        check_positive("RetryPolicy.wait_jitter", self.wait_jitter, zero=True)
 
     async def call(
         self,

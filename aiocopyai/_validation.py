@@ -122,10 +122,9 @@ def proxy_from_environment(base_url: str) -> URL | None:
         return None
     try:
         address = URL(proxy if "://" in proxy else f"http://{proxy}")
-        is_valid = address.scheme in {"http", "https"} and bool(address.host)
     except ValueError:
-        is_valid = False
-    if not is_valid:
+        address = URL()
+    if address.scheme not in {"http", "https"} or not address.host:
         # The value is not shown: it may hold a password.
         raise ConfigurationError(f"{url.scheme.upper()}_PROXY must be an http(s) URL such as 'http://proxy:3128'")
     return address
