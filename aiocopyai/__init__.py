@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aiocopyai._retry import RetryPolicy
     from aiocopyai._run_many import RunResult, RunResults
     from aiocopyai._session import CopyAISession
+    from aiocopyai._watch import Watch
     from aiocopyai.errors import (
         AmbiguousStartError,
         APIConnectionError,
@@ -69,6 +70,7 @@ __all__ = [
     "RunStatus",
     "RunTimeoutError",
     "ServerError",
+    "Watch",
     "Webhook",
     "WebhookEvent",
     "WebhookEventType",
@@ -105,6 +107,7 @@ _MODULES: Final = {
     "RunStatus": "models",
     "RunTimeoutError": "errors",
     "ServerError": "errors",
+    "Watch": "_watch",
     "Webhook": "models",
     "WebhookEvent": "webhooks._event",
     "WebhookEventType": "models",

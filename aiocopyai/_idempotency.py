@@ -1,183 +1,417 @@
-"""Starting a run so that it is paid for once: what is sent again, what is looked for first, and what stays in doubt.
+"""Idempotency keys: one run per key, although the API has no such keys and every accepted start spends credits.
 
-The API has no idempotency keys, and every accepted start spends credits. So a key of our own travels in the run's
-metadata, and after a lost answer the newest runs are searched for it before anything is sent again.
+A key travels in the run's metadata. After a lost response the newest runs are searched for it before the start is sent
+again, and a session remembers the keys that it has used. Nothing else is known of a key: not by the API, and not by
+another process unless it searches for it, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
+import math
+import time
+from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import chain, pairwise
 from typing import Final, TypeAlias
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from aiocopyai._retry import RetryPolicy
-from aiocopyai._text import escape
+from aiocopyai._text import escape, excerpt
 from aiocopyai._validation import check_string
-from aiocopyai.errors import AmbiguousStartError, CopyAIError, NotFoundError
+from aiocopyai.errors import (
+    AmbiguousStartError,
+    BadRequestError,
+    CopyAIError,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestInvalidError,
+)
 from aiocopyai.models import JSON, Run
 
 
 logger = logging.getLogger("aiocopyai")
 
-Found: TypeAlias = "dict[str, Run | AmbiguousStartError]"
+FoundRuns: TypeAlias = "dict[str, Run | AmbiguousStartError]"
 
 KEY_NAME: Final = "idempotencyKey"
-"""Under which name an idempotency key stands in a run's metadata."""
-_LOOKS: Final = 3
-"""How often the list is searched before a start is sent again: a run just started may not be on it at once."""
+"""The name of the idempotency key in a run's metadata."""
+SEARCH_DELAYS: Final = (0.0, 0.5, 1.5, 3.0)
+"""Seconds after a lost response at which the runs are searched, before the start is sent again at the earliest.
+
+They do not depend on the `RetryPolicy`: a run may be listed some seconds after its start, however fast the caller wants
+to retry.
+"""
+MAX_REMEMBERED: Final = 10_000
+"""The number of keys, and of run ids, that a session remembers."""
 _LOOK_BACK: Final = timedelta(hours=1)
-"""How much older than the start a run may seem, for clocks that differ."""
-_SUSPECTS: Final = 20
-"""After so many runs that could be the one and don't show it, no more are read one by one."""
+"""How much older than its start a run may seem, as clocks differ."""
+_CLOCK_SKEW: Final = timedelta(minutes=5)
+"""How much older than the start a run may seem that is a candidate for no other reason than its age."""
+_UNREADABLE: Final = (NotFoundError, BadRequestError, RequestInvalidError, PermissionDeniedError, InvalidResponseError)
+"""Errors of reading one run that say nothing about the others. A run just started may be unknown for some seconds."""
+_FRUITLESS_READS: Final = 20
+"""After this many reads in a row that showed no more metadata than the list, runs are no longer read one by one."""
 
 
 @frozen
-class Start:
-    """A start that was asked for; checked by whoever makes it."""
+class StartRequest:
+    """A start to be sent; its arguments are valid.
+
+    Attributes:
+        workflow_id: the workflow's id.
+        inputs: the start variables.
+        metadata: the metadata to send, with the idempotency key.
+        key: the idempotency key; None for a start without one.
+        is_one_off: whether no other call will use the key, so that it need not be remembered after a success.
+    """
 
     workflow_id: str
     inputs: Mapping[str, JSON]
     metadata: Mapping[str, JSON]
-    """What is sent, an idempotency key included."""
     key: str | None
-    moment: datetime = field(factory=lambda: datetime.now(UTC))
-    """When it was asked for, by the clock of this machine."""
+    is_one_off: bool = False
 
-    @property
-    def sought(self) -> Sought:
-        """What to search for it by."""
-        return Sought(self.key or "", self.inputs)
+    def to_run(self, run_id: str) -> Run:
+        """Return what is known of the run right after its start."""
+        return Run(run_id, self.workflow_id, input=self.inputs, metadata=self.metadata)
 
 
 @frozen
-class Sought:
-    """A start that is searched for."""
+class KeySearch:
+    """A run to search for by its key.
+
+    Attributes:
+        key: the idempotency key.
+        inputs: the inputs that it was started with; None if unknown.
+        started_at: when the start was first sent, by the clock of this machine; None if unknown.
+    """
 
     key: str
-    inputs: Mapping[str, JSON] | None
-    """What it was started with; None where that isn't known."""
+    inputs: Mapping[str, JSON] | None = None
+    started_at: datetime | None = None
 
-    def may_be(self, run: Run, *, is_listed: bool) -> bool:
-        """Whether a run that shows no key could still be the one: nothing that is known of it speaks against it.
+    def is_candidate(self, run: Run, *, is_complete: bool) -> bool:
+        """Return whether a run that does not show the key could still be the one.
 
-        Lists may leave out fields; a run that was read by its id, and shows what it was started with, has no metadata
-        where it shows none.
+        A list may omit fields. `is_complete` says that the run was read by its id, or that reading it shows no more.
         """
         if KEY_NAME in run.metadata or run.metadata.get("webapp") is True:
             return False
-        if self.inputs is None:
-            return not run.metadata and (is_listed or not run.input)
-        return not run.input or dict(run.input) == dict(self.inputs)
+        if run.metadata:  # visible, without the key: only equal inputs raise a doubt, in case metadata is not echoed
+            return self.inputs is not None and (not run.input or dict(run.input) == dict(self.inputs))
+        if not is_complete:
+            return True
+        if self.started_at is not None and (run.created_at is None or run.created_at >= self.started_at - _CLOCK_SKEW):
+            return True
+        return not run.input or (self.inputs is not None and _may_be_equal(dict(self.inputs), dict(run.input)))
 
 
-@frozen
-class Calls:
-    """What a start needs of the API."""
+@define
+class _KeyRecord:
+    """What a session knows of one key.
 
-    post: Callable[[Start], Awaitable[Run]]
-    newest: Callable[[str, datetime | None], AsyncIterable[Run]]
-    """Lists a workflow's runs created since a moment, or all."""
-    get: Callable[[str, str], Awaitable[Run]]
-
-
-async def start(wanted: Start, calls: Calls, retry: RetryPolicy, *, unconfirmed: bool) -> Run:
-    """Start one run, and no second one.
-
-    `unconfirmed` says that an earlier start with the same key may have been taken: then the run is looked for first.
-
-    Raises:
-        AmbiguousStartError: a run may or may not have been started.
-        CopyAIError: it was not.
+    Attributes:
+        digest: the inputs, hashed.
+        started_at: when the first start with this key was sent; None before that.
+        lost_at: the monotonic time of the latest lost response; None if every response was received.
+        run_id: the run; None until one is known.
+        call: the call in progress, which other calls with this key wait for.
     """
-    if unconfirmed and (found := await _look_again(wanted, calls, retry, 1)) is not None:
-        return found
-    sent = 0
-    while True:
-        sent += 1
+
+    digest: bytes
+    started_at: datetime | None = None
+    lost_at: float | None = None
+    run_id: str | None = None
+    call: _CallInProgress | None = None
+
+
+@define
+class _CallInProgress:
+    """A call of `Starter.start` that has not finished.
+
+    Attributes:
+        finished: set at its end.
+        error: the error that it ended with, if that is of use to the calls that waited for it.
+    """
+
+    finished: asyncio.Event = field(factory=asyncio.Event)
+    error: Exception | None = None
+
+
+class Starter:
+    """Starts the runs of one session, one per idempotency key, and finds them again.
+
+    Args:
+        post: sends one start.
+        list_runs: lists a workflow's runs created since a time, or all of them.
+        get_run: reads one run.
+        retry: how often and for how long a start with a key is sent again.
+    """
+
+    def __init__(
+        self,
+        post: Callable[[StartRequest], Awaitable[Run]],
+        list_runs: Callable[[str, datetime | None], AsyncIterable[Run]],
+        get_run: Callable[[str, str], Awaitable[Run]],
+        retry: RetryPolicy,
+    ) -> None:
+        self._post = post
+        self._list_runs = list_runs
+        self._get_run = get_run
+        self._retry = retry
+        self._records: OrderedDict[tuple[str, str], _KeyRecord] = OrderedDict()
+        self._own_runs: OrderedDict[str, str | None] = OrderedDict()  # id of each run started here -> its key
+
+    async def start(self, request: StartRequest, reuse_within: timedelta | None = None) -> tuple[Run, bool]:
+        """Start one run, or return the run that its key stands for.
+
+        A call in progress with the same key is waited for. With `reuse_within` the runs created within that time are
+        searched before anything is sent.
+
+        Returns:
+            The run, and whether it is reused, i.e. was started by another call.
+
+        Raises:
+            ValueError: the key was used for other inputs in this session.
+            AmbiguousStartError: a run may or may not have been started.
+            CopyAIError: no run was started.
+        """
+        if request.key is None:
+            try:
+                run = await self._post(request)
+            except CopyAIError as error:
+                if not error.ambiguous:
+                    raise
+                raise AmbiguousStartError(error.message, request.workflow_id) from error
+            self._remember_run(run.id, None)
+            logger.info("run %s of %s started", escape(run.id), escape(request.workflow_id))
+            return run, False
+        record = await self._claim(request, request.key)
+        if record.run_id is not None:
+            return request.to_run(record.run_id), True
+        call = record.call = _CallInProgress()
         try:
-            return await calls.post(wanted)
-        except CopyAIError as error:
-            if not error.ambiguous:
-                raise
-            lost = error
-        if wanted.key is None:
-            raise AmbiguousStartError(lost.message, wanted.workflow_id) from lost
-        logger.warning("start of %s: %s; looking whether it was taken", escape(wanted.workflow_id), lost)
-        found = await _look_again(wanted, calls, retry, sent)
-        if found is not None:
-            return found
-        if not lost.retryable or (retry.attempts is not None and sent >= retry.attempts):
-            raise AmbiguousStartError(lost.message, wanted.workflow_id, wanted.key) from lost
+            run, reused = await self._start_with_key(request, record, reuse_within)
+        except Exception as error:
+            call.error = error
+            raise
+        else:
+            record.run_id, record.lost_at = run.id, None
+            self._remember_run(run.id, request.key)
+            done = "reused" if reused else "started"
+            logger.info("run %s of %s %s", escape(run.id), escape(request.workflow_id), done)
+            return run, reused
+        finally:
+            record.call = None
+            call.finished.set()
+            is_refused = record.run_id is None and record.lost_at is None
+            if is_refused or (request.is_one_off and record.run_id is not None):
+                del self._records[request.workflow_id, request.key]
+            self._evict()
 
+    async def reuse(
+        self, workflow_id: str, requests: Mapping[str, StartRequest], since: datetime | None
+    ) -> dict[str, AmbiguousStartError]:
+        """Search for runs by their keys in one listing, and remember them, so that `start` returns them.
 
-async def find(workflow_id: str, sought: Iterable[Sought], calls: Calls, since: datetime | None) -> Found:
-    """Search the runs created since a moment, or all, for the keys of some starts, in one walk.
+        Returns:
+            The keys for which some run shows too little to be ruled out.
 
-    Returns:
-        What was found under each key: its run, or an `AmbiguousStartError` where some run shows too little to be told
-        from it. A key that is missing belongs to no run that is listed.
+        Raises:
+            CopyAIError: the runs cannot be read.
+        """
+        unknown = {key: request for key, request in requests.items() if not self._has_run(request)}
+        searches = [KeySearch(key, request.inputs) for key, request in unknown.items()]
+        found = await self.find(workflow_id, searches, since) if searches else {}
+        for key, run in found.items():
+            if isinstance(run, Run):
+                record = self._records.setdefault((workflow_id, key), _KeyRecord(_digest(requests[key].inputs)))
+                record.run_id = record.run_id or run.id
+                self._remember_run(run.id, key)
+        self._evict()
+        return {key: run for key, run in found.items() if isinstance(run, AmbiguousStartError)}
 
-    Raises:
-        CopyAIError: the runs can't be read.
-    """
-    left = {one.key: one for one in sought}
-    found: Found = {}
-    suspects: dict[str, str] = {}
-    unclear = 0
-    async for run in calls.newest(workflow_id, since):
-        if _take(run, left, found) or not any(one.may_be(run, is_listed=True) for one in left.values()):
-            if not left:
+    async def find(self, workflow_id: str, searches: Iterable[KeySearch], since: datetime | None) -> FoundRuns:
+        """Search the runs created since a time, or all of them, for several keys in one listing.
+
+        Returns:
+            For each key its run, or an `AmbiguousStartError` where some run shows too little to be ruled out. A key
+            that is missing belongs to no listed run.
+
+        Raises:
+            CopyAIError: the runs cannot be read.
+        """
+        remaining = {search.key: search for search in searches}
+        found: FoundRuns = {}
+        candidates: dict[str, str] = {}
+        fruitless = 0
+        async for listed in self._list_runs(workflow_id, since):
+            if not remaining:
                 break
-            continue
-        # A list may leave out what the run itself shows.
-        whole = await _read(run, workflow_id, calls) if unclear < _SUSPECTS else run
-        if not _take(whole, left, found):
-            may_be = {key: run.id for key, one in left.items() if one.may_be(whole, is_listed=False)}
-            unclear += bool(may_be)
-            suspects = may_be | suspects
-    for key in left.keys() & suspects:
-        reason = f"run {suspects[key]} may be it, and does not show the metadata that it was started with"
-        found[key] = AmbiguousStartError(reason, workflow_id, key)
-    return found
+            run, is_complete = listed, fruitless >= _FRUITLESS_READS
+            is_partial = KEY_NAME not in run.metadata and not (run.metadata and run.input)
+            if is_partial and not is_complete and self._possible_keys(run, remaining, is_complete=False):
+                run, is_complete = await self._read(listed, workflow_id)
+                is_fruitful = (run.metadata, run.input) != (listed.metadata, listed.input)
+                fruitless = 0 if is_fruitful else fruitless + 1
+            key = run.metadata.get(KEY_NAME)
+            if isinstance(key, str) and key in remaining:
+                inputs = remaining.pop(key).inputs
+                found[key] = await self._completed(run, workflow_id, inputs, is_complete=is_complete)
+                continue
+            for possible in self._possible_keys(run, remaining, is_complete=is_complete):
+                candidates.setdefault(possible, run.id)
+        for key in remaining.keys() & candidates:
+            reason = f"run {candidates[key]} may be it, but does not show the metadata that it was started with"
+            found[key] = AmbiguousStartError(reason, workflow_id, key)
+        return found
 
+    def _possible_keys(self, run: Run, searches: Mapping[str, KeySearch], *, is_complete: bool) -> list[str]:
+        """Return the keys that a run could have, without showing one."""
+        keys = [key for key, search in searches.items() if search.is_candidate(run, is_complete=is_complete)]
+        if run.id in self._own_runs:
+            return [key for key in keys if key == self._own_runs[run.id]]
+        return keys
 
-def _take(run: Run, left: dict[str, Sought], found: Found) -> bool:
-    """Take a run that shows one of the keys."""
-    key = run.metadata.get(KEY_NAME)
-    if not isinstance(key, str) or key not in left:
-        return False
-    del left[key]
-    found[key] = run
-    return True
-
-
-async def _read(run: Run, workflow_id: str, calls: Calls) -> Run:
-    """Read a listed run; where that can't be done, what the list shows is all there is to know."""
-    try:
-        return await calls.get(workflow_id, run.id)
-    except (NotFoundError, ValueError):  # it may not be known yet, or have an id that no path can hold
-        return run
-
-
-async def _look_again(wanted: Start, calls: Calls, retry: RetryPolicy, sent: int) -> Run | None:
-    """Search a few times, with waits in front, as a start that timed out may be taken late."""
-    for look in range(_LOOKS):
-        await asyncio.sleep(retry.wait_after(sent + look))
+    async def _read(self, listed: Run, workflow_id: str) -> tuple[Run, bool]:
+        """Read a listed run by its id, and return whether that shows all there is to know."""
         try:
-            found = await find(wanted.workflow_id, [wanted.sought], calls, wanted.moment - _LOOK_BACK)
-        except CopyAIError as error:
-            reason = f"its answer was lost, and the runs could not be searched for it: {error.message}"
-            raise AmbiguousStartError(reason, wanted.workflow_id, wanted.key) from error
-        run = found.get(wanted.sought.key)
-        if isinstance(run, AmbiguousStartError):
-            raise run
-        if run is not None:
-            return evolve(run, metadata={**wanted.metadata, **run.metadata})
-    return None
+            return await self._get_run(workflow_id, listed.id), True
+        except _UNREADABLE:
+            return listed, False
+        except ValueError:  # its id fits into no path: the list shows all there is to know
+            return listed, True
+
+    async def _completed(
+        self, run: Run, workflow_id: str, inputs: Mapping[str, JSON] | None, *, is_complete: bool
+    ) -> Run:
+        """Return a found run with its workflow and its inputs, which lists may omit."""
+        if not run.input and inputs is None and not is_complete:
+            run, _ = await self._read(run, workflow_id)
+        return evolve(run, workflow_id=run.workflow_id or workflow_id, input=run.input or inputs or {})
+
+    async def _claim(self, request: StartRequest, key: str) -> _KeyRecord:
+        """Return the record of a key that no call is in progress for; wait for one that is."""
+        digest = _digest(request.inputs)
+        while True:
+            record = self._records.setdefault((request.workflow_id, key), _KeyRecord(digest))
+            if record.digest != digest:
+                raise ValueError(
+                    f"idempotency_key {excerpt(key)} was used for other inputs in this session: "
+                    "pass a key that no other start has"
+                )
+            if record.call is None:
+                self._records.move_to_end((request.workflow_id, key))
+                return record
+            call = record.call
+            await call.finished.wait()
+            if call.error is not None:
+                raise call.error
+
+    async def _start_with_key(
+        self, request: StartRequest, record: _KeyRecord, reuse_within: timedelta | None
+    ) -> tuple[Run, bool]:
+        """Search where an earlier start may have been accepted, and send what is not found."""
+        if record.lost_at is not None:
+            now = time.monotonic()
+            run = await self._find_lost(request, record, max(now, record.lost_at + SEARCH_DELAYS[-1]))
+            if run is not None:
+                return run, True
+        if reuse_within is not None:
+            run = await self._find_one(request, KeySearch(request.key or "", request.inputs), _now() - reuse_within)
+            if run is not None:
+                return run, True
+        deadline = math.inf if self._retry.timeout is None else time.monotonic() + self._retry.timeout
+        attempt = 0
+        while True:
+            attempt += 1
+            lost = await self._send(request, record)
+            if isinstance(lost, Run):
+                return lost, False
+            logger.warning("start of %s: %s; searching for its run", escape(request.workflow_id), lost)
+            now = time.monotonic()
+            resend_at = now + max(SEARCH_DELAYS[-1], self._retry.wait_after(attempt, lost))
+            has_attempts = self._retry.attempts is None or attempt < self._retry.attempts
+            resends = lost.retryable and has_attempts and resend_at < deadline
+            run = await self._find_lost(
+                request, record, resend_at if resends else min(now + SEARCH_DELAYS[-1], max(now, deadline))
+            )
+            if run is not None:
+                return run, False
+            if not resends:
+                raise AmbiguousStartError(lost.message, request.workflow_id, request.key) from lost
+
+    async def _send(self, request: StartRequest, record: _KeyRecord) -> Run | CopyAIError:
+        """Send a start once, and return its run, or the error of a lost response."""
+        record.started_at = record.started_at or _now()
+        try:
+            return await self._post(request)
+        except BaseException as error:
+            if isinstance(error, CopyAIError) and not error.ambiguous:
+                raise
+            record.lost_at = time.monotonic()
+            if isinstance(error, CopyAIError):
+                return error
+            raise
+
+    async def _find_lost(self, request: StartRequest, record: _KeyRecord, until: float) -> Run | None:
+        """Search for a run whose start may have been accepted, at growing intervals up to a monotonic time.
+
+        Raises:
+            AmbiguousStartError: the search failed, or some run shows too little to be ruled out.
+        """
+        lost_at = time.monotonic() if record.lost_at is None else record.lost_at
+        started_at = record.started_at or _now()
+        search = KeySearch(request.key or "", request.inputs, started_at)
+        times = sorted({min(lost_at + delay, until) for delay in SEARCH_DELAYS} | {until})
+        for search_at, next_search_at in pairwise([*times, math.inf]):
+            now = time.monotonic()
+            if next_search_at <= now:
+                continue  # of several searches that are due, the latest is enough
+            await asyncio.sleep(max(0.0, search_at - now))
+            try:
+                run = await self._find_one(request, search, started_at - _LOOK_BACK)
+            except AmbiguousStartError:
+                raise
+            except (CopyAIError, RuntimeError) as error:  # the latter where the session is closed meanwhile
+                reason = f"its response was lost, and the runs could not be searched for it: {_message(error)}"
+                raise AmbiguousStartError(reason, request.workflow_id, request.key) from error
+            if run is not None:
+                return run
+        return None
+
+    async def _find_one(self, request: StartRequest, search: KeySearch, since: datetime) -> Run | None:
+        found = (await self.find(request.workflow_id, [search], since)).get(search.key)
+        if isinstance(found, AmbiguousStartError):
+            raise found
+        return found and evolve(found, metadata={**request.metadata, **found.metadata})
+
+    def _has_run(self, request: StartRequest) -> bool:
+        record = self._records.get((request.workflow_id, request.key or ""))
+        return record is not None and record.run_id is not None
+
+    def _remember_run(self, run_id: str, key: str | None) -> None:
+        self._own_runs[run_id] = key
+        if len(self._own_runs) > MAX_REMEMBERED:
+            self._own_runs.popitem(last=False)
+
+    def _evict(self) -> None:
+        """Forget the oldest keys whose run is known, or else the oldest for which no call is in progress."""
+        while len(self._records) > MAX_REMEMBERED:
+            idle = ((identity, record) for identity, record in self._records.items() if record.call is None)
+            oldest = next(idle, None)
+            if oldest is None:
+                return
+            confirmed = (each for each in chain([oldest], idle) if each[1].run_id is not None)
+            identity, _ = next(confirmed, oldest)
+            del self._records[identity]
 
 
 def with_key(metadata: dict[str, JSON], key: str | None) -> dict[str, JSON]:
@@ -190,5 +424,55 @@ def with_key(metadata: dict[str, JSON], key: str | None) -> dict[str, JSON]:
         return metadata
     check_string("idempotency_key", key)
     if metadata.get(KEY_NAME, key) != key:
-        raise ValueError(f"metadata has another {KEY_NAME!r} than idempotency_key: pass only one of them")
+        raise ValueError(f"metadata has a {KEY_NAME!r} other than idempotency_key: pass only one of them")
     return {**metadata, KEY_NAME: key}
+
+
+def check_reuse_within(reuse_within: timedelta | None, *, has_key: bool) -> None:
+    """Check that a value is a positive timedelta, and that there is a key to search for; or None.
+
+    Raises:
+        ValueError: it is not, or there is no key.
+    """
+    if reuse_within is None:
+        return
+    if not isinstance(reuse_within, timedelta) or reuse_within <= timedelta(0):
+        raise ValueError(
+            f"reuse_within must be a positive timedelta, such as timedelta(days=1), got {excerpt(reuse_within)}"
+        )
+    if not has_key:
+        msg = "reuse_within searches for runs by their keys: pass idempotency_key, too"
+        raise ValueError(msg)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _digest(inputs: Mapping[str, JSON]) -> bytes:
+    return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _message(error: Exception) -> str:
+    return error.message if isinstance(error, CopyAIError) else str(error)
+
+
+def _may_be_equal(sent: JSON, shown: JSON) -> bool:
+    """Return whether a value could be shown like this: with defaults added, numbers as strings, or text cut."""
+    if sent in (None, "", [], {}) or sent == shown:
+        return True
+    if isinstance(sent, dict) and isinstance(shown, dict):
+        return all(_may_be_equal(value, shown.get(name)) for name, value in sent.items())
+    if isinstance(sent, list) and isinstance(shown, list):
+        return len(sent) == len(shown) and all(map(_may_be_equal, sent, shown))
+    full, visible = _as_text(sent), _as_text(shown)
+    beginning = visible.removesuffix("…").removesuffix("...").rstrip()
+    return full == visible or (bool(beginning) and full.startswith(beginning))
+
+
+def _as_text(value: JSON) -> str:
+    text = (value if isinstance(value, str) else json.dumps(value)).strip().casefold()
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text

@@ -1,234 +1,518 @@
-"""Many runs of one workflow, a bounded number of them open at a time, each result as it comes."""
+"""`run_many`: a run for each row of inputs, with bounded concurrency, and each result as soon as its run finishes.
+
+One task iterates the source of rows, one task per row starts its run and waits for it, and the consumer's own task
+decides what happens next. Each row is a record with a named state.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Final, TypeAlias, TypeGuard
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from aiocopyai._tasks import TaskSet
 from aiocopyai._text import escape
 from aiocopyai.errors import (
+    AmbiguousStartError,
     AuthenticationError,
     CopyAIError,
     CreditLimitReachedError,
     PermissionDeniedError,
     RunFailedError,
+    is_gateway_page,
 )
 from aiocopyai.models import JSON, Run
 
 
 logger = logging.getLogger("aiocopyai")
 
-_T = TypeVar("_T")
 Inputs: TypeAlias = Mapping[str, JSON]
-_HOPELESS = (CreditLimitReachedError, AuthenticationError, PermissionDeniedError)
+
+BATCH_SIZE: Final = 1_000
+"""Rows whose keys are searched for in one listing."""
+_SOURCE_PATIENCE: Final = 0.05
+"""Seconds without a new row after which an incomplete batch is searched for."""
 
 
 @frozen
 class RunResult:
-    """What became of one row of `run_many`: a finished run, or an error."""
+    """What became of one row of `run_many`: a finished run, or an error.
+
+    Attributes:
+        index: the position of the row, counted from 0.
+        inputs: the row.
+        run: the run as it was last received; None if it was not started, or if that is unconfirmed.
+        error: why there is no finished run, or with ``wait=False`` no started one; None where there is.
+        reused: whether the run was started by an earlier call with the same idempotency key, and not by this one.
+        idempotency_key: the key of the row's start.
+    """
 
     index: int
-    """Which row it was, from 0 on."""
     inputs: Inputs
-    """The row."""
     run: Run | None = None
-    """The run as it was last seen; None where it was not started, or that is in doubt."""
     error: CopyAIError | ValueError | None = None
-    """Why there is no finished run, or with ``wait=False`` no started one; None where there is."""
+    reused: bool = False
+    idempotency_key: str | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether the run is complete, or with ``wait=False`` started."""
+        """Whether the run finished without an error, or with ``wait=False`` was started."""
         return self.error is None
 
 
 @frozen
-class BulkPlan:
-    """What many runs are to be made of; checked by whoever makes it."""
+class RunManyPlan:
+    """What `run_many` does; its arguments are valid.
+
+    Attributes:
+        name: what is run, for the log.
+        concurrency: rows in progress at most.
+        make_key: returns the idempotency key of a row.
+        start: starts a row's run with its key, and returns it, and whether it is reused.
+        wait: waits for a started run; None where a started run is the result.
+        search: searches for the runs of several keys in one listing, so that `start` returns them; it returns the keys
+            for which some run shows too little. None where nothing is reused.
+        tasks: the tasks of the session, which cancels them at its end.
+    """
 
     name: str
     concurrency: int
-    start: Callable[[int, Inputs], Awaitable[Run]]
+    make_key: Callable[[int, Inputs], str]
+    start: Callable[[Inputs, str], Awaitable[tuple[Run, bool]]]
     wait: Callable[[Run], Awaitable[Run]] | None
-    """None where a run that was started is result enough."""
+    search: Callable[[Mapping[str, Inputs]], Awaitable[Mapping[str, AmbiguousStartError]]] | None = None
     tasks: TaskSet = field(factory=TaskSet, repr=False)
-    """Where tasks under way are kept, for their owner to end."""
+
+
+class RowState(Enum):
+    """How far a row is."""
+
+    WAITING = auto()
+    """Nothing was sent for it."""
+    STARTING = auto()
+    """Its start is being sent."""
+    UNCONFIRMED = auto()
+    """Its start was sent, and it is not known whether it was accepted."""
+    RUNNING = auto()
+    """Its run was started, and is not known to have finished."""
+    FINISHED = auto()
+    """Its run has finished, or with ``wait=False`` was started; or it has none."""
+
+
+@define(eq=False)
+class Row:
+    """A row, from when it is read until its result is yielded; a run that is not known to have finished stays longer.
+
+    Attributes:
+        index: its position, counted from 0.
+        inputs: the row itself.
+        key: its idempotency key.
+        state: how far it is.
+        run: its run as it was last received.
+        result: what is yielded for it; None until that is known.
+    """
+
+    index: int
+    inputs: Inputs
+    key: str
+    state: RowState = RowState.WAITING
+    run: Run | None = None
+    result: RunResult | None = None
 
 
 class RunResults(AsyncIterator[RunResult]):
-    """The results of `run_many`, in the order in which the runs end.
+    """The results of `run_many`, in the order in which the runs finish.
 
-    Nothing is started before it is iterated, and nothing while nobody waits for the next result. Leaving the loop, or
-    `aclose`, ends the waiting; what was started goes on at Copy.ai, and stands in `in_progress`.
+    Nothing is started before it is iterated, and nothing new while nobody waits for the next result. Leaving the
+    ``async for`` loop, or calling `aclose`, ends the polling; runs that were started continue at Copy.ai, and are in
+    `in_progress`.
     """
 
-    def __init__(self, plan: BulkPlan, rows: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
-        self._plan = plan
-        self._rows = _each(rows)
-        self._index = 0
-        self._pull: asyncio.Task[tuple[Inputs, ...]] | None = None
-        self._open: dict[asyncio.Task[RunResult], int] = {}
-        self._started: dict[int, Run] = {}
-        self._starting: set[int] = set()
-        self._done: deque[RunResult] = deque()
-        self._stopped_by: CopyAIError | None = None
-        self._over = False
-        self._turn = asyncio.Lock()
+    def __init__(self, plan: RunManyPlan, rows: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
+        # What is running refers to this worker and not to `self`, so that `self` can be dropped meanwhile.
+        self._worker = _Worker(plan, rows)
 
     def __repr__(self) -> str:
-        return f"<RunResults: {self._plan.name}, {len(self._open)} open>"
+        return f"<RunResults: {self._worker.plan.name}, {len(self._worker.active)} in progress>"
 
     def __del__(self) -> None:
-        if getattr(self, "_open", None) or getattr(self, "_done", None):
-            self._let_go()
+        if hasattr(self, "_worker"):
+            self._worker.abandon_from_anywhere()
 
     @property
     def in_progress(self) -> Sequence[Run]:
-        """The runs that were started and whose result was not given; `CopyAISession.wait_run` waits for one further."""
-        held = [result.run for result in self._done if result.run is not None and result.index not in self._started]
-        return (*self._started.values(), *held)
+        """The runs that were started and are not known to have finished, or whose result was not yielded yet."""
+        return tuple(row.run for row in self._worker.rows.values() if row.run is not None)
 
     @property
     def unconfirmed(self) -> Sequence[int]:
-        """The rows whose start was under way when the iteration was ended, so that it may have been taken or not."""
-        return tuple(sorted(self._starting))
+        """The indexes of the rows whose start is being sent, or may have been accepted when the iteration ended."""
+        return tuple(self.unconfirmed_keys)
+
+    @property
+    def unconfirmed_keys(self) -> Mapping[int, str]:
+        """The idempotency keys of the rows in `unconfirmed`, by index: `CopyAISession.find_runs` searches for them."""
+        unconfirmed = {RowState.STARTING, RowState.UNCONFIRMED}
+        return {index: row.key for index, row in sorted(self._worker.rows.items()) if row.state in unconfirmed}
 
     @property
     def stopped_by(self) -> CopyAIError | None:
-        """The error that no later start would have escaped, such as the credit limit; rows after it are not started."""
-        return self._stopped_by
+        """The error that every later start would have met, such as the credit limit; no further row is started."""
+        return self._worker.stopped_by
 
     async def aclose(self) -> None:
-        """End the waiting, say what is under way, and wait until the tasks are gone."""
-        tasks: list[asyncio.Task[RunResult] | asyncio.Task[tuple[Inputs, ...]]] = [*self._open]
-        if self._pull is not None:
-            tasks.append(self._pull)
-        self._let_go()
+        """End the polling, close the source of rows, log what is in progress, and wait until all tasks are gone."""
+        tasks = self._worker.tasks()
+        self._worker.abandon()
         if tasks:
             await asyncio.wait(tasks)
 
+    def __aiter__(self) -> AsyncIterator[RunResult]:  # noqa: PYI034 (an object that is dropped when a loop is left)
+        return _Loop(self, self._worker)
+
     async def __anext__(self) -> RunResult:
-        async with self._turn:
+        return await self._worker.next_result()
+
+
+class _Loop(AsyncIterator[RunResult]):
+    """What an ``async for`` loop holds, and drops when it is left: that is the only sign of a ``break``."""
+
+    def __init__(self, results: RunResults, worker: _Worker) -> None:
+        self._results = results
+        self._worker = worker
+
+    def __del__(self) -> None:
+        self._worker.abandon_from_anywhere()
+
+    async def __anext__(self) -> RunResult:
+        return await anext(self._results)
+
+    async def aclose(self) -> None:
+        """End the iteration as `RunResults.aclose` does."""
+        await self._results.aclose()
+
+
+class _Worker:
+    """The state of one `run_many`.
+
+    Attributes:
+        plan: what to do.
+        rows: the rows that were read and are not done with, by index.
+        active: the tasks of rows that are being started or waited for.
+        stopped_by: the error after which nothing more is started.
+    """
+
+    def __init__(self, plan: RunManyPlan, source: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
+        self.plan = plan
+        self.rows: dict[int, Row] = {}
+        self.active: dict[int, asyncio.Task[None]] = {}
+        self.stopped_by: CopyAIError | None = None
+        self._source = source
+        self._source_task: asyncio.Task[None] | None = None
+        self._search_task: asyncio.Task[None] | None = None
+        self._row_count = 0
+        self._arrived: deque[Inputs] = deque()  # rows as they come from the source
+        self._batch: list[Row] = []  # rows to search for
+        self._ready: deque[Row] = deque()  # rows that were searched for, to be started
+        self._finished: deque[Row] = deque()  # rows whose result is to be yielded
+        self._failure: BaseException | None = None
+        self._is_ending = False  # nothing more is read from the source
+        self._is_stopped = False  # nothing more is started
+        self._is_abandoned = False
+        self._demand = asyncio.Event()  # the source is to deliver one row
+        self._changed = asyncio.Event()
+        self._consumers = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Return the tasks that are not done."""
+        tasks = [self._source_task, self._search_task, *self.active.values()]
+        return [task for task in tasks if task is not None and not task.done()]
+
+    async def next_result(self) -> RunResult:
+        """Start rows as far as the concurrency allows, and return the next result.
+
+        Raises:
+            StopAsyncIteration: there is none.
+            Exception: what the source of rows raised, after the results of all rows before it.
+        """
+        async with self._consumers:
+            self._loop = asyncio.get_running_loop()
             try:
-                while not self._done and not self._is_exhausted():
-                    await self._wait_for_one()
-            except BaseException:
-                self._let_go()
+                row = await self._next_finished()
+            except StopAsyncIteration:
+                self._is_abandoned = True
                 raise
-            if not self._done:
-                raise StopAsyncIteration
-            return self._done.popleft()
+            except BaseException:
+                self.abandon()
+                raise
+            if row.state is not RowState.RUNNING:
+                self.rows.pop(row.index, None)
+            assert row.result is not None  # noqa: S101 (for the type checkers)
+            return row.result
 
-    def _is_exhausted(self) -> bool:
-        """Ask for the next row where there is room for its run; tell whether nothing is left to come."""
-        room = len(self._open) < self._plan.concurrency
-        if room and self._pull is None and not self._over and self._stopped_by is None:
-            self._pull = self._plan.tasks.spawn(_next(self._rows))
-        return not self._open and self._pull is None
+    async def _next_finished(self) -> Row:
+        while not self._finished:
+            self._changed.clear()
+            self._advance()
+            if not self.tasks() and not self._finished:
+                failure, self._failure = self._failure, None
+                raise StopAsyncIteration if failure is None else failure
+            await self._wait_for_change()
+        return self._finished.popleft()
 
-    async def _wait_for_one(self) -> None:
-        """Wait until a row or a result is there."""
-        waiting: set[asyncio.Task[RunResult] | asyncio.Task[tuple[Inputs, ...]]] = {*self._open}
-        if self._pull is not None:
-            waiting.add(self._pull)
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        self._collect()
-        if self._pull is not None and self._pull.done():
-            pull, self._pull = self._pull, None
-            self._take_row(_result(pull))
-
-    def _collect(self) -> None:
-        for task in [task for task in self._open if task.done()]:
-            del self._open[task]
-            self._done.append(_result(task))
-
-    def _take_row(self, pulled: tuple[Inputs, ...]) -> None:
-        if not pulled:
-            self._over = True
+    def abandon(self) -> None:
+        """Cancel all tasks, and log what is in progress. The results that are known can still be iterated."""
+        if self._is_abandoned:
             return
-        (row,) = pulled
-        index, self._index = self._index, self._index + 1
-        if self._stopped_by is None:
-            self._open[self._plan.tasks.spawn(self._one(index, row))] = index
-
-    async def _one(self, index: int, row: Inputs) -> RunResult:
-        """Start a row's run and wait for its end."""
-        self._starting.add(index)
-        try:
-            run = await self._plan.start(index, row)
-        except (CopyAIError, ValueError) as error:
-            self._starting.discard(index)
-            if isinstance(error, _HOPELESS):
-                self._stop(error)
-            return RunResult(index, row, None, error)
-        self._starting.discard(index)
-        if self._plan.wait is None:
-            return RunResult(index, row, run)
-        self._started[index] = run
-        return await self._end(index, row, self._plan.wait(run))
-
-    async def _end(self, index: int, row: Inputs, waiting: Awaitable[Run]) -> RunResult:
-        try:
-            ended = await waiting
-        except RunFailedError as error:
-            del self._started[index]
-            return RunResult(index, row, error.run, error)
-        except (CopyAIError, ValueError) as error:  # the latter for an id that no path can hold
-            # Its end is not known, so it stays among those under way.
-            return RunResult(index, row, self._started[index], error)
-        del self._started[index]
-        return RunResult(index, row, ended)
-
-    def _stop(self, error: CopyAIError) -> None:
-        if self._stopped_by is None:
-            self._stopped_by = error
-            logger.warning("%s: no more runs are started: %s", self._plan.name, error)
-
-    def _let_go(self) -> None:
-        """End what is open, and say which runs go on without us; results that are there stay to be given."""
-        for ended in [task for task in self._open if task.done() and not task.cancelled() and not task.exception()]:
-            del self._open[ended]
-            self._done.append(ended.result())
-        if self._open or self._done:
-            ids = ", ".join(escape(run.id) for run in self.in_progress) or "none"
-            doubt = (
-                f"; in doubt are the rows with index {', '.join(map(str, self.unconfirmed))}" if self._starting else ""
-            )
-            logger.warning(
-                "%s: ended early, with these runs under way or not given yet: %s%s", self._plan.name, ids, doubt
-            )
-        for task in [*self._open, *([self._pull] if self._pull else [])]:
-            if not task.get_loop().is_closed():
+        self._is_abandoned = True
+        self._end_source()
+        for task in (self._search_task, *self.active.values()):
+            if task is not None:
                 task.cancel()
-        self._open.clear()
-        self._pull, self._over = None, True
+        for row in list(self.rows.values()):
+            if row.state is RowState.WAITING:
+                del self.rows[row.index]
+            elif row.state is RowState.STARTING:
+                row.state = RowState.UNCONFIRMED
+        if self.rows:
+            logger.warning(
+                "%s: ended early; runs in progress or not yielded: %s; rows that may have been started: %s",
+                self.plan.name,
+                ", ".join(escape(row.run.id) for row in self.rows.values() if row.run is not None) or "none",
+                ", ".join(str(row.index) for row in self.rows.values() if row.state is RowState.UNCONFIRMED) or "none",
+            )
+
+    def abandon_from_anywhere(self) -> None:
+        """Do the same from a finalizer, which may run in another thread, or after the event loop."""
+        if self._loop is None or self._loop.is_closed() or self._is_abandoned:
+            return
+        with suppress(RuntimeError):
+            if asyncio.get_running_loop() is self._loop:
+                self.abandon()
+                return
+        with suppress(RuntimeError):  # closed at this moment
+            self._loop.call_soon_threadsafe(self.abandon)
+
+    def _advance(self) -> None:
+        """Take rows from the source, and start, or search for, as many as there is room for."""
+        if self._is_abandoned:
+            return
+        if self._source_task is None:
+            self._source_task = self.plan.tasks.spawn(self._read_source())
+        while self._arrived and (self.plan.search is not None or self._has_room()):
+            try:
+                row = self._new_row(self._arrived.popleft())
+            except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
+                self._failure = self._failure or error
+                self._arrived.clear()
+                self._end_source()
+                break
+            if self.plan.search is None:
+                self._start(row)
+            else:
+                self._batch.append(row)
+        while self._ready and self._has_room():
+            self._start(self._ready.popleft())
+        if self._has_room() and not self._ready and not self._is_searching():
+            if len(self._batch) >= BATCH_SIZE or (self._batch and self._source_task.done()):
+                self._search_for_batch()
+            elif not self._is_ending:
+                self._demand.set()
+
+    async def _wait_for_change(self) -> None:
+        """Wait until a row arrived or finished; search for an incomplete batch where the source takes its time."""
+        is_incomplete = bool(self._batch) and self._has_room() and not self._is_searching()
+        try:
+            async with asyncio.timeout(_SOURCE_PATIENCE if is_incomplete else None):
+                await self._changed.wait()
+        except TimeoutError:
+            self._search_for_batch()
+
+    def _has_room(self) -> bool:
+        return len(self.active) < self.plan.concurrency
+
+    def _is_searching(self) -> bool:
+        return self._search_task is not None and not self._search_task.done()
+
+    def _new_row(self, inputs: Inputs) -> Row:
+        index = self._row_count
+        row = Row(index, inputs, self.plan.make_key(index, inputs))
+        self._row_count += 1
+        self.rows[index] = row
+        return row
+
+    def _start(self, row: Row) -> None:
+        self.active[row.index] = self.plan.tasks.spawn(self._process(row))
+
+    def _search_for_batch(self) -> None:
+        batch, self._batch = self._batch, []
+        self._search_task = self.plan.tasks.spawn(self._search(batch))
+
+    async def _search(self, batch: Sequence[Row]) -> None:
+        """Search for the runs of some rows, and make the rows ready to be started."""
+        try:
+            assert self.plan.search is not None  # noqa: S101 (for the type checkers)
+            unclear = await self.plan.search({row.key: row.inputs for row in batch})
+        except CopyAIError as error:
+            for row in batch:
+                self._finish(row, RowState.FINISHED, error)
+            self._stop_if_hopeless(error)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        else:
+            for row in batch:
+                if self._is_stopped:
+                    self.rows.pop(row.index, None)
+                elif row.key in unclear:
+                    self._finish(row, RowState.UNCONFIRMED, unclear[row.key])
+                else:
+                    self._ready.append(row)
+        finally:
+            self._changed.set()
+
+    async def _process(self, row: Row) -> None:
+        """Start a row's run, and wait until it is finished."""
+        reused = False
+        try:
+            row.state = RowState.STARTING
+            row.run, reused = await self.plan.start(row.inputs, row.key)
+            row.state = RowState.RUNNING
+            if self.plan.wait is not None:
+                row.run = await self.plan.wait(row.run)
+        except RunFailedError as error:
+            row.run = error.run
+            self._finish(row, RowState.FINISHED, error, reused=reused)
+        except (CopyAIError, ValueError) as error:
+            # Where only the waiting failed, the row stays in progress.
+            state = row.state
+            if state is RowState.STARTING:
+                state = RowState.UNCONFIRMED if isinstance(error, AmbiguousStartError) else RowState.FINISHED
+                self._stop_if_hopeless(error)
+            self._finish(row, state, error, reused=reused)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        else:
+            self._finish(row, RowState.FINISHED, reused=reused)
+        finally:
+            self.active.pop(row.index, None)
+            self._changed.set()
+
+    def _finish(
+        self, row: Row, state: RowState, error: CopyAIError | ValueError | None = None, *, reused: bool = False
+    ) -> None:
+        """Set a row's result, to be yielded."""
+        row.state = state
+        row.result = RunResult(row.index, row.inputs, row.run, error, reused, row.key)
+        self._finished.append(row)
+
+    def _stop_if_hopeless(self, error: CopyAIError | ValueError) -> None:
+        """Start nothing more after an error that every later start would meet, too."""
+        if not _is_hopeless(error) or self.stopped_by is not None:
+            return
+        self.stopped_by = error
+        logger.warning("%s: no more runs are started: %s", self.plan.name, error)
+        self._drop_unstarted()
+
+    def _fail(self, error: BaseException) -> None:
+        """Start nothing more after an unexpected error, which is raised once all that is started has finished."""
+        if self._is_abandoned:
+            return
+        if isinstance(error, asyncio.CancelledError):  # not by us, so by the session's end
+            error = RuntimeError(
+                "this CopyAISession was closed in the middle of run_many: "
+                "see in_progress and unconfirmed for the runs that may exist"
+            )
+        self._failure = self._failure or error
+        self._drop_unstarted()
+
+    def _drop_unstarted(self) -> None:
+        self._is_stopped = True
+        self._end_source()
+        for row in (*self._batch, *self._ready):
+            del self.rows[row.index]
+        self._arrived.clear()
+        self._batch.clear()
+        self._ready.clear()
+
+    def _end_source(self) -> None:
+        """Stop reading rows; the task that reads them closes their source."""
+        if not self._is_ending:
+            self._is_ending = True
+            if self._source_task is not None:
+                self._source_task.cancel()
+
+    async def _read_source(self) -> None:
+        """Read a row whenever one is demanded, all in this task, and close the source at the end."""
+        iterator: AsyncIterator[Inputs] | None = None
+        try:
+            iterator = aiter(self._source) if isinstance(self._source, AsyncIterable) else _each(self._source)
+            while True:
+                row = await self._next_row(iterator)
+                self._demand.clear()
+                self._arrived.append(row)
+                self._changed.set()
+        except StopAsyncIteration:
+            pass
+        except asyncio.CancelledError as error:
+            is_foreign, self._is_ending = not self._is_ending, True
+            if is_foreign:
+                self._fail(error)
+            raise
+        except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
+            self._failure = self._failure or error
+        finally:
+            self._is_ending = True
+            await self._close(iterator)
+            self._changed.set()
+
+    async def _next_row(self, iterator: AsyncIterator[Inputs]) -> Inputs:
+        try:
+            await self._demand.wait()
+        except asyncio.CancelledError as error:
+            if self._is_ending or not isinstance(iterator, AsyncGenerator):
+                raise
+            # A time-out or a cancel scope around a `yield` of the generator cancels this task: it belongs there.
+            row: Inputs = await iterator.athrow(error)
+            return row
+        return await anext(iterator)
+
+    async def _close(self, iterator: AsyncIterator[Inputs] | None) -> None:
+        """Close the source of rows, if it can be."""
+        close = getattr(iterator, "aclose", None)
+        if close is None:
+            return
+        try:
+            await close()
+        except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
+            if self._is_abandoned:
+                logger.warning("%s: closing the source of rows failed: %r", self.plan.name, error)
+            self._failure = self._failure or error
 
 
-async def _each(rows: Iterable[Inputs] | AsyncIterable[Inputs]) -> AsyncIterator[Inputs]:
-    if isinstance(rows, AsyncIterable):
-        async for row in rows:
-            yield row
-    else:
-        for row in rows:
-            yield row
+async def _each(rows: Iterable[Inputs]) -> AsyncIterator[Inputs]:
+    for row in rows:
+        yield row
 
 
-async def _next(rows: AsyncIterator[Inputs]) -> tuple[Inputs, ...]:
-    """Give the next row, or nothing at the end."""
-    try:
-        return (await anext(rows),)
-    except StopAsyncIteration:
-        return ()
-
-
-def _result(task: asyncio.Task[_T]) -> _T:
-    if task.cancelled():
-        # Not whoever waits was cancelled but the task, by the session's end.
-        raise RuntimeError("this CopyAISession was closed in the middle of run_many")
-    return task.result()
+def _is_hopeless(error: Exception) -> TypeGuard[CopyAIError]:
+    """Return whether every later start would fail with this error, too."""
+    hopeless = CreditLimitReachedError | AuthenticationError | PermissionDeniedError
+    return isinstance(error, hopeless) and not is_gateway_page(error)

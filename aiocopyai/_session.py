@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
 import aiohttp
+from attrs import evolve
 from yarl import URL
 
-from aiocopyai._idempotency import KEY_NAME, Calls, Sought, Start, find, start, with_key
+from aiocopyai._idempotency import KEY_NAME, KeySearch, Starter, StartRequest, check_reuse_within, with_key
 from aiocopyai._json import encode_json
 from aiocopyai._pager import Pager, Plan
 from aiocopyai._parsing import (
@@ -25,7 +26,7 @@ from aiocopyai._parsing import (
     read_webhook_page,
 )
 from aiocopyai._retry import RetryPolicy
-from aiocopyai._run_many import BulkPlan, Inputs, RunResults
+from aiocopyai._run_many import Inputs, RunManyPlan, RunResults
 from aiocopyai._tasks import TaskSet
 from aiocopyai._text import Secret, escape, excerpt
 from aiocopyai._transport import APIRequest, Transport
@@ -45,7 +46,7 @@ from aiocopyai._validation import (
     path_segment,
     proxy_from_environment,
 )
-from aiocopyai._waiting import wait
+from aiocopyai._waiting import WaitOptions, wait_for_run
 from aiocopyai._watch import Watch, WatchPlan
 from aiocopyai.errors import (
     AmbiguousStartError,
@@ -56,8 +57,6 @@ from aiocopyai.errors import (
 )
 from aiocopyai.models import JSON, Page, Run, Webhook, WebhookEventType
 
-
-logger = logging.getLogger("aiocopyai")
 
 VENDOR_URL: Final = "https://api.copy.ai/api"
 
@@ -121,9 +120,13 @@ class CopyAISession:
             max_rate=max_rate,
             proxy=proxy_from_environment(url) if trust_env else None,
         )
-        self._retry = retry
         self._tasks = TaskSet()
-        self._in_doubt: set[tuple[str, str]] = set()  # workflows and keys of starts whose answers were lost
+        self._starter = Starter(
+            self._post_run,
+            lambda workflow_id, since: self.runs(workflow_id, since=since, prefetch=0),
+            self.get_run,
+            retry,
+        )
 
     def __repr__(self) -> str:
         # Half-constructed where the constructor raised, as a debugger may show it.
@@ -240,43 +243,41 @@ class CopyAISession:
         *,
         metadata: Mapping[str, JSON] | None = None,
         idempotency_key: str | None = None,
+        reuse_within: timedelta | None = None,
     ) -> Run:
         """Start a run, which spends credits: ``POST /workflow/{id}/run``.
 
-        It is sent again by itself only where the server can't have taken it: no connection was made, or 429. After a
-        lost answer (a time-out, a reset, 5xx) the start is ambiguous. With an `idempotency_key`, which travels in the
-        run's metadata as ``idempotencyKey``, the newest runs are then searched for it, three times with growing waits,
-        and only if it is not there is the start sent again. The key protects this call, and later calls of this session
-        with the same key after an `AmbiguousStartError`; the API knows nothing of it, so that in another process
-        `find_run` has to be asked first.
+        It is sent again without asking only where the server cannot have accepted it: no connection was made, or 429.
+        After a lost response (a time-out, a reset, 5xx) it is unconfirmed whether there is a run. Without an
+        `idempotency_key` that is an `AmbiguousStartError`.
+
+        With a key, which travels in the run's metadata as ``idempotencyKey``, the newest runs are then searched for it
+        for some seconds, and only if it is not found is the start sent again, within the `RetryPolicy`. In one session
+        the same workflow and key give the same run: a call in progress is waited for, a finished one is not repeated,
+        and one that is unconfirmed is searched for. The session remembers the latest 10,000 keys. The API itself knows
+        nothing of keys; what other processes or earlier sessions started is found only with `reuse_within`, and two
+        processes that start at the same time do not see each other.
 
         Args:
             workflow_id: the workflow's id.
-            inputs: its start variables by name: any JSON.
-            metadata: what the run is to carry along.
-            idempotency_key: a text that no other start has.
+            inputs: the start variables by name: any JSON.
+            metadata: what the run carries along.
+            idempotency_key: a string that no other start has; a run that failed keeps its key.
+            reuse_within: first search for a run with this key that was created within this time, by any process, and
+                return it instead of starting another. It takes one request for each 100 runs created in that time, and
+                needs an `idempotency_key`.
 
         Returns:
-            The run with its id, its workflow's id, and what was sent; its status is not known yet.
+            The run with its id, its workflow's id, and what was sent. Its status is not known, unless it was found.
 
         Raises:
-            ValueError: an argument can't be sent.
+            ValueError: an argument is invalid, or the key was used for other inputs in this session.
             AmbiguousStartError: a run may or may not have been started.
             CreditLimitReachedError: the workspace is out of credits.
             CopyAIError: the run was not started.
         """
-        _runs_path(workflow_id)
-        sent = with_key(json_object("metadata", metadata or {}), idempotency_key)
-        wanted = Start(workflow_id, json_object("inputs", inputs), sent, idempotency_key)
-        doubt = (workflow_id, idempotency_key or "")
-        try:
-            run = await start(wanted, self._calls(), self._retry, unconfirmed=doubt in self._in_doubt)
-        except BaseException as error:
-            if idempotency_key and (not isinstance(error, CopyAIError) or error.ambiguous):
-                self._in_doubt.add(doubt)
-            raise
-        self._in_doubt.discard(doubt)
-        logger.info("run %s of %s started", escape(run.id), escape(workflow_id))
+        check_reuse_within(reuse_within, has_key=idempotency_key is not None)
+        run, _ = await self._starter.start(_start(workflow_id, inputs, metadata, idempotency_key), reuse_within)
         return run
 
     async def find_run(
@@ -287,18 +288,21 @@ class CopyAISession:
         inputs: Mapping[str, JSON] | None = None,
         since: datetime | None = None,
     ) -> Run | None:
-        """Search a workflow's runs for the one that was started with an idempotency key; None where there is none.
+        """Search a workflow's runs for the one that was started with an idempotency key.
 
         Args:
             workflow_id: the workflow's id.
-            idempotency_key: what `start_run` was given.
-            inputs: what it was started with, if that is known; it tells the run from those that show no metadata.
-            since: look at no runs created before this moment, which must have a time zone; None for all.
+            idempotency_key: the key that `start_run` was called with.
+            inputs: the inputs that it was started with, if known; they rule out runs that do not show their metadata.
+            since: search only runs created at or after this time, which must have a time zone; None for all.
+
+        Returns:
+            The run, with its workflow's id and its inputs; None if no listed run has the key.
 
         Raises:
-            ValueError: an argument is no id, no key or no such moment.
-            AmbiguousStartError: it is not there, but some run shows too little to be told from it.
-            CopyAIError: the runs can't be read.
+            ValueError: an argument is invalid.
+            AmbiguousStartError: it was not found, but some run shows too little to be ruled out.
+            CopyAIError: the runs cannot be read.
         """
         found = await self.find_runs(workflow_id, {idempotency_key: inputs}, since=since)
         run = found.get(idempotency_key)
@@ -313,30 +317,31 @@ class CopyAISession:
         *,
         since: datetime | None = None,
     ) -> dict[str, Run | AmbiguousStartError]:
-        """Search a workflow's runs for those that were started with some idempotency keys, in one walk.
+        """Search a workflow's runs for those that were started with some idempotency keys, in one listing.
 
         Args:
             workflow_id: the workflow's id.
-            idempotency_keys: what `start_run` was given, each with the inputs of its run, or None where they are not
-                known.
-            since: look at no runs created before this moment, which must have a time zone; None for all.
+            idempotency_keys: the keys that `start_run` was called with, each with the inputs of its run, or None where
+                they are not known.
+            since: search only runs created at or after this time, which must have a time zone; None for all.
 
         Returns:
-            The runs by their keys, and an `AmbiguousStartError` for a key that is not there while some run shows too
-            little to be told from it. A key that is missing belongs to no run on the list.
+            The runs by their keys, and an `AmbiguousStartError` for a key that was not found while some run shows too
+            little to be ruled out. A key that is missing belongs to no listed run.
 
         Raises:
-            ValueError: an argument is no id, no key or no such moment.
-            CopyAIError: the runs can't be read.
+            ValueError: an argument is invalid.
+            CopyAIError: the runs cannot be read.
         """
+        path_segment("workflow_id", workflow_id)
         check_datetime("since", since)
         for key in idempotency_keys:
             check_string("idempotency_key", key)
-        sought = [
-            Sought(key, None if inputs is None else json_object("inputs", inputs))
+        searches = [
+            KeySearch(key, None if inputs is None else json_object("inputs", inputs))
             for key, inputs in idempotency_keys.items()
         ]
-        return await find(workflow_id, sought, self._calls(), since)
+        return await self._starter.find(workflow_id, searches, since)
 
     async def wait_run(
         self,
@@ -345,28 +350,32 @@ class CopyAISession:
         *,
         timeout: float | None = 600.0,  # noqa: ASYNC109 (the deadline's error names the run)
         max_poll_interval: float = 15.0,
+        final_statuses: Collection[str] = (),
     ) -> Run:
-        """Wait until a run is over, and return it as it ended.
+        """Wait until a run is finished, and return it.
 
-        The first poll is immediate, the second after 1 s; each later wait is 1.5 times as long, up to
-        `max_poll_interval` seconds, with jitter. A 404 in the first 15 seconds and temporary errors are tolerated.
+        The first poll is immediate, the second after 1 s. Each later interval is longer by half, up to
+        `max_poll_interval`, and shortened by some jitter. Temporary errors are tolerated, and so is a 404 in the first
+        60 s. A run that is ``COMPLETE`` without any output is polled once more, as its output may be late.
 
         Args:
             workflow_id: the workflow's id.
             run_id: the run's id.
-            timeout: seconds to wait in all; None for as long as it takes.
-            max_poll_interval: seconds between two looks, at the most.
+            timeout: seconds to wait in total; None for no limit.
+            max_poll_interval: seconds between two polls at most.
+            final_statuses: statuses that the API reference does not name and with which a run is finished, such as
+                ``{"CANCELLED", "TIMED_OUT"}``. A run with one of them is returned, so check its `status`.
 
         Raises:
-            ValueError: an argument can't be one.
+            ValueError: an argument is invalid.
             RunFailedError: the run ended as ``FAILED``; it is the error's `run`.
-            RunTimeoutError: it was not over in time; the error has the ids to wait further with.
-            CopyAIError: it can't be read, and trying again won't help.
+            RunTimeoutError: it did not finish in time; the error has the ids to continue waiting with.
+            CopyAIError: it cannot be read, and trying again will not help.
         """
-        _check_waiting(timeout, max_poll_interval)
+        options = WaitOptions(timeout, max_poll_interval, final_statuses)
         path_segment("workflow_id", workflow_id)
         path_segment("run_id", run_id)
-        return await wait(self.get_run, workflow_id, run_id, timeout=timeout, max_poll_interval=max_poll_interval)
+        return await wait_for_run(self.get_run, workflow_id, run_id, options)
 
     async def run_workflow(
         self,
@@ -375,21 +384,34 @@ class CopyAISession:
         *,
         metadata: Mapping[str, JSON] | None = None,
         idempotency_key: str | None = None,
+        reuse_within: timedelta | None = None,
         timeout: float | None = 600.0,  # noqa: ASYNC109 (the deadline's error names the run)
         max_poll_interval: float = 15.0,
+        final_statuses: Collection[str] = (),
     ) -> Run:
-        """Start a run, wait until it is over, and return it as it ended: `start_run`, then `wait_run`.
+        """Start a run, wait until it is finished, and return it: `start_run`, then `wait_run`.
 
-        `timeout` counts from when the run was started. The run's id is logged once it is known.
+        The `timeout` begins when the run is started. The run's id is logged as soon as it is known.
+
+        Args:
+            workflow_id: as for `start_run`.
+            inputs: as for `start_run`.
+            metadata: as for `start_run`.
+            idempotency_key: as for `start_run`.
+            reuse_within: as for `start_run`.
+            timeout: as for `wait_run`.
+            max_poll_interval: as for `wait_run`.
+            final_statuses: as for `wait_run`.
 
         Raises:
-            ValueError: as both; before anything is sent.
-            CopyAIError: as both. What is raised after the start has a note with the run's id.
+            ValueError: as in both; raised before anything is sent.
+            CopyAIError: as in both. What is raised after the start has a note with the run's id.
         """
-        _check_waiting(timeout, max_poll_interval)
-        run = await self.start_run(workflow_id, inputs, metadata=metadata, idempotency_key=idempotency_key)
+        options = WaitOptions(timeout, max_poll_interval, final_statuses)
+        check_reuse_within(reuse_within, has_key=idempotency_key is not None)
+        run, _ = await self._starter.start(_start(workflow_id, inputs, metadata, idempotency_key), reuse_within)
         try:
-            return await self.wait_run(workflow_id, run.id, timeout=timeout, max_poll_interval=max_poll_interval)
+            return await wait_for_run(self.get_run, workflow_id, run.id, options)
         except BaseException as error:
             error.add_note(f"run {run.id} of {workflow_id} was started")
             raise
@@ -402,69 +424,91 @@ class CopyAISession:
         concurrency: int = 8,
         metadata: Mapping[str, JSON] | None = None,
         idempotency_key: Callable[[int, Inputs], str] | None = None,
+        reuse_within: timedelta | None = None,
         wait: bool = True,
         timeout: float | None = 600.0,
         max_poll_interval: float = 15.0,
+        final_statuses: Collection[str] = (),
     ) -> RunResults:
         """Run a workflow for each row of inputs: ``async for result in session.run_many(workflow_id, rows)``.
 
-        Nothing is started before it is iterated. Rows are taken one by one, as there is room, and a result comes as
-        soon as its run ends. A failure is a result, not the end. At the first `CreditLimitReachedError`, or where the
-        key is refused, no more is started, and what was started is still given. Each start has an idempotency key, so
-        that a lost answer costs no second run.
+        Nothing is started before it is iterated. Rows are read one by one, whenever the concurrency allows another run,
+        and each result is yielded as soon as its run finishes. A failed row is a result with an error. After a
+        `CreditLimitReachedError`, or where the key is refused, nothing more is started, and the results of what was
+        started are still yielded. An exception of `rows` is raised after them, too. Each start has an idempotency key,
+        so that a lost response does not cost a second run.
 
         Args:
             workflow_id: the workflow's id.
-            rows: the inputs of each run; an iterable or an asynchronous one, which may be endless.
-            concurrency: runs open at a time, at the most.
-            metadata: what each run is to carry along.
-            idempotency_key: makes a row's key of its index, from 0, and its inputs; by default a random one.
-            wait: whether to wait for each run's end; False gives each as soon as it is started, and `concurrency` is
-                then that of the starts.
-            timeout: seconds to wait for each run; None for as long as it takes.
-            max_poll_interval: seconds between two looks at a run, at the most.
+            rows: the inputs of each run; an iterable or an asynchronous one, which may be endless. An asynchronous one
+                is iterated in one task, and closed at the end.
+            concurrency: runs in progress at most.
+            metadata: what each run carries along.
+            idempotency_key: returns a row's key, given its index from 0 and its inputs; a random one by default.
+            reuse_within: first search for runs with the rows' keys that were created within this time, by any process,
+                and use them instead of starting others; their results are `RunResult.reused`. Up to 1,000 rows are read
+                ahead and searched for in one listing. It needs an `idempotency_key`.
+            wait: whether to wait until each run is finished; False yields each as soon as it is started, and
+                `concurrency` is then that of the starts.
+            timeout: seconds to wait for each run; None for no limit.
+            max_poll_interval: seconds between two polls of a run at most.
+            final_statuses: as for `wait_run`.
 
         Raises:
-            ValueError: an argument can't be one; raised here, before anything is sent.
+            ValueError: an argument is invalid; raised here, before anything is sent.
         """
-        _runs_path(workflow_id)
-        _check_waiting(timeout, max_poll_interval)
+        path_segment("workflow_id", workflow_id)
+        options = WaitOptions(timeout, max_poll_interval, final_statuses)
         check_integer("concurrency", concurrency, 1)
         check_rows(rows)
         if KEY_NAME in json_object("metadata", metadata or {}):
-            raise ValueError(f"metadata has {KEY_NAME!r}, which is another for each row: give idempotency_key instead")
-        make_key = idempotency_key or _random_key
-        plan = BulkPlan(
-            f"runs of {escape(workflow_id)}",
-            concurrency,
-            lambda index, row: self.start_run(
-                workflow_id, row, metadata=metadata, idempotency_key=make_key(index, row)
-            ),
-            (lambda run: self.wait_run(workflow_id, run.id, timeout=timeout, max_poll_interval=max_poll_interval))
-            if wait
-            else None,
-            self._tasks,
+            raise ValueError(
+                f"metadata must not have {KEY_NAME!r}, which differs per row: pass idempotency_key instead"
+            )
+        check_reuse_within(reuse_within, has_key=idempotency_key is not None)
+
+        async def start(inputs: Inputs, key: str) -> tuple[Run, bool]:
+            request = _start(workflow_id, inputs, metadata, key)
+            return await self._starter.start(evolve(request, is_one_off=idempotency_key is None))
+
+        async def search(rows_by_key: Mapping[str, Inputs]) -> Mapping[str, AmbiguousStartError]:
+            since = None if reuse_within is None else datetime.now(UTC) - reuse_within
+            requests: dict[str, StartRequest] = {}
+            for key, inputs in rows_by_key.items():
+                with suppress(ValueError):  # raised again by the start, as the row's result
+                    requests[key] = _start(workflow_id, inputs, metadata, key)
+            return await self._starter.reuse(workflow_id, requests, since)
+
+        plan = RunManyPlan(
+            name=f"runs of {escape(workflow_id)}",
+            concurrency=concurrency,
+            make_key=idempotency_key or _random_key,
+            start=start,
+            wait=(lambda run: wait_for_run(self.get_run, workflow_id, run.id, options)) if wait else None,
+            search=None if reuse_within is None else search,
+            tasks=self._tasks,
         )
         return RunResults(plan, rows)
 
-    def watch(self, workflow_id: str, *, interval: float = 10.0, since: datetime | None = None) -> AsyncIterator[Run]:
-        """Give each new run of a workflow once, and again at each later change of its status, without end.
+    def watch(self, workflow_id: str, *, interval: float = 10.0, since: datetime | None = None) -> Watch:
+        """Watch a workflow without end: each new run is yielded once, and again at each later change of its status.
 
-        Each round reads the runs of the last ten minutes again, and some of the older ones that are still open: a run
-        that turns up later than that is missed. Outages are lived through, with growing waits. Nothing is under way but
-        while the next item is awaited.
+        Each round reads the runs of the last ten minutes again, and some of the older ones that are not finished. A run
+        that appears in the list later than that is missed. Outages are tolerated, with growing waits. Requests are sent
+        only while the next item is awaited; if that is cancelled, the next call continues where it was.
 
         Args:
             workflow_id: the workflow's id.
             interval: seconds between two rounds.
-            since: begin with the runs created at or after this moment, which must have a time zone; None to begin with
-                what is new from now on. Then the latest runs that are open are told of when their status changes.
+            since: begin with the runs created at or after this time, which must have a time zone; None to begin with
+                new runs. In that case the latest runs are yielded as soon as their status changes.
 
         Raises:
-            ValueError: an argument can't be one; raised here, before anything is sent.
-            CopyAIError: while iterating, where going on won't help: the key is refused, or there is no such workflow.
+            ValueError: an argument is invalid; raised here, before anything is sent.
+            CopyAIError: while iterating, where continuing will not help: the key is refused, or there is no such
+                workflow.
         """
-        _runs_path(workflow_id)
+        path_segment("workflow_id", workflow_id)
         check_seconds("interval", interval)
         check_datetime("since", since)
         return Watch(
@@ -472,7 +516,7 @@ class CopyAISession:
                 workflow_id,
                 interval,
                 since,
-                lambda moment, limit: self.runs(workflow_id, since=moment, limit=limit, prefetch=0),
+                lambda time, limit: self.runs(workflow_id, since=time, limit=limit, prefetch=0),
                 lambda run_id: self.get_run(workflow_id, run_id),
             )
         )
@@ -582,20 +626,12 @@ class CopyAISession:
         request = APIRequest("GET", f"webhook?size={size}&page={page - 1}")
         return await self._transport.send(request, lambda response: read_webhook_page(response, page, size))
 
-    async def _post_run(self, wanted: Start) -> Run:
-        body: dict[str, JSON] = {"startVariables": dict(wanted.inputs)}
-        if wanted.metadata:
-            body["metadata"] = dict(wanted.metadata)
-        request = APIRequest("POST", _runs_path(wanted.workflow_id), encode_json("the inputs", body))
-        run_id = await self._transport.send(request, read_started_id)
-        return Run(run_id, wanted.workflow_id, input=wanted.inputs, metadata=wanted.metadata)
-
-    def _calls(self) -> Calls:
-        return Calls(
-            self._post_run,
-            lambda workflow_id, since: self.runs(workflow_id, since=since, prefetch=0),
-            self.get_run,
-        )
+    async def _post_run(self, start: StartRequest) -> Run:
+        body: dict[str, JSON] = {"startVariables": dict(start.inputs)}
+        if start.metadata:
+            body["metadata"] = dict(start.metadata)
+        request = APIRequest("POST", _runs_path(start.workflow_id), encode_json("the inputs", body))
+        return start.to_run(await self._transport.send(request, read_started_id))
 
 
 def _runs_path(workflow_id: str) -> str:
@@ -628,7 +664,10 @@ def _random_key(_index: int, _inputs: Inputs) -> str:
     return str(uuid.uuid4())
 
 
-def _check_waiting(timeout: float | None, max_poll_interval: float) -> None:
-    if timeout is not None:
-        check_seconds("timeout", timeout)
-    check_seconds("max_poll_interval", max_poll_interval)
+def _start(
+    workflow_id: str, inputs: Mapping[str, JSON], metadata: Mapping[str, JSON] | None, key: str | None
+) -> StartRequest:
+    """Check the arguments of a start."""
+    path_segment("workflow_id", workflow_id)
+    sent = with_key(json_object("metadata", metadata or {}), key)
+    return StartRequest(workflow_id, json_object("inputs", inputs), sent, key)

@@ -10,7 +10,7 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime
 from typing import Final, cast
 from urllib.parse import quote
@@ -138,8 +138,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_rows(value: object) -> None:
-    """Check that rows are not one row by mistake."""
-    if isinstance(value, str | bytes | Mapping):
+    """Check that rows are iterable, and not one row by mistake."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable | AsyncIterable):
         msg = "rows must be an iterable of mappings, one for each run; pass a single run as [inputs]"
         raise ValueError(msg)  # noqa: TRY004 (every bad argument is a ValueError here)
 

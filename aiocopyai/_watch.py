@@ -1,213 +1,325 @@
-"""Watching a workflow: each new run once, and each later change of its status once.
+"""Watching a workflow: each new run once, and again at each later change of its status.
 
-The list has no cursor and tells no time of change, so each round reads again the runs of the last while; runs that are
-older and still open are read one by one, a few each round. What is remembered is bounded.
+The list has no cursor and shows no time of change, so each round reads the runs of the last minutes again; runs that
+are older and not finished are read one by one, some of them in each round. What is remembered is bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
+import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime, timedelta
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Final, Self
 
 from attrs import define, frozen
 
 from aiocopyai._pager import ItemIterator, Pager
 from aiocopyai._text import escape
-from aiocopyai.errors import CopyAIError, NotFoundError, PaginationError
+from aiocopyai.errors import (
+    AuthenticationError,
+    CopyAIError,
+    InvalidResponseError,
+    NotFoundError,
+    PaginationError,
+    is_gateway_page,
+)
 from aiocopyai.models import Run, RunStatus
 
 
 logger = logging.getLogger("aiocopyai")
 
 LOOK_BACK: Final = timedelta(minutes=10)
-"""How late a run may turn up on the list, by its own time against the newest one's."""
-REMEMBERED: Final = 20_000
-"""At the most so many runs are remembered that are over or have no time, and so many open ones."""
-_TIDY_EACH: Final = 1_000
-_READS_A_ROUND: Final = 20
-"""How many open runs older than `LOOK_BACK` are read one by one in a round."""
-_LONGEST_PAUSE: Final = 300.0
-"""Seconds between two tries in a long outage, where the interval is no longer."""
+"""How late a run may appear in the list, by its creation time compared with that of the newest run."""
+MAX_REMEMBERED: Final = 20_000
+"""The number of unfinished runs, and of finished ones without a creation time, that are remembered."""
+_PRUNE_EVERY: Final = 1_000
+_READS_PER_ROUND: Final = 20
+"""The number of unfinished runs without a listed status that are read one by one in a round."""
+_MAX_BACKOFF: Final = 300.0
+"""Seconds between two attempts in a long outage, unless the interval is longer."""
+_MAX_SKIPPED_ROUNDS: Final = 64
+"""Rounds between two reads of a run that cannot be read."""
+_FIRST_LOOK: Final = 10
+"""Runs that show, at the beginning, how new the newest one is."""
+_PROGRESS: Final = {RunStatus.NEW: 0, RunStatus.WAITING: 1, RunStatus.COMPLETE: 3, RunStatus.FAILED: 3}
+"""How far a run with a status is; 2 for any other status."""
 
 
 @frozen
 class WatchPlan:
-    """What is watched; checked by whoever makes it."""
+    """What is watched; its arguments are valid.
+
+    Attributes:
+        workflow_id: the workflow's id.
+        interval: seconds between two rounds.
+        since: the creation time to begin with; None to begin with new runs.
+        list_runs: lists runs created since a time, up to a limit, without prefetch.
+        get_run: reads one run.
+    """
 
     workflow_id: str
     interval: float
     since: datetime | None
-    runs: Callable[[datetime | None, int | None], Pager[Run]]
-    """Lists runs created since a moment, no more than a limit, without asking ahead."""
-    get: Callable[[str], Awaitable[Run]]
+    list_runs: Callable[[datetime | None, int | None], Pager[Run]]
+    get_run: Callable[[str], Awaitable[Run]]
+
+
+class Watch(AsyncIterator[Run]):
+    """An endless iterator over new runs and changes. Requests are sent only while its next item is awaited."""
+
+    def __init__(self, plan: WatchPlan) -> None:
+        self._plan = plan
+        self._memory = _Memory()
+        self._events: deque[Run] = deque()
+        self._listing: ItemIterator[Run] | None = None
+        self._listed: set[str] = set()  # runs whose status this round's listing showed
+        self._start: _Start | None = None
+        self._is_first_round = True
+        self._due = 0.0  # when the next request is due, by the monotonic clock
+        self._failures = 0
+        self._is_closed = False
+        self._consumers = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Watch: {self._plan.workflow_id}>"
+
+    async def aclose(self) -> None:
+        """End the iteration; nothing is in progress unless the next item is awaited elsewhere."""
+        self._is_closed = True
+        self._events.clear()
+        if self._listing is not None:
+            await self._listing.aclose()
+
+    async def __anext__(self) -> Run:
+        async with self._consumers:
+            while not self._events and not self._is_closed:
+                # The due time is kept, so that an iteration that is cancelled again and again makes progress, too.
+                await asyncio.sleep(max(0.0, self._due - time.monotonic()))
+                try:
+                    await self._step()
+                except CopyAIError as error:
+                    self._back_off(error)
+                else:
+                    self._failures = 0
+            if self._is_closed:
+                raise StopAsyncIteration
+            return self._events.popleft()
+
+    def _back_off(self, error: CopyAIError) -> None:
+        """Schedule the next attempt, later after each failure; raise what will not pass."""
+        if isinstance(error, PaginationError):
+            self._listing = None
+        elif not (error.retryable or isinstance(error, InvalidResponseError) or is_gateway_page(error)):
+            raise error
+        self._failures += 1
+        longest = max(_MAX_BACKOFF, self._plan.interval)
+        seconds = min(self._plan.interval * 2.0 ** min(self._failures - 1, 30), longest)
+        self._due = time.monotonic() + seconds
+        name = escape(self._plan.workflow_id)
+        logger.warning("watch of %s: %s; trying again in %.1f s", name, error, seconds)
+
+    async def _step(self) -> None:
+        """Read one run of the round's listing, or finish the round."""
+        if self._listing is None:
+            self._listing = await self._begin_round()
+            self._listed = set()
+        # A listing that failed continues at the page that it failed at.
+        run = await anext(self._listing, None)
+        if run is not None:
+            if run.status is not None:
+                self._listed.add(run.id)
+            self._report_change(run)
+            return
+        await self._read_unlisted()
+        self._listing, self._is_first_round = None, False
+        self._memory.end_round()
+        self._due = time.monotonic() + self._plan.interval
+
+    async def _begin_round(self) -> ItemIterator[Run]:
+        """List what may be new."""
+        if self._is_first_round:
+            if self._plan.since is not None:
+                return aiter(self._plan.list_runs(self._plan.since, None))
+            if self._start is None:
+                self._start = _Start.of([run async for run in self._plan.list_runs(None, _FIRST_LOOK)])
+                self._memory.newest = self._start.newest
+        return aiter(self._plan.list_runs(self._memory.horizon(self._plan.since), None))
+
+    def _report_change(self, run: Run) -> None:
+        """Remember a run, and report it if it is new or its status has changed."""
+        is_baseline = self._is_first_round and self._start is not None and self._start.is_before(run)
+        is_known = run.id in self._memory.runs
+        if self._memory.update(run) and (is_known or not is_baseline):
+            self._events.append(run)
+
+    async def _read_unlisted(self) -> None:
+        """Read some of the unfinished runs whose status this round's listing did not show."""
+        for run_id in self._memory.least_recently_read(self._listed, _READS_PER_ROUND):
+            try:
+                run = await self._plan.get_run(run_id)
+            except AuthenticationError:
+                raise
+            except (CopyAIError, ValueError) as error:  # the latter for an id that fits into no path
+                self._memory.note_failed_read(run_id, error)
+                if isinstance(error, NotFoundError):
+                    continue
+                name = escape(self._plan.workflow_id)
+                logger.warning("watch of %s: run %s cannot be read: %s", name, escape(run_id), error)
+                if isinstance(error, CopyAIError) and error.retryable:
+                    break  # perhaps an outage, in which every further read would take its time, too
+            else:
+                self._listed.add(run_id)
+                self._report_change(run)
+                self._memory.note_read(run_id)
+
+
+@frozen
+class _Start:
+    """What was there when the watch began.
+
+    Attributes:
+        newest: when the newest run was created; None if that is not known.
+        ids: the runs that were seen.
+        is_newest_first: whether a run created later than `newest` is a new one.
+    """
+
+    newest: datetime | None
+    ids: frozenset[str]
+    is_newest_first: bool
+
+    @classmethod
+    def of(cls, first_runs: Sequence[Run]) -> Self:
+        """Judge by the first runs of the list."""
+        now = datetime.now(UTC)
+        # A run that is dated in the future says nothing about the others.
+        times = [run.created_at for run in first_runs if run.created_at is None or run.created_at <= now]
+        known = [time for time in times if time is not None]
+        is_newest_first = len(known) == len(times) and all(a >= b for a, b in pairwise(known))
+        newest = max(known, default=None)
+        return cls(newest, frozenset(run.id for run in first_runs), is_newest_first)
+
+    def is_before(self, run: Run) -> bool:
+        """Return whether a run was there already, as far as that can be told."""
+        if not self.ids:
+            return False
+        if run.id in self.ids or not self.is_newest_first or self.newest is None or run.created_at is None:
+            return True
+        return not self.newest < run.created_at <= datetime.now(UTC)
 
 
 @define
-class _Seen:
-    """What is known of a run."""
+class _KnownRun:
+    """What is remembered of a run.
+
+    Attributes:
+        status: its latest status; None if none was seen.
+        created_at: when it was created.
+        last_read: the round in which its status was last read; -1 if it never was.
+        failures: reads in a row that failed.
+        next_read: the round before which it is not read.
+        is_unknown: whether the last read was a 404.
+    """
 
     status: RunStatus | None
     created_at: datetime | None
+    last_read: int = -1
+    failures: int = 0
+    next_read: int = 0
+    is_unknown: bool = False
 
     @property
     def is_open(self) -> bool:
         return self.status is None or not self.status.is_final
 
 
-class Watch(AsyncIterator[Run]):
-    """An endless iterator over new runs and changes; nothing is under way but while its next item is awaited."""
-
-    def __init__(self, plan: WatchPlan) -> None:
-        self._plan = plan
-        self._news: deque[Run] = deque()
-        self._memory = _Memory()
-        self._walk: ItemIterator[Run] | None = None
-        self._met: set[str] = set()
-        self._is_first_round = True
-        self._wait = 0.0
-        self._failures = 0
-        self._turn = asyncio.Lock()
-
-    def __repr__(self) -> str:
-        return f"<Watch: {self._plan.workflow_id}>"
-
-    async def __anext__(self) -> Run:
-        async with self._turn:
-            while not self._news:
-                if self._wait:
-                    await asyncio.sleep(self._wait)
-                    self._wait = 0.0
-                try:
-                    await self._step()
-                except CopyAIError as error:
-                    self._bear(error)
-                else:
-                    self._failures = 0
-            return self._news.popleft()
-
-    def _bear(self, error: CopyAIError) -> None:
-        """Go on after what may pass, later and later; raise what won't."""
-        if isinstance(error, PaginationError):
-            self._walk = None
-        elif not error.retryable:
-            raise error
-        self._failures += 1
-        longest = max(_LONGEST_PAUSE, self._plan.interval)
-        self._wait = min(self._plan.interval * 2.0 ** min(self._failures - 1, 30), longest)
-        name = escape(self._plan.workflow_id)
-        logger.warning("watch of %s: %s; again in %.1f s", name, error, self._wait)
-
-    async def _step(self) -> None:
-        """Read one run of the round's list, or end the round."""
-        if self._walk is None:
-            self._walk, self._met = await self._begin(), set()
-        # A walk that failed goes on at the page that it failed at.
-        try:
-            run = await anext(self._walk)
-        except StopAsyncIteration:
-            await self._read_others()
-            self._walk, self._is_first_round = None, False
-            self._memory.tidy()
-            self._wait = self._plan.interval
-            return
-        if run.status is not None:
-            self._met.add(run.id)
-        self._notice(run, is_told=not self._is_first_round or self._plan.since is not None)
-
-    async def _begin(self) -> ItemIterator[Run]:
-        """List what may be new. A watch without a time begins by learning the latest runs, and tells of none."""
-        if self._is_first_round and self._plan.since is None:
-            async for newest in self._plan.runs(None, 1):
-                self._memory.follow(newest.created_at)
-        horizon = self._plan.since if self._is_first_round else None
-        return aiter(self._plan.runs(horizon or self._memory.horizon(self._plan.since), None))
-
-    def _notice(self, run: Run, *, is_told: bool) -> None:
-        if self._memory.update(run) and is_told:
-            self._news.append(run)
-
-    async def _read_others(self) -> None:
-        """Read some of the open runs that the round's list did not hold."""
-        for run_id in self._memory.longest_unread(self._met, _READS_A_ROUND):
-            try:
-                run = await self._plan.get(run_id)
-            except NotFoundError:
-                self._memory.forget(run_id)
-                continue
-            except ValueError:
-                # An id that no path can hold: what the list says of such a run is all there is to know.
-                self._memory.put_off(run_id)
-                continue
-            self._met.add(run_id)
-            self._notice(run, is_told=True)
-
-
 class _Memory:
-    """Which runs were seen, and where they stood: all of the last while, and older ones only while they are open."""
+    """Known runs: all those created recently, and older ones while they are not finished."""
 
     def __init__(self) -> None:
-        self._newest: datetime | None = None
-        self._runs: OrderedDict[str, _Seen] = OrderedDict()
-        self._tidy_at = _TIDY_EACH
+        self.newest: datetime | None = None
+        self.runs: OrderedDict[str, _KnownRun] = OrderedDict()  # the latest seen last
+        self._round = 0
+        self._prune_at = _PRUNE_EVERY
 
     def horizon(self, earliest: datetime | None) -> datetime | None:
-        """From when on the list is read again; None for all of it, where no run has shown a time yet."""
-        if self._newest is None:
+        """Return the creation time from which the list is read again; None for all of it."""
+        if self.newest is None:
             return earliest
-        moment = self._newest - LOOK_BACK
-        return moment if earliest is None else max(moment, earliest)
-
-    def follow(self, created_at: datetime | None) -> None:
-        """Learn of a run's time."""
-        if created_at is not None and (self._newest is None or created_at > self._newest):
-            self._newest = created_at
+        time = self.newest - LOOK_BACK
+        return time if earliest is None else max(time, earliest)
 
     def update(self, run: Run) -> bool:
-        """Remember a run, as the one read last; return whether it is new or its status is."""
-        self.follow(run.created_at)
-        known = self._runs.get(run.id)
+        """Remember a run as it was read, and return whether it is new, or its status has changed."""
+        # A run that is dated in the future must not hide those that are created until then.
+        if run.created_at is not None and run.created_at <= datetime.now(UTC):
+            self.newest = run.created_at if self.newest is None else max(self.newest, run.created_at)
+        known = self.runs.get(run.id)
         if known is None:
-            self._runs[run.id] = _Seen(run.status, run.created_at)
-            if len(self._runs) >= self._tidy_at:
-                self.tidy()
+            last_read = -1 if run.status is None else self._round
+            self.runs[run.id] = _KnownRun(run.status, run.created_at, last_read)
+            if len(self.runs) >= self._prune_at:
+                self.prune()
             return True
-        self._runs.move_to_end(run.id)
-        # Lists may leave the status out, which is no change.
-        if run.status is None or run.status == known.status:
+        self.runs.move_to_end(run.id)
+        if run.status is None:  # omitted by the list
+            return False
+        self.note_read(run.id)
+        # A status that goes back comes from a replica that lags behind.
+        if run.status == known.status or _progress(run.status) < _progress(known.status):
             return False
         known.status = run.status
         return True
 
-    def forget(self, run_id: str) -> None:
-        """Drop a run that is gone."""
-        self._runs.pop(run_id, None)
+    def note_read(self, run_id: str) -> None:
+        """Note that a run was read."""
+        if (known := self.runs.get(run_id)) is not None:
+            known.last_read, known.failures, known.next_read, known.is_unknown = self._round, 0, 0, False
 
-    def put_off(self, run_id: str) -> None:
-        """Have the others read before it."""
-        self._runs.move_to_end(run_id)
+    def note_failed_read(self, run_id: str, error: Exception) -> None:
+        """Postpone a run that could not be read, for longer after each failure.
 
-    def longest_unread(self, met: set[str], count: int) -> list[str]:
-        """Name some open runs that were not met, those first that were read the longest ago."""
-        unmet = (run_id for run_id, seen in self._runs.items() if seen.is_open and run_id not in met)
-        return [run_id for run_id, _ in zip(unmet, range(count), strict=False)]
+        It stays known, so that it is not new once more when a list shows it again.
+        """
+        known = self.runs[run_id]
+        known.failures += 1
+        known.last_read = self._round
+        known.next_read = self._round + min(2 ** min(known.failures - 1, 30), _MAX_SKIPPED_ROUNDS)
+        known.is_unknown = isinstance(error, NotFoundError)
 
-    def tidy(self) -> None:
-        """Drop what is over and can't be listed again, and the oldest of what is too much."""
+    def least_recently_read(self, listed: set[str], count: int) -> list[str]:
+        """Return some unfinished runs that were not listed, those first that were not read for the longest time."""
+        candidates = (
+            (known.last_read, run_id)
+            for run_id, known in self.runs.items()
+            if known.is_open and run_id not in listed and known.next_read <= self._round
+        )
+        return [run_id for _, run_id in heapq.nsmallest(count, candidates)]
+
+    def end_round(self) -> None:
+        """Count a round, and forget what need not be remembered."""
+        self._round += 1
+        self.prune()
+
+    def prune(self) -> None:
+        """Forget what is finished or gone and cannot be listed again, and the oldest of what is too much."""
         horizon = self.horizon(None)
-        over: list[str] = []
-        open_: list[str] = []
-        for run_id, seen in list(self._runs.items()):
-            is_past = horizon is not None and seen.created_at is not None and seen.created_at < horizon
-            if seen.is_open:
-                open_.append(run_id)
-            elif is_past:
-                del self._runs[run_id]
+        finished: list[str] = []
+        unfinished: list[str] = []
+        for run_id, known in list(self.runs.items()):
+            is_past = horizon is not None and known.created_at is not None and known.created_at < horizon
+            if is_past and (not known.is_open or known.is_unknown):
+                del self.runs[run_id]
             else:
-                over.append(run_id)
-        for run_id in [*over[:-REMEMBERED], *open_[:-REMEMBERED]]:
-            del self._runs[run_id]
-        self._tidy_at = len(self._runs) + _TIDY_EACH
+                (unfinished if known.is_open else finished).append(run_id)
+        for run_id in (*finished[:-MAX_REMEMBERED], *unfinished[:-MAX_REMEMBERED]):
+            del self.runs[run_id]
+        self._prune_at = len(self.runs) + _PRUNE_EVERY
+
+
+def _progress(status: RunStatus | None) -> int:
+    return -1 if status is None else _PROGRESS.get(status, 2)

@@ -262,7 +262,10 @@ class RunTimeoutError(CopyAIError, TimeoutError):
         return f"run {self.run_id} {state} after {self.seconds:g} s"
 
     def _advice(self) -> str:
-        return "call wait_run() to keep waiting"
+        advice = "call wait_run() to keep waiting"
+        if self.status is not None and self.status not in RunStatus.__members__:
+            advice += ", with final_statuses if this status, which the API reference does not name, is final"
+        return advice
 
 
 class InvalidEventError(CopyAIError, ValueError):
@@ -375,6 +378,11 @@ class RateLimitedError(APIStatusError):
 
 class ServerError(APIStatusError):
     """5xx: the server, or a gateway in front of it, failed."""
+
+
+def is_gateway_page(error: Exception) -> bool:
+    """Return whether an error is a 403 with a page instead of JSON, as gateways send it for single requests."""
+    return isinstance(error, PermissionDeniedError) and isinstance(error.body, str)
 
 
 def status_error(status: int, error_code: str | None) -> type[APIStatusError]:

@@ -31,6 +31,12 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COPYAI_BASE_URL", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _search_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search for the run of a lost response once, and send the start again without a wait."""
+    monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0,))
+
+
 @pytest.fixture(name="session")
 async def _session(copyai_emulator: Emulator) -> AsyncIterator[CopyAISession]:
     """A session on the emulator that retries without waiting."""

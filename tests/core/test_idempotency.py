@@ -1,12 +1,18 @@
-"""Starting runs over the emulator's socket: each asked for is started once, whatever becomes of the answer."""
+"""Starting runs on the emulator: each is started once, whatever happens to responses, sessions and callers."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 
 import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiocopyai import (
     JSON,
@@ -20,6 +26,7 @@ from aiocopyai import (
     RetryPolicy,
     Run,
 )
+from aiocopyai._idempotency import MAX_REMEMBERED, SEARCH_DELAYS, Starter, StartRequest
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from tests.conftest import AT_ONCE
 
@@ -33,11 +40,16 @@ LOST = [
     Fault(status=200, body=b"<html>Welcome</html>"),
     Fault(status=503, headers={"Retry-After": "0"}),
 ]
-"""Answers after which a run may have been started or not."""
+"""Responses after which a run may have been started or not."""
 
 
 def posts(emulator: Emulator) -> list[Request]:
     return [request for request in emulator.requests if request.method == "POST"]
+
+
+def other_process(emulator: Emulator, retry: RetryPolicy = AT_ONCE) -> CopyAISession:
+    """Return another session with the same key, which knows nothing of the first one."""
+    return CopyAISession(emulator.api_key, base_url=emulator.url, retry=retry)
 
 
 async def test_start(session: CopyAISession, copyai_emulator: Emulator) -> None:
@@ -54,8 +66,8 @@ async def test_start(session: CopyAISession, copyai_emulator: Emulator) -> None:
     assert (run.input, run.metadata) == ({"Input 1": "ü", "n": [1, None]}, {"k": "v"})
 
 
-async def test_no_metadata_is_not_sent(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A start without metadata has none in its body, where null might be refused."""
+async def test_start_without_metadata(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A start without metadata sends none, where null might be refused."""
     await session.start_run(copyai_emulator.workflow_id, {})
 
     assert posts(copyai_emulator)[0].body == {"startVariables": {}}
@@ -73,39 +85,61 @@ async def test_no_metadata_is_not_sent(session: CopyAISession, copyai_emulator: 
         {"inputs": {}, "idempotency_key": ""},
         {"inputs": {}, "idempotency_key": "a", "metadata": {"idempotencyKey": "b"}},
         {"inputs": {}, "workflow_id": ".."},
+        {"inputs": {}, "reuse_within": timedelta(days=1)},
+        {"inputs": {}, "reuse_within": timedelta(0), "idempotency_key": "a"},
+        {"inputs": {}, "reuse_within": 60, "idempotency_key": "a"},
     ],
 )
-async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (bad on purpose)
-    """What can't be sent is a ValueError before anything is sent."""
-    with pytest.raises(ValueError, match=r"inputs|metadata|idempotency_key|workflow_id"):
+async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
+    """An invalid argument is a ValueError before anything is sent."""
+    with pytest.raises(ValueError, match=r"inputs|metadata|idempotency_key|workflow_id|reuse_within"):
         await session.start_run(**{"workflow_id": copyai_emulator.workflow_id, **arguments})
 
     assert copyai_emulator.requests == []
 
 
-@pytest.mark.parametrize("fault", LOST, ids=repr)
-async def test_a_lost_answer_is_ambiguous(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
-    """Without a key a lost answer is an AmbiguousStartError, and nothing is sent again."""
-    copyai_emulator.inject(fault, method="POST")
-    with pytest.raises(AmbiguousStartError, match="may have been started") as caught:
-        await session.start_run(copyai_emulator.workflow_id, {})
+class TestWithoutAKey:
+    """Without a key a start is sent again only where the server cannot have accepted it."""
 
-    assert len(posts(copyai_emulator)) == 1
-    assert caught.value.__cause__ is not None
-    assert caught.value.ambiguous
-    assert caught.value.idempotency_key is None
-
-
-async def test_a_time_out_is_ambiguous(copyai_emulator: Emulator) -> None:
-    """A start whose answer takes too long is not sent again."""
-    copyai_emulator.inject(Fault(delay=5), method="POST")
-    async with CopyAISession(
-        copyai_emulator.api_key, base_url=copyai_emulator.url, retry=AT_ONCE, timeout=0.05
-    ) as session:
-        with pytest.raises(AmbiguousStartError):
+    @pytest.mark.parametrize("fault", LOST, ids=repr)
+    async def test_lost_response(self, session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
+        """A lost response is an AmbiguousStartError, and nothing is sent again."""
+        copyai_emulator.inject(fault, method="POST")
+        with pytest.raises(AmbiguousStartError, match="may have been started") as caught:
             await session.start_run(copyai_emulator.workflow_id, {})
 
-    assert (len(posts(copyai_emulator)), len(copyai_emulator.runs())) == (1, 1)
+        assert len(posts(copyai_emulator)) == 1
+        assert caught.value.__cause__ is not None
+        assert caught.value.ambiguous
+        assert caught.value.idempotency_key is None
+
+    async def test_timeout(self, copyai_emulator: Emulator) -> None:
+        """A start whose response takes too long is not sent again."""
+        copyai_emulator.inject(Fault(delay=5), method="POST")
+        async with CopyAISession(
+            copyai_emulator.api_key, base_url=copyai_emulator.url, retry=AT_ONCE, timeout=0.05
+        ) as session:
+            with pytest.raises(AmbiguousStartError):
+                await session.start_run(copyai_emulator.workflow_id, {})
+
+        assert (len(posts(copyai_emulator)), len(copyai_emulator.runs())) == (1, 1)
+
+    async def test_429(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A server that refuses for its rate limit has not accepted the start, which is sent again."""
+        copyai_emulator.inject(Fault(status=429), method="POST", times=2)
+        await session.start_run(copyai_emulator.workflow_id, {})
+
+        assert (len(posts(copyai_emulator)), len(copyai_emulator.runs())) == (3, 1)
+
+    async def test_no_connection(self) -> None:
+        """Where no connection is made nothing was accepted: every attempt is used, and the error is not ambiguous."""
+        async with Emulator() as gone:
+            url = gone.url
+        async with CopyAISession("key", base_url=url, retry=AT_ONCE) as session:
+            with pytest.raises(APIConnectionError) as caught:
+                await session.start_run("WCFG-1", {})
+
+        assert (caught.value.attempts, caught.value.ambiguous) == (5, False)
 
 
 @pytest.mark.parametrize(
@@ -117,47 +151,29 @@ async def test_a_time_out_is_ambiguous(copyai_emulator: Emulator) -> None:
         (Fault(status=400, body={"errorCode": "WORKFLOW_CREDIT_LIMIT_REACHED"}), CreditLimitReachedError),
     ],
 )
-async def test_refusals(
+async def test_refusal(
     session: CopyAISession, copyai_emulator: Emulator, fault: Fault, expected: type[Exception]
 ) -> None:
-    """A refusal is no doubt: it is raised as it is, and sent once."""
+    """A refusal is raised as it is, after one request, and the key can be used again, for other inputs as well."""
     copyai_emulator.inject(fault, method="POST")
     with pytest.raises(expected) as caught:
         await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="a")
 
     assert not getattr(caught.value, "ambiguous", True)
     assert len(copyai_emulator.requests) == 1
-
-
-async def test_429_is_sent_again(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A server that says it is too busy has not taken the start, key or no key."""
-    copyai_emulator.inject(Fault(status=429), method="POST", times=2)
-    await session.start_run(copyai_emulator.workflow_id, {})
-
-    assert (len(posts(copyai_emulator)), len(copyai_emulator.runs())) == (3, 1)
-
-
-async def test_no_connection_is_sent_again(caplog: pytest.LogCaptureFixture) -> None:
-    """Where no connection is made, nothing was taken: each attempt is used, and the error is no doubt."""
-    async with Emulator() as gone:
-        url = gone.url
-    async with CopyAISession("key", base_url=url, retry=AT_ONCE) as session:
-        with pytest.raises(APIConnectionError) as caught:
-            await session.start_run("WCFG-1", {})
-
-    assert (caught.value.attempts, caught.value.ambiguous) == (5, False)
-    assert "attempt 1 of 5" in caplog.text
+    await session.start_run(copyai_emulator.workflow_id, {"b": 1}, idempotency_key="a")
+    assert len(copyai_emulator.requests) == 2
 
 
 @pytest.mark.parametrize("body", [{"status": "success", "data": {}}, {"status": "success"}, [], {"status": "error"}])
 @pytest.mark.parametrize("key", [None, "key-1"])
-async def test_a_success_without_an_id(
+async def test_success_without_an_id(
     session: CopyAISession,
     copyai_emulator: Emulator,
     body: Any,  # noqa: ANN401 (raw JSON)
     key: str | None,
 ) -> None:
-    """An answer of success that names no run, which isn't found either, is never taken for a start that wasn't made."""
+    """A success that names no run, and whose run is not found, is not sent again."""
     copyai_emulator.inject(Fault(status=200, body=body), method="POST")
     with pytest.raises(AmbiguousStartError):
         await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key=key)
@@ -165,144 +181,502 @@ async def test_a_success_without_an_id(
     assert len(posts(copyai_emulator)) == 1
 
 
-@pytest.mark.parametrize("fault", LOST, ids=lambda fault: f"{fault.status}-{fault.reset}-{fault.truncate}-{fault.body}")
-@pytest.mark.parametrize("quirks", [Quirks(), Quirks(lists_metadata=False), Quirks(sparse=True)], ids=repr)
-async def test_with_a_key_a_lost_answer_costs_no_second_run(
-    session: CopyAISession, copyai_emulator: Emulator, fault: Fault, quirks: Quirks
-) -> None:
-    """With a key the run is found if it was started, and started again if it was not: one run either way."""
-    copyai_emulator.add_runs(30)
-    copyai_emulator.quirks = quirks
-    copyai_emulator.inject(fault, method="POST")
-    run = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+class TestLostResponse:
+    """With a key the run of a lost response is searched for before the start is sent again."""
 
-    assert len(copyai_emulator.runs()) == 31
-    assert run.id == copyai_emulator.runs()[0]["id"]
-    assert run.metadata["idempotencyKey"] == "key-1"
-    assert len(posts(copyai_emulator)) == (2 if fault.skips_call else 1)
+    @pytest.mark.parametrize("fault", LOST, ids=lambda fault: f"{fault.status}-{fault.reset}-{fault.truncate}")
+    @pytest.mark.parametrize("quirks", [Quirks(), Quirks(lists_metadata=False), Quirks(sparse=True)], ids=repr)
+    async def test_one_run(
+        self, session: CopyAISession, copyai_emulator: Emulator, fault: Fault, quirks: Quirks
+    ) -> None:
+        """The run is found if it was started, and started again if it was not: one run either way."""
+        copyai_emulator.add_runs(30)
+        copyai_emulator.quirks = quirks
+        copyai_emulator.inject(fault, method="POST")
+        run = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+
+        assert len(copyai_emulator.runs()) == 31
+        assert run.id == copyai_emulator.runs()[0]["id"]
+        assert run.metadata["idempotencyKey"] == "key-1"
+        assert (run.workflow_id, run.input) == (copyai_emulator.workflow_id, {"a": 1})
+        assert len(posts(copyai_emulator)) == (2 if fault.skips_call else 1)
+
+    async def test_search_fails(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Where the runs cannot be searched, nothing is sent again."""
+        copyai_emulator.inject(Fault(reset="after"), method="POST")
+        copyai_emulator.inject(Fault(status=403), method="GET")
+        with pytest.raises(AmbiguousStartError, match="could not be searched"):
+            await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+
+        assert (len(posts(copyai_emulator)), len(copyai_emulator.runs())) == (1, 1)
+
+    async def test_every_response_lost(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """After the policy's attempts the start is given up, and the error names the key."""
+        copyai_emulator.inject(Fault(status=503), method="POST", times=None)
+        with pytest.raises(AmbiguousStartError, match="find_run") as caught:
+            await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+
+        assert (len(posts(copyai_emulator)), caught.value.idempotency_key) == (5, "key-1")
+
+    async def test_searches_take_some_seconds(
+        self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+    ) -> None:
+        """However fast the policy retries, the searches last until the list had time to show the run."""
+        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.1, 0.2))
+        copyai_emulator.quirks = Quirks(late_runs=0.15)
+        copyai_emulator.inject(Fault(reset="after"), method="POST")
+        run = await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+
+        assert [request.method for request in copyai_emulator.requests] == ["POST", "GET", "GET", "GET"]
+        assert run.id == copyai_emulator.runs()[0]["id"]
+
+    def test_default_delays(self) -> None:
+        """Unless a test changes that, the first search is at once, and the start is sent again after 3 s at least."""
+        assert (SEARCH_DELAYS[0], SEARCH_DELAYS[-1]) == (0.0, 3.0)
+
+    async def test_policy_timeout(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator) -> None:
+        """The policy's time-out bounds a start with a key, also without a limit of attempts."""
+        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.02))
+        copyai_emulator.inject(Fault(status=503), method="POST", times=None)
+        policy = RetryPolicy(attempts=None, timeout=0.15, wait_initial=0, wait_max=0)
+        started = time.monotonic()
+        async with other_process(copyai_emulator, policy) as session:
+            with pytest.raises(AmbiguousStartError):
+                await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+
+        assert 2 <= len(posts(copyai_emulator)) <= 8
+        assert time.monotonic() - started < 2
+
+    @pytest.mark.parametrize("seconds", ["0.1", "60"])
+    async def test_retry_after(self, copyai_emulator: Emulator, seconds: str) -> None:
+        """A start is sent again no earlier than Retry-After says, and not at all if that is too late."""
+        copyai_emulator.inject(Fault(status=503, headers={"Retry-After": seconds}), method="POST")
+        policy = RetryPolicy(timeout=5, wait_initial=0, wait_max=0)
+        started = time.monotonic()
+        async with other_process(copyai_emulator, policy) as session:
+            if seconds == "60":
+                with pytest.raises(AmbiguousStartError):
+                    await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+            else:
+                await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+
+        assert len(posts(copyai_emulator)) == (1 if seconds == "60" else 2)
+        assert (0.1 if seconds == "0.1" else 0.0) <= time.monotonic() - started < 4
+
+    async def test_closing_the_session(self, copyai_emulator: Emulator) -> None:
+        """A session that is closed while a start is in progress says that a run may exist, and names the key."""
+        copyai_emulator.inject(Fault(delay=5), method="POST")
+        session = other_process(copyai_emulator)
+        start = asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
+        async with asyncio.timeout(5):
+            while not copyai_emulator.runs():
+                await asyncio.sleep(0.001)
+        await session.close()
+        with pytest.raises(AmbiguousStartError, match=r"may have been started.*closed") as caught:
+            await start
+
+        assert caught.value.idempotency_key == "key-1"
+        assert len(posts(copyai_emulator)) == 1
 
 
-async def test_metadata_that_is_not_echoed_leaves_the_doubt(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run with the same input and without its metadata could be the one, so that nothing is sent again."""
-    copyai_emulator.inject(Fault(status=502), method="POST")
-    copyai_emulator.add_runs(1, input={"a": 1}, metadata=None, createdAt="2999-01-01T00:00:00Z")
-    with pytest.raises(AmbiguousStartError, match="does not show the metadata"):
+class TestHiddenMetadata:
+    """A run that does not show its key is ruled out only by what it shows in full."""
+
+    CHANGED: ClassVar[list[tuple[dict[str, JSON], dict[str, JSON]]]] = [
+        ({"n": 1, "text": "x" * 300}, {"n": "1", "text": "x" * 300}),
+        ({"n": 1, "text": "x" * 300}, {"n": 1, "text": "x" * 300, "tone": "friendly"}),
+        ({"n": 1, "text": "x" * 300}, {"n": 1, "text": "x" * 97 + "..."}),
+    ]
+    """Inputs as they are sent, and as a list shows them: as strings, with defaults, and cut."""
+
+    @pytest.mark.parametrize(("inputs", "shown"), CHANGED)
+    @pytest.mark.parametrize("is_read", [True, False], ids=["key visible by id", "key never visible"])
+    async def test_changed_inputs(
+        self,
+        session: CopyAISession,
+        copyai_emulator: Emulator,
+        inputs: dict[str, JSON],
+        shown: dict[str, JSON],
+        *,
+        is_read: bool,
+    ) -> None:
+        """Where lists change the inputs and hide the metadata, a lost response never leads to a second run."""
+        run: dict[str, JSON] = {
+            "id": "WRUN-1",
+            "input": shown,
+            "metadata": {"idempotencyKey": "key-1"} if is_read else None,
+            "createdAt": datetime.now(UTC).isoformat(),
+        }
+        copyai_emulator.quirks = Quirks(lists_metadata=False)
+        copyai_emulator.inject(Fault(status=502), method="POST")
+        copyai_emulator.replace_runs([run])
+        start = session.start_run(copyai_emulator.workflow_id, inputs, idempotency_key="key-1")
+        if is_read:
+            assert (await start).id == "WRUN-1"
+        else:
+            with pytest.raises(AmbiguousStartError, match="does not show the metadata"):
+                await start
+
+        assert len(posts(copyai_emulator)) == 1
+
+    async def test_other_new_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A run as new as the start that never shows metadata leaves the start unconfirmed, whatever its inputs."""
+        copyai_emulator.inject(Fault(status=502), method="POST")
+        copyai_emulator.add_runs(1, input={"b": 2}, metadata=None, createdAt=datetime.now(UTC).isoformat())
+        with pytest.raises(AmbiguousStartError, match="does not show the metadata"):
+            await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+
+        assert len(posts(copyai_emulator)) == 1
+
+    async def test_older_run_with_other_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A run that is older than the start is ruled out by its inputs, and the start is sent again."""
+        half_an_hour_ago = datetime.now(UTC) - timedelta(minutes=30)
+        copyai_emulator.inject(Fault(status=502), method="POST")
+        copyai_emulator.add_runs(1, input={"b": 2}, metadata=None, createdAt=half_an_hour_ago.isoformat())
         await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
 
-    assert len(posts(copyai_emulator)) == 1
+        assert len(posts(copyai_emulator)) == 2
+
+    async def test_own_runs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Runs that this session has started are ruled out, although they do not show their keys."""
+        for run in [await session.start_run(copyai_emulator.workflow_id, {"n": n}) for n in range(3)]:
+            others = [other for other in copyai_emulator.runs() if other["id"] != run.id]
+            hidden: dict[str, JSON] = {
+                "id": run.id,
+                "input": {},
+                "metadata": None,
+                "createdAt": datetime.now(UTC).isoformat(),
+            }
+            copyai_emulator.replace_runs([hidden, *others])
+        copyai_emulator.inject(Fault(status=502), method="POST")
+        await session.start_run(copyai_emulator.workflow_id, {"n": 3}, idempotency_key="key-1")
+
+        assert len(posts(copyai_emulator)) == 5
+
+    async def test_unreadable_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A run that is listed without metadata and cannot be read is not ruled out."""
+        copyai_emulator.quirks = Quirks(lists_metadata=False)
+        copyai_emulator.add_runs(1, input={"b": 2}, createdAt=datetime.now(UTC).isoformat())
+        copyai_emulator.inject(Fault(status=502), method="POST")
+        copyai_emulator.inject(Fault(status=404), method="GET", path="/run/", times=None)
+        with pytest.raises(AmbiguousStartError):
+            await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+
+        assert len(posts(copyai_emulator)) == 1
+
+    async def test_reads_are_bounded(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Where reading runs shows no more than the list, they are not all read."""
+        copyai_emulator.add_runs(200, input={"b": 2}, metadata=None)
+        found = await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={"a": 1})
+
+        assert found is None
+        assert sum("/run/" in request.path for request in copyai_emulator.requests) == 20
 
 
-async def test_a_search_that_fails_leaves_the_doubt(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Where the runs can't be searched, nothing is sent again."""
-    copyai_emulator.inject(Fault(reset="after"), method="POST")
-    copyai_emulator.inject(Fault(status=403), method="GET")
-    with pytest.raises(AmbiguousStartError, match="could not be searched"):
+class TestInOneSession:
+    """Within a session the same workflow and key give the same run."""
+
+    async def test_one_after_the_other(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A finished call is not repeated: no request is sent."""
+        first = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+        second = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+
+        assert first == second
+        assert len(copyai_emulator.requests) == 1
+
+    async def test_at_once(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A call in progress is waited for."""
+        copyai_emulator.latency = 0.02
+        runs = await asyncio.gather(
+            *(session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1") for _ in range(10))
+        )
+
+        assert {run.id for run in runs} == {copyai_emulator.runs()[0]["id"]}
+        assert len(copyai_emulator.requests) == 1
+
+    async def test_run_workflow(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Two calls of run_workflow with the same key wait for the same run."""
+        runs = await asyncio.gather(
+            *(
+                session.run_workflow(copyai_emulator.workflow_id, {}, idempotency_key="key-1", max_poll_interval=0.01)
+                for _ in range(2)
+            )
+        )
+
+        assert [run.status for run in runs] == ["COMPLETE", "COMPLETE"]
+        assert len({run.id for run in runs}) == len(copyai_emulator.runs()) == 1
+
+    async def test_other_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """The same key with other inputs is a ValueError, during the first call and after it."""
+        copyai_emulator.latency = 0.02
+        first = asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1"))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="'key-1' was used for other inputs"):
+                await session.start_run(copyai_emulator.workflow_id, {"a": 2}, idempotency_key="key-1")
+            await first
+
+        assert len(copyai_emulator.requests) == 1
+
+    async def test_other_workflow(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A key counts per workflow."""
+        copyai_emulator.replace_runs([], workflow_id="WCFG-2")
+        for workflow_id in (copyai_emulator.workflow_id, "WCFG-2"):
+            await session.start_run(workflow_id, {}, idempotency_key="key-1")
+
+        assert len(posts(copyai_emulator)) == 2
+
+    async def test_error_is_shared(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Calls that waited for one that was refused are refused, too, without a request of their own."""
+        copyai_emulator.inject(Fault(status=422, delay=0.02), method="POST")
+        results = await asyncio.gather(
+            *(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1") for _ in range(3)),
+            return_exceptions=True,
+        )
+
+        assert [type(result) for result in results] == [RequestInvalidError] * 3
+        assert len(posts(copyai_emulator)) == 1
+
+    async def test_first_call_cancelled(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Where the first call is cancelled, the next one searches for its run."""
+        copyai_emulator.inject(Fault(delay=5), method="POST")
+        first, second = (
+            asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
+            for _ in range(2)
+        )
+        async with asyncio.timeout(5):
+            while not copyai_emulator.runs():
+                await asyncio.sleep(0.001)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+        assert [(await second).id] == [run["id"] for run in copyai_emulator.runs()]
+
+    async def test_cancelled_before_sending(self, copyai_emulator: Emulator) -> None:
+        """A call that is cancelled at once leaves nothing behind, and the key can be used."""
+        async with other_process(copyai_emulator) as session:
+            task = asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+
+        assert len(copyai_emulator.runs()) == 1
+
+    async def test_after_an_ambiguous_start(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """After an AmbiguousStartError the next call searches for the run before it sends anything."""
+        copyai_emulator.inject(Fault(reset="after"), method="POST")
+        copyai_emulator.inject(Fault(status=403), method="GET")
+        with pytest.raises(AmbiguousStartError):
+            await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+        run = await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+
+        assert [run.id] == [run["id"] for run in copyai_emulator.runs()]
+
+    async def test_hours_later(
+        self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+    ) -> None:
+        """A second call, hours after a lost response, looks back from the first call."""
+        first_call = datetime.now(UTC) - timedelta(hours=9)
+        copyai_emulator.inject(Fault(status=502), method="POST")
+        copyai_emulator.inject(Fault(status=403), method="GET")
+        with monkeypatch.context() as patch, pytest.raises(AmbiguousStartError):
+            patch.setattr("aiocopyai._idempotency._now", lambda: first_call)
+            await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+        copyai_emulator.replace_runs(
+            [
+                {"id": "WRUN-new", "metadata": {"api": True}, "createdAt": datetime.now(UTC).isoformat()},
+                {"id": "WRUN-1", "metadata": {"idempotencyKey": "key-1"}, "createdAt": first_call.isoformat()},
+            ]
+        )
+
+        assert (await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")).id == "WRUN-1"
+        assert len(posts(copyai_emulator)) == 1
+
+    async def test_memory_is_bounded(self) -> None:
+        """The oldest finished keys are forgotten first, before those that are unconfirmed."""
+
+        async def post(request: StartRequest) -> Run:
+            if request.key == "lost":
+                error = APIConnectionError("reset")
+                error.ambiguous = True
+                raise error
+            return request.to_run(f"WRUN-{request.key}")
+
+        async def get_run(_workflow_id: str, run_id: str) -> Run:
+            return Run(run_id)
+
+        async def list_runs() -> AsyncIterator[Run]:
+            for run in ():
+                yield run
+
+        starter = Starter(post, lambda _workflow_id, _since: list_runs(), get_run, evolve(AT_ONCE, attempts=1))
+        with pytest.raises(AmbiguousStartError):
+            await starter.start(StartRequest("W", {}, {}, "lost"))
+        for number in range(MAX_REMEMBERED + 50):
+            await starter.start(StartRequest("W", {}, {}, str(number)))
+        for number in range(50):
+            await starter.start(StartRequest("W", {}, {}, f"one-off-{number}", is_one_off=True))
+
+        assert len(starter._records) == len(starter._own_runs) == MAX_REMEMBERED
+        assert ("W", "lost") in starter._records
+        assert ("W", "0") not in starter._records
+        assert ("W", str(MAX_REMEMBERED + 49)) in starter._records
+
+
+class TestReuseWithin:
+    """With `reuse_within` a start first searches for a run that another process has started."""
+
+    async def test_start_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A run of another process is found and returned, with its workflow and inputs, and nothing is sent."""
+        async with other_process(copyai_emulator) as other:
+            first = await other.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+        run = await session.start_run(
+            copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1", reuse_within=timedelta(hours=1)
+        )
+
+        assert (run.id, run.workflow_id, run.input) == (first.id, copyai_emulator.workflow_id, {"a": 1})
+        assert len(posts(copyai_emulator)) == 1
+        assert await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1") == evolve(
+            first, metadata={"idempotencyKey": "key-1"}
+        )
+
+    async def test_run_workflow(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """run_workflow waits for the run that is found."""
+        async with other_process(copyai_emulator) as other:
+            first = await other.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+        run = await session.run_workflow(
+            copyai_emulator.workflow_id,
+            {},
+            idempotency_key="key-1",
+            reuse_within=timedelta(hours=1),
+            max_poll_interval=0.01,
+        )
+
+        assert (run.id, run.status) == (first.id, "COMPLETE")
+        assert len(copyai_emulator.runs()) == 1
+
+    @pytest.mark.parametrize(("minutes", "is_reused"), [(59, True), (61, False)])
+    async def test_age(
+        self, session: CopyAISession, copyai_emulator: Emulator, minutes: int, *, is_reused: bool
+    ) -> None:
+        """Only a run that was created within the time is reused."""
+        created = datetime.now(UTC) - timedelta(minutes=minutes)
+        copyai_emulator.add_runs(1, metadata={"idempotencyKey": "key-1"}, createdAt=created.isoformat())
+        await session.start_run(
+            copyai_emulator.workflow_id, {}, idempotency_key="key-1", reuse_within=timedelta(hours=1)
+        )
+
+        assert len(posts(copyai_emulator)) == (0 if is_reused else 1)
+
+    async def test_search_fails(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Where the runs cannot be searched, nothing is started, and the error is not ambiguous."""
+        copyai_emulator.inject(Fault(status=422), method="GET")
+        with pytest.raises(RequestInvalidError) as caught:
+            await session.start_run(
+                copyai_emulator.workflow_id, {}, idempotency_key="key-1", reuse_within=timedelta(hours=1)
+            )
+
+        assert not caught.value.ambiguous
+        assert posts(copyai_emulator) == []
+
+
+class TestFindRun:
+    """Runs are found by the keys that they were started with."""
+
+    async def test_find_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A run is found by its key, and None is returned for a key without a run."""
+        copyai_emulator.add_runs(150)
+        run = await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+        found = await session.find_run(copyai_emulator.workflow_id, "key-1")
+
+        assert found is not None
+        assert found.id == run.id
+        assert await session.find_run(copyai_emulator.workflow_id, "key-2") is None
+
+    @pytest.mark.parametrize(
+        ("quirks", "inputs"),
+        [
+            (Quirks(lists_metadata=False), None),
+            (Quirks(lists_metadata=False), {"a": 1}),
+            (Quirks(sparse=True, lists_metadata=False), {"a": 1}),
+            (Quirks(sparse=True), None),
+            (Quirks(sparse=True), {"a": 1}),
+        ],
+        ids=repr,
+    )
+    async def test_partial_lists(
+        self, session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks, inputs: dict[str, JSON] | None
+    ) -> None:
+        """A run is found where lists hide its key or its inputs, and it has its workflow and its inputs."""
+        copyai_emulator.quirks = quirks
+        async with other_process(copyai_emulator) as other:
+            run = await other.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+        found = await session.find_run(copyai_emulator.workflow_id, "key-1", inputs=inputs)
+
+        assert found is not None
+        assert (found.id, found.workflow_id, found.input) == (run.id, copyai_emulator.workflow_id, {"a": 1})
+        assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs=inputs) is None
+
+    async def test_unknown_listed_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A 404 for a listed run does not rule it out; a run that was started in the app is ruled out."""
+        copyai_emulator.quirks = Quirks(sparse=True, lists_metadata=False)
+        copyai_emulator.add_runs(1, metadata={"webapp": True})
         await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+        copyai_emulator.inject(Fault(status=404), method="GET", path="/run/", times=1)
+        with pytest.raises(AmbiguousStartError):
+            await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={})
 
-    assert (len(posts(copyai_emulator)), len(copyai_emulator.runs())) == (1, 1)
+        assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs={}) is None
 
+    async def test_find_runs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Many keys are searched for in one listing: found, unconfirmed, or absent."""
+        copyai_emulator.add_runs(120, metadata={"api": True}, input={"n": 0})
+        started = {
+            f"key-{n}": (await session.start_run(copyai_emulator.workflow_id, {"n": n}, idempotency_key=f"key-{n}")).id
+            for n in range(1, 30)
+        }
+        copyai_emulator.requests.clear()
+        wanted = {**{key: {"n": int(key[4:])} for key in started}, "key-0": {"n": 0}, "key-99": {"n": 99}}
+        found = await session.find_runs(copyai_emulator.workflow_id, wanted)
 
-async def test_every_answer_lost(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A server that never answers is given up after the policy's attempts, and the doubt is told with the key."""
-    copyai_emulator.inject(Fault(status=503), method="POST", times=None)
-    with pytest.raises(AmbiguousStartError, match="find_run") as caught:
-        await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
-
-    assert (len(posts(copyai_emulator)), caught.value.idempotency_key) == (5, "key-1")
-
-
-async def test_the_same_key_again_in_a_session(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """After a doubt, a second call with the same key looks for the run before it sends."""
-    copyai_emulator.inject(Fault(reset="after"), method="POST")
-    copyai_emulator.inject(Fault(status=403), method="GET")
-    with pytest.raises(AmbiguousStartError):
-        await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
-    run = await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
-
-    assert [run.id] == [run["id"] for run in copyai_emulator.runs()]
-
-
-async def test_a_cancelled_start_is_in_doubt(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A start that is cancelled ends at once, and the same key finds what was taken."""
-    copyai_emulator.inject(Fault(delay=5), method="POST")
-    start = asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
-    while not copyai_emulator.runs():
-        await asyncio.sleep(0.001)
-    start.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await start
-    run = await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
-
-    assert [run.id] == [run["id"] for run in copyai_emulator.runs()]
+        assert {key: run.id for key, run in found.items() if isinstance(run, Run)} == started
+        assert isinstance(found["key-0"], AmbiguousStartError)
+        assert "key-99" not in found
+        assert sum("/run/" not in request.path for request in copyai_emulator.requests) == 2
 
 
-@pytest.mark.parametrize(
-    ("quirks", "inputs"),
-    [
-        (Quirks(lists_metadata=False), None),
-        (Quirks(lists_metadata=False), {"a": 1}),
-        (Quirks(sparse=True, lists_metadata=False), {"a": 1}),
-    ],
-    ids=["inputs not known", "inputs known", "nothing listed"],
+@given(
+    faults=st.lists(st.sampled_from([None, Fault(reset="after"), Fault(status=503), Fault(status=429)]), max_size=12),
+    keys=st.lists(st.integers(0, 3), min_size=1, max_size=12),
 )
-async def test_find_run_where_lists_show_no_metadata(
-    session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks, inputs: dict[str, JSON] | None
-) -> None:
-    """A run whose key the list doesn't show is read, and found; one that isn't there is not."""
-    copyai_emulator.quirks = quirks
-    run = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
-    found = await session.find_run(copyai_emulator.workflow_id, "key-1", inputs=inputs)
+def test_any_calls_with_any_keys(faults: list[Fault | None], keys: list[int]) -> None:
+    """Whatever is called with whichever keys, at once, through lost responses: one run for each key."""
 
-    assert found is not None
-    assert found.id == run.id
-    assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs=inputs) is None
+    async def check() -> None:
+        async with Emulator() as emulator:
+            queue = list(faults)
 
+            def fail(emulator: Emulator, request: Request) -> None:
+                if request.method == "POST" and queue and (fault := queue.pop()) is not None:
+                    emulator.inject(fault, method="POST")
 
-async def test_a_listed_run_that_is_not_known_yet_stays_a_suspect(
-    session: CopyAISession, copyai_emulator: Emulator
-) -> None:
-    """A 404 for a run that is on the list clears it of nothing, and so does one that was started in the app."""
-    copyai_emulator.quirks = Quirks(sparse=True, lists_metadata=False)
-    copyai_emulator.add_runs(1, metadata={"webapp": True})
-    await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
-    copyai_emulator.inject(Fault(status=404), method="GET", path="/run/", times=1)
-    with pytest.raises(AmbiguousStartError):
-        await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={})
+            emulator.on_request = fail
+            policy = RetryPolicy(attempts=None, timeout=20, wait_initial=0, wait_max=0)
+            async with other_process(emulator, policy) as session:
+                runs = await asyncio.gather(
+                    *(session.start_run(emulator.workflow_id, {"n": key}, idempotency_key=f"{key}") for key in keys)
+                )
+            by_key = {key: {run.id for run, other in zip(runs, keys, strict=True) if other == key} for key in keys}
+            assert all(len(ids) == 1 for ids in by_key.values())
+            assert len(emulator.runs()) == len(set(keys))
 
-    assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs={}) is None
-
-
-async def test_find_runs_walks_once(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Many keys are searched for in one walk: found, in doubt, or not there."""
-    copyai_emulator.add_runs(120, metadata={"api": True}, input={"n": 0})
-    started = {
-        f"key-{n}": (await session.start_run(copyai_emulator.workflow_id, {"n": n}, idempotency_key=f"key-{n}")).id
-        for n in range(1, 30)
-    }
-    copyai_emulator.requests.clear()
-    wanted = {**{key: {"n": int(key[4:])} for key in started}, "key-0": {"n": 0}, "key-99": {"n": 99}}
-    found = await session.find_runs(copyai_emulator.workflow_id, wanted)
-
-    assert {key: run.id for key, run in found.items() if isinstance(run, Run)} == started
-    assert isinstance(found["key-0"], AmbiguousStartError)
-    assert "key-99" not in found
-    assert sum("/run/" not in request.path for request in copyai_emulator.requests) == 2
-
-
-async def test_find_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run is found by its key from anywhere, and one that was never started is None."""
-    copyai_emulator.add_runs(150)
-    run = await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
-    found = await session.find_run(copyai_emulator.workflow_id, "key-1")
-
-    assert found is not None
-    assert found.id == run.id
-    assert await session.find_run(copyai_emulator.workflow_id, "key-2") is None
+    asyncio.run(asyncio.wait_for(check(), 30))
 
 
 @pytest.mark.slow
 async def test_a_thousand_starts_with_lost_answers(copyai_emulator: Emulator) -> None:
-    """Of 1,000 starts, 30 % lose their answer after the run was taken: exactly 1,000 runs are made."""
+    """Of 1,000 starts, 30 % lose their response after the run was started: exactly 1,000 runs are created."""
     dice = random.Random(7)  # noqa: S311 (a repeatable test)
 
     def lose(emulator: Emulator, request: Request) -> None:
@@ -312,16 +686,16 @@ async def test_a_thousand_starts_with_lost_answers(copyai_emulator: Emulator) ->
     copyai_emulator.on_request = lose
     retry = RetryPolicy(attempts=None, wait_initial=0, wait_max=0)
     async with CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url, retry=retry) as session:
-        rows = asyncio.Semaphore(16)
+        slots = asyncio.Semaphore(16)
 
-        async def one(number: int) -> str:
-            async with rows:
+        async def start(number: int) -> str:
+            async with slots:
                 run = await session.start_run(
                     copyai_emulator.workflow_id, {"n": number}, idempotency_key=f"row-{number}"
                 )
                 return run.id
 
-        ids = await asyncio.gather(*(one(number) for number in range(1_000)))
+        ids = await asyncio.gather(*(start(number) for number in range(1_000)))
 
     assert len(set(ids)) == 1_000
     assert sorted(ids) == sorted(str(run["id"]) for run in copyai_emulator.runs())

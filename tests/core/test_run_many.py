@@ -1,10 +1,14 @@
-"""Many runs at a time over the emulator's socket: bounded, each reported once, and never a second bill."""
+"""Many runs on the emulator: bounded concurrency, one result per row, and no run started twice."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,14 +17,18 @@ from hypothesis import strategies as st
 
 from aiocopyai import (
     JSON,
+    AmbiguousStartError,
     CopyAISession,
     CreditLimitReachedError,
+    PermissionDeniedError,
     RetryPolicy,
     RunFailedError,
     RunResult,
+    RunResults,
     RunTimeoutError,
 )
-from aiocopyai.emulator import Emulator, Fault, Request, Script
+from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
+from tests.support.leftovers import leaving_nothing
 
 
 SOON = 0.01
@@ -31,25 +39,28 @@ def rows(count: int) -> list[dict[str, JSON]]:
 
 
 async def collect(session: CopyAISession, emulator: Emulator, count: int, **arguments: Any) -> list[RunResult]:  # noqa: ANN401 (any argument of run_many)
-    many = session.run_many(emulator.workflow_id, rows(count), max_poll_interval=SOON, **arguments)
-    return [result async for result in many]
+    results = session.run_many(emulator.workflow_id, rows(count), max_poll_interval=SOON, **arguments)
+    return [result async for result in results]
 
 
-async def test_each_row_once(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Each row gives one result, with its input and its finished run."""
-    results = await collect(session, copyai_emulator, 25)
+def posts(emulator: Emulator) -> int:
+    return sum(request.method == "POST" for request in emulator.requests)
+
+
+async def test_one_result_per_row(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Each row has one result, with its inputs, its key and its finished run."""
+    results = await collect(session, copyai_emulator, 25, idempotency_key=lambda index, _row: f"key-{index}")
 
     assert sorted(result.index for result in results) == list(range(25))
-    assert all(result.inputs == {"n": result.index} and result.ok for result in results)
+    assert all(result.inputs == {"n": result.index} and result.ok and not result.reused for result in results)
+    assert all(result.idempotency_key == f"key-{result.index}" for result in results)
     assert all(result.run is not None and result.run.input == result.inputs for result in results)
     assert len(copyai_emulator.runs()) == 25
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-async def test_no_more_are_open_than_asked_for(
-    session: CopyAISession, copyai_emulator: Emulator, concurrency: int
-) -> None:
-    """At any time at most `concurrency` runs are under way."""
+async def test_concurrency(session: CopyAISession, copyai_emulator: Emulator, concurrency: int) -> None:
+    """At any time at most `concurrency` runs are in progress."""
     most = 0
 
     def count(emulator: Emulator, _request: Request) -> None:
@@ -63,63 +74,49 @@ async def test_no_more_are_open_than_asked_for(
     assert most == concurrency
 
 
-async def test_starts_without_waiting(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """With `wait=False` a result is a started run, which nobody looks at again, and none counts as under way."""
+async def test_without_waiting(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """With `wait=False` a result is a started run, which is not polled, and does not count as in progress."""
     copyai_emulator.run_time = 60
     copyai_emulator.credits = 30
-    many = session.run_many(copyai_emulator.workflow_id, rows(25), wait=False)
-    results = [result async for result in many]
-    started = [result.run.id for result in results if result.ok and result.run]
+    results = session.run_many(copyai_emulator.workflow_id, rows(25), wait=False)
+    started = [result.run.id async for result in results if result.ok and result.run]
 
     assert sorted(started) == sorted(str(run["id"]) for run in copyai_emulator.runs())
     assert len(started) == 10
-    assert isinstance(many.stopped_by, CreditLimitReachedError)
+    assert isinstance(results.stopped_by, CreditLimitReachedError)
     assert {request.method for request in copyai_emulator.requests} == {"POST"}
-    assert many.in_progress == ()
+    assert results.in_progress == ()
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"concurrency": 0}, {"metadata": {"idempotencyKey": "mine"}}, {"timeout": 0}, {"max_poll_interval": -1}],
+    [
+        {"concurrency": 0},
+        {"metadata": {"idempotencyKey": "mine"}},
+        {"timeout": 0},
+        {"max_poll_interval": -1},
+        {"reuse_within": timedelta(days=1)},
+        {"reuse_within": timedelta(0), "idempotency_key": str},
+        {"final_statuses": "CANCELLED"},
+    ],
 )
-async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (bad on purpose)
-    """A bad argument is a ValueError at the call, and a key for all rows is one."""
+async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
+    """An invalid argument is a ValueError at the call; one key for all rows is invalid."""
     with pytest.raises(ValueError, match=next(iter(arguments))):
         session.run_many(copyai_emulator.workflow_id, rows(3), **arguments)
 
     assert copyai_emulator.requests == []
 
 
-@pytest.mark.parametrize("wrong", ["abc", b"abc", {"a": 1}])
-def test_rows_are_several(wrong: Any) -> None:  # noqa: ANN401 (bad on purpose)
-    """One row in the place of many is a ValueError, not a run for each of its names or letters."""
+@pytest.mark.parametrize("wrong", ["abc", b"abc", {"a": 1}, None, 3])
+def test_invalid_rows(wrong: Any) -> None:  # noqa: ANN401 (invalid on purpose)
+    """Rows that are one row, or no rows, are a ValueError at the call."""
     with pytest.raises(ValueError, match="rows must be an iterable of mappings"):
         CopyAISession("key").run_many("WCFG-1", wrong)
 
 
-@pytest.mark.parametrize("wait", [True, False])
-async def test_what_was_paid_for_is_not_lost_with_the_loop(
-    session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture, *, wait: bool
-) -> None:
-    """Results that were there when the loop was left are named, and come when the iteration goes on."""
-    copyai_emulator.run_time = 0
-    many = session.run_many(copyai_emulator.workflow_id, rows(4), concurrency=4, wait=wait, max_poll_interval=SOON)
-    first = await anext(many)
-    async with asyncio.timeout(5):
-        while not all(task.done() for task in many._open):
-            await asyncio.sleep(SOON)
-    await many.aclose()
-    named = {run.id for run in many.in_progress}
-    rest = [result async for result in many]
-
-    assert len(named) == 3
-    assert {result.run.id for result in rest if result.run} == named
-    assert {first.index, *(result.index for result in rest)} == {0, 1, 2, 3}
-    assert all(run_id in caplog.text for run_id in named)
-
-
-async def test_a_failure_is_a_result(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that fails, a row that can't be sent and a run that takes too long don't end the rest."""
+async def test_failures_are_results(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run that fails, invalid inputs and a run that takes too long do not end the rest."""
     copyai_emulator.script_next_runs(Script(states=("NEW", "FAILED"), error="x"))
     copyai_emulator.script_next_runs(Script(states=("NEW",)))
     many = session.run_many(
@@ -127,7 +124,7 @@ async def test_a_failure_is_a_result(session: CopyAISession, copyai_emulator: Em
         [{"a": 1}, {"a": 2}, {"a": float("nan")}, {"a": 4}],
         concurrency=1,
         max_poll_interval=SOON,
-        timeout=0.5,
+        timeout=0.3,
     )
     results = [result async for result in many]
 
@@ -137,101 +134,501 @@ async def test_a_failure_is_a_result(session: CopyAISession, copyai_emulator: Em
     assert [run.input for run in many.in_progress] == [{"a": 2}]
 
 
-async def test_the_credit_limit(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """At the first refusal for want of credits no more is started, and what was started is still given."""
-    copyai_emulator.credits = 15
-    many = session.run_many(copyai_emulator.workflow_id, rows(100), concurrency=3, max_poll_interval=SOON)
-    results = [result async for result in many]
-    refused = [result for result in results if not result.ok]
+async def test_same_key_twice(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Rows with the same key and inputs share a run; one with other inputs is an error of that row."""
+    many = session.run_many(
+        copyai_emulator.workflow_id,
+        [{"a": 1}, {"a": 1}, {"a": 2}],
+        idempotency_key=lambda _index, _row: "key",
+        max_poll_interval=SOON,
+    )
+    results = sorted([result async for result in many], key=lambda result: result.index)
 
-    assert len(copyai_emulator.runs()) == sum(result.ok for result in results) == 5
-    assert 1 <= len(refused) <= 3
-    assert all(isinstance(result.error, CreditLimitReachedError) for result in refused)
-    assert isinstance(many.stopped_by, CreditLimitReachedError)
-
-
-async def test_rows_come_one_by_one(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An endless asynchronous source is read no further than there is room for runs."""
-    taken = 0
-
-    async def source() -> AsyncIterator[dict[str, JSON]]:
-        nonlocal taken
-        while True:
-            taken += 1
-            await asyncio.sleep(0)
-            yield {"n": taken}
-
-    many = session.run_many(copyai_emulator.workflow_id, source(), concurrency=2, max_poll_interval=SOON)
-    got = [await anext(many) for _ in range(4)]
-    await many.aclose()
-
-    assert len(got) == 4
-    assert taken <= 8
+    assert [result.reused for result in results] == [False, True, False]
+    assert [type(result.error) for result in results] == [type(None), type(None), ValueError]
+    assert results[0].run == results[1].run
+    assert len(copyai_emulator.runs()) == 1
 
 
-async def test_results_come_while_the_source_waits(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A source that is slow to give the next row holds up no result."""
-    gate = asyncio.Event()
+class TestStopping:
+    """After an error that every later start would meet, nothing more is started."""
 
-    async def source() -> AsyncIterator[dict[str, JSON]]:
-        yield {"n": 0}
-        await gate.wait()
-        yield {"n": 1}
+    async def test_credit_limit(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """At the credit limit no more is started, and the results of what was started are still yielded."""
+        copyai_emulator.credits = 15
+        many = session.run_many(copyai_emulator.workflow_id, rows(100), concurrency=3, max_poll_interval=SOON)
+        results = [result async for result in many]
+        refused = [result for result in results if not result.ok]
 
-    many = session.run_many(copyai_emulator.workflow_id, source(), max_poll_interval=SOON)
-    assert (await anext(many)).index == 0
-    gate.set()
+        assert len(copyai_emulator.runs()) == sum(result.ok for result in results) == 5
+        assert 1 <= len(refused) <= 3
+        assert all(isinstance(result.error, CreditLimitReachedError) for result in refused)
+        assert isinstance(many.stopped_by, CreditLimitReachedError)
 
-    assert [result.index async for result in many] == [1]
+    @pytest.mark.parametrize("status", [401, 403])
+    async def test_refused_key(self, session: CopyAISession, copyai_emulator: Emulator, status: int) -> None:
+        """A key that the API refuses stops the rest."""
+        copyai_emulator.inject(Fault(status=status), method="POST", times=None)
+        many = session.run_many(copyai_emulator.workflow_id, rows(50), concurrency=2)
+        results = [result async for result in many]
+
+        assert 1 <= len(results) <= 2
+        assert many.stopped_by is not None
+
+    async def test_page_of_a_gateway(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """An HTML 403, which a firewall sends for one request, costs that row alone."""
+        copyai_emulator.inject(Fault(status=403, body=b"<html>Blocked</html>"), method="POST")
+        many = session.run_many(copyai_emulator.workflow_id, rows(4), concurrency=1, max_poll_interval=SOON)
+        results = [result async for result in many]
+
+        assert [type(result.error) for result in results] == [PermissionDeniedError, *[type(None)] * 3]
+        assert many.stopped_by is None
+
+    async def test_idle_source(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """After a stop a source that has no next row yet does not keep the iteration waiting, and is closed."""
+        closed = asyncio.Event()
+        copyai_emulator.credits = 0
+
+        async def source() -> AsyncIterator[dict[str, JSON]]:
+            try:
+                yield {"n": 0}
+                await asyncio.sleep(60)
+            finally:
+                closed.set()
+
+        async with asyncio.timeout(5):
+            results = [result async for result in session.run_many(copyai_emulator.workflow_id, source())]
+
+        assert [type(result.error) for result in results] == [CreditLimitReachedError]
+        assert closed.is_set()
 
 
-async def test_cancelling_says_what_is_under_way(
-    session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture
+class TestSource:
+    """The source of rows."""
+
+    async def test_read_on_demand(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """An endless asynchronous source is read no further than the concurrency allows."""
+        taken = 0
+
+        async def source() -> AsyncIterator[dict[str, JSON]]:
+            nonlocal taken
+            while True:
+                taken += 1
+                await asyncio.sleep(0)
+                yield {"n": taken}
+
+        many = session.run_many(copyai_emulator.workflow_id, source(), concurrency=2, max_poll_interval=SOON)
+        results = [await anext(many) for _ in range(4)]
+        await many.aclose()
+
+        assert len(results) == 4
+        assert taken <= 8
+
+    async def test_slow_source(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A source that takes its time for the next row does not hold up results."""
+        proceed = asyncio.Event()
+
+        async def source() -> AsyncIterator[dict[str, JSON]]:
+            yield {"n": 0}
+            await proceed.wait()
+            yield {"n": 1}
+
+        many = session.run_many(copyai_emulator.workflow_id, source(), max_poll_interval=SOON)
+        assert (await anext(many)).index == 0
+        proceed.set()
+
+        assert [result.index async for result in many] == [1]
+
+    async def test_one_task(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """An asynchronous source runs in one task, so that context variables and time-outs span its yields."""
+        variable: ContextVar[int] = ContextVar("variable")
+        tasks: set[asyncio.Task[Any] | None] = set()
+
+        async def source() -> AsyncIterator[dict[str, JSON]]:
+            token = variable.set(7)
+            async with asyncio.timeout(10):
+                for number in range(3):
+                    tasks.add(asyncio.current_task())
+                    yield {"n": number}
+                    assert variable.get() == 7
+            variable.reset(token)
+
+        many = session.run_many(copyai_emulator.workflow_id, source(), max_poll_interval=SOON)
+
+        assert sorted([result.index async for result in many]) == [0, 1, 2]
+        assert len(tasks) == 1
+
+    async def test_timeout_across_a_yield(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A time-out of the source that expires between two rows is raised in the source, which may go on."""
+        caught: list[BaseException] = []
+
+        async def source() -> AsyncIterator[dict[str, JSON]]:
+            try:
+                async with asyncio.timeout(0.01):
+                    yield {"n": 0}
+                    yield {"n": 1}
+            except TimeoutError as error:
+                caught.append(error)
+            yield {"n": 2}
+
+        copyai_emulator.run_time = 0.05
+        many = session.run_many(copyai_emulator.workflow_id, source(), concurrency=1, max_poll_interval=SOON)
+        results = [result async for result in many]
+
+        assert [result.inputs for result in results] == [{"n": 0}, {"n": 2}]
+        assert len(caught) == 1
+
+    @pytest.mark.parametrize("ending", ["aclose", "break", "drop", "cancel"])
+    async def test_closed(self, session: CopyAISession, copyai_emulator: Emulator, ending: str) -> None:
+        """An asynchronous source is closed in its task, however the iteration ends."""
+        tasks: list[asyncio.Task[Any] | None] = []
+        closed = asyncio.Event()
+        copyai_emulator.run_time = 60
+        copyai_emulator.script_next_runs(Script(states=("COMPLETE",)))
+
+        async def source() -> AsyncIterator[dict[str, JSON]]:
+            try:
+                while True:
+                    tasks.append(asyncio.current_task())
+                    yield {}
+            finally:
+                await asyncio.sleep(0)
+                tasks.append(asyncio.current_task())
+                closed.set()
+
+        many = session.run_many(copyai_emulator.workflow_id, source(), concurrency=2, max_poll_interval=SOON)
+        if ending == "break":
+            async for _ in many:
+                break
+        else:
+            await anext(many)
+        if ending == "aclose":
+            await many.aclose()
+            assert closed.is_set()
+        elif ending == "drop":
+            del many
+        elif ending == "cancel":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(many), 0.02)
+        await asyncio.wait_for(closed.wait(), 5)
+
+        assert len(set(tasks)) == 1
+
+    @pytest.mark.parametrize("kind", ["iterable", "async iterable", "key"])
+    async def test_error(self, session: CopyAISession, copyai_emulator: Emulator, kind: str) -> None:
+        """An exception of the rows, or of a key, is raised once the results of the rows before it were yielded."""
+
+        def read() -> Iterator[dict[str, JSON]]:
+            yield from rows(2)
+            if kind != "key":
+                raise LookupError("row 3")
+            yield {"n": 2}
+
+        async def read_async() -> AsyncIterator[dict[str, JSON]]:
+            for row in read():
+                yield row
+
+        def key(index: int, _row: object) -> str:
+            if index == 2:
+                raise LookupError("row 3")
+            return f"key-{index}"
+
+        source = read_async() if kind == "async iterable" else read()
+        many = session.run_many(copyai_emulator.workflow_id, source, idempotency_key=key, max_poll_interval=SOON)
+        results: list[RunResult] = []
+        with pytest.raises(LookupError, match="row 3"):
+            async for result in many:
+                results.append(result)  # noqa: PERF401 (kept where the loop raises)
+
+        assert sorted(result.index for result in results) == [0, 1]
+        assert all(result.ok for result in results)
+        assert len(copyai_emulator.runs()) == 2
+        assert [result async for result in many] == []
+
+
+class TestEnding:
+    """An iteration that ends early stops polling, and says what may exist."""
+
+    @pytest.mark.parametrize("wait", [True, False])
+    async def test_known_results_are_kept(
+        self, session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture, *, wait: bool
+    ) -> None:
+        """Results that are known when the iteration ends are logged, and can still be iterated."""
+        copyai_emulator.run_time = 0
+        many = session.run_many(copyai_emulator.workflow_id, rows(4), concurrency=4, wait=wait, max_poll_interval=SOON)
+        first = await anext(many)
+        async with asyncio.timeout(5):
+            while many._worker.active:
+                await asyncio.sleep(SOON)
+        await many.aclose()
+        in_progress = {run.id for run in many.in_progress}
+        rest = [result async for result in many]
+
+        assert len(in_progress) == 3
+        assert {result.run.id for result in rest if result.run} == in_progress
+        assert {first.index, *(result.index for result in rest)} == {0, 1, 2, 3}
+        assert all(run_id in caplog.text for run_id in in_progress)
+
+    async def test_cancelling(
+        self, session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Cancelling ends the iteration at once, leaves no task, and logs the runs that continue."""
+        copyai_emulator.run_time = 60
+        many = session.run_many(copyai_emulator.workflow_id, rows(9), concurrency=3, max_poll_interval=SOON)
+        waiting = asyncio.ensure_future(anext(many))
+        async with asyncio.timeout(5):
+            while len(many.in_progress) < 3:
+                await asyncio.sleep(0.001)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+        ids = {str(run["id"]) for run in copyai_emulator.runs()}
+        assert {run.id for run in many.in_progress} == ids
+        assert all(run_id in caplog.text for run_id in ids)
+        assert [result async for result in many] == []
+        await asyncio.sleep(0)
+        assert not session._tasks
+
+    @pytest.mark.parametrize("ending", ["break", "raise", "drop", "drop in a thread", "return"])
+    async def test_leaving_the_loop(self, session: CopyAISession, copyai_emulator: Emulator, ending: str) -> None:
+        """Leaving the loop ends the polling, although nobody calls `aclose` and the results are still referenced."""
+        copyai_emulator.run_time = 60
+        copyai_emulator.script_next_runs(Script(states=("COMPLETE",)))
+        many = session.run_many(copyai_emulator.workflow_id, rows(50), concurrency=3, max_poll_interval=SOON)
+
+        async def consume(results: RunResults) -> None:
+            async for _ in results:
+                if ending == "raise":
+                    raise LookupError
+                return
+
+        if ending == "break":
+            async for _ in many:
+                break
+        elif ending == "raise":
+            with pytest.raises(LookupError):
+                await consume(many)
+        elif ending == "return":
+            await consume(many)
+        else:
+            await anext(many)
+            if ending == "drop":
+                del many
+            else:
+                held = [many]
+                del many
+                thread = threading.Thread(target=held.clear)
+                thread.start()
+                thread.join()
+        gc.collect()
+        async with asyncio.timeout(5):
+            while session._tasks:
+                await asyncio.sleep(0.001)
+        polls = len(copyai_emulator.requests)
+        await asyncio.sleep(0.03)
+
+        assert len(copyai_emulator.requests) == polls
+        assert len(copyai_emulator.runs()) <= 4
+
+    async def test_unconfirmed_keys(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """The keys of rows whose start was being sent can be read, and serve to find their runs."""
+        copyai_emulator.inject(Fault(delay=5), method="POST", times=None)
+        many = session.run_many(copyai_emulator.workflow_id, rows(9), concurrency=3)
+        waiting = asyncio.ensure_future(anext(many))
+        async with asyncio.timeout(5):
+            while len(copyai_emulator.runs()) < 3:
+                await asyncio.sleep(0.001)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+        assert many.unconfirmed == (0, 1, 2)
+        inputs = {key: {"n": index} for index, key in many.unconfirmed_keys.items()}
+        found = await session.find_runs(copyai_emulator.workflow_id, inputs)
+        assert found.keys() == inputs.keys()
+
+    async def test_unconfirmed_row(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A row whose start stays unconfirmed is a result with its key."""
+        copyai_emulator.inject(Fault(status=503), method="POST", times=None)
+        results = await collect(session, copyai_emulator, 1)
+
+        assert isinstance(results[0].error, AmbiguousStartError)
+        assert results[0].idempotency_key == results[0].error.idempotency_key
+
+    async def test_closing_the_session(self, copyai_emulator: Emulator) -> None:
+        """A session that is closed meanwhile is an error, and the runs that continue are known."""
+        copyai_emulator.run_time = 60
+        session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
+        many = session.run_many(copyai_emulator.workflow_id, rows(3), max_poll_interval=SOON)
+        waiting = asyncio.ensure_future(anext(many))
+        async with asyncio.timeout(5):
+            while len(many.in_progress) < 3:
+                await asyncio.sleep(0.001)
+        await session.close()
+
+        with pytest.raises(RuntimeError, match="closed in the middle of run_many"):
+            await waiting
+        assert len(many.in_progress) == 3
+
+    async def test_nothing_is_left(self, copyai_emulator: Emulator) -> None:
+        """A complete iteration, and one that was never begun, leave nothing behind."""
+        async with leaving_nothing(), CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url) as session:
+            assert len(await collect(session, copyai_emulator, 3)) == 3
+            await session.run_many(copyai_emulator.workflow_id, rows(3)).aclose()
+
+
+class TestReuseWithin:
+    """Runs that other processes started with the same keys are found, and not started again."""
+
+    @staticmethod
+    async def start_elsewhere(emulator: Emulator, count: int) -> list[str]:
+        async with CopyAISession(emulator.api_key, base_url=emulator.url) as other:
+            return [
+                (await other.start_run(emulator.workflow_id, {"n": n}, idempotency_key=f"key-{n}")).id
+                for n in range(count)
+            ]
+
+    async def test_reused(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """One listing for all rows; results of reused runs say so, and the other rows are started."""
+        ids = await self.start_elsewhere(copyai_emulator, 5)
+        copyai_emulator.requests.clear()
+        results = await collect(
+            session,
+            copyai_emulator,
+            8,
+            idempotency_key=lambda index, _row: f"key-{index}",
+            reuse_within=timedelta(hours=1),
+        )
+
+        assert {result.index for result in results if result.reused} == set(range(5))
+        assert {result.run.id for result in results if result.reused and result.run} == set(ids)
+        assert all(result.ok and result.run and result.run.status == "COMPLETE" for result in results)
+        assert posts(copyai_emulator) == 3
+        assert sum(request.method == "GET" and "/run/" not in request.path for request in copyai_emulator.requests) == 1
+
+    async def test_batches(
+        self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+    ) -> None:
+        """A source of many rows is searched for batch by batch."""
+        monkeypatch.setattr("aiocopyai._run_many.BATCH_SIZE", 4)
+        await self.start_elsewhere(copyai_emulator, 10)
+        copyai_emulator.requests.clear()
+        results = await collect(
+            session,
+            copyai_emulator,
+            10,
+            idempotency_key=lambda index, _row: f"key-{index}",
+            reuse_within=timedelta(hours=1),
+            wait=False,
+        )
+
+        assert [result.reused for result in results] == [True] * 10
+        assert [request.method for request in copyai_emulator.requests] == ["GET"] * 3
+
+    async def test_slow_source(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Rows of a source that takes its time are searched for as they come."""
+        (run_id,) = await self.start_elsewhere(copyai_emulator, 1)
+        proceed = asyncio.Event()
+
+        async def source() -> AsyncIterator[dict[str, JSON]]:
+            yield {"n": 0}
+            await proceed.wait()
+            yield {"n": 1}
+
+        many = session.run_many(
+            copyai_emulator.workflow_id,
+            source(),
+            idempotency_key=lambda index, _row: f"key-{index}",
+            reuse_within=timedelta(hours=1),
+            max_poll_interval=SOON,
+        )
+        async with asyncio.timeout(5):
+            first = await anext(many)
+        proceed.set()
+        rest = [result async for result in many]
+
+        assert (first.reused, first.run and first.run.id) == (True, run_id)
+        assert [(result.index, result.reused) for result in rest] == [(1, False)]
+
+    async def test_unclear(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A row whose run might exist without showing its key is an AmbiguousStartError, and is not started."""
+        copyai_emulator.add_runs(1, input={"n": 0}, metadata=None, createdAt=datetime.now(UTC).isoformat())
+        results = await collect(
+            session,
+            copyai_emulator,
+            2,
+            idempotency_key=lambda index, _row: f"key-{index}",
+            reuse_within=timedelta(hours=1),
+        )
+        errors = {result.index: type(result.error) for result in results}
+
+        assert errors == {0: AmbiguousStartError, 1: type(None)}
+        assert posts(copyai_emulator) == 1
+
+    async def test_invalid_row(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A row with invalid inputs costs that row alone."""
+        many = session.run_many(
+            copyai_emulator.workflow_id,
+            [{"n": float("nan")}, {"n": 1}],
+            idempotency_key=lambda index, _row: f"key-{index}",
+            reuse_within=timedelta(hours=1),
+            max_poll_interval=SOON,
+        )
+
+        assert {result.index: type(result.error) async for result in many} == {0: ValueError, 1: type(None)}
+
+    async def test_search_fails(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Where the runs cannot be searched, the rows of the batch are results with that error, and none is started."""
+        copyai_emulator.inject(Fault(status=403), method="GET")
+        many = session.run_many(
+            copyai_emulator.workflow_id,
+            rows(3),
+            idempotency_key=lambda index, _row: f"key-{index}",
+            reuse_within=timedelta(hours=1),
+        )
+
+        assert [type(result.error) async for result in many] == [PermissionDeniedError] * 3
+        assert isinstance(many.stopped_by, PermissionDeniedError)
+        assert posts(copyai_emulator) == 0
+
+    async def test_leaving_during_the_search(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """An iteration that is cancelled while it searches has started nothing, and leaves nothing."""
+        copyai_emulator.inject(Fault(delay=5), method="GET")
+        many = session.run_many(
+            copyai_emulator.workflow_id,
+            rows(3),
+            idempotency_key=lambda index, _row: f"key-{index}",
+            reuse_within=timedelta(hours=1),
+        )
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(many), 0.05)
+        await many.aclose()
+
+        async with asyncio.timeout(5):
+            while session._tasks:  # of the listing
+                await asyncio.sleep(0.001)
+        assert (many.unconfirmed, many.in_progress) == ((), ())
+        assert posts(copyai_emulator) == 0
+
+
+@pytest.mark.parametrize("quirks", [Quirks(sparse=True, lists_metadata=False), Quirks(late_runs=0.02)], ids=repr)
+async def test_lists_that_show_little(
+    monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks
 ) -> None:
-    """A bulk that is cancelled ends at once, leaves no task, and names the runs that go on."""
-    copyai_emulator.run_time = 60
-    many = session.run_many(copyai_emulator.workflow_id, rows(9), concurrency=3, max_poll_interval=SOON)
-    waiting = asyncio.ensure_future(anext(many))
-    while len(many.in_progress) < 3:
-        await asyncio.sleep(0.001)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
+    """Lost responses cost no second run where lists hide what they can, or show runs late."""
+    monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.04, 0.08))
+    copyai_emulator.quirks = quirks
+    dice = random.Random(3)  # noqa: S311 (a repeatable test)
 
-    ids = {str(run["id"]) for run in copyai_emulator.runs()}
-    assert {run.id for run in many.in_progress} == ids
-    assert all(run_id in caplog.text for run_id in ids)
-    assert [result async for result in many] == []
-    await asyncio.sleep(0)
-    assert not session._tasks
+    def lose(emulator: Emulator, request: Request) -> None:
+        if request.method == "POST" and dice.random() < 0.3:
+            emulator.inject(Fault(reset="after"), method="POST")
 
+    copyai_emulator.on_request = lose
+    results = await collect(session, copyai_emulator, 12)
 
-async def test_leaving_the_loop(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A loop that is left starts nothing more, and `aclose` leaves nothing behind."""
-    many = session.run_many(copyai_emulator.workflow_id, rows(50), concurrency=2, max_poll_interval=SOON)
-    async for _ in many:
-        break
-    await many.aclose()
-    started = len(copyai_emulator.runs())
-    await asyncio.sleep(0.03)
-
-    assert started <= 4
-    assert len(copyai_emulator.runs()) == started
-    assert not session._tasks
-
-
-async def test_the_sessions_end(copyai_emulator: Emulator) -> None:
-    """A session that is closed in the middle says so, instead of waiting for ever."""
-    copyai_emulator.run_time = 60
-    session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
-    many = session.run_many(copyai_emulator.workflow_id, rows(3), max_poll_interval=SOON)
-    waiting = asyncio.ensure_future(anext(many))
-    while len(many.in_progress) < 3:
-        await asyncio.sleep(0.001)
-    await session.close()
-
-    with pytest.raises(RuntimeError, match="closed in the middle"):
-        await waiting
+    assert len(copyai_emulator.runs()) == len(results) == 12
+    assert all(result.ok for result in results)
 
 
 @settings(max_examples=20)
@@ -241,8 +638,8 @@ async def test_the_sessions_end(copyai_emulator: Emulator) -> None:
     concurrency=st.integers(1, 6),
     rate=st.sampled_from([0.1, 0.4]),
 )
-def test_runs_started_are_runs_asked_for(seed: int, count: int, concurrency: int, rate: float) -> None:
-    """Through random faults on every call: as many runs as rows, none waited for without end, none reported twice."""
+def test_runs_through_faults(seed: int, count: int, concurrency: int, rate: float) -> None:
+    """Through random faults on every call: as many runs as rows, each with one result."""
     dice = random.Random(seed)  # noqa: S311 (a repeatable test)
     faults = [Fault(reset="after"), Fault(reset="before"), Fault(truncate=9), Fault(status=503), Fault(status=429)]
 

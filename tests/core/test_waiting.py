@@ -1,4 +1,4 @@
-"""Waiting for runs over the emulator's socket: through every state, fault and deadline."""
+"""Waiting for runs on the emulator: through every state and fault, and up to the time-out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from aiocopyai import (
     AuthenticationError,
@@ -16,16 +17,16 @@ from aiocopyai import (
     RunStatus,
     RunTimeoutError,
 )
-from aiocopyai._waiting import wait
-from aiocopyai.emulator import Emulator, Fault, Quirks, Script
+from aiocopyai._waiting import NOT_FOUND_GRACE, WaitOptions, wait_for_run
+from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
 
 
 SOON = 0.01
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 
 
 async def test_run_workflow(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run is started once, followed through its states, and returned as it ended."""
+    """A run is started once, polled through its states, and returned when it is finished."""
     copyai_emulator.script_next_runs(
         Script(states=("NEW", "WAITING", "PROCESSING", "RETRYING", "PROCESSING", "COMPLETE"), output={"a": "b"})
     )
@@ -36,8 +37,8 @@ async def test_run_workflow(session: CopyAISession, copyai_emulator: Emulator) -
     assert len(copyai_emulator.runs()) == 1
 
 
-async def test_a_failed_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that fails is a RunFailedError with the run, its error, and a note of its id."""
+async def test_failed_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run that fails raises a RunFailedError with the run, its error, and a note of its id."""
     copyai_emulator.script_next_runs(Script(states=("NEW", "FAILED"), error={"why": "no such site"}))
     with pytest.raises(RunFailedError, match="no such site") as caught:
         await session.run_workflow(copyai_emulator.workflow_id, {}, max_poll_interval=SOON)
@@ -47,21 +48,21 @@ async def test_a_failed_run(session: CopyAISession, copyai_emulator: Emulator) -
     assert caught.value.run.id in caught.value.__notes__[0]
 
 
-async def test_the_deadline(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that is not over in time is a RunTimeoutError, with which the waiting goes on."""
+async def test_timeout(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run that is not finished in time raises a RunTimeoutError, whose ids serve to continue waiting."""
     copyai_emulator.run_time = 0.4
     run = await session.start_run(copyai_emulator.workflow_id, {})
     with pytest.raises(RunTimeoutError, match=r"call wait_run\(\) to keep waiting") as caught:
         await session.wait_run(copyai_emulator.workflow_id, run.id, timeout=0.05, max_poll_interval=SOON)
 
-    late = caught.value
-    assert (late.run_id, late.workflow_id, late.seconds) == (run.id, copyai_emulator.workflow_id, 0.05)
-    assert late.status in {"NEW", "WAITING"}
-    assert (await session.wait_run(late.workflow_id, late.run_id, max_poll_interval=SOON)).status == "COMPLETE"
+    error = caught.value
+    assert (error.run_id, error.workflow_id, error.seconds) == (run.id, copyai_emulator.workflow_id, 0.05)
+    assert error.status in {"NEW", "WAITING"}
+    assert (await session.wait_run(error.workflow_id, error.run_id, max_poll_interval=SOON)).status == "COMPLETE"
 
 
-async def test_the_deadline_cuts_a_request_short(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An answer that hangs doesn't hold up the deadline."""
+async def test_timeout_during_a_request(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A response that hangs does not delay the time-out."""
     (run_id,) = copyai_emulator.add_runs(1, status="PROCESSING")
     copyai_emulator.inject(Fault(delay=60))
     with pytest.raises(RunTimeoutError) as caught:
@@ -70,32 +71,43 @@ async def test_the_deadline_cuts_a_request_short(session: CopyAISession, copyai_
     assert caught.value.status is None
 
 
-async def test_transient_errors_are_survived(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An outage longer than the retries of one request ends no wait."""
+async def test_timeout_of_the_caller(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A time-out around the call stays a plain TimeoutError."""
+    (run_id,) = copyai_emulator.add_runs(1, status="PROCESSING")
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(0.03):
+            await session.wait_run(copyai_emulator.workflow_id, run_id, max_poll_interval=SOON)
+
+    assert not isinstance(caught.value, RunTimeoutError)
+
+
+async def test_temporary_errors(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """An outage that lasts longer than the retries of one request does not end the wait."""
     run = await session.start_run(copyai_emulator.workflow_id, {})
     copyai_emulator.inject(Fault(status=503), times=12)
 
     assert (await session.wait_run(copyai_emulator.workflow_id, run.id, max_poll_interval=SOON)).status == "COMPLETE"
 
 
-async def test_a_run_that_is_not_known_yet(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A 404 in the first seconds after a start is waited out."""
+async def test_404_after_a_start(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A 404 right after the start is tolerated, by default for 60 s."""
     copyai_emulator.quirks = Quirks(late_runs=0.04)
 
     assert (await session.run_workflow(copyai_emulator.workflow_id, {}, max_poll_interval=SOON)).status == "COMPLETE"
     assert len(copyai_emulator.requests) > 3
+    assert NOT_FOUND_GRACE == 60
 
 
-async def test_a_run_that_never_gets_known(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A 404 after the first seconds is an error."""
+async def test_unknown_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A 404 after the first seconds is raised."""
     with pytest.raises(NotFoundError):
-        await wait(
-            session.get_run, copyai_emulator.workflow_id, "WRUN-0", timeout=9, max_poll_interval=SOON, grace=0.03
+        await wait_for_run(
+            session.get_run, copyai_emulator.workflow_id, "WRUN-0", WaitOptions(9, SOON, not_found_grace=0.03)
         )
 
 
-async def test_what_will_not_pass(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A key that is refused ends the wait at once."""
+async def test_permanent_error(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A refused key ends the wait at once."""
     copyai_emulator.inject(Fault(status=401))
     with pytest.raises(AuthenticationError):
         await session.wait_run(copyai_emulator.workflow_id, "WRUN-0", max_poll_interval=SOON)
@@ -103,30 +115,90 @@ async def test_what_will_not_pass(session: CopyAISession, copyai_emulator: Emula
     assert len(copyai_emulator.requests) == 1
 
 
-async def test_an_unknown_status_is_not_the_end(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A status that the reference doesn't know is waited through, and told at the deadline."""
-    (run_id,) = copyai_emulator.add_runs(1, status="PAUSED")
-    with pytest.raises(RunTimeoutError, match="is still PAUSED"):
-        await session.wait_run(copyai_emulator.workflow_id, run_id, timeout=0.05, max_poll_interval=SOON)
+async def test_undocumented_status(
+    session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A status that the reference does not name is not final: it is logged once, and named in the time-out."""
+    (run_id,) = copyai_emulator.add_runs(1, status="CANCELLED")
+    with pytest.raises(RunTimeoutError, match=r"is still CANCELLED .*final_statuses"):
+        await session.wait_run(copyai_emulator.workflow_id, run_id, timeout=0.1, max_poll_interval=SOON)
+
+    assert len(copyai_emulator.requests) > 3
+    assert caplog.text.count("CANCELLED, which the API reference does not name") == 1
 
 
-async def test_looks_grow_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The waits begin at about a second, grow by half each time, and stay at the cap, with jitter."""
-    waits: list[float] = []
-    statuses = iter([RunStatus.PROCESSING] * 9 + [RunStatus.COMPLETE])
+@pytest.mark.parametrize("final_statuses", [{"CANCELLED"}, ("TIMED_OUT", "CANCELLED"), [RunStatus("CANCELLED")]])
+async def test_final_statuses(session: CopyAISession, copyai_emulator: Emulator, final_statuses: Any) -> None:  # noqa: ANN401 (any collection)
+    """A run with one of the caller's final statuses is returned, by every method that waits."""
+    workflow_id = copyai_emulator.workflow_id
+    copyai_emulator.script_next_runs(Script(states=("NEW", "CANCELLED")), times=None)
+    options: Any = {"max_poll_interval": SOON, "final_statuses": final_statuses}
+    started = await session.start_run(workflow_id, {})
+
+    assert (await session.wait_run(workflow_id, started.id, **options)).status == "CANCELLED"
+    assert (await session.run_workflow(workflow_id, {}, **options)).status == "CANCELLED"
+    results = [result async for result in session.run_many(workflow_id, [{}], **options)]
+    assert [result.run and result.run.status for result in results] == ["CANCELLED"]
+
+
+async def test_poll_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intervals begin below 1 s, grow by half each time, and never exceed the maximum."""
+    intervals: list[float] = []
+    runs = iter([Run("WRUN-1", status=RunStatus.PROCESSING)] * 9)
 
     async def get(_workflow_id: str, run_id: str) -> Run:
-        return Run(run_id, status=next(statuses))
+        return next(runs, Run(run_id, status=RunStatus.COMPLETE, output={"a": "b"}))
 
     async def sleep(seconds: float) -> None:
-        waits.append(seconds)
+        intervals.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    await wait(get, "WCFG-1", "WRUN-1", timeout=None, max_poll_interval=5.0)
+    await wait_for_run(get, "WCFG-1", "WRUN-1", WaitOptions(None, 5.0))
 
-    for seconds, middle in zip(waits, [1.0, 1.5, 2.25, 3.375, 5.0, 5.0, 5.0, 5.0, 5.0], strict=True):
-        assert 0.75 * middle <= seconds <= 1.25 * middle
-    assert len(set(waits[4:])) == 5
+    for seconds, longest in zip(intervals, [1.0, 1.5, 2.25, 3.375, 5.0, 5.0, 5.0, 5.0, 5.0], strict=True):
+        assert 0.75 * longest <= seconds <= longest
+    assert len(set(intervals[4:])) == 5
+
+
+async def test_late_output(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """COMPLETE without output is polled once more; if the output is there then, it is returned."""
+    (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE", output={})
+
+    def add_output(emulator: Emulator, _request: Request) -> None:
+        if len(emulator.requests) == 2:
+            emulator.replace_runs([{**emulator.runs()[0], "output": {"text": "late"}}])
+
+    copyai_emulator.on_request = add_output
+    run = await session.wait_run(copyai_emulator.workflow_id, run_id, max_poll_interval=SOON)
+
+    assert run.output == {"text": "late"}
+    assert len(copyai_emulator.requests) == 2
+
+
+@pytest.mark.parametrize("fault", [None, Fault(status=404), Fault(status=503), Fault(status=403), Fault(delay=60)])
+async def test_no_output_at_all(session: CopyAISession, copyai_emulator: Emulator, fault: Fault | None) -> None:
+    """A complete run without output is returned after one more poll, whatever that brings, and never times out."""
+    (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE", output={})
+
+    def fail_second(emulator: Emulator, _request: Request) -> None:
+        if fault is not None and len(emulator.requests) == 2:
+            emulator.inject(fault, times=None)
+
+    copyai_emulator.on_request = fail_second
+    run = await session.wait_run(copyai_emulator.workflow_id, run_id, timeout=0.5, max_poll_interval=SOON)
+
+    assert (run.id, run.status, run.output) == (run_id, "COMPLETE", {})
+
+
+async def test_complete_stays_complete() -> None:
+    """A replica that lags behind at the second poll does not undo the first."""
+    complete = Run("WRUN-1", status=RunStatus.COMPLETE)
+    answers = iter([complete, evolve(complete, status=RunStatus.PROCESSING)])
+
+    async def get(_workflow_id: str, _run_id: str) -> Run:
+        return next(answers)
+
+    assert await wait_for_run(get, "WCFG-1", "WRUN-1", WaitOptions(None, SOON)) == complete
 
 
 async def test_cancelling_a_wait(session: CopyAISession, copyai_emulator: Emulator) -> None:
@@ -134,23 +206,43 @@ async def test_cancelling_a_wait(session: CopyAISession, copyai_emulator: Emulat
     copyai_emulator.run_time = 60
     before = asyncio.all_tasks()
     waiting = asyncio.create_task(session.run_workflow(copyai_emulator.workflow_id, {}, max_poll_interval=SOON))
-    while len(copyai_emulator.requests) < 3:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(5):
+        while len(copyai_emulator.requests) < 3:
+            await asyncio.sleep(0.001)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
 
-    assert {
-        task for task in asyncio.all_tasks() - before if "aiocopyai" in repr(task) and "emulator" not in repr(task)
-    } == set()
+    remaining = asyncio.all_tasks() - before
+    assert [task for task in remaining if "aiocopyai" in repr(task) and "emulator" not in repr(task)] == []
+
+
+async def test_swapped_ids(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run's id in place of the workflow's is a ValueError that says so, in every method with both."""
+    with pytest.raises(ValueError, match=r"workflow_id must be .*got a run's id"):
+        await session.wait_run("WRUN-1", copyai_emulator.workflow_id)
+    with pytest.raises(ValueError, match=r"workflow_id must be .*got a run's id"):
+        await session.start_run("WRUN-1", {})
+    with pytest.raises(ValueError, match=r"run_id must be .*got a workflow's id"):
+        await session.wait_run(copyai_emulator.workflow_id, "WCFG-1")
+
+    assert copyai_emulator.requests == []
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"timeout": 0}, {"timeout": float("nan")}, {"max_poll_interval": -1}, {"max_poll_interval": True}]
+    "arguments",
+    [
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"max_poll_interval": -1},
+        {"max_poll_interval": True},
+        {"final_statuses": "CANCELLED"},
+        {"final_statuses": [1]},
+    ],
 )
-async def test_bad_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (bad on purpose)
-    """A time that is none is a ValueError before the run is started."""
-    with pytest.raises(ValueError, match="positive number of seconds"):
+async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
+    """An invalid argument is a ValueError that names it, before the run is started."""
+    with pytest.raises(ValueError, match=next(iter(arguments))):
         await session.run_workflow(copyai_emulator.workflow_id, {}, **arguments)
 
     assert copyai_emulator.requests == []

@@ -1,125 +1,142 @@
-"""Watching a workflow over the emulator's socket: each new run once, each change of its status once."""
+"""Watching a workflow on the emulator: each new run once, and each change of its status once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from aiocopyai import CopyAISession, NotFoundError, Run, RunStatus
-from aiocopyai._watch import _Memory
-from aiocopyai.emulator import Emulator, Fault, Quirks, Script
+from aiocopyai import AuthenticationError, CopyAISession, NotFoundError, Run, RunStatus
+from aiocopyai._watch import Watch, _Memory
+from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 
 
 SOON = 0.005
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def watch(session: CopyAISession, emulator: Emulator, **arguments: Any) -> AsyncIterator[Run]:  # noqa: ANN401 (any argument of watch)
+def watch(session: CopyAISession, emulator: Emulator, **arguments: Any) -> Watch:  # noqa: ANN401 (any argument of watch)
     return session.watch(emulator.workflow_id, **{"interval": SOON, **arguments})
 
 
-async def take(news: AsyncIterator[Run], count: int) -> list[tuple[str, str | None]]:
+async def take(events: AsyncIterator[Run], count: int) -> list[tuple[str, str | None]]:
     async with asyncio.timeout(20):
-        return [(run.id, run.status) for run in [await anext(news) for _ in range(count)]]
+        return [(run.id, run.status) for run in [await anext(events) for _ in range(count)]]
 
 
-async def ready(emulator: Emulator, rounds: int = 3) -> None:
-    """Wait until a watch has learnt what was there before."""
-    while len(emulator.requests) < rounds:
-        await asyncio.sleep(0.001)
+async def nothing(events: AsyncIterator[Run], seconds: float = 0.05) -> None:
+    """Check that nothing is reported for some rounds."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(seconds):
+            pytest.fail(f"reported {await anext(events)}")
+
+
+async def requested(emulator: Emulator, count: int) -> None:
+    """Wait until the emulator has received this many requests."""
+    async with asyncio.timeout(5):
+        while len(emulator.requests) < count:
+            await asyncio.sleep(0.001)
+
+
+def a_run(name: str, status: str | None = "COMPLETE", **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (any JSON)
+    """Return a run as a list shows it, created now unless `createdAt` is given."""
+    return {"id": f"WRUN-{name}", "status": status, "createdAt": datetime.now(UTC).isoformat(), **fields}
 
 
 async def test_new_runs_and_changes(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """What was there before is not told; a run started later is told at each of its states, once."""
+    """Runs that are there already are not reported; a run started later is reported in each of its states, once."""
     copyai_emulator.add_runs(120, status="COMPLETE")
-    copyai_emulator.run_time = 0.2
-    copyai_emulator.script_next_runs(Script(states=("NEW", "PROCESSING", "COMPLETE")))
-    task = asyncio.ensure_future(take(watch(session, copyai_emulator), 3))
-    await ready(copyai_emulator)
-    run = await session.start_run(copyai_emulator.workflow_id, {})
+    older = copyai_emulator.runs()
+    events = watch(session, copyai_emulator)
+    first = asyncio.ensure_future(take(events, 1))
+    await requested(copyai_emulator, 3)
+    copyai_emulator.replace_runs([a_run("new", "NEW"), *older])
 
-    assert await task == [(run.id, "NEW"), (run.id, "PROCESSING"), (run.id, "COMPLETE")]
+    assert await first == [("WRUN-new", "NEW")]
+    for status in ("PROCESSING", "COMPLETE"):
+        copyai_emulator.replace_runs([a_run("new", status), *older])
+        assert await take(events, 1) == [("WRUN-new", status)]
+    await nothing(events)
 
 
-async def test_from_a_time(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A watch from a given time begins with the runs created since then, and goes on with the new ones."""
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
+async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A watch since a given time begins with the runs created since then, and continues with new ones."""
+    since = datetime(2026, 1, 1, tzinfo=UTC)
     copyai_emulator.replace_runs(
-        [
-            {"id": f"WRUN-{n}", "status": "COMPLETE", "createdAt": (moment - timedelta(days=n - 5)).isoformat()}
-            for n in range(10)
-        ]
+        [a_run(str(n), createdAt=(since - timedelta(days=n - 5)).isoformat()) for n in range(10)]
     )
-    news = watch(session, copyai_emulator, since=moment)
+    events = watch(session, copyai_emulator, since=since)
 
-    assert await take(news, 6) == [(f"WRUN-{n}", "COMPLETE") for n in range(6)]
+    assert await take(events, 6) == [(f"WRUN-{n}", "COMPLETE") for n in range(6)]
     (late,) = copyai_emulator.add_runs(1, status="NEW", createdAt="2026-02-01T00:00:00Z")
-    assert await take(news, 1) == [(late, "NEW")]
+    assert await take(events, 1) == [(late, "NEW")]
 
 
-async def test_an_outage(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Runs that come while the server is down are told once it is back."""
-    news = watch(session, copyai_emulator, since=datetime(2000, 1, 1, tzinfo=UTC))
+async def test_outage(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Runs created while the server is down are reported once it is back."""
+    events = watch(session, copyai_emulator, since=LONG_AGO)
     (first,) = copyai_emulator.add_runs(1, status="COMPLETE")
-    assert await take(news, 1) == [(first, "COMPLETE")]
+    assert await take(events, 1) == [(first, "COMPLETE")]
     copyai_emulator.inject(Fault(status=503), times=14)
     copyai_emulator.inject(Fault(reset="before"), times=6)
     (second,) = copyai_emulator.add_runs(1, status="COMPLETE")
 
-    assert await take(news, 1) == [(second, "COMPLETE")]
+    assert await take(events, 1) == [(second, "COMPLETE")]
 
 
-async def test_old_runs_that_are_still_open(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that is older than what is listed again is still followed, and so is one whose list shows no status."""
-    old = {"id": "WRUN-old", "status": "PROCESSING", "createdAt": "2026-01-01T00:00:00Z"}
-    new = {"id": "WRUN-new", "status": "COMPLETE", "createdAt": "2026-03-01T00:00:00Z"}
+async def test_old_unfinished_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run that is older than what each round lists is still followed."""
+    old = a_run("old", "PROCESSING", createdAt="2026-01-01T00:00:00Z")
+    new = a_run("new", createdAt="2026-03-01T00:00:00Z")
     copyai_emulator.replace_runs([new, old])
-    news = watch(session, copyai_emulator, since=datetime(2025, 1, 1, tzinfo=UTC))
-    assert await take(news, 2) == [("WRUN-new", "COMPLETE"), ("WRUN-old", "PROCESSING")]
+    events = watch(session, copyai_emulator, since=datetime(2025, 1, 1, tzinfo=UTC))
+    assert await take(events, 2) == [("WRUN-new", "COMPLETE"), ("WRUN-old", "PROCESSING")]
     copyai_emulator.replace_runs([new, {**old, "status": "FAILED"}])
 
-    assert await take(news, 1) == [("WRUN-old", "FAILED")]
+    assert await take(events, 1) == [("WRUN-old", "FAILED")]
 
 
-async def test_a_sparse_list(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Where the list shows no status, the runs themselves are asked, and nothing is told twice."""
+async def test_list_without_status(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Where the list shows no status the runs themselves are read, and nothing is reported twice."""
     copyai_emulator.quirks = Quirks(sparse=True)
-    news = watch(session, copyai_emulator, since=datetime(2000, 1, 1, tzinfo=UTC))
+    events = watch(session, copyai_emulator, since=LONG_AGO)
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE")
 
-    assert await take(news, 2) == [(run_id, None), (run_id, "COMPLETE")]
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await anext(news)
+    assert await take(events, 2) == [(run_id, None), (run_id, "COMPLETE")]
+    await nothing(events)
 
 
-async def test_a_run_that_is_deleted(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An open run that disappears is forgotten, and the watch goes on."""
-    copyai_emulator.replace_runs([{"id": "WRUN-old", "status": "NEW", "createdAt": "2026-01-01T00:00:00Z"}])
-    news = watch(session, copyai_emulator, since=datetime(2025, 1, 1, tzinfo=UTC))
-    assert await take(news, 1) == [("WRUN-old", "NEW")]
-    copyai_emulator.replace_runs([{"id": "WRUN-new", "status": "COMPLETE", "createdAt": "2026-03-01T00:00:00Z"}])
+async def test_deleted_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """An unfinished run that is deleted does not end the watch."""
+    copyai_emulator.replace_runs([a_run("old", "NEW", createdAt="2026-01-01T00:00:00Z")])
+    events = watch(session, copyai_emulator, since=datetime(2025, 1, 1, tzinfo=UTC))
+    assert await take(events, 1) == [("WRUN-old", "NEW")]
+    copyai_emulator.replace_runs([a_run("new", createdAt="2026-03-01T00:00:00Z")])
 
-    assert await take(news, 1) == [("WRUN-new", "COMPLETE")]
+    assert await take(events, 1) == [("WRUN-new", "COMPLETE")]
 
 
-async def test_what_will_not_pass(session: CopyAISession) -> None:
-    """A workflow that is not there is an error, and not an outage."""
+async def test_permanent_errors(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """An unknown workflow and a refused key are raised."""
     with pytest.raises(NotFoundError):
         await anext(session.watch("WCFG-none", interval=SOON))
+    copyai_emulator.inject(Fault(status=401))
+    with pytest.raises(AuthenticationError):
+        await anext(watch(session, copyai_emulator))
 
 
-async def test_many_runs_are_told_once_each(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Through a busy time with faults, each run and each state comes once, in its order."""
+async def test_many_runs(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Through a busy time with faults each run and each of its states is reported once."""
     seen: Counter[tuple[str, str | None]] = Counter()
     copyai_emulator.run_time = 0.06
 
     async def follow() -> None:
-        async for run in watch(session, copyai_emulator, since=datetime(2000, 1, 1, tzinfo=UTC)):
+        async for run in watch(session, copyai_emulator, since=LONG_AGO):
             seen[run.id, run.status] += 1
 
     task = asyncio.create_task(follow())
@@ -139,19 +156,222 @@ async def test_many_runs_are_told_once_each(session: CopyAISession, copyai_emula
     assert not session._tasks
 
 
+async def test_short_polls(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A consumer that waits for less than the interval at a time gets everything, within the interval."""
+    events = watch(session, copyai_emulator, interval=0.1, since=LONG_AGO)
+    (first,) = copyai_emulator.add_runs(1, status="COMPLETE")
+    assert await take(events, 1) == [(first, "COMPLETE")]
+    (second,) = copyai_emulator.add_runs(1, status="COMPLETE")
+    got: list[str] = []
+    for _ in range(20):
+        try:
+            got.append((await asyncio.wait_for(anext(events), 0.02)).id)
+        except TimeoutError:
+            continue
+        break
+
+    assert got == [second]
+
+
+async def test_run_dated_in_the_future(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """One run that is dated in the future does not hide those that are created until then."""
+    future = a_run("future", createdAt="2999-01-01T00:00:00Z")
+    copyai_emulator.replace_runs([future, a_run("old", createdAt="2026-01-01T00:00:00Z")])
+    events = watch(session, copyai_emulator)
+    await nothing(events)
+    copyai_emulator.replace_runs([future, a_run("new"), a_run("old", createdAt="2026-01-01T00:00:00Z")])
+
+    assert await take(events, 1) == [("WRUN-new", "COMPLETE")]
+    await nothing(events)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(body={"status": "success", "data": {"data": "none"}}),
+        Fault(body=[]),
+        Fault(body=b"<html>"),
+        Fault(body={"status": "error"}),
+        Fault(status=403, body=b"<html>Blocked</html>"),
+    ],
+    ids=repr,
+)
+async def test_odd_response(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
+    """One response that is not the documented JSON does not end the watch."""
+    events = watch(session, copyai_emulator, since=LONG_AGO)
+    (first,) = copyai_emulator.add_runs(1, status="COMPLETE")
+    assert await take(events, 1) == [(first, "COMPLETE")]
+    copyai_emulator.inject(fault)
+    (second,) = copyai_emulator.add_runs(1, status="COMPLETE")
+
+    assert await take(events, 1) == [(second, "COMPLETE")]
+
+
+@pytest.mark.parametrize("status", [400, 403, 422, 500])
+async def test_unreadable_run(session: CopyAISession, copyai_emulator: Emulator, status: int) -> None:
+    """An unfinished run that can never be read holds up neither new runs nor the other unfinished ones."""
+    old = [a_run(name, "PROCESSING", createdAt="2026-01-01T00:00:00Z") for name in ("odd", "other")]
+    new = a_run("new", createdAt="2026-03-01T00:00:00Z")
+    copyai_emulator.replace_runs([new, *old])
+    copyai_emulator.inject(Fault(status=status), path="/run/WRUN-odd", times=None)
+    events = watch(session, copyai_emulator, since=datetime(2025, 1, 1, tzinfo=UTC))
+    assert len(await take(events, 3)) == 3
+    copyai_emulator.replace_runs([new, old[0], {**old[1], "status": "COMPLETE"}])
+    assert await take(events, 1) == [("WRUN-other", "COMPLETE")]
+    copyai_emulator.replace_runs([a_run("newer"), new, old[0]])
+
+    assert await take(events, 1) == [("WRUN-newer", "COMPLETE")]
+
+
+async def test_unreadable_run_is_read_less_often(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run that cannot be read is tried after 1, 2, 4, ... rounds."""
+    copyai_emulator.replace_runs(
+        [a_run("new", createdAt="2026-03-01T00:00:00Z"), a_run("odd", "NEW", createdAt="2026-01-01T00:00:00Z")]
+    )
+    copyai_emulator.inject(Fault(status=422), path="/run/WRUN-odd", times=None)
+    events = watch(session, copyai_emulator, since=datetime(2025, 1, 1, tzinfo=UTC), interval=0.001)
+    await take(events, 2)
+    await nothing(events, 0.2)
+    lists = sum("/run/" not in request.path for request in copyai_emulator.requests)
+
+    assert 2 <= len(copyai_emulator.requests) - lists <= lists.bit_length() + 1
+
+
+async def test_404_at_first(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run that the list shows without a status, and that is a 404 at first, is new once."""
+    copyai_emulator.quirks = Quirks(sparse=True)
+    (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE")
+    copyai_emulator.inject(Fault(status=404), path=f"/run/{run_id}", times=3)
+    events = watch(session, copyai_emulator, since=LONG_AGO)
+
+    assert await take(events, 2) == [(run_id, None), (run_id, "COMPLETE")]
+    await nothing(events)
+
+
+async def test_lagging_replica(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Where every other response comes from an older state, each run and status is reported once."""
+    old = a_run("old", "PROCESSING")
+    states = [
+        [old],
+        [a_run("new", "NEW"), old],
+        [a_run("new", "PROCESSING"), old],
+        [a_run("new", "COMPLETE"), {**old, "status": "COMPLETE"}],
+    ]
+    newest = 0
+
+    def lag(emulator: Emulator, request: Request) -> None:
+        emulator.replace_runs(states[max(0, newest - request.number % 2)])
+
+    copyai_emulator.on_request = lag
+    events = watch(session, copyai_emulator, since=LONG_AGO)
+    got: list[tuple[str, str | None]] = []
+    for newest in range(len(states)):  # noqa: B007 (read by the handler)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.06):
+                while True:
+                    run = await anext(events)
+                    got.append((run.id, run.status))
+
+    assert Counter(got) == Counter(
+        [
+            ("WRUN-old", "PROCESSING"),
+            ("WRUN-old", "COMPLETE"),
+            ("WRUN-new", "NEW"),
+            ("WRUN-new", "PROCESSING"),
+            ("WRUN-new", "COMPLETE"),
+        ]
+    )
+
+
+async def test_run_during_the_first_round(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run created while the first round fails and is repeated is reported once, and none of the older ones."""
+    hours_ago = [datetime.now(UTC) - timedelta(hours=1 + n) for n in range(150)]
+    copyai_emulator.replace_runs([a_run(str(n), createdAt=time.isoformat()) for n, time in enumerate(hours_ago)])
+
+    def fail(emulator: Emulator, _request: Request) -> None:
+        if len(emulator.requests) == 2:  # the first one shows what was there
+            emulator.replace_runs([a_run("during"), *emulator.runs()])
+            emulator.inject(Fault(status=503), times=6)
+
+    copyai_emulator.on_request = fail
+    events = watch(session, copyai_emulator)
+
+    assert await take(events, 1) == [("WRUN-during", "COMPLETE")]
+    await nothing(events)
+
+
+async def test_empty_workflow(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Where no run was there at the beginning, every run is new."""
+
+    def add(emulator: Emulator, _request: Request) -> None:
+        if len(emulator.requests) == 2:
+            emulator.replace_runs([a_run("first")])
+
+    copyai_emulator.on_request = add
+
+    assert await take(watch(session, copyai_emulator), 1) == [("WRUN-first", "COMPLETE")]
+
+
+@pytest.mark.parametrize("dates", ["oldest first", "none"])
+async def test_other_lists(session: CopyAISession, copyai_emulator: Emulator, dates: str) -> None:
+    """Where the list is not newest first, or shows no dates, the runs that are there already are not reported."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    runs = [a_run(str(n), createdAt=(start + timedelta(hours=n)).isoformat()) for n in range(30)]
+    if dates == "none":
+        runs = [{**run, "createdAt": None} for run in runs]
+    copyai_emulator.replace_runs(runs)
+    events = watch(session, copyai_emulator)
+    await nothing(events)
+    copyai_emulator.replace_runs([*runs, a_run("new", createdAt=None if dates == "none" else "2026-05-01T00:00:00Z")])
+
+    assert await take(events, 1) == [("WRUN-new", "COMPLETE")]
+
+
+@pytest.mark.parametrize("quirks", [Quirks(), Quirks(sparse=True)], ids=["status listed", "no status listed"])
+async def test_every_unfinished_run_has_its_turn(
+    session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks
+) -> None:
+    """Of more unfinished runs than are read in a round, each is read in some round."""
+    copyai_emulator.quirks = quirks
+    runs = [a_run(str(n), "PROCESSING", createdAt="2026-01-01T00:00:00Z") for n in range(90)]
+    newest = a_run("new", createdAt="2026-03-01T00:00:00Z")
+    copyai_emulator.replace_runs([newest, *runs])
+    events = watch(session, copyai_emulator, since=datetime(2025, 1, 1, tzinfo=UTC), interval=0.001)
+    await take(events, 91)
+    copyai_emulator.replace_runs([newest, *({**run, "status": "COMPLETE"} for run in runs)])
+    finished: set[str] = set()
+    async with asyncio.timeout(10):
+        while len(finished) < 91 - (not quirks.sparse):
+            run = await anext(events)
+            if run.status == "COMPLETE":
+                finished.add(run.id)
+
+    assert finished >= {str(run["id"]) for run in runs}
+
+
+async def test_aclosing(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A watch can be closed, and is over then."""
+    copyai_emulator.add_runs(3, status="COMPLETE")
+    async with aclosing(watch(session, copyai_emulator, since=LONG_AGO)) as events:
+        assert len(await take(events, 1)) == 1
+
+    assert [run async for run in events] == []
+
+
 def test_memory_is_bounded() -> None:
-    """A watch remembers runs that are over only as long as the list may show them again."""
+    """Finished runs are remembered only as long as the list may show them again."""
     memory = _Memory()
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for number in range(20_000):
-        memory.update(Run(f"WRUN-{number}", created_at=start + timedelta(seconds=number), status=None))
-        memory.update(Run(f"WRUN-{number}", created_at=start + timedelta(seconds=number), status=RunStatus.COMPLETE))
+        created_at = start + timedelta(seconds=number)
+        memory.update(Run(f"WRUN-{number}", created_at=created_at, status=None))
+        memory.update(Run(f"WRUN-{number}", created_at=created_at, status=RunStatus.COMPLETE))
 
-    assert len(memory._runs) < 2_500
+    assert len(memory.runs) < 2_500
 
 
-@pytest.mark.parametrize("arguments", [{"interval": 0}, {"since": datetime(2026, 1, 1)}])  # noqa: DTZ001 (bad on purpose)
-def test_bad_arguments(arguments: Any) -> None:  # noqa: ANN401 (bad on purpose)
-    """A bad argument is a ValueError at the call."""
+@pytest.mark.parametrize("arguments", [{"interval": 0}, {"since": datetime(2026, 1, 1)}])  # noqa: DTZ001 (invalid on purpose)
+def test_invalid_arguments(arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
+    """An invalid argument is a ValueError at the call."""
     with pytest.raises(ValueError, match=r"interval|since"):
         CopyAISession("key").watch("WCFG-1", **arguments)

@@ -8,6 +8,7 @@ A line that must not pass has its error silenced, and a silenced error that isn'
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
@@ -46,6 +47,7 @@ from aiocopyai import (
     RunStatus,
     RunTimeoutError,
     ServerError,
+    Watch,
     Webhook,
     WebhookEvent,
     WebhookEventType,
@@ -99,11 +101,22 @@ async def starts_runs(session: CopyAISession) -> None:
         assert_type(result.run, Run | None)
         assert_type(result.error, CopyAIError | ValueError | None)
         assert_type(result.ok, bool)
+        assert_type(result.reused, bool)
+        assert_type(result.idempotency_key, str | None)
     assert_type(results.in_progress, Sequence[Run])
     assert_type(results.unconfirmed, Sequence[int])
     assert_type(results.stopped_by, CopyAIError | None)
     await results.aclose()
-    assert_type(session.watch("WCFG-1", interval=1, since=datetime(2026, 1, 1, tzinfo=UTC)), AsyncIterator[Run])
+    assert_type(results.unconfirmed_keys, Mapping[int, str])
+    watch = session.watch("WCFG-1", interval=1, since=datetime(2026, 1, 1, tzinfo=UTC))
+    assert_type(watch, Watch)
+    async with aclosing(watch):
+        assert_type(await anext(watch), Run)
+    day = timedelta(days=1)
+    run = await session.start_run("WCFG-1", {}, idempotency_key="key", reuse_within=day)
+    assert_type(run, Run)
+    assert_type(await session.wait_run("WCFG-1", run.id, final_statuses={"CANCELLED"}), Run)
+    assert_type(session.run_many("WCFG-1", [], idempotency_key=lambda n, _: f"{n}", reuse_within=day), RunResults)
 
 
 async def takes_rows_from_anywhere(session: CopyAISession, rows: AsyncIterator[Mapping[str, JSON]]) -> None:
