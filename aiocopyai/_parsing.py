@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain, repeat
@@ -42,7 +42,7 @@ def parse_response(body: bytes, read: Callable[[JSON], T]) -> T:
         InvalidResponseError: it is not JSON, or not what `read` expects.
     """
     result = read(parse_json(body))
-    if has_rounded_integer(_raw_objects(result)):
+    if any(has_rounded_integer(objects) for objects in _raw_objects(result)):
         return read(parse_json(body, exact=True))
     return result
 
@@ -175,13 +175,13 @@ def _children(value: JSON) -> Iterable[JSON]:
     return value if isinstance(value, list) else ()
 
 
-def _raw_objects(result: object) -> Iterable[Mapping[str, JSON]]:
-    """Return the objects of a result's runs whose values are kept as they came."""
+def _raw_objects(result: object) -> Iterator[Iterable[Mapping[str, JSON]]]:
+    """Yield the objects of a result's runs whose values are kept as they came: those that are often nested last."""
     runs: Sequence[object] = result.items if isinstance(result, Page) else (result,)
-    if not runs or not isinstance(runs[0], Run):
-        return ()
-    errors: list[JSON] = [error for error in map(attrgetter("error"), runs) if error is not None]
-    return chain(*map(_RAW_OBJECTS, runs), [{"errors": errors}] if errors else ())
+    if runs and isinstance(runs[0], Run):
+        yield chain.from_iterable(map(_RAW_OBJECTS, runs))
+        if errors := [error for error in map(attrgetter("error"), runs) if error is not None]:
+            yield [{"errors": errors}]
 
 
 def _data_object(response: JSON) -> dict[str, JSON]:
