@@ -120,17 +120,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Compare the client with plain aiohttp and with other clients, or with ``-- dask`` numbers of Dask workers."""
-    if session.posargs[:1] == ["dask"]:
-        session.install("-e", ".[dask,speedups]")
-        session.run("python", "tests/benchmarks/dask_workers.py", *session.posargs[1:])
-        return
-    if session.posargs[:1] == ["comparison"]:
-        session.install("-e", ".[dlt,speedups]", *_group("bench"))
-        session.run("python", "tests/benchmarks/comparison.py")
-        return
-    session.install("-e", ".[cli,export,speedups]", *_group("bench"))
-    session.run("python", "tests/benchmarks/run.py", *session.posargs)
+    """Compare the client with plain aiohttp and other clients; ``-- comparison``: losses; ``-- dask``: Dask workers."""
+    scripts = {"comparison": "comparison.py", "dask": "dask_workers.py"}
+    script = scripts.get(session.posargs[0] if session.posargs else "")
+    session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("bench"))
+    arguments = session.posargs[1:] if script else session.posargs
+    session.run("python", f"tests/benchmarks/{script or 'run.py'}", *arguments)
 
 
 @nox.session(default=False)
