@@ -16,6 +16,7 @@ from yarl import URL
 
 from aiocopyai._idempotency import KEY_NAME, KeySearch, Starter, StartRequest, check_reuse_within, with_key
 from aiocopyai._json import encode_json
+from aiocopyai._logging import configure_from_environment
 from aiocopyai._pager import Pager, Plan
 from aiocopyai._parsing import (
     read_nothing,
@@ -94,6 +95,7 @@ class CopyAISession:
         max_rate: float | None = None,
         trust_env: bool = False,
     ) -> None:
+        configure_from_environment()
         # Before anything can raise: some tools show the variables of each frame of a traceback.
         api_key = Secret(api_key or os.environ.get("COPYAI_API_KEY") or "")
         if not api_key:

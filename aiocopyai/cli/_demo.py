@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-import aiocopyai
 from aiocopyai.cli._options import Settings
 
 
@@ -51,7 +50,7 @@ async def open_session(settings: Settings) -> AsyncGenerator[CopyAISession]:
     """Open a session with an emulator whose workflow `WORKFLOW_ID` has runs and webhooks."""
     async with (
         make_emulator() as emulator,
-        aiocopyai.CopyAISession(emulator.api_key, base_url=emulator.url) as session,
+        settings.make_session(emulator.api_key, base_url=emulator.url) as session,
     ):
         for event_type in _WEBHOOK_EVENTS:
             await session.create_webhook("https://example.com/copyai", event_type, WORKFLOW_ID)

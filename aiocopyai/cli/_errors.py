@@ -3,34 +3,83 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from functools import partial
+from typing import Final
 
 import typer
 
 import aiocopyai
-from aiocopyai.cli._logging import log_to_stderr
+from aiocopyai.cli._log_handler import log_to_stderr
 from aiocopyai.cli._options import Settings
 from aiocopyai.cli._output import echo_err
+from aiocopyai.cli._process import discard
+
+
+_NAMES: Final = {
+    "base_url": "COPYAI_BASE_URL",
+    "concurrency": "--concurrency",
+    "event_type": "EVENT",
+    "inputs": "--input",
+    "interval": "--interval",
+    "limit": "--limit",
+    "max_rate": "--max-rate",
+    "metadata": "--metadata",
+    "prefetch": "--prefetch",
+    "run_id": "RUN_ID",
+    "secret": "COPYAI_WEBHOOK_SECRET",
+    "since": "--since",
+    "timeout": "--timeout",
+    "url": "URL",
+    "webhook_id": "WEBHOOK_ID",
+    "workflow_id": "WORKFLOW_ID",
+}
+"""What the command line calls a parameter of the library. Messages about a parameter begin with its name."""
 
 
 class CommandError(Exception):
-    """A command failed for a reason of its own; the message is one line."""
+    """A command failed for a reason of its own.
+
+    Args:
+        message: one line.
+        exit_code: the exit code; 2 for wrong usage.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @contextmanager
-def usage_errors() -> Generator[None]:
-    """Report a `ValueError` as wrong usage of the command: exit code 2."""
+def usage_errors(**names: str) -> Generator[None]:
+    """Report a `ValueError` as wrong usage of the command: exit code 2.
+
+    Args:
+        names: what this command calls parameters of the library, if not as other commands do.
+    """
     try:
         yield
     except aiocopyai.CopyAIError:
         raise
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(_rename(str(error), names)) from error
+
+
+def describe(error: Exception) -> str:
+    """Return the message of an error in the words of the command line: options instead of parameters."""
+    if not isinstance(error, aiocopyai.CopyAIError):
+        return str(error)
+    if isinstance(error, aiocopyai.ConfigurationError):
+        return _rename(str(error), {})
+    advice = _advice(error)
+    if advice is None:
+        return str(error)
+    page = "" if error.page is None else f"page {error.page}: "
+    request = "" if error.request is None else f" ({error.request})"
+    return f"{page}{error.summary}{request}; {advice}"
 
 
 def run_async(work: Coroutine[object, object, None], settings: Settings, *, so_far: object = "") -> int:
@@ -47,23 +96,21 @@ def run_async(work: Coroutine[object, object, None], settings: Settings, *, so_f
 
 def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object = "") -> int:
     """Run a command that needs no event loop of its own, and return the exit code; see `run_async`."""
-    with log_to_stderr(debug=settings.debug):
+    with log_to_stderr(settings):
         try:
             work()
+            sys.stdout.flush()
         except BrokenPipeError:
-            discard_stdout()
+            discard(sys.stdout)
             return 0
         except KeyboardInterrupt:
             echo_err(f"stopped after {so_far}" if so_far else "stopped")
             return 130
-        except (aiocopyai.CopyAIError, OSError, CommandError) as error:
+        except (typer.BadParameter, typer.Exit):
+            raise
+        except Exception as error:  # noqa: BLE001 (a traceback is of no use without --debug)
             return _report(error, settings, so_far)
         return 0
-
-
-def discard_stdout() -> None:
-    """Point standard output at the null device, so that flushing it at exit does not fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: Exception, settings: Settings, so_far: object) -> int:
@@ -72,7 +119,33 @@ def _report(error: Exception, settings: Settings, so_far: object) -> int:
         echo_err("".join(traceback.format_exception(error)))
     if so_far:
         echo_err(f"stopped after {so_far}")
-    echo_err(f"aiocopyai: {error}")
-    if isinstance(error, OSError) and not isinstance(error, aiocopyai.CopyAIError):
-        discard_stdout()
+    if isinstance(error, aiocopyai.CopyAIError | CommandError):
+        echo_err(f"aiocopyai: {describe(error)}")
+    elif isinstance(error, OSError):
+        echo_err(f"aiocopyai: {error}")
+        discard(sys.stdout)  # it may be what could not be written to
+    else:
+        advice = "" if settings.debug else "; --debug shows where"
+        echo_err(f"aiocopyai: unexpected {type(error).__name__}: {error}{advice}")
+    if isinstance(error, CommandError):
+        return error.exit_code
     return 2 if isinstance(error, aiocopyai.ConfigurationError) else 1
+
+
+def _rename(message: str, names: dict[str, str]) -> str:
+    name, space, rest = message.partition(" ")
+    return f"{(_NAMES | names).get(name, name)}{space}{rest}"
+
+
+def _advice(error: aiocopyai.CopyAIError) -> str | None:
+    """Return what a user of the command line can do about an error; None if that is what the error itself says."""
+    if isinstance(error, aiocopyai.RunTimeoutError):
+        return f"`aiocopyai get {error.workflow_id} {error.run_id} --wait` continues to wait"
+    if isinstance(error, aiocopyai.AmbiguousStartError):
+        return f"check `aiocopyai runs {error.workflow_id} --limit 10` before you start it again"
+    if isinstance(error, aiocopyai.RateLimitedError):
+        wait = "" if error.retry_after is None else f"the server asks to wait {error.retry_after:g} s; "
+        return f"{wait}try a lower --max-rate"
+    if isinstance(error, aiocopyai.APIStatusError) and 300 <= error.status < 400:  # noqa: PLR2004 (redirects)
+        return "the redirect was not followed: check COPYAI_BASE_URL"
+    return None

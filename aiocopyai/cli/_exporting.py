@@ -56,7 +56,7 @@ def run(wanted: Wanted, key: str | None, settings: Settings) -> int:
     """Export; return the exit code."""
     # Arrow's own allocator keeps what was freed, tens of megabytes of it.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    shown = Shown(ProgressBar.on_terminal())
+    shown = Shown(ProgressBar.on_terminal(settings))
     return run_async(_export(wanted, key, shown), settings, so_far=shown)
 
 

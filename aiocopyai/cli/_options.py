@@ -2,70 +2,125 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Annotated, Any, Concatenate, Final, ParamSpec, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, ParamSpec, get_type_hints
 
 import typer
-from attrs import fields, frozen
+from attrs import evolve, fields, frozen
 
+import aiocopyai
 from aiocopyai.cli._output import OutputFormat, echo_err
+
+
+if TYPE_CHECKING:
+    from aiocopyai import CopyAISession
 
 
 P = ParamSpec("P")
 
+_REQUEST_TIMEOUT: Final = 30.0
 _WAIT_TIMEOUT: Final = 600.0
+_RETRIES: Final = 4
+_AGE: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @frozen
 class Settings:
     """The options that every command has."""
 
-    demo: Annotated[bool, typer.Option("--demo", help="Use sample runs of a local emulator: no key, no network.")] = (
-        False
-    )
-    debug: Annotated[bool, typer.Option("--debug", help="Log each step, and show tracebacks.")] = False
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Use sample runs of a local emulator: no key and no network are needed.")
+    ] = False
+    timeout: Annotated[
+        float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for each response.")
+    ] = _REQUEST_TIMEOUT
+    retries: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How often a failed request is sent again, within two minutes.")
+    ] = _RETRIES
+    max_rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="N", help="Send at most this many requests per second.", show_default=False),
+    ] = None
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print results and errors only: no counts, no progress, no warnings.")
+    ] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Log each request, and show the tracebacks of errors.")] = False
 
     def inform(self, message: str) -> None:
-        """Print a message on standard error that is neither a result nor an error."""
-        echo_err(message)
+        """Print a message on standard error that is neither a result nor an error, unless ``--quiet`` is given."""
+        if not self.quiet:
+            echo_err(message)
+
+    def make_session(self, key: str | None, *, base_url: str | None = None) -> CopyAISession:
+        """Make a session with these options.
+
+        Args:
+            key: the API key; None for that in the environment.
+            base_url: the URL of an emulator, to which requests do not go through a proxy.
+        """
+        return aiocopyai.CopyAISession(
+            key,
+            base_url=base_url,
+            timeout=self.timeout,
+            retry=aiocopyai.RetryPolicy(attempts=self.retries + 1),
+            max_rate=self.max_rate,
+            trust_env=base_url is None,
+        )
 
 
 def shared_options(command: Callable[Concatenate[Settings, P], None]) -> Callable[P, None]:
-    """Add the options in `Settings` to a command, which gets their values as its first argument."""
-    shared = fields(Settings)
+    """Add the options in `Settings` to a command, which gets their values as its first argument.
+
+    A command may have an option of the same name instead; `Settings` then has the default value.
+    """
+    # Typer reads a command's parameters from its signature and its annotations.
+    hints = get_type_hints(command, include_extras=True)
+    own = [parameter.replace(annotation=hints[parameter.name]) for parameter in signature(command).parameters.values()]
+    shared_hints = get_type_hints(Settings, include_extras=True)
+    shared = [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=shared_hints[field.name])
+        for field in fields(Settings)
+        if field.name not in hints
+    ]
 
     @wraps(command)
     def with_settings(*args: P.args, **options: P.kwargs) -> None:
-        values: dict[str, Any] = {field.name: options.pop(field.name) for field in shared}
+        values: dict[str, Any] = {parameter.name: options.pop(parameter.name) for parameter in shared}
         command(Settings(**values), *args, **options)
 
-    # Typer reads a command's parameters from its signature and its annotations.
-    hints = get_type_hints(command, include_extras=True)
-    own = list(signature(command).parameters.values())[1:]
-    settings_hints = get_type_hints(Settings, include_extras=True)
-    parameters = [
-        *(parameter.replace(annotation=hints[parameter.name]) for parameter in own),
-        *(
-            Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=settings_hints[field.name])
-            for field in shared
-        ),
-    ]
     typed: Any = with_settings
-    typed.__signature__ = Signature(parameters)
-    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    typed.__signature__ = Signature([*own[1:], *shared])
+    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own[1:], *shared)}
     return with_settings
 
 
+def apply_timeout(timeout: float | None, settings: Settings, *, wait: bool) -> tuple[Settings, float | None]:
+    """Apply ``--timeout`` of a command with ``--wait``: to the wait for a run if there is one, else to each request.
+
+    Returns:
+        The settings, and how many seconds to wait for a run; None not to wait.
+    """
+    if wait:
+        return settings, timeout or _WAIT_TIMEOUT
+    return settings if timeout is None else evolve(settings, timeout=timeout), None
+
+
 def read_datetime(text: str) -> datetime:
-    """Read an ISO date or time; one without a zone is in the user's zone."""
+    """Read a date or time in ISO format, by default in the user's zone, or an age such as ``7d``."""
     try:
+        if age := _AGE.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
         parsed = datetime.fromisoformat(text)
         return parsed.astimezone() if parsed.tzinfo is None else parsed
     except (ValueError, OverflowError, OSError):
-        raise typer.BadParameter(f"{text!r} is not an ISO date such as 2026-01-31 or 2026-01-31T09:00Z") from None
+        raise typer.BadParameter(
+            f"{text!r} is not a date such as 2026-01-31, a time such as 2026-01-31T09:00Z or an age such as 7d or 12h"
+        ) from None
 
 
 def read_pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
@@ -77,27 +132,34 @@ def read_pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in pairs]
 
 
-def read_timeout(timeout: float | None, *, wait: bool) -> float | None:
-    """Return how many seconds to wait for a run; None not to wait."""
-    if timeout is not None and not wait:
-        raise typer.BadParameter("--timeout requires --wait")
-    return (timeout or _WAIT_TIMEOUT) if wait else None
-
-
 WorkflowId = Annotated[
     str | None,
-    typer.Argument(metavar="WORKFLOW_ID", help="The workflow's id, such as WCFG-6db59f06-….", show_default=False),
+    typer.Argument(
+        metavar="WORKFLOW_ID",
+        help="The workflow's id, such as WCFG-6db59f06-….  [COPYAI_WORKFLOW_ID]",
+        show_default=False,
+    ),
 ]
 WorkflowIds = Annotated[
     list[str] | None,
-    typer.Argument(metavar="WORKFLOW_ID…", help="The workflows' ids, such as WCFG-6db59f06-….", show_default=False),
+    typer.Argument(
+        metavar="WORKFLOW_ID…",
+        help="The workflows' ids, such as WCFG-6db59f06-….  [COPYAI_WORKFLOW_ID]",
+        show_default=False,
+    ),
 ]
 Since = Annotated[
     datetime | None,
     typer.Option(
         parser=read_datetime,
-        metavar="ISO",
-        help="Only runs created at or after this date or time, which is in your zone unless it names one.",
+        metavar="ISO|AGE",
+        help="Only runs created since then: a date or time, by default in your time zone, or an age such as 7d or 12h.",
+    ),
+]
+Prefetch = Annotated[
+    int | None,
+    typer.Option(
+        min=0, metavar="N", help="How many pages are requested ahead; 0 for one request at a time.", show_default=False
     ),
 ]
 FormatOption = Annotated[
@@ -109,7 +171,8 @@ WaitTimeout = Annotated[
     typer.Option(
         min=0.001,
         metavar="SECONDS",
-        help=f"How long to wait for a run, with --wait. [{_WAIT_TIMEOUT:g}]",
+        help=f"How long to wait for a run, with --wait [{_WAIT_TIMEOUT:g}]; without it, for each response "
+        f"[{_REQUEST_TIMEOUT:g}].",
         show_default=False,
     ),
 ]

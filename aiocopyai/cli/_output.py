@@ -16,6 +16,7 @@ from attrs import Factory, define
 import aiocopyai
 from aiocopyai._columns import row_of
 from aiocopyai._display import json_line, plural, printable, value_text
+from aiocopyai.cli._process import discard
 
 
 if TYPE_CHECKING:
@@ -117,8 +118,10 @@ def print_json(value: JSON | Mapping[str, JSON]) -> None:
     """Print a JSON value: indented on a terminal, else on one line."""
     out = sys.stdout.buffer
     if sys.stdout.isatty():
-        lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
-        out.writelines(printable(line).encode() + b"\n" for line in lines)
+        # The escapes of JSON, rather than those of Python, for what the terminal's encoding lacks.
+        is_unicode = codecs.lookup(sys.stdout.encoding).name.startswith("utf")
+        lines = json.dumps(value, ensure_ascii=not is_unicode, indent=2).split("\n")
+        out.writelines(printable(line).encode(sys.stdout.encoding) + b"\n" for line in lines)
     else:
         out.write(json_line(value))
     out.flush()
@@ -126,9 +129,13 @@ def print_json(value: JSON | Mapping[str, JSON]) -> None:
 
 def echo_err(message: str) -> None:
     """Print lines on standard error; control characters in them are escaped."""
-    for line in message.splitlines():
-        sys.stderr.write(f"{printable(line)}\n")
-    sys.stderr.flush()
+    try:
+        for line in message.splitlines():
+            sys.stderr.write(f"{printable(line)}\n")
+        sys.stderr.flush()
+    except OSError:
+        # Its reader is gone, or its disk is full: no reason to stop, and there is no place to say so.
+        discard(sys.stderr)
 
 
 @define

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Self
 
+from aiocopyai.cli._options import Settings
+
 
 class ProgressBar:
     """The number of runs done, their total, the rate and the time left, on standard error; removed at the end."""
@@ -25,9 +27,9 @@ class ProgressBar:
         self._task = self._progress.add_task("", total=None, of="", rate="")
 
     @classmethod
-    def on_terminal(cls) -> ProgressBar | None:
-        """Return a bar if standard error is a terminal, else None."""
-        return cls() if sys.stderr.isatty() else None
+    def on_terminal(cls, settings: Settings) -> ProgressBar | None:
+        """Return a bar if standard error is a terminal and ``--quiet`` is not given, else None."""
+        return cls() if sys.stderr.isatty() and not settings.quiet else None
 
     def __enter__(self) -> Self:
         self._progress.start()

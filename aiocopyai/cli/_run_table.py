@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Final
 
 from rich.console import Console
@@ -21,10 +21,6 @@ class _StdoutConsole(Console):
 
 def open_console() -> Console:
     """Return standard output as a console that prints every text as it is."""
-    # A character that the terminal's encoding does not have is printed as an escape.
-    reconfigure: Callable[..., object] | None = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure:
-        reconfigure(errors="backslashreplace")
     return _StdoutConsole(highlight=False, markup=False, emoji=False)
 
 
@@ -34,6 +30,8 @@ class RunTable:
     COLUMNS: Final = {"CREATED": 19, "STATUS": 10, "CREDITS": 7, "ID": 41}
     """The widths in terminal cells: 80 with the gaps. OUTPUT has the rest, if that is at least `MIN_OUTPUT`."""
     MIN_OUTPUT: Final = 10
+    OMITTED_FIRST: Final = ("CREDITS", "CREATED")
+    """The columns that a narrow terminal does without. If that is not enough, ID is cut."""
     COLOURS: Final = {
         "NEW": "cyan",
         "WAITING": "cyan",
@@ -45,8 +43,7 @@ class RunTable:
 
     def __init__(self) -> None:
         self._console = open_console()
-        width = self._console.width if self._console.is_terminal else 140
-        self._output_width = width - sum(self.COLUMNS.values()) - len(self.COLUMNS)
+        self._widths = self._fit(self._console.width if self._console.is_terminal else 140)
         self._print("bold", "CREATED", "STATUS", "CREDITS", "ID", "OUTPUT")
 
     def write(self, run: Run, /) -> None:
@@ -64,19 +61,34 @@ class RunTable:
     def flush(self) -> None:
         sys.stdout.flush()
 
+    def _fit(self, width: int) -> dict[str, int]:
+        """Return the widths of the columns that fit into a width, by name."""
+        widths = dict(self.COLUMNS)
+        for name in self.OMITTED_FIRST:
+            if _total(widths) > width:
+                del widths[name]
+        widths["ID"] -= max(0, _total(widths) - width)
+        rest = width - _total(widths) - 1
+        return widths | {"OUTPUT": rest} if rest >= self.MIN_OUTPUT else widths
+
     def _print(self, status_style: str, created: str, status: str, run_credits: str, run_id: str, output: str) -> None:
-        widths = self.COLUMNS
+        texts = {
+            "CREATED": created,
+            "STATUS": status,
+            "CREDITS": run_credits.rjust(self.COLUMNS["CREDITS"]),
+            "ID": run_id,
+            "OUTPUT": output,
+        }
         cells = [
-            _cell(created, widths["CREATED"]),
-            _cell(status, widths["STATUS"], status_style),
-            _cell(run_credits.rjust(widths["CREDITS"]), widths["CREDITS"]),
-            _cell(run_id, widths["ID"]),
+            _cell(texts[name], width, status_style if name == "STATUS" else "") for name, width in self._widths.items()
         ]
-        if self._output_width >= self.MIN_OUTPUT:
-            cells.append(_cell(output, self._output_width))
         line = Text(" ").join(cells)
         line.rstrip()
         self._console.print(line, soft_wrap=True)
+
+
+def _total(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + len(widths) - 1
 
 
 def _cell(text: str, width: int, style: str = "") -> Text:

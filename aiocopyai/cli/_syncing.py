@@ -120,7 +120,7 @@ def _raise_cause(error: BaseException) -> NoReturn:
 def _opening(settings: Settings, key: str | None) -> Generator[Opens]:
     """Yield a function that opens a session, with the user's workspace or with the demo's."""
     if not settings.demo:
-        yield partial(CopyAISession, key)
+        yield partial(settings.make_session, key)
         return
     # On a loop of its own: this thread is dlt's.
     with LoopThread() as loop:
@@ -128,6 +128,6 @@ def _opening(settings: Settings, key: str | None) -> Generator[Opens]:
         loop.call(emulator.start())
         try:
             announce(emulator, settings)
-            yield partial(CopyAISession, emulator.api_key, base_url=emulator.url)
+            yield partial(settings.make_session, emulator.api_key, base_url=emulator.url)
         finally:
             loop.call(emulator.stop())

@@ -77,10 +77,10 @@ async def test_get_wait_tells_a_failure_by_its_exit_code(emulator: Emulator) -> 
         (["get"], "give either a WORKFLOW_ID and a RUN_ID, or --demo"),
         (["get", "WCFG-1"], "give either a WORKFLOW_ID and a RUN_ID, or --demo"),
         (["get", "WCFG-1", "WRUN-1", "--demo"], "give either a WORKFLOW_ID and a RUN_ID, or --demo"),
-        (["get", "WCFG-1", ".."], "run_id"),
+        (["get", "WCFG-1", ".."], "RUN_ID must be"),
         (["watch"], "give either a WORKFLOW_ID or --demo"),
         (["watch", "WCFG-1", "--interval", "0"], "interval"),
-        (["watch", ".."], "workflow_id"),
+        (["watch", ".."], "WORKFLOW_ID must be"),
         (["emulate", "--runs", "many"], "--runs"),
     ],
 )

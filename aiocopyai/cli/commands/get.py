@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from typing import Annotated
 
 import typer
@@ -10,7 +12,7 @@ import aiocopyai
 from aiocopyai._columns import row_of
 from aiocopyai.cli._client import choose_workflow, find_key, open_session
 from aiocopyai.cli._errors import run_async, usage_errors
-from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, read_timeout, shared_options
+from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, apply_timeout, shared_options
 from aiocopyai.cli._output import print_json
 
 
@@ -35,10 +37,13 @@ def get(
       aiocopyai get WCFG-6db59f06-… WRUN-6fe9e53c-…
       aiocopyai get WCFG-6db59f06-… WRUN-6fe9e53c-… --wait | jq .output
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    if settings.demo is not (workflow_id is None) or settings.demo is not (run_id is None):
+    if workflow_id is not None and run_id is None and os.environ.get("COPYAI_WORKFLOW_ID"):
+        workflow_id, run_id = None, workflow_id  # the only argument is the run's id
+    if settings.demo is not (run_id is None) or (settings.demo and workflow_id is not None):
         raise typer.BadParameter("give either a WORKFLOW_ID and a RUN_ID, or --demo")
     workflow_id = choose_workflow(workflow_id, settings)
-    work = _get(workflow_id, run_id, read_timeout(timeout, wait=wait), settings, find_key(settings))
+    settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
+    work = _get(workflow_id, run_id, wait_timeout, settings, find_key(settings))
     raise typer.Exit(run_async(work, settings))
 
 
@@ -57,5 +62,9 @@ async def _get(
                     run = await session.wait_run(workflow_id, run_id, timeout=wait_timeout)
             except aiocopyai.RunFailedError as error:
                 print_json(row_of(error.run))
+                raise
+            except asyncio.CancelledError:
+                if wait_timeout is not None:
+                    settings.inform(f"run {run_id} continues on the server")
                 raise
     print_json(row_of(run))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import threading
 from collections.abc import AsyncGenerator, Container, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Final
@@ -108,11 +106,6 @@ class _ListenOptions:
 async def _listen(options: _ListenOptions, settings: Settings, key: str | None, shown: ItemCount) -> None:
     from aiocopyai.webhooks import WebhookReceiver  # noqa: PLC0415 (loads a server)
 
-    # Webhooks are deleted after these signals too.
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            if number := getattr(signal, name, None):
-                signal.signal(number, signal.default_int_handler)
     events: asyncio.Queue[WebhookEvent] = asyncio.Queue(1)
     async with open_session(settings, key) as session:
         with usage_errors():
@@ -164,7 +157,7 @@ async def _webhooks(
     existing = {webhook.id async for webhook in session.webhooks()}
     try:
         for event_type in options.event_types:
-            with usage_errors():
+            with usage_errors(workflow_id="--workflow", event_type="--event"):
                 await session.ensure_webhook(url, event_type, options.workflow_id)
         settings.inform(f"created webhooks for {', '.join(options.event_types)}")
         yield

@@ -14,12 +14,12 @@ import aiocopyai
 from aiocopyai._display import plural, value_text
 from aiocopyai.cli._client import choose_workflow, find_key, open_session
 from aiocopyai.cli._errors import run_async, usage_errors
-from aiocopyai.cli._options import FormatOption, Settings, Since, WorkflowId, read_pairs, shared_options
+from aiocopyai.cli._options import FormatOption, Prefetch, Settings, Since, WorkflowId, read_pairs, shared_options
 from aiocopyai.cli._output import OutputFormat, Tally, echo_err, open_run_writer
 
 
 if TYPE_CHECKING:
-    from aiocopyai import Run
+    from aiocopyai import CopyAISession, Pager, Run
 
 
 @shared_options
@@ -40,6 +40,7 @@ def runs(
         ),
     ] = None,
     output_format: FormatOption = None,
+    prefetch: Prefetch = None,
 ) -> None:
     """List all runs of a workflow, page by page as they arrive.
 
@@ -58,8 +59,8 @@ def runs(
     for unknown in sorted(run_filter.statuses.difference(aiocopyai.RunStatus)):
         echo_err(f"warning: the API reference has no status {unknown}, only {', '.join(aiocopyai.RunStatus)}")
     tally = Tally()
-    work = _list_runs(workflow_id, run_filter, limit, since, output_format, settings, find_key(settings), tally)
-    raise typer.Exit(run_async(work, settings, so_far=tally))
+    query = _Query(workflow_id, run_filter, limit, since, prefetch, output_format)
+    raise typer.Exit(run_async(_list_runs(query, settings, find_key(settings), tally), settings, so_far=tally))
 
 
 @frozen
@@ -90,26 +91,34 @@ class _RunFilter:
         )
 
 
-async def _list_runs(
-    workflow_id: str,
-    run_filter: _RunFilter,
-    limit: int | None,
-    since: datetime | None,
-    output_format: OutputFormat | None,
-    settings: Settings,
-    key: str | None,
-    tally: Tally,
-) -> None:
-    read, left = 0, limit
-    async with open_session(settings, key) as session:
+@frozen
+class _Query:
+    """What the command lists, and how."""
+
+    workflow_id: str
+    run_filter: _RunFilter
+    limit: int | None
+    since: datetime | None
+    prefetch: int | None
+    output_format: OutputFormat | None
+
+    def open_pager(self, session: CopyAISession) -> Pager[Run]:
+        """Return a pager that requests no more runs than needed, where that is known beforehand."""
+        limit = None if self.run_filter and self.limit else self.limit
+        prefetch = {} if self.prefetch is None else {"prefetch": self.prefetch}
         with usage_errors():
-            # With a filter, more runs than the limit may have to be read; unless the limit is 0.
-            pager = session.runs(workflow_id, limit=None if run_filter and limit else limit, since=since)
-        writer = open_run_writer(output_format)
+            return session.runs(self.workflow_id, limit=limit, since=self.since, **prefetch)
+
+
+async def _list_runs(query: _Query, settings: Settings, key: str | None, tally: Tally) -> None:
+    read, left = 0, query.limit
+    async with open_session(settings, key) as session:
+        pager = query.open_pager(session)
+        writer = open_run_writer(query.output_format)
         async with aclosing(pager.pages()) as pages:
             async for page in pages:
                 read += len(page.items)
-                matching = [run for run in page.items if run_filter.matches(run)][:left]
+                matching = [run for run in page.items if query.run_filter.matches(run)][:left]
                 for run in matching:
                     writer.write(run)
                     tally.add(run)
@@ -118,6 +127,6 @@ async def _list_runs(
                     left -= len(matching)
                     if not left:
                         break
-    settings.inform(f"{tally} (of {plural(read, 'run')} read)" if run_filter else str(tally))
+    settings.inform(f"{tally} (of {plural(read, 'run')} read)" if query.run_filter else str(tally))
     if pager.changes:
         settings.inform(f"the list changed while it was read: {pager.changes}")

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from attrs import define, evolve, field, frozen
 
-from aiocopyai import JSON, CopyAIError, CopyAISession, Run, RunFailedError, RunResult, RunResults
+import aiocopyai
 from aiocopyai._display import plural, preview
 from aiocopyai.cli._client import choose_workflow, find_key, open_session
 from aiocopyai.cli._errors import CommandError, run_async
-from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, read_pairs, read_timeout, shared_options
+from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, apply_timeout, read_pairs, shared_options
 from aiocopyai.cli._output import OutputFormat, OutputWriter, Tally, echo_err, open_run_writer, print_json
 from aiocopyai.cli._progress import ProgressBar
 
 
 if TYPE_CHECKING:
+    from aiocopyai import JSON, CopyAISession, Run, RunResult, RunResults
     from aiocopyai.batch import BatchResults
 
 
@@ -118,6 +119,7 @@ def start(
         raise typer.BadParameter("give inputs by -i or --input-file, or --no-input for a workflow that has none")
     if resume and output is None:
         raise typer.BadParameter("--resume continues with a file of results: name it by -o")
+    settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
     sent = dict(read_pairs("--metadata", metadata or []))
     common: dict[str, JSON] = dict(read_pairs("--input", inputs or []))
     with _usage_errors():
@@ -127,7 +129,7 @@ def start(
         rows=rows,
         metadata=sent,
         concurrency=concurrency,
-        timeout=read_timeout(timeout, wait=wait),
+        timeout=wait_timeout,
         limit=limit,
         output=output,
         resume=resume,
@@ -136,7 +138,7 @@ def start(
     )
     if dry_run:
         raise typer.Exit(run_async(_show_rows(request), settings))
-    progress = StartProgress(request, ProgressBar.on_terminal() if output else None)
+    progress = StartProgress(request, ProgressBar.on_terminal(settings) if output else None)
     code = run_async(_start(request, settings, find_key(settings), progress), settings, so_far=progress)
     raise typer.Exit(code or (0 if progress.is_successful else 1))
 
@@ -202,7 +204,7 @@ class StartProgress:
         """Count a result."""
         if result.run is not None:
             self.tally.add(result.run)
-            is_failed = isinstance(result.error, RunFailedError)
+            is_failed = isinstance(result.error, aiocopyai.RunFailedError)
             self._failed += is_failed
             self._finished += result.ok or is_failed
         if self.bar is not None:
@@ -211,7 +213,7 @@ class StartProgress:
     @property
     def _counts(self) -> tuple[int, int, int]:
         """The rows that are finished, of these those that failed, and the rows that `--limit` left for later."""
-        if isinstance(self.results, RunResults):
+        if isinstance(self.results, aiocopyai.RunResults):
             return (
                 self._finished,
                 self._failed,
@@ -245,7 +247,7 @@ class StartProgress:
 async def _show_rows(request: StartRequest) -> None:
     """Show what would be started."""
     # Only to check the arguments, and to read the files of an earlier process: nothing is sent.
-    async with CopyAISession("dry-run") as session:
+    async with aiocopyai.CopyAISession("dry-run") as session:
         with _usage_errors():
             if request.output is None:
                 request.runs(session)
@@ -320,7 +322,7 @@ class _Printer:
         if self._table is None:
             print_json(result_fields(number, result.inputs, result.run, result.error))
         else:
-            run = result.run or Run("-", input=result.inputs)
+            run = result.run or aiocopyai.Run("-", input=result.inputs)
             self._table.write(evolve(run, output={"": f"row {number}: {preview(run)}"}))
             self._table.flush()
 
@@ -349,7 +351,7 @@ def _usage_errors() -> Generator[None]:
     """Report an invalid argument as a mistake in the command, in terms of its options."""
     try:
         yield
-    except CopyAIError:
+    except aiocopyai.CopyAIError:
         raise
     except ValueError as error:
         message = str(error)

@@ -96,7 +96,7 @@ async def _list(output_format: OutputFormat | None, settings: Settings, key: str
 
 async def _create(url: str, event: str, workflow: str | None, settings: Settings, key: str | None) -> None:
     async with open_session(settings, key) as session:
-        with usage_errors():
+        with usage_errors(workflow_id="--workflow"):
             webhook = await session.ensure_webhook(url, event, workflow)
     print_json(_row(webhook))
 

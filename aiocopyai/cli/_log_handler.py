@@ -6,6 +6,8 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from aiocopyai._logging import level_from_environment
+from aiocopyai.cli._options import Settings
 from aiocopyai.cli._output import echo_err
 
 
@@ -20,19 +22,24 @@ class _StderrHandler(logging.Handler):
 
 
 @contextmanager
-def log_to_stderr(*, debug: bool) -> Generator[None]:
-    """Print the library's warnings on standard error while this lasts; with `debug`, each of its steps."""
+def log_to_stderr(settings: Settings) -> Generator[None]:
+    """Print the library's warnings on standard error while this lasts; with ``--debug``, every request.
+
+    Raises:
+        ConfigurationError: ``COPYAI_LOG`` names no level.
+    """
+    chosen = logging.DEBUG if settings.debug else level_from_environment()
     logger = logging.getLogger("aiocopyai")
     handler = _StderrHandler()
-    if debug:
+    if chosen is not None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level, propagate = logger.level, logger.propagate
+    previous = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    logger.setLevel(chosen or (logging.ERROR if settings.quiet else logging.WARNING))
     logger.propagate = False
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
+        logger.setLevel(previous[0])
+        logger.propagate = previous[1]

@@ -1,0 +1,49 @@
+"""``COPYAI_LOG``: the library's log on standard error, without a change to the program."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Final
+
+from aiocopyai._text import excerpt
+from aiocopyai.errors import ConfigurationError
+
+
+VARIABLE: Final = "COPYAI_LOG"
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+
+logger = logging.getLogger("aiocopyai")
+
+
+def level_from_environment() -> int | None:
+    """Return the level that ``COPYAI_LOG`` names; None if it is not set.
+
+    Raises:
+        ConfigurationError: it names no level.
+    """
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return None
+    level = _LEVELS.get(name.lower())
+    if level is None:
+        raise ConfigurationError(f"{VARIABLE} must be {', '.join(_LEVELS)} or not set, got {excerpt(name)}")
+    return level
+
+
+def configure_from_environment() -> None:
+    """Set up the log as ``COPYAI_LOG`` says, unless the program has set up that of the library itself.
+
+    At ``debug`` each request is one line: method, path, status, milliseconds and number of the attempt.
+
+    Raises:
+        ConfigurationError: it names no level.
+    """
+    level = level_from_environment()
+    if level is None or logger.handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False

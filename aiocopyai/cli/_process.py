@@ -1,0 +1,119 @@
+"""The command as a process: its standard streams, the signals that stop it, and its exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from types import FrameType
+from typing import Final, TextIO
+
+
+_STDIN, _STDOUT, _STDERR = range(3)
+_SIGNALS: Final = ("SIGTERM", "SIGHUP")
+"""Stop a command as Ctrl-C does. Windows has no SIGHUP."""
+
+
+def find_missing_package() -> str | None:
+    """Return the first package of the extra `cli` that is not installed; None if there is none."""
+    return next((name for name in ("typer", "rich") if find_spec(name) is None), None)
+
+
+def run_app() -> int:
+    """Run the command that ``sys.argv`` names, and return the exit code."""
+    _open_closed_streams()
+    # A character that the encoding of the terminal lacks is printed as an escape.
+    for stream in (sys.stdout, sys.stderr):
+        _reconfigure(stream)
+    with _signals_as_interrupt():
+        from aiocopyai.cli._app import app  # noqa: PLC0415 (Ctrl-C and closed streams are handled from here on)
+
+        try:
+            app(prog_name="aiocopyai")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        except OSError as error:  # of printing a help text or a version
+            return _failed_output(error)
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            return code or _failed_output(error)
+        return code
+
+
+def discard(stream: TextIO) -> None:
+    """Point a stream at the null device, so that flushing it at the end of the process does not fail again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, stream.fileno())
+    finally:
+        os.close(null)
+
+
+def _failed_output(error: OSError) -> int:
+    from aiocopyai.cli._output import echo_err  # noqa: PLC0415 (a rare case)
+
+    discard(sys.stdout)
+    if isinstance(error, BrokenPipeError):
+        return 0
+    echo_err(f"aiocopyai: cannot write to standard output: {error}")
+    return 1
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started with closed standard streams some that can be used.
+
+    Otherwise, the next file or connection would get the descriptor, and could be written to by mistake. Writing to a
+    closed standard output still is an error; messages on a closed standard error are lost.
+    """
+    if sys.stdin is None:
+        sys.stdin = _open_null(_STDIN, os.O_RDONLY)
+    if sys.stdout is None:
+        sys.stdout = _open_null(_STDOUT, os.O_RDONLY)
+    if sys.stderr is None:
+        sys.stderr = _open_null(_STDERR, os.O_WRONLY)
+
+
+def _open_null(descriptor: int, flags: int) -> TextIO:
+    null = os.open(os.devnull, flags)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
+    if descriptor == _STDIN:
+        return open(descriptor, encoding="utf-8", closefd=False)
+    return open(descriptor, "w", encoding="utf-8", closefd=False)
+
+
+def _reconfigure(stream: TextIO) -> None:
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _signals_as_interrupt() -> Generator[None]:
+    """Let SIGTERM and SIGHUP stop a command as Ctrl-C does: with its clean-up, and a message on how to resume."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread can set handlers
+        return
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    # A signal that is ignored stays ignored: nohup does that.
+    previous = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    for number in previous:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell script
+        raise KeyboardInterrupt
+    # The handler of SIGINT may be that of an event loop, which cancels the main task.
+    signal.raise_signal(signal.SIGINT)
