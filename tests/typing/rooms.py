@@ -13,7 +13,7 @@ from typing import assert_type
 from aiocopyai import CopyAISession, Run
 from aiocopyai.emulator import Delivery, Emulator, Fault, Quirks, Request, Script, main, serve
 from aiocopyai.export import Exported, ExportError, Progress, export_runs, read_export
-from aiocopyai.integrations.arrow import SCHEMA, read_batch, record_batch
+from aiocopyai.integrations.arrow import FLAT_SCHEMA, SCHEMA, flat_batch, read_batch, record_batch
 
 
 async def runs_an_emulator() -> None:
@@ -94,7 +94,9 @@ def makes_tables(runs: list[Run]) -> None:
     batch = record_batch(runs)
     assert_type(read_batch(batch), list[Run])
     record_batch(run for run in runs)
+    flat_batch(run for run in runs)
     str(SCHEMA)
+    str(FLAT_SCHEMA)
 
 
 async def must_not_pass(session: CopyAISession, emulator: Emulator) -> None:
