@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai.cli import _export, _report, _sync
-from aiocopyai.cli.commands import check_key, emulate, get, listen, runs, start, watch, webhooks
+from aiocopyai.cli import _export, _sync
+from aiocopyai.cli.commands import check_key, emulate, get, listen, report, runs, start, watch, webhooks
 
 
 def _group(name: str, summary: str | None = None) -> typer.Typer:
@@ -46,7 +46,7 @@ def aiocopyai_(
 
 app.command()(runs.runs)
 app.command()(_export.export)
-app.command()(_report.report)
+app.command()(report.report)
 app.command()(_sync.sync)
 app.command()(start.start)
 app.command()(get.get)

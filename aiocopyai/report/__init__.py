@@ -1,1 +1,33 @@
-"""Statistics over a workflow's runs, and the report page."""
+"""Where a workflow's runs and credits went: statistics over runs, and a page with charts of them.
+
+The page needs the extra ``report``.
+"""
+
+from aiocopyai.report._page import write_report
+from aiocopyai.report._summary import (
+    CostlyRun,
+    ErrorSummary,
+    Groups,
+    KeySummary,
+    Period,
+    Periods,
+    Summary,
+    Totals,
+    group_by_period,
+    summarize,
+)
+
+
+__all__ = [
+    "CostlyRun",
+    "ErrorSummary",
+    "Groups",
+    "KeySummary",
+    "Period",
+    "Periods",
+    "Summary",
+    "Totals",
+    "group_by_period",
+    "summarize",
+    "write_report",
+]

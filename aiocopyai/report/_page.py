@@ -1,97 +1,134 @@
-"""A report as one page for a browser: all that it needs is in it."""
+"""The report as one HTML page, which needs no network."""
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
-
-from attrs import frozen
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # it has no types of its own
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from aiocopyai import __version__
 from aiocopyai._display import local_time, printable
-from aiocopyai.report._charts import Chart, failures_chart, keys_chart, status_chart, time_charts, values_chart
-from aiocopyai.report._statistics import Amount, Figures, Periods, periods
+from aiocopyai._files import replace_file
+from aiocopyai.report._summary import OTHERS, Summary, Totals, group_by_period
 
 
-MOST_PERIODS: Final = 184
-"""Days that get a bar each; more are put together to weeks, months or years."""
-TOP: Final = 20
-"""Rows of a table of which there may be many."""
-_CHARTED_KEYS: Final = 6
-"""Metadata keys that get a chart of their values."""
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 
-@frozen
-class Charts:
-    """The charts, by where they stand."""
-
-    time: Sequence[Chart] = ()
-    status: Sequence[Chart] = ()
-    keys: Sequence[Chart] = ()
-    values: Sequence[Chart] = ()
-    failures: Sequence[Chart] = ()
-
-    @property
-    def all(self) -> list[Chart]:
-        """All of them."""
-        return [*self.time, *self.status, *self.keys, *self.values, *self.failures]
+MAX_PERIODS: Final = 184
+"""Days that have a bar each; beyond, weeks, months or years have one."""
+_MAX_ROWS: Final = 20
+"""Rows of a table."""
+_MAX_VALUES: Final = 10
+"""Values of a metadata key that have a row in the table of the key."""
+_OPEN_TABLES: Final = 6
+"""Metadata keys whose tables of values are shown at once."""
+_EXACT: Final = 10**15
+"""Up to here a float has one correct decimal place."""
 
 
-def make_page(figures: Figures, source: str) -> str:
-    """Make the page, in HTML; every text of the server's is escaped in it.
+def write_report(summary: Summary, path: str | os.PathLike[str], *, source: str = "Copy.ai runs") -> None:
+    """Write statistics as an HTML page with charts and tables, or replace the page in one step.
+
+    The page contains all it needs, plotly included (4.8 MB), and opens without a network. No text of the server can
+    become markup or a script in it. Needs the extra ``report``.
 
     Args:
-        figures: what to report.
-        source: what is reported on, in words.
+        summary: the statistics.
+        path: the file to write, such as ``report.html``.
+        source: what the statistics are about, in words; the page's subtitle.
+
+    Raises:
+        ModuleNotFoundError: the extra ``report`` is not installed.
+        OSError: the file can't be written; the previous page is unchanged.
     """
+    replace_file(Path(path), [render_report(summary, source).encode("utf-8", "backslashreplace")])
+
+
+def render_report(summary: Summary, source: str) -> str:
+    """Return the page as HTML."""
+    # Here, as the statistics do without the extra `report`.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+    from markupsafe import Markup  # noqa: PLC0415
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # noqa: PLC0415 (plotly has no types)
+
+    from aiocopyai.report._charts import activity_charts, failures_chart, status_colours  # noqa: PLC0415
+
     environment = Environment(
-        loader=PackageLoader("aiocopyai.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("aiocopyai.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(shown=printable, number=_number, moment=_moment)
-    grouped = periods(figures, MOST_PERIODS)
-    charts = _draw(figures, grouped)
+    )
+    filters: dict[str, Callable[..., object]] = {"shown": printable, "number": _number, "share": _share, "time": _time}
+    environment.filters.update(filters)
+    grouped = group_by_period(summary, MAX_PERIODS)
+    activity = activity_charts(grouped) if grouped.periods else []
+    failures = [failures_chart(grouped)] if grouped.periods and summary.total.failed else []
     return environment.get_template("report.html").render(
-        figures=figures,
+        summary=summary,
         source=source,
+        average=_average(summary.total),
+        period_rows=[(f"{period.start}{' (partial)' * period.is_partial}", period.total) for period in grouped.periods],
         grouped=grouped,
-        rows=[(start, sum(by.values(), Amount())) for start, by in grouped.by_start.items()],
-        charts=charts,
-        figure_data={chart.name: chart.figure for chart in charts.all},
-        top=TOP,
+        activity=activity,
+        failures=failures,
+        figures={chart.name: chart.figure for chart in [*activity, *failures]},
+        status_colours=status_colours(list(summary.statuses.totals)),
+        key_rows=_with_others(
+            [(name, key.total) for name, key in summary.ranked_keys[:_MAX_ROWS]],
+            Totals.sum(key.total for _, key in summary.ranked_keys[_MAX_ROWS:]),
+            without=summary.without_metadata,
+        ),
+        value_tables=[
+            (name, key.distinct, _with_others(*key.values.top(_MAX_VALUES)))
+            for name, key in summary.ranked_keys
+            if len(key.values.totals) > 1
+        ][:_MAX_ROWS],
+        open_tables=_OPEN_TABLES,
+        workflow_rows=_with_others(*summary.workflows.top(_MAX_ROWS)),
+        status_rows=_with_others(summary.statuses.ranked, summary.statuses.others),
+        max_rows=_MAX_ROWS,
         made=datetime.now(UTC),
         version=__version__,
-        # Scripts of the page's own echo_err this word, which none in the server's texts can know.
+        # The page's own scripts carry this secret, so that no script in the server's texts runs.
         nonce=secrets.token_urlsafe(18),
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),  # noqa: S704 (plotly's own code)
     )
 
 
-def _draw(figures: Figures, grouped: Periods) -> Charts:
-    if not figures.total.runs:
-        return Charts()
-    timed = bool(grouped.by_start)
-    several = [(name, key) for name, key in figures.ranked_keys if len(key.values.amounts) > 1][:_CHARTED_KEYS]
-    return Charts(
-        time=time_charts(grouped) if timed else (),
-        status=[status_chart(figures)],
-        keys=[keys_chart(figures)] if figures.keys else (),
-        values=[values_chart(number, name, key) for number, (name, key) in enumerate(several, start=1)],
-        failures=[failures_chart(grouped)] if timed and figures.total.failed else (),
-    )
+def _with_others(
+    rows: Sequence[tuple[str, Totals]], others: Totals, *, without: Totals | None = None
+) -> list[tuple[str, Totals]]:
+    """Add the rows for what is not counted separately, and for what has no key."""
+    extra = [(OTHERS, others), ("(none)", without or Totals())]
+    return [*rows, *((name, totals) for name, totals in extra if totals.runs)]
+
+
+def _average(total: Totals) -> float:
+    if abs(total.credits) >= _EXACT:
+        return total.credits // max(1, total.runs)
+    return total.credits / max(1, total.runs)
+
+
+def _share(value: int, most: int) -> float:
+    """Return a value as percentage of the largest one."""
+    return round(100 * value / most, 1) if 0 < value <= most else 0.0
 
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
-def _moment(value: datetime | None) -> Markup | str:
-    """Show a time in the user's zone; a browser or a program that wants it finds it in UTC."""
+def _time(value: datetime | None) -> Markup | str:
+    """Return a time in the user's zone, with a machine-readable one in UTC."""
+    from markupsafe import Markup  # noqa: PLC0415 (the extra `report`)
+
     if value is None:
         return "-"
     utc = value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The page of `aiocopyai report`, in a real browser that reaches no network."""
+"""`write_report`: the page, in a real browser without a network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from aiocopyai import JSON, Run, RunStatus
-from aiocopyai.report._page import make_page
-from aiocopyai.report._statistics import Figures
-from tests.support.chromium import open_page
+from aiocopyai.report import summarize, write_report
+from tests.support.chromium import Opened, open_page
 
 
 MOMENT = datetime(2026, 1, 31, 9, tzinfo=UTC)
@@ -21,16 +20,21 @@ HOSTILE = f"</script>{SCRIPT}<img src=x onerror=\"document.title = 'taken'\"><!-
 
 
 def page_of(runs: Sequence[Run], tmp_path: Path, source: str = "workflow W") -> Path:
-    figures = Figures(UTC)
-    for run in runs:
-        figures.add(run)
     path = tmp_path / "report.html"
-    path.write_text(make_page(figures, source), "utf-8")
+    write_report(summarize(runs, zone=UTC), path, source=source)
     return path
 
 
-def test_the_browser_tells_errors(tmp_path: Path) -> None:
-    """The checks below would notice: an error in a script, and a request that the page's policy forbids."""
+def row_of(opened: Opened, name: str) -> list[str]:
+    """Return a row of a table with bars, without its name: the numbers, and the widths of the bars."""
+    row = re.search(rf'<td class="text[ soft]*">{re.escape(name)}</td>(.*?)</tr>', opened.dom, re.DOTALL)
+    assert row is not None
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.DOTALL)
+    return [re.sub(r'<i style="width: ([\d.]+%).*', r"\1", cell.strip()) for cell in cells]
+
+
+def test_the_browser_reports_errors(tmp_path: Path) -> None:
+    """The other tests would notice an error in a script, and a request that the page's policy forbids."""
     path = page_of([], tmp_path)
     page = path.read_text("utf-8")
     [nonce, *_] = re.findall('nonce="([^"]+)"', page)
@@ -43,7 +47,7 @@ def test_the_browser_tells_errors(tmp_path: Path) -> None:
 
 
 def test_the_page_draws_its_charts_offline(tmp_path: Path) -> None:
-    """Every chart shows its bars, the totals are there, and the console stays empty."""
+    """Every chart has its bars, every table its rows, and the console stays empty."""
     runs = [
         Run(
             id=f"WRUN-{number}",
@@ -59,18 +63,20 @@ def test_the_page_draws_its_charts_offline(tmp_path: Path) -> None:
     opened = open_page(page_of(runs, tmp_path))
 
     assert opened.console == []
-    assert opened.dom.count('class="chart js-plotly-plot"') == opened.dom.count('role="img"') == 6
+    assert opened.dom.count('class="chart js-plotly-plot"') == opened.dom.count('role="img"') == 3
     assert opened.drawn("runs-by-time") == 40
     assert opened.drawn("credits-by-time") == opened.drawn("failures-by-time") == 20
-    assert opened.drawn("by-status") == 4
-    assert opened.drawn("by-key") == opened.drawn("key-1") == 6
+    assert row_of(opened, "COMPLETE") == ["75", "100.0%", "3,750", "100.0%", ""]
+    assert row_of(opened, "FAILED") == ["25", "33.3%", "1,200", "32.0%", "25"]
+    assert row_of(opened, "WCFG-1") == ["50", "100.0%", "2,500", "100.0%", ""]
+    assert row_of(opened, "(none)") == ["50", "100.0%", "2,450", "98.0%", "25"]
     assert "<b>4,950</b><span>credits</span>" in opened.dom
     assert '<b class="bad">25</b><span>failed, 25.0 %</span>' in opened.dom
     assert '<time datetime="2026-02-19T09:00:00Z">2026-02-19' in opened.dom
 
 
-def test_no_text_of_the_servers_is_obeyed(tmp_path: Path) -> None:
-    """Markup in any field is shown as the text it is, in the tables and the charts, and no script in it runs."""
+def test_markup_in_a_text_is_shown_as_text(tmp_path: Path) -> None:
+    """Tags in any field are escaped, in the tables and the charts, and no script in them runs."""
     value: JSON = {HOSTILE: [HOSTILE]}
     hostile = Run(
         id=HOSTILE,
@@ -83,14 +89,16 @@ def test_no_text_of_the_servers_is_obeyed(tmp_path: Path) -> None:
         created_at=MOMENT,
     )
     odd = Run(id="b", status=RunStatus(HOSTILE), metadata={"plain": "<b>bold</b>"}, created_at=MOMENT)
-    opened = open_page(page_of([hostile, odd], tmp_path, HOSTILE))
+    bold = Run(id="c", status=RunStatus("<b>bold</b>"), created_at=MOMENT)
+    opened = open_page(page_of([hostile, odd, bold], tmp_path, HOSTILE))
 
     assert opened.console == []
     assert "<title>Copy.ai runs: &lt;/script&gt;&lt;script&gt;" in opened.dom
     assert "<img" not in opened.dom
     assert opened.dom.count("<script") == 3
-    assert "&lt;b&gt;bold&lt;/b&gt;" in opened.chart("key-1")
-    assert "font-weight:bold" not in opened.chart("key-1").replace(" ", "")
+    assert "&lt;b&gt;bold&lt;/b&gt;" in opened.dom
+    assert "&lt;b&gt;bold&lt;/b&gt;" in opened.chart("runs-by-time")
+    assert "font-weight:bold" not in opened.chart("runs-by-time").replace(" ", "")
     assert "\u202e" not in opened.dom
 
 
@@ -107,17 +115,17 @@ def test_no_text_of_the_servers_is_obeyed(tmp_path: Path) -> None:
     ],
     ids=["none", "bare", "one", "calendar", "credits", "statuses", "surrogates"],
 )
-def test_odd_runs_make_a_page_too(runs: list[Run], tmp_path: Path) -> None:
-    """Whatever little or odd there is to show, the page opens without a complaint, and draws what it has charts for."""
+def test_unusual_runs_make_a_page_too(runs: list[Run], tmp_path: Path) -> None:
+    """The page opens without an error, and has charts wherever runs have times."""
     opened = open_page(page_of(runs, tmp_path))
 
     assert opened.console == []
     assert opened.dom.count('class="chart js-plotly-plot"') == opened.dom.count('role="img"')
-    assert (opened.dom.count('role="img"') > 0) is bool(runs)
+    assert (opened.dom.count('role="img"') > 0) is any(run.created_at and run.created_at.year == 2026 for run in runs)
 
 
-def test_the_page_names_no_other_place(tmp_path: Path) -> None:
-    """Beside plotly's own script no address is in the page, and its policy forbids every request."""
+def test_the_page_refers_to_no_other_address(tmp_path: Path) -> None:
+    """Apart from plotly's own script the page has no address, and its policy forbids every request."""
     page = page_of([Run(id="a", created_at=MOMENT)], tmp_path).read_text("utf-8")
     ours = re.sub(r"<script nonce=[^>]*>/\*\*.*?</script>", "", page, flags=re.DOTALL)
 
@@ -125,3 +133,32 @@ def test_the_page_names_no_other_place(tmp_path: Path) -> None:
     assert "//" not in ours
     assert "default-src 'none'; script-src 'nonce-" in ours
     assert "unsafe-eval" not in ours
+
+
+def test_rare_values_are_not_left_out(tmp_path: Path) -> None:
+    """Beyond ten values of a key the others have one row, which does not make the other bars small."""
+    runs = [Run(id=str(n), metadata={"customer": f"{'a long name that goes on ' * 3}{n % 12}"}) for n in range(30)]
+    opened = open_page(page_of([*runs, Run(id="a", metadata={"api": True})], tmp_path))
+
+    assert 'customer <span class="soft">(12 values)</span>' in opened.dom
+    assert row_of(opened, f"{'a long name that goes on ' * 3}0") == ["3", "100.0%", "0", "", ""]
+    assert row_of(opened, f"{'a long name that goes on ' * 3}5") == ["3", "100.0%", "0", "", ""]
+    assert row_of(opened, "(others)") == ["4", "", "0", "", ""]
+
+
+def test_long_numbers_stay_in_their_place(tmp_path: Path) -> None:
+    """Sums of 16 and of 400 digits are shown in full, in a smaller font."""
+    for digits in (16, 400):
+        page = page_of([Run(id="a", credits=10 ** (digits - 1), created_at=MOMENT)], tmp_path).read_text("utf-8")
+
+        assert f'<b class="long">{10 ** (digits - 1):,}</b><span>credits</span>' in page
+
+
+def test_today_is_paler(tmp_path: Path) -> None:
+    """A bar for a day that is not over does not look like a slump."""
+    now = datetime.now(UTC)
+    runs = [Run(id=str(hours), created_at=now - timedelta(hours=hours)) for hours in range(0, 72, 6)]
+    opened = open_page(page_of(runs, tmp_path))
+
+    assert "Paler bars: today, which is not over yet." in opened.dom
+    assert opened.chart("runs-by-time").count("opacity: 0.45") == 1
