@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Final, NoReturn, cast
 
@@ -19,6 +20,8 @@ except ImportError:
 
 MAX_DIGITS: Final = 4300
 """Digits from which an integer is kept as text: Python refuses to convert larger ones between text and number."""
+MAX_DEPTH: Final = 950
+"""Levels of arrays and objects in each other that are read. Python's own functions fail at about 1,000."""
 _EXACT_FLOATS: Final = 2.0**63
 """Floats from which orjson may have rounded an integer."""
 _NUMBERS_INSIDE: Final = {float, dict, list}
@@ -27,6 +30,8 @@ _TOO_DEEP: Final = re.compile("depth|recursion", re.IGNORECASE)
 """What the different versions of orjson say."""
 _LONE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{20}")
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},]', re.DOTALL)
+_ID_KEYS: Final = (b'"id"', b'"workflowRunId"')
 
 
 def loads(body: bytes, *, exact: bool = False) -> JSON:
@@ -59,9 +64,17 @@ def loads(body: bytes, *, exact: bool = False) -> JSON:
 
 
 def has_rounded_integer(objects: Iterable[Mapping[str, JSON]]) -> bool:
-    """Whether some number in these objects, at any depth, may be an integer that was rounded to a float."""
+    """Return whether some number in these objects, at any depth, may be an integer that was rounded to a float.
+
+    Raises:
+        RecursionError: they are nested more than `MAX_DEPTH` levels deep, so that other functions would fail.
+    """
     level: list[Iterable[JSON]] = [each.values() for each in objects]
+    depth = 0
     while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise RecursionError
         types = set(map(type, chain.from_iterable(level)))
         if types.isdisjoint(_NUMBERS_INSIDE):
             return False
@@ -72,6 +85,38 @@ def has_rounded_integer(objects: Iterable[Mapping[str, JSON]]) -> bool:
             value.values() if isinstance(value, dict) else value for value in values if isinstance(value, dict | list)
         ]
     return False
+
+
+def find_nested_object(body: bytes, depth: int) -> tuple[str, str] | None:
+    """Find where JSON is nested more deeply than this, without parsing it, which would fail.
+
+    Returns:
+        The path to the innermost object with an id in which it is, such as ``data.data[3]``, and that id; both are
+        empty if there is no such object. None if nothing is nested so deeply.
+    """
+    path: list[bytes | int] = []  # for each level the key of an object's member, or the index in an array
+    ids: dict[int, bytes] = {}  # by level
+    for match in _TOKEN.finditer(body):
+        token = match[0]
+        if token in {b"[", b"{"}:
+            path.append(0 if token == b"[" else b"")
+            ids.pop(len(path), None)
+            if len(path) > depth:
+                level = max(ids, default=1)
+                steps = (f"[{step}]" if isinstance(step, int) else f".{_unquote(step)}" for step in path[: level - 1])
+                return "".join(steps).removeprefix("."), _unquote(ids.get(level, b'""'))
+        elif not path:
+            return None
+        elif token in {b"]", b"}"}:
+            path.pop()
+        elif token == b",":
+            step = path[-1]
+            path[-1] = step + 1 if isinstance(step, int) else b""
+        elif path[-1] == b"":
+            path[-1] = token
+        elif path[-1] in _ID_KEYS:
+            ids.setdefault(len(path), token)
+    return None
 
 
 def dump_json(value: object) -> bytes:
@@ -90,9 +135,9 @@ def dump_json(value: object) -> bytes:
             # orjson refuses values that a run may have: integers beyond 64 bits, lone surrogates, deep nesting.
             pass
     try:
-        text = _ENCODER.encode(value)
+        text = _encode(value)
     except ValueError:
-        text = _ENCODER.encode(_without_infinity(cast("JSON", value)))
+        text = _encode(_without_infinity(cast("JSON", value)))
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -108,6 +153,19 @@ def encode_json(name: str, value: Mapping[str, JSON]) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         reason = str(error)
     raise ValueError(f"{name} cannot be sent as JSON: {reason}")
+
+
+def _encode(value: object) -> str:
+    try:
+        return _ENCODER.encode(value)
+    except RecursionError:
+        # `MAX_DEPTH` levels need a stack of their own.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(_ENCODER.encode, value).result()
+
+
+def _unquote(token: bytes) -> str:
+    return token[1:-1].decode(errors="replace")
 
 
 def _loads_exactly(body: bytes) -> JSON:

@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import evolve, frozen
 
-from aiocopyai._json import MAX_DIGITS, has_rounded_integer, loads
+from aiocopyai._json import MAX_DEPTH, MAX_DIGITS, find_nested_object, has_rounded_integer, loads
 from aiocopyai._text import excerpt
 from aiocopyai.errors import InvalidResponseError
 from aiocopyai.models import JSON, Page, Run, RunStatus, Webhook, WebhookEventType
@@ -42,25 +42,31 @@ def parse_response(body: bytes, read: Callable[[JSON], T]) -> T:
         InvalidResponseError: it is not JSON, or not what `read` expects.
     """
     result = read(parse_json(body))
-    if any(has_rounded_integer(objects) for objects in _raw_objects(result)):
-        return read(parse_json(body, exact=True))
-    return result
+    is_rounded: bool | None
+    try:
+        is_rounded = any(has_rounded_integer(objects) for objects in _raw_objects(result))
+    except RecursionError:
+        is_rounded = None
+    if is_rounded is None:
+        raise _nesting_error(body)
+    return read(parse_json(body, exact=True)) if is_rounded else result
 
 
 def parse_json(body: bytes, *, exact: bool = False) -> JSON:
     """Parse JSON, with integers beyond 64 bits rounded unless `exact`.
 
     Raises:
-        InvalidResponseError: it is not JSON. That is retryable, as gateways respond with pages of their own.
+        InvalidResponseError: it is not JSON, which is retryable, as gateways respond with pages of their own; or it is
+            nested too deeply.
     """
     try:
         return loads(body, exact=exact)
     except RecursionError:
-        reason, retryable = "the response is nested too deeply", False
+        error = _nesting_error(body)
     except ValueError:
-        reason, retryable = "the response is not JSON", True
-    beginning = excerpt(body[:1000].decode(errors="replace")) if body else "nothing"
-    raise InvalidResponseError(reason, excerpt=beginning, retryable=retryable)
+        beginning = excerpt(body[:1000].decode(errors="replace")) if body else "nothing"
+        error = InvalidResponseError("the response is not JSON", excerpt=beginning, retryable=True)
+    raise error
 
 
 def read_run_page(response: JSON, number: int, size: int, workflow_id: str | None = None) -> Page[Run]:
@@ -162,6 +168,13 @@ def read_error(text: str) -> tuple[str | None, JSON, JSON]:
     return (code if isinstance(code, str) else None), body.get("details"), body
 
 
+def _nesting_error(body: bytes) -> InvalidResponseError:
+    """Return an error that names the run whose fields are nested too deeply."""
+    place, run_id = find_nested_object(body, MAX_DEPTH) or find_nested_object(body, MAX_DEPTH // 2) or ("", "")
+    subject = f"run {run_id}" if run_id else "the response"
+    return InvalidResponseError(f"{subject} is nested too deeply", place)
+
+
 def _is_deep(value: JSON) -> bool:
     level = [value]
     for _ in range(_MAX_ERROR_DEPTH):
@@ -201,6 +214,13 @@ def _data_object(response: JSON) -> dict[str, JSON]:
 
 def _id(value: JSON) -> str:
     if type(value) is not str or not value:
+        raise TypeError
+    return value
+
+
+def _webhook_id(value: JSON) -> str:
+    # The vendor's example of a list has a webhook with an empty id.
+    if type(value) is not str:
         raise TypeError
     return value
 
@@ -267,7 +287,7 @@ _RUN_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
 }
 """For each attribute of a `Run` its name in the JSON and its value."""
 _WEBHOOK_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
-    "id": ("id", _id),
+    "id": ("id", _webhook_id),
     "url": ("url", _string),
     "event_type": ("eventType", _event_type),
     "workflow_id": ("workflowId", _string),
@@ -289,7 +309,7 @@ def _read_run_item(item: JSON, place: str, workflow_id: str | None) -> tuple[Run
     if "id" not in values:
         values["id"] = _item_id(item, place, "run")
     run = Run(**values)  # type: ignore[arg-type]  # each value is that of its own field
-    return (run if run.workflow_id is not None else evolve(run, workflow_id=workflow_id)), misfits
+    return (run if run.workflow_id or workflow_id is None else evolve(run, workflow_id=workflow_id)), misfits
 
 
 def _read_webhook_item(item: JSON, place: str) -> tuple[Webhook, set[str]]:
@@ -381,8 +401,8 @@ def _read_columns(items: list[Any], workflow_id: str | None) -> list[Run]:
     # Each `map` runs without Python code; the `deque` of length 0 consumes it.
     for name, setter in _SETTERS.items():
         values = extra if name == "extra" else getattr(read, name)
-        if name == "workflow_id" and workflow_id is not None and None in values:
-            values = [workflow_id if value is None else value for value in values]
+        if name == "workflow_id" and workflow_id is not None and not all(values):
+            values = [value or workflow_id for value in values]
         deque(map(setter, runs, values), maxlen=0)
     return runs
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai import JSON, InvalidResponseError, Page, Run, RunStatus
-from aiocopyai._json import loads
-from aiocopyai._parsing import parse_json, parse_response, read_error, read_run, read_run_page
+from aiocopyai._json import dump_json, find_nested_object, loads
+from aiocopyai._parsing import parse_json, parse_response, read_error, read_run, read_run_page, read_webhook_page
 from aiocopyai._text import excerpt
 from tests.support.strategies import JSON_VALUES
 
@@ -114,7 +114,13 @@ def test_columns_read_what_single_items_do(items: list[dict[str, JSON]], data: s
 @given(JSON_VALUES)
 def test_only_documented_errors(response: JSON) -> None:
     """A response of any shape is a page or an `InvalidResponseError`."""
-    for candidate in (response, {"data": response}, {"data": {"data": response}}, {"data": {"data": [response]}}):
+    candidates: list[JSON] = [
+        response,
+        {"data": response},
+        {"data": {"data": response}},
+        {"data": {"data": [response]}},
+    ]
+    for candidate in candidates:
         try:
             page = read_run_page(copy.deepcopy(candidate), 1, 10)
         except InvalidResponseError as error:
@@ -150,6 +156,34 @@ def test_nested_too_deeply(exact: bool) -> None:  # noqa: FBT001
         parse_json(b"[" * 100_000 + b"]" * 100_000, exact=exact)
 
     assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("depth", [960, 1_000, 1_015, 5_000])
+@pytest.mark.parametrize("field", ["output", "error", "extra"])
+def test_nested_too_deeply_names_the_run(field: str, depth: int) -> None:
+    """Whether a parser accepts it or not, deep nesting is an error that names the run and its place."""
+    deep = f'{{"a": {"[" * depth + "]" * depth}}}'
+    first = '{"id": "W1", "output": {"id": "x", "a": ["]", "\\"["]}}'
+    items = f'{first}, {{"id": "W2", "{field}": {deep}}}, {{"id": "W3"}}'
+    with pytest.raises(InvalidResponseError, match=r"^data\.data\[1\]: run W2 is nested too deeply$"):
+        page_from(items)
+    with pytest.raises(InvalidResponseError, match=r"^data: run W2 is nested too deeply$"):
+        parse_response(f'{{"data": {{"id": "W2", "{field}": {deep}}}}}'.encode(), lambda value: read_run(value, "V"))
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900])
+def test_deep_values_are_kept(depth: int) -> None:
+    """A value of some hundred levels is read, and can be written as JSON."""
+    deep = "[" * depth + "]" * depth
+    run = page_from(f'{{"id": "W", "output": {{"a": {deep}}}}}').items[0]
+
+    assert dump_json(run.output) == f'{{"a":{deep}}}'.encode()
+
+
+@pytest.mark.parametrize("body", ["{}", '{"a": [1, {"id": 2}], "b": "]"}', "[1, 2", '"x"', "]]", ""])
+def test_find_nested_object_in_shallow_json(body: str) -> None:
+    """Nothing is found where nothing is nested, whether it is JSON or not."""
+    assert find_nested_object(body.encode(), 3) is None
 
 
 def test_both_parsers_read_the_same() -> None:
@@ -220,6 +254,22 @@ def test_a_missing_workflow_is_the_requested_one() -> None:
     page = read_run_page(response, 1, 10, "mine")
 
     assert [run.workflow_id for run in page.items] == ["other", "mine", "mine"]
+
+    items: list[JSON] = [{"id": "1", "workflowId": "other"}, {"id": "2", "workflowId": ""}]
+    page = read_run_page({"data": {"data": items}}, 1, 10, "mine")
+
+    assert [run.workflow_id for run in page.items] == ["other", "mine"]
+
+
+def test_webhooks_of_the_reference() -> None:
+    """The vendor's example of webhooks, in which one has an empty id, is read."""
+    items: list[JSON] = [
+        {"id": "", "url": "https://a", "eventType": "workflowRun.started", "workflowId": ""},
+        {"id": "", "url": "https://b", "eventType": "workflowRun.failed", "workflowId": None},
+    ]
+    page = read_webhook_page({"total": "2", "data": items}, 1, 10)
+
+    assert (page.total, [webhook.url for webhook in page.items]) == (2, ["https://a", "https://b"])
 
 
 @pytest.mark.parametrize(
