@@ -382,6 +382,8 @@ def _read_columns(items: list[Any], workflow_id: str | None) -> list[Run]:
     """Read the runs of a page whose values all fit; otherwise raise one of `_MISFITS`."""
     if not items:
         return []
+    if set(map(type, items)) != {dict}:
+        raise TypeError
     names = tuple(items[0])
     columns: dict[str, _Column]
     if len(names) > 1 and set(map(len, items)) == {len(names)}:
