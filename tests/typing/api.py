@@ -260,9 +260,17 @@ async def handles_errors(session: CopyAISession) -> None:
     except CopyAIError as error:
         assert_type(str(error), str)
         assert_type(error.message, str)
+        assert_type(error.summary, str)
         assert_type(error.request, RequestInfo | None)
         assert_type(error.ambiguous, bool)
         assert_type(error.retryable, bool)
+
+
+def has_request_values(request: RequestInfo) -> None:
+    """The request of an error has three values."""
+    assert_type(request.method, str)
+    assert_type(request.url, str)
+    assert_type(request.attempts, int)
 
 
 def knows_what_errors_are(error: CopyAIError) -> None:
