@@ -1,4 +1,4 @@
-"""Cancelling anything anywhere: it ends at once, nothing is left of it, and the session goes on working."""
+"""Cancelling each method in each phase: it ends at once, leaves nothing behind, and the session keeps working."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from attrs import define, field
 
-from aiocopyai import CopyAISession, RetryPolicy
+from aiocopyai import CopyAISession, RetryPolicy, Run
 from aiocopyai.emulator import Emulator, Fault
 from tests.conftest import AT_ONCE
 from tests.support.leftovers import leaving_nothing, other_tasks
@@ -24,15 +24,15 @@ from tests.support.storm import key_of
 
 
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
-Verb: TypeAlias = Callable[[CopyAISession, str], Awaitable[object]]
+Method: TypeAlias = Callable[[CopyAISession, str], Awaitable[object]]
 
 
-async def walk(session: CopyAISession, workflow_id: str) -> None:
+async def runs(session: CopyAISession, workflow_id: str) -> None:
     async for _ in session.runs(workflow_id, page_size=5):
         pass
 
 
-async def start(session: CopyAISession, workflow_id: str) -> None:
+async def start_run(session: CopyAISession, workflow_id: str) -> None:
     await session.start_run(workflow_id, {}, idempotency_key="key-1")
 
 
@@ -46,7 +46,7 @@ async def watch(session: CopyAISession, workflow_id: str) -> None:
         pass
 
 
-async def wait(session: CopyAISession, workflow_id: str) -> None:
+async def wait_run(session: CopyAISession, workflow_id: str) -> None:
     await session.wait_run(workflow_id, "WRUN-1", max_poll_interval=0.01)
 
 
@@ -54,23 +54,23 @@ async def ensure_webhook(session: CopyAISession, workflow_id: str) -> None:
     await session.ensure_webhook("http://127.0.0.1:9/hook", "workflowRun.completed", workflow_id)
 
 
-VERBS: Final = (walk, start, run_many, watch, wait, ensure_webhook)
+METHODS: Final = (runs, start_run, run_many, watch, wait_run, ensure_webhook)
 
 
 @define
-class Names(AbstractResolver):
-    """A resolver that knows one name, and takes its time where told so."""
+class Resolver(AbstractResolver):
+    """Resolves every name to this machine, and can be told to hang."""
 
-    asked: int = 0
-    hangs: asyncio.Event | None = None
+    requests: int = 0
+    blocked: asyncio.Event | None = None
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Find any name on this machine."""
-        self.asked += 1
-        if self.hangs is not None:
-            await self.hangs.wait()
+        """Resolve a name."""
+        self.requests += 1
+        if self.blocked is not None:
+            await self.blocked.wait()
         return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0)]
 
     async def close(self) -> None:
@@ -78,157 +78,157 @@ class Names(AbstractResolver):
 
 
 @define
-class Scene:
-    """A session on an emulator, with what tests need to see of both."""
+class Setup:
+    """A session on an emulator, with the parts that the tests look into."""
 
     emulator: Emulator
     session: CopyAISession
     connector: aiohttp.TCPConnector
-    names: Names
-    before: int = field(factory=other_tasks)
+    resolver: Resolver
+    _tasks_before: int = field(factory=other_tasks)
 
-    async def calm(self) -> None:
-        """Hold that nothing is under way, as soon as the loop has had some turns for what was cancelled."""
+    async def wait_until_idle(self) -> None:
+        """Check that nothing is in progress any more, after some iterations of the event loop."""
         async with asyncio.timeout(5):
             await wait_until(lambda: not self.session._tasks and not self.connector._acquired)
-            await wait_until(lambda: other_tasks() <= self.before)
+            await wait_until(lambda: other_tasks() <= self._tasks_before)
 
 
 @asynccontextmanager
-async def scene(retry: RetryPolicy = AT_ONCE, max_rate: float | None = None) -> AsyncIterator[Scene]:
-    """Set one up."""
-    names = Names()
-    connector = aiohttp.TCPConnector(resolver=names, use_dns_cache=False, force_close=True)
-    async with Emulator(20, workflow_id="W") as emulator, aiohttp.ClientSession(connector=connector) as http:
-        emulator.add_runs(1, id="WRUN-1", workflowRunId="WRUN-1", status="NEW")
-        url = emulator.url.replace("127.0.0.1", "localhost")
-        async with CopyAISession(
-            emulator.api_key, base_url=url, http_session=http, retry=retry, max_rate=max_rate
-        ) as session:
-            yield Scene(emulator, session, connector, names)
+async def connected(retry: RetryPolicy = AT_ONCE, max_rate: float | None = None) -> AsyncIterator[Setup]:
+    """Open a session with its own connector and resolver, and check at the end that nothing is left."""
+    async with leaving_nothing():
+        resolver = Resolver()
+        connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True)
+        async with Emulator(20, workflow_id="W") as emulator, aiohttp.ClientSession(connector=connector) as http:
+            emulator.add_runs(1, id="WRUN-1", workflowRunId="WRUN-1", status="NEW")
+            url = emulator.url.replace("127.0.0.1", "localhost")
+            async with CopyAISession(
+                emulator.api_key, base_url=url, http_session=http, retry=retry, max_rate=max_rate
+            ) as session:
+                yield Setup(emulator, session, connector, resolver)
 
 
-async def cut_off(verb: Verb, scene: Scene, phase: Callable[[], bool]) -> None:
-    """Cancel a verb once it is in a phase, and hold that this leaves nothing and breaks nothing."""
-    task = asyncio.ensure_future(verb(scene.session, "W"))
+async def cancel_in_phase(method: Method, setup: Setup, phase: Callable[[], bool]) -> None:
+    """Cancel a method once it is in a phase, and check that nothing is in progress afterwards."""
+    task = asyncio.ensure_future(method(setup.session, "W"))
     async with asyncio.timeout(5):
         await wait_until(lambda: phase() or task.done())
     assert not task.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await scene.calm()
+    await setup.wait_until_idle()
 
 
-@pytest.mark.parametrize("verb", VERBS)
-async def test_while_it_connects(verb: Verb) -> None:
-    """Cancelled while a connection is made, nothing was sent, and the session works."""
-    async with leaving_nothing(), scene() as at:
-        at.names.hangs = asyncio.Event()
-        await cut_off(verb, at, lambda: at.names.asked > 0)
-        at.names.hangs = None
+@pytest.mark.parametrize("method", METHODS)
+async def test_connecting(method: Method) -> None:
+    """Cancelled while a connection is opened, nothing was sent, and the session works."""
+    async with connected() as setup:
+        setup.resolver.blocked = asyncio.Event()
+        await cancel_in_phase(method, setup, lambda: setup.resolver.requests > 0)
+        setup.resolver.blocked = None
 
-        assert at.emulator.requests == []
-        assert await at.session.count_runs("W") == 21
+        assert setup.emulator.requests == []
+        assert await setup.session.count_runs("W") == 21
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fault", [Fault(delay=9), Fault(drip=9)], ids=["headers", "body"])
-async def test_while_it_waits_for_an_answer(verb: Verb, fault: Fault) -> None:
-    """Cancelled while it waits for an answer's head or reads its body, the connection is given up, and no other."""
-    async with leaving_nothing(), scene() as at:
-        at.emulator.inject(fault, times=None)
-        await cut_off(verb, at, lambda: len(at.emulator.requests) > 0)
-        at.emulator.clear_faults()
+async def test_receiving(method: Method, fault: Fault) -> None:
+    """Cancelled while it waits for a response or reads its body, the connection is closed, and the session works."""
+    async with connected() as setup:
+        setup.emulator.inject(fault, times=None)
+        await cancel_in_phase(method, setup, lambda: len(setup.emulator.requests) > 0)
+        setup.emulator.clear_faults()
 
-        assert await at.session.count_runs("W") >= 21
-
-
-@pytest.mark.parametrize("verb", VERBS)
-async def test_while_it_backs_off(verb: Verb) -> None:
-    """Cancelled while it waits for its next attempt, it makes none."""
-    async with leaving_nothing(), scene(RetryPolicy(wait_initial=9, wait_jitter=0)) as at:
-        at.emulator.inject(Fault(status=503), times=8)
-        await cut_off(verb, at, lambda: len(at.emulator.requests) > 0 and not at.connector._acquired)
-        asked = len(at.emulator.requests)
-        at.emulator.clear_faults()
-
-        assert await at.session.count_runs("W") >= 21
-        assert len(at.emulator.requests) == asked + 1
+        assert await setup.session.count_runs("W") >= 21
 
 
-@pytest.mark.parametrize("verb", VERBS)
-async def test_while_it_stands_in_line(verb: Verb) -> None:
-    """Cancelled in line for the session's rate, it takes nobody's turn."""
-    async with leaving_nothing(), scene(max_rate=0.1) as at:
-        limiter = at.session._transport._rate_limiter._limiter
+@pytest.mark.parametrize("method", METHODS)
+async def test_waiting_to_retry(method: Method) -> None:
+    """Cancelled while it waits for the next attempt, it makes none."""
+    async with connected(RetryPolicy(wait_initial=9, wait_jitter=0)) as setup:
+        setup.emulator.inject(Fault(status=503), times=8)
+        await cancel_in_phase(method, setup, lambda: len(setup.emulator.requests) > 0 and not setup.connector._acquired)
+        requests = len(setup.emulator.requests)
+        setup.emulator.clear_faults()
+
+        assert await setup.session.count_runs("W") >= 21
+        assert len(setup.emulator.requests) == requests + 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_waiting_for_the_rate_limit(method: Method) -> None:
+    """Cancelled while it waits for `max_rate`, it uses up none of it."""
+    async with connected(max_rate=0.1) as setup:
+        limiter = setup.session._transport._rate_limiter._limiter
         assert limiter is not None
-        await at.session.count_runs("W")
-        await cut_off(verb, at, lambda: bool(limiter._waiters))
-        limiter._level = 0  # or the next one waited for ten seconds
+        await setup.session.count_runs("W")
+        await cancel_in_phase(method, setup, lambda: bool(limiter._waiters))
+        limiter._level = 0  # otherwise the next request waits for 10 s
 
-        assert len(at.emulator.requests) == 1
-        assert await at.session.count_runs("W") == 21
+        assert len(setup.emulator.requests) == 1
+        assert await setup.session.count_runs("W") == 21
 
 
-@pytest.mark.parametrize("verb", [walk, start, run_many, ensure_webhook])
-async def test_after_any_number_of_turns(verb: Verb) -> None:
-    """Cancelled after any number of the loop's turns, it leaves nothing, and the session works."""
-    async with leaving_nothing(), scene() as at:
+@pytest.mark.parametrize("method", [runs, start_run, run_many, ensure_webhook])
+async def test_after_any_number_of_turns(method: Method) -> None:
+    """Cancelled after any number of iterations of the event loop, it leaves nothing, and the session works."""
+    async with connected() as setup:
         for turns in range(60):
-            task = asyncio.ensure_future(verb(at.session, "W"))
+            task = asyncio.ensure_future(method(setup.session, "W"))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await at.calm()
+            await setup.wait_until_idle()
 
-        assert await at.session.count_runs("W") >= 21
+        assert await setup.session.count_runs("W") >= 21
 
 
-async def test_a_start_cut_off_anywhere_is_made_once() -> None:
-    """A start that is cancelled anywhere, and asked for again with its key, is made once."""
-    cut_off = 0
-    async with leaving_nothing(), scene() as at:
+async def test_cancelled_start_is_repeated_once() -> None:
+    """A start that is cancelled anywhere and repeated with its key creates one run."""
+    cancelled = 0
+    async with connected() as setup:
         for turns in range(60):
-            task = asyncio.ensure_future(at.session.start_run("W", {}, idempotency_key=f"key-{turns}"))
+            task = asyncio.ensure_future(setup.session.start_run("W", {}, idempotency_key=f"key-{turns}"))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
             (result,) = await asyncio.gather(task, return_exceptions=True)
-            if isinstance(result, asyncio.CancelledError):
-                cut_off += 1
-                await at.session.start_run("W", {}, idempotency_key=f"key-{turns}")
+            cancelled += isinstance(result, asyncio.CancelledError)
+            await setup.session.start_run("W", {}, idempotency_key=f"key-{turns}")
 
-        assert cut_off > 5
-        assert Counter(map(key_of, at.emulator.runs()))["key-0"] == 1
-        assert len(at.emulator.runs()) == 21 + 60
+        assert cancelled > 5
+        assert Counter(map(key_of, setup.emulator.runs()))["key-0"] == 1
+        assert len(setup.emulator.runs()) == 21 + 60
 
 
 @pytest.mark.parametrize("prefetch", [0, 4])
-async def test_a_walk_cut_off_anywhere_goes_on(prefetch: int) -> None:
-    """A walk of which each step is cancelled after more turns than the one before gives each run once all the same."""
-    async with leaving_nothing(), scene() as at:
-        runs = aiter(at.session.runs("W", page_size=2, prefetch=prefetch))
-        got = await taken_by_force(lambda: anext(runs))
+async def test_cancelled_iteration_continues(prefetch: int) -> None:
+    """An iteration whose steps are cancelled again and again yields each run once."""
+    async with connected() as setup:
+        iterator = aiter(setup.session.runs("W", page_size=2, prefetch=prefetch))
+        ids = await collect_with_cancellations(lambda: anext(iterator))
 
-        assert got == [run["id"] for run in at.emulator.runs()]
-
-
-async def test_a_watch_cut_off_anywhere_goes_on() -> None:
-    """A watch of which each step is cancelled after more turns than the one before tells of each run once."""
-    async with leaving_nothing(), scene() as at:
-        news = at.session.watch("W", interval=0.001, since=LONG_AGO)
-        got = await taken_by_force(lambda: anext(news), count=21)
-
-        assert Counter(got) == Counter(str(run["id"]) for run in at.emulator.runs())
+        assert ids == [run["id"] for run in setup.emulator.runs()]
 
 
-async def taken_by_force(step: Callable[[], Awaitable[object]], count: int = 1_000) -> list[object]:
-    """Take up to so many items, giving each step first too few turns, and then some more."""
-    got: list[object] = []
+async def test_cancelled_watch_continues() -> None:
+    """A watch whose steps are cancelled again and again reports each run once."""
+    async with connected() as setup:
+        events = setup.session.watch("W", interval=0.001, since=LONG_AGO)
+        ids = await collect_with_cancellations(lambda: anext(events), count=21)
+
+        assert Counter(ids) == Counter(str(run["id"]) for run in setup.emulator.runs())
+
+
+async def collect_with_cancellations(step: Callable[[], Awaitable[Run]], count: int = 1_000) -> list[str]:
+    """Collect the ids of up to `count` runs, and cancel each step after a growing number of loop iterations."""
+    ids: list[str] = []
     turns = 0
-    while len(got) < count:
+    while len(ids) < count:
         task = asyncio.ensure_future(step())
         for _ in range(turns % 40):
             await asyncio.sleep(0)
@@ -236,10 +236,11 @@ async def taken_by_force(step: Callable[[], Awaitable[object]], count: int = 1_0
             task.cancel()
         (result,) = await asyncio.gather(task, return_exceptions=True)
         if isinstance(result, StopAsyncIteration):
-            return got
+            return ids
         if isinstance(result, asyncio.CancelledError):
             turns += 1
             await asyncio.sleep(0.001 * (turns % 40 == 0))
         else:
-            got.append(result.id)  # type: ignore[union-attr]  # a run
-    return got
+            assert isinstance(result, Run)
+            ids.append(result.id)
+    return ids
