@@ -295,7 +295,7 @@ _WEBHOOK_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
 }
 _EXACT_INTEGERS: Final = 2.0**53
 _NUMERAL: Final = re.compile(r"(-?[0-9]+)(?:\.0*)?")
-_MISFITS: Final = (TypeError, ValueError, KeyError, AttributeError, OverflowError)
+_MISFITS: Final = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 _RAW_OBJECTS: Final = attrgetter("input", "output", "metadata", "extra")
 _MAX_ERROR_TEXT: Final = 2_000
 _MAX_ERROR_DEPTH: Final = 100

@@ -322,11 +322,15 @@ def test_other_ids(item: dict[str, JSON], run_id: str) -> None:
     assert page_of(item).items[0].id == run_id
 
 
-@pytest.mark.parametrize("item", [None, 3, "W", [], {}, {"id": ""}, {"id": {}}, {"id": True}, {"id": 1.5}])
+@pytest.mark.parametrize(
+    "item", [None, 3, "W", [], [0, 1], [2, None], {}, {"id": ""}, {"id": {}}, {"id": True}, {"id": 1.5}]
+)
 def test_not_a_run(item: JSON) -> None:
     """An item that is not an object or has no id is refused, with its place."""
     with pytest.raises(InvalidResponseError, match=r"data\.data\[1\]: a run "):
         page_of({"id": "W"}, item)
+    with pytest.raises(InvalidResponseError, match=r"data\.data\[0\]: a run "):
+        page_of(item, item)
 
 
 @pytest.mark.parametrize(
