@@ -23,7 +23,7 @@ _GROWTH: Final = 1.1
 
 
 class RateLimiter:
-    """Admits the requests of a session one by one, in order; those that were sent before go first.
+    """Admits the requests of a session one by one, in order; those that are sent again go first.
 
     A 429 pauses all requests for as long as the server asks. Afterwards they are released one by one, with jitter, at
     half the former pace, which then grows slowly until the next 429. So the pace follows what the server admits.

@@ -202,7 +202,13 @@ def configures(http: aiohttp.ClientSession) -> CopyAISession:
     policy = RetryPolicy(attempts=3, timeout=60.0, wait_initial=0.1, wait_max=5.0, wait_jitter=0.5)
     CopyAISession("key", timeout=aiohttp.ClientTimeout(total=5))
     return CopyAISession(
-        "key", base_url="https://example.com/api", http_session=http, timeout=5, retry=policy, max_rate=2.5
+        "key",
+        base_url="https://example.com/api",
+        http_session=http,
+        timeout=5,
+        retry=policy,
+        max_rate=2.5,
+        trust_env=False,
     )
 
 
