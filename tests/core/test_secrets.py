@@ -6,6 +6,7 @@ import asyncio
 import base64
 import copy
 import gc
+import inspect
 import json
 import logging
 import pickle
@@ -59,9 +60,8 @@ def everything_shown(error: BaseException) -> Iterator[str]:
         yield "".join(traceback.format_exception(cause))
         if isinstance(cause, CopyAIError):
             yield pickle.dumps(cause).decode("latin-1")
-        frames = [
-            frame for frame in traceback.walk_tb(cause.__traceback__) if "/tests/" not in frame[0].f_code.co_filename
-        ]
+        inner = [] if cause.__traceback__ is None else inspect.getinnerframes(cause.__traceback__)
+        frames = [(info.frame, info.lineno) for info in inner if "/tests/" not in info.filename]
         yield "".join(traceback.StackSummary.extract(iter(frames), capture_locals=True).format())
         cause = cause.__cause__ or cause.__context__
 
