@@ -1,4 +1,4 @@
-"""How the documentation is built: ``nox -s docs``. What is not set here is as Sphinx has it."""
+"""Sphinx configuration; ``nox -s docs`` builds the documentation."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ autodoc_type_aliases = {"JSON": "aiocopyai.JSON"}
 
 nitpicky = True
 nitpick_ignore_regex = [
-    # Other projects' types: their inventories would have to be asked for over the network.
+    # Types of other projects: their inventories would have to be downloaded.
     (r"py:.*", r"(aiohttp|asyncio|collections|dask|datetime|dlt|os|pathlib|pyarrow|sqlite3|web)\..*|datetime"),
-    (r"py:class", r"aiocopyai\..*\.T(_co)?"),  # type variables stand for whatever is listed
-    # Types that are named by no one who uses the package.
+    (r"py:class", r"aiocopyai\..*\.T(_co)?"),  # type variables
+    # Types that users of the package do not name.
     (r"py:class", r"aiocopyai\._pager\.PageIterator|aiocopyai\.webhooks\._confirming\.RunReader|Inputs"),
 ]
 
-# Inside another type, Sphinx shows a named one by its repr; there is no setting for that.
+# Sphinx shows a type alias inside another type by its repr; there is no setting for that.
 TypeAliasForwardRef.__repr__ = lambda alias: alias.name
 _JSON: Final = "aiocopyai.JSON"
-_SPELT_OUT: Final = f"bool | int | float | str | list[{_JSON}] | dict[str, {_JSON}] | None"
+_EXPANDED_JSON: Final = f"bool | int | float | str | list[{_JSON}] | dict[str, {_JSON}] | None"
 
 
 def _shorten(text: str | None) -> str | None:
-    """Write JSON and made defaults in a signature as a reader would."""
-    return text and text.replace(_SPELT_OUT, _JSON).replace("= NOTHING", "= {}")
+    """Use the alias JSON, and readable defaults, in a signature."""
+    return text and text.replace(_EXPANDED_JSON, _JSON).replace("= NOTHING", "= {}")
 
 
 def _process_signature(*arguments: object) -> tuple[str | None, str | None]:
@@ -59,13 +59,13 @@ def _process_signature(*arguments: object) -> tuple[str | None, str | None]:
 def _process_docstring(
     _app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]
 ) -> None:
-    """Tell napoleon that an attribute's docstring has no type in front of a colon: it takes "Seconds: …" for one."""
+    """Mark an attribute's docstring as having no type: napoleon would read the text before a colon as one."""
     if what in {"attribute", "property"} and lines:
         lines[0] = f": {lines[0]}"
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the two; called by Sphinx."""
-    app.add_lexer("csv", TextLexer)  # which GitHub colours, and Pygments doesn't know
+    """Connect the functions; called by Sphinx."""
+    app.add_lexer("csv", TextLexer)  # Pygments has no lexer for it
     app.connect("autodoc-process-signature", _process_signature)
     app.connect("autodoc-process-docstring", _process_docstring, priority=400)  # before napoleon, at 500

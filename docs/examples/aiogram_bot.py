@@ -1,10 +1,10 @@
-"""A Telegram bot on aiogram: it answers each message with what a workflow makes of it, many at a time.
+"""A Telegram bot with aiogram that replies to each message with the output of a workflow, many at a time.
 
 Settings come from the environment:
 
-    COPYAI_API_KEY, COPYAI_WORKFLOW_ID   yours
-    TELEGRAM_TOKEN                       the bot's, from @BotFather
-    TELEGRAM_API                         another Bot API server than Telegram's own
+    COPYAI_API_KEY, COPYAI_WORKFLOW_ID   your key and workflow
+    TELEGRAM_TOKEN                       the bot's token, from @BotFather
+    TELEGRAM_API                         a Bot API server other than Telegram's
 
     python -m pip install aiogram
     python docs/examples/aiogram_bot.py
@@ -25,14 +25,14 @@ from aiocopyai import CopyAIError, CopyAISession, RunFailedError, RunTimeoutErro
 
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]
 TELEGRAM_API = os.environ.get("TELEGRAM_API", "https://api.telegram.org")
-LONGEST = 4096
-"""Characters of a message; Telegram refuses more."""
+MAX_MESSAGE = 4096
+"""Characters that Telegram accepts in a message."""
 
 
-async def answer(message: Message, copyai: CopyAISession) -> None:
+async def reply(message: Message, copyai: CopyAISession) -> None:
     """Run the workflow for a message, and reply with its output.
 
-    aiogram handles each message in a task of its own, so that one that waits holds up no other.
+    aiogram calls this in a new task for each message, so that a message that waits does not block others.
     """
     key = f"telegram-{message.chat.id}-{message.message_id}"
     try:
@@ -40,21 +40,21 @@ async def answer(message: Message, copyai: CopyAISession) -> None:
     except RunFailedError as error:
         await message.reply(f"That did not work: {error.run.error}")
     except RunTimeoutError:
-        await message.reply("That takes longer than five minutes, and I have stopped waiting.")
+        await message.reply("That takes longer than five minutes; I have stopped waiting.")
     except CopyAIError:
-        await message.reply("Copy.ai can't be asked now. Please try again later.")
-        raise  # aiogram logs it, and goes on
+        await message.reply("Copy.ai is not available. Please try again later.")
+        raise  # aiogram logs it and continues
     else:
         text = "\n".join(f"{name}: {value}" for name, value in run.output.items())
-        await message.reply(text[:LONGEST] or "Nothing came of it.")
+        await message.reply(text[:MAX_MESSAGE] or "The workflow had no output.")
 
 
 async def main() -> None:
-    """Answer until Ctrl-C."""
+    """Reply to messages until Ctrl-C."""
     telegram = AiohttpSession(api=TelegramAPIServer.from_base(TELEGRAM_API))
     async with CopyAISession() as copyai, Bot(os.environ["TELEGRAM_TOKEN"], session=telegram) as bot:
-        dispatcher = Dispatcher(copyai=copyai)  # handlers get it by this name
-        dispatcher.message.register(answer, F.text)
+        dispatcher = Dispatcher(copyai=copyai)  # passed to handlers by this name
+        dispatcher.message.register(reply, F.text)
         await dispatcher.start_polling(bot)
 
 

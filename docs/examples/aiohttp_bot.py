@@ -1,11 +1,11 @@
-"""A bot on aiohttp.web: it starts a run for each message, and answers when Copy.ai says that the run is over.
+"""A bot with aiohttp.web that starts a run for each message, and replies when a webhook reports its end.
 
 Settings come from the environment:
 
-    COPYAI_API_KEY, COPYAI_WORKFLOW_ID   yours
-    BOT_SECRET                           16 letters and digits or more, the same at every start
-    BOT_PORT                             where it listens on this machine; 8080 by default
-    BOT_URL                              where Copy.ai reaches it, such as https://bot.example.com
+    COPYAI_API_KEY, COPYAI_WORKFLOW_ID   your key and workflow
+    BOT_SECRET                           at least 16 letters and digits, the same at every start
+    BOT_PORT                             the local port; 8080 by default
+    BOT_URL                              the URL for Copy.ai, such as https://bot.example.com
 
     python docs/examples/aiohttp_bot.py
     curl --data 'Northwind Traders' http://127.0.0.1:8080/messages
@@ -28,7 +28,7 @@ URL = os.environ.get("BOT_URL", f"http://127.0.0.1:{PORT}")
 
 
 async def reply(event: WebhookEvent) -> None:
-    """Answer a message; the API has confirmed the event, so it is as true as the run itself."""
+    """Reply to a message; the receiver has confirmed the event with the API."""
     if event.type == WebhookEventType.RUN_COMPLETED:
         print(f"{event.metadata['message']}: {dict(event.output)}", flush=True)
     elif event.type == WebhookEventType.RUN_FAILED and event.run is not None:
@@ -36,24 +36,24 @@ async def reply(event: WebhookEvent) -> None:
 
 
 def make_app() -> web.Application:
-    """Make the application; the session and the receiver live as long as it does."""
+    """Create the application, which opens and closes the session and the receiver."""
     session = CopyAISession()
     receiver = WebhookReceiver(session, reply, secret=os.environ["BOT_SECRET"])
 
-    async def take_message(request: web.Request) -> web.Response:
+    async def receive_message(request: web.Request) -> web.Response:
         message = await request.text()
         run = await session.start_run(WORKFLOW_ID, {"Company": message}, metadata={"message": message})
-        return web.Response(text=f"working on it: {run.id}\n", status=202)
+        return web.Response(text=f"started {run.id}\n", status=202)
 
-    async def live(_app: web.Application) -> AsyncIterator[None]:
+    async def open_session(_app: web.Application) -> AsyncIterator[None]:
         async with session, receiver:
             for event_type in (WebhookEventType.RUN_COMPLETED, WebhookEventType.RUN_FAILED):
                 await session.ensure_webhook(URL + receiver.path, event_type, WORKFLOW_ID)
             yield
 
     app = web.Application()
-    app.add_routes([web.post("/messages", take_message), receiver.route()])
-    app.cleanup_ctx.append(live)
+    app.add_routes([web.post("/messages", receive_message), receiver.route()])
+    app.cleanup_ctx.append(open_session)
     return app
 
 

@@ -1,4 +1,4 @@
-"""A FastAPI service that awaits a run inside a request, and takes webhooks at the same time.
+"""A FastAPI service that awaits a run inside a request, and also receives webhooks.
 
 Settings come from the environment: COPYAI_API_KEY and COPYAI_WORKFLOW_ID.
 
@@ -19,13 +19,13 @@ from aiocopyai.webhooks import WebhookReceiver
 
 
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]
-over: list[str | None] = []
-"""The runs whose end was told by a webhook, and confirmed by the API."""
+ended_runs: list[str | None] = []
+"""Ids of the runs whose end a webhook reported and the API confirmed."""
 
 
 async def remember(event: WebhookEvent) -> None:
-    """Keep an event."""
-    over.append(event.run_id)
+    """Remember the run of an event."""
+    ended_runs.append(event.run_id)
 
 
 session = CopyAISession()
@@ -34,7 +34,7 @@ receiver = WebhookReceiver(session, remember, secret=os.environ.get("COPYAI_WEBH
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Hold one session and one receiver open for all requests."""
+    """Open one session and one receiver for all requests."""
     async with session, receiver:
         yield
 
@@ -44,23 +44,23 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/fit")
 async def fit(company: str) -> dict[str, object]:
-    """Start a run, wait for it without holding up other requests, and answer with its output."""
+    """Start a run, wait for it without blocking other requests, and respond with its output."""
     try:
         run = await session.run_workflow(WORKFLOW_ID, {"Company": company}, timeout=60)
     except RunFailedError as error:
         raise HTTPException(422, f"the workflow failed: {error.run.error}") from error
     except RunTimeoutError as error:
-        raise HTTPException(504, f"run {error.run_id} goes on; ask again later") from error
+        raise HTTPException(504, f"run {error.run_id} is still in progress") from error
     except CopyAIError as error:
-        raise HTTPException(502, "Copy.ai can't be asked now") from error
+        raise HTTPException(502, "Copy.ai is not available") from error
     return {"run": run.id, "output": dict(run.output), "credits": run.credits}
 
 
-@app.get("/over")
-async def over_runs() -> list[str | None]:
-    """Tell which runs are over."""
-    return over
+@app.get("/ended")
+async def ended() -> list[str | None]:
+    """Return the ids of the runs that have ended."""
+    return ended_runs
 
 
-# Behind the routes: what else is posted is a delivery, or answered with 404.
+# After the routes, so that it receives only other requests. It responds with 404 to those that are not deliveries.
 app.mount("/", receiver.asgi)

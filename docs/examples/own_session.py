@@ -1,7 +1,7 @@
-"""Through a proxy, and to a server that a company's own authority vouches for.
+"""Requests through a proxy, to a server whose certificate is signed by a company's own authority.
 
 Settings come from the environment: COPYAI_API_KEY, COPYAI_WORKFLOW_ID, HTTPS_PROXY as for other programs, and
-COMPANY_CA_FILE, the authority's certificates in PEM.
+COMPANY_CA_FILE, the authority's certificates in PEM format.
 
     python docs/examples/own_session.py
 """
@@ -18,11 +18,11 @@ from aiocopyai import CopyAISession
 
 
 async def main() -> None:
-    """Count a workflow's runs."""
+    """Print the number of runs of a workflow."""
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(os.environ["COMPANY_CA_FILE"])
     connector = aiohttp.TCPConnector(ssl=trusted, limit=20)
-    # The connections are yours: they are closed by your `async with`, not by that of the session.
+    # Your `async with` closes the connections; CopyAISession does not close a session that it did not open.
     async with (
         aiohttp.ClientSession(connector=connector, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()) as http,
         CopyAISession(http_session=http) as session,

@@ -1,6 +1,6 @@
-"""An async pipeline: rows are read, run with bounded concurrency, and written as they finish.
+"""An async pipeline: read rows, run a workflow for each with bounded concurrency, and write results as runs end.
 
-Each stage waits for the next: a row is read when there is room for its run.
+A row is read only when a run can be started for it.
 Settings come from the environment: COPYAI_API_KEY and COPYAI_WORKFLOW_ID.
 
     python docs/examples/pipeline.py companies.txt results.jsonl
@@ -19,7 +19,7 @@ from aiocopyai import JSON, CopyAISession, RunResult
 
 
 async def read(path: Path) -> AsyncIterator[dict[str, JSON]]:
-    """Give a row for each line that isn't empty."""
+    """Yield a row for each line that is not empty."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             if company := line.strip():
@@ -27,16 +27,16 @@ async def read(path: Path) -> AsyncIterator[dict[str, JSON]]:
 
 
 def as_line(result: RunResult) -> str:
-    """Tell what became of a row."""
+    """Format a result as a JSON line."""
     run = result.run
-    told = {
+    row = {
         "row": result.index,
         "inputs": dict(result.inputs),
         "run": run.id if run else None,
         "output": dict(run.output) if run else {},
         "error": str(result.error) if result.error else None,
     }
-    return json.dumps(told, ensure_ascii=False) + "\n"
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 async def main(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""OpenTelemetry: a span for each request, below a span of your own.
+"""OpenTelemetry: a span for each request, inside a span of your own.
 
 Settings come from the environment: COPYAI_API_KEY and COPYAI_WORKFLOW_ID.
 
@@ -20,14 +20,14 @@ from aiocopyai import CopyAISession
 
 
 provider = TracerProvider()
-# In a service: BatchSpanProcessor(OTLPSpanExporter()).
+# In a service, use BatchSpanProcessor(OTLPSpanExporter()) instead.
 provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
 trace.set_tracer_provider(provider)
 AioHttpClientInstrumentor().instrument()
 
 
 async def main() -> None:
-    """Count a workflow's finished runs."""
+    """Count the finished runs of a workflow."""
     tracer = trace.get_tracer("nightly")
     with tracer.start_as_current_span("count finished runs") as span:
         async with CopyAISession() as session:

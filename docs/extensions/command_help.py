@@ -1,4 +1,4 @@
-"""The directive ``command-help``: what each command says of itself with ``--help``, asked while the docs are built."""
+"""The directive ``command-help``: the ``--help`` text of each command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiocopyai.cli._app import app
 
 
 class CommandHelp(SphinxDirective):
-    """One section for each command, with its help as it stands on a terminal of 80 columns."""
+    """Adds a section for each command, with its help for 80 columns."""
 
     def run(self) -> list[nodes.Node]:
         """Return the sections."""

@@ -1,4 +1,4 @@
-"""Makes the pictures of this folder from the demo: ``python docs/images/make.py``. It needs Chromium."""
+"""Create the images in this folder from the demo: ``python docs/images/make.py``. It needs Chromium."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ HERE = Path(__file__).parent
 COMMAND = (sys.executable, "-m", "aiocopyai")
 COLUMNS = 118
 PAGE = "--window-size=1100,1338"
-"""As much of the page as the charts by day and by status take."""
+"""Size of the part of the page with the charts by day and by status."""
 
 
 def shown(*arguments: str) -> str:
-    """Return what a command shows on a terminal in colour."""
+    """Return the output of a command on a color terminal."""
     env = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "TZ": "UTC"}
     done = subprocess.run([*COMMAND, *arguments], env=env, check=True, capture_output=True, text=True)  # noqa: S603 (ours)
     return done.stdout + done.stderr.splitlines()[-1]
 
 
 def draw_runs() -> None:
-    """Draw the table of runs; without rich's fonts, which would be fetched from elsewhere."""
-    console = Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (to the end)
+    """Draw the table of runs, without rich's fonts, which browsers would download."""
+    console = Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (open until the end)
     console.print(Text("$ aiocopyai runs --demo --limit 12", "bold"))
     console.print(Text.from_ansi(shown("runs", "--demo", "--limit", "12", "--format", "table")))
     picture = console.export_svg(title="aiocopyai", unique_id="runs")
@@ -37,14 +37,14 @@ def draw_runs() -> None:
 
 
 def draw_report() -> None:
-    """Take a picture of the page's first part."""
+    """Take a screenshot of the first part of the report."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         page = Path(folder, "report.html")
         shown("report", "--demo", "-o", str(page))
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=5000", PAGE]
         picture = f"--screenshot={HERE / 'report.png'}"
         subprocess.run(  # noqa: S603 (our own page)
-            ["chromium", *flags, f"--user-data-dir={folder}/profile", picture, page.as_uri()],  # noqa: S607 (whichever it is)
+            ["chromium", *flags, f"--user-data-dir={folder}/profile", picture, page.as_uri()],  # noqa: S607 (from PATH)
             check=True,
             capture_output=True,
         )

@@ -1,4 +1,4 @@
-"""README.md, CONTRIBUTING.md and docs/: every block of code runs, links lead somewhere, and the API is all there."""
+"""README.md, CONTRIBUTING.md and docs/: code blocks run, links resolve, and the reference is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGES_WITH_CODE = [pytest.param(page, id=page.name) for page in PAGES if any(blo
 
 @pytest.fixture(name="reader")
 async def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reader]:
-    """A reader whose third run fails, with an emulator of a few runs."""
+    """A reader with an emulator of twelve runs, whose third started run fails."""
     async with Emulator(12, run_time=0) as emulator:
         emulator.script_next_runs(Script(output={"Output 1": "…"}), times=2)
         emulator.script_next_runs(Script(states=("FAILED",), error="no such site"))
@@ -36,10 +36,10 @@ async def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         await reader.leave()
 
 
-@pytest.mark.filterwarnings("ignore:'click:DeprecationWarning")  # older typers use what click has renamed
+@pytest.mark.filterwarnings("ignore:'click:DeprecationWarning")  # raised by older versions of typer
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
-async def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
-    """Who follows a page from its top to its end gets no error, and sees what it shows."""
+async def test_code_of_a_page_runs(page: Path, reader: Reader) -> None:
+    """The code blocks of a page run in order without an error, and their output is as shown."""
     for block in blocks_of(page):
         try:
             await reader.follow(block)
@@ -48,7 +48,7 @@ async def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
             raise
 
 
-def test_links_between_the_pages_lead_somewhere() -> None:
+def test_relative_links_resolve() -> None:
     """A relative link names a file that exists."""
     broken = [
         f"{page.name}: {target}"
@@ -60,19 +60,21 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     assert broken == []
 
 
-def test_every_page_is_in_the_contents() -> None:
-    """Each page under docs/ is named once in docs/index.md."""
+def test_every_page_is_in_the_index() -> None:
+    """Each page in docs/ is named once in docs/index.md."""
     folder = ROOT / "docs"
-    named = re.findall(r"^([\w/-]+)$", (folder / "index.md").read_text("utf-8"), re.MULTILINE)
+    listed = re.findall(r"^([\w/-]+)$", (folder / "index.md").read_text("utf-8"), re.MULTILINE)
     pages = [page for kind in ("md", "rst") for page in folder.rglob(f"*.{kind}") if page.name != "index.md"]
 
-    assert sorted(named) == sorted(page.relative_to(folder).with_suffix("").as_posix() for page in pages)
+    assert sorted(listed) == sorted(page.relative_to(folder).with_suffix("").as_posix() for page in pages)
 
 
-@pytest.mark.parametrize("module", ["aiocopyai", "aiocopyai.webhooks", "aiocopyai.emulator", "aiocopyai.export"])
-def test_the_reference_has_every_public_name(module: str) -> None:
-    """What a module offers is in the reference."""
+@pytest.mark.parametrize(
+    "module", [f"aiocopyai{name}" for name in ("", ".batch", ".emulator", ".export", ".report", ".webhooks")]
+)
+def test_reference_has_every_public_name(module: str) -> None:
+    """Every public name of a module is in the reference."""
     pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "api").glob("*.rst"))
-    offered = {f"{module}.{name}" for name in import_module(module).__all__}
+    public = {f"{module}.{name}" for name in import_module(module).__all__}
 
-    assert offered - set(re.findall(r":: ([\w.]+)", pages)) == set()
+    assert public - set(re.findall(r":: ([\w.]+)", pages)) == set()

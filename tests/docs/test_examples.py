@@ -1,4 +1,4 @@
-"""The files under docs/examples: each does what it says, as a process of its own, against the emulator."""
+"""The files in docs/examples, each run as a process against the emulator."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def _emulator() -> AsyncIterator[Emulator]:
 
 @asynccontextmanager
 async def running(base: str, *arguments: str, emulator: Emulator, **env: str) -> AsyncIterator[asyncio.StreamReader]:
-    """Run a server until it is no longer needed; give its output once it answers at its address."""
+    """Run a server, and stop it at the end; yield its output as soon as it responds at its address."""
     env = environment(emulator, COPYAI_WORKFLOW_ID=emulator.workflow_id, **env)
     process = await start(*arguments, env=env)
     assert process.stdout is not None
@@ -66,8 +66,8 @@ async def _answers(base: str) -> bool:
         return False
 
 
-async def test_the_bot_answers_each_message_once_its_run_is_over(emulator: Emulator) -> None:
-    """A message starts one run; the webhook of its end, confirmed by the API, is the answer; forged ones are not."""
+async def test_aiohttp_bot_replies_when_a_run_ends(emulator: Emulator) -> None:
+    """A message starts one run; its confirmed webhook causes the reply, and a forged one causes none."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     forged = {"type": "workflowRun.completed", "workflowRunId": "WRUN-none", "workflowId": emulator.workflow_id}
@@ -94,8 +94,8 @@ async def test_the_bot_answers_each_message_once_its_run_is_over(emulator: Emula
     assert len(emulator.webhooks) == 2
 
 
-async def test_the_service_awaits_a_run_inside_a_request(emulator: Emulator) -> None:
-    """Requests wait for their runs side by side; a failed run is a 422; a webhook of a true end is remembered."""
+async def test_service_awaits_a_run_inside_a_request(emulator: Emulator) -> None:
+    """Requests wait for their runs concurrently; a failed run is a 422; the webhook of an ended run is remembered."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     serve = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_service:app", "--no-access-log")
@@ -103,7 +103,7 @@ async def test_the_service_awaits_a_run_inside_a_request(emulator: Emulator) -> 
     emulator.script_next_runs(Script(output=OUTPUT), times=3)
     emulator.script_next_runs(Script(states=("NEW", "FAILED"), error="no such company"))
     async with (
-        running(f"{base}/over", *arguments, emulator=emulator, COPYAI_WEBHOOK_SECRET=SECRET),
+        running(f"{base}/ended", *arguments, emulator=emulator, COPYAI_WEBHOOK_SECRET=SECRET),
         aiohttp.ClientSession() as http,
     ):
 
@@ -111,25 +111,25 @@ async def test_the_service_awaits_a_run_inside_a_request(emulator: Emulator) -> 
             async with http.post(f"{base}/fit?company=Northwind") as response:
                 return response.status, await response.json()
 
-        answers = await asyncio.gather(ask(), ask(), ask())
+        responses = await asyncio.gather(ask(), ask(), ask())
         failure = await ask()
-        run_id = answers[0][1]["run"]
-        told = {"type": "workflowRun.completed", "workflowRunId": run_id, "workflowId": emulator.workflow_id}
-        async with http.post(f"{base}/copyai/{SECRET}", json=told) as response:
+        run_id = responses[0][1]["run"]
+        delivery = {"type": "workflowRun.completed", "workflowRunId": run_id, "workflowId": emulator.workflow_id}
+        async with http.post(f"{base}/copyai/{SECRET}", json=delivery) as response:
             assert response.status == 202
-        over = list[str]()
-        while not over:
-            async with http.get(f"{base}/over") as response:
-                over = await response.json()
+        ended = list[str]()
+        while not ended:
+            async with http.get(f"{base}/ended") as response:
+                ended = await response.json()
 
-    assert [(status, body["output"]) for status, body in answers] == [(200, OUTPUT)] * 3
+    assert [(status, body["output"]) for status, body in responses] == [(200, OUTPUT)] * 3
     assert failure == (422, {"detail": "the workflow failed: no such company"})
-    assert over == [run_id]
+    assert ended == [run_id]
     assert len(emulator.runs()) == 4
 
 
-async def test_the_pipeline_writes_what_became_of_each_row(emulator: Emulator, tmp_path: Path) -> None:
-    """Each line of the source is one run and one line of the result; credits that run out end it with an error."""
+async def test_pipeline_writes_a_result_for_each_row(emulator: Emulator, tmp_path: Path) -> None:
+    """Each line of the source is one run and one line of the result; the program fails when the credits run out."""
     source, target = tmp_path / "companies.txt", tmp_path / "results.jsonl"
     names = [f"Customer {number}" for number in range(20)]
     source.write_text("\n\n".join(names), encoding="utf-8")
@@ -147,11 +147,11 @@ async def test_the_pipeline_writes_what_became_of_each_row(emulator: Emulator, t
     assert all(line["inputs"]["Company"] == names[line["row"]] for line in lines)
 
 
-async def test_the_telegram_bot_replies_to_each_message(emulator: Emulator) -> None:
-    """Each message gets the output of one run as its reply, or the failure; a lost answer costs no second run."""
+async def test_telegram_bot_replies_to_each_message(emulator: Emulator) -> None:
+    """Each message gets a reply with the output or the failure of one run; a lost response costs no second run."""
     emulator.script_next_runs(Script(output=OUTPUT), times=1)
     emulator.script_next_runs(Script(states=("FAILED",), error="no such company"))
-    emulator.inject(Fault(reset="after"), method="POST")  # the answer to the first start is lost
+    emulator.inject(Fault(reset="after"), method="POST")  # the response to the first start is lost
     async with Telegram() as telegram:
         env = environment(
             emulator, COPYAI_WORKFLOW_ID=emulator.workflow_id, TELEGRAM_TOKEN="1:token", TELEGRAM_API=telegram.url
@@ -169,11 +169,9 @@ async def test_the_telegram_bot_replies_to_each_message(emulator: Emulator) -> N
     assert done.code == 0, done.err
 
 
-async def test_a_session_of_ones_own_goes_through_a_proxy_to_a_server_of_ones_own_authority(
-    emulator: Emulator, tmp_path: Path
-) -> None:
-    """The requests go through the proxy, which never sees the key, and the company's certificate is believed."""
-    authority, proxy, file = Authority(), CutProxy(random.Random(0)), tmp_path / "ca.pem"  # noqa: S311 (it cuts nothing)
+async def test_own_session_uses_a_proxy_and_a_certificate_authority(emulator: Emulator, tmp_path: Path) -> None:
+    """The request goes through the proxy, which does not see the key, to a server with a company's certificate."""
+    authority, proxy, file = Authority(), CutProxy(random.Random(0)), tmp_path / "ca.pem"  # noqa: S311 (not used for cuts here)
     authority.ca.cert_pem.write_to_path(str(file))
     emulator.add_runs(3)
     async with tls_front(emulator, authority.server_context()) as url, proxy.serve() as proxy_url:
@@ -188,7 +186,7 @@ async def test_a_session_of_ones_own_goes_through_a_proxy_to_a_server_of_ones_ow
 
 @pytest.mark.parametrize("captured", ["", ".*"], ids=["by default", "with all headers"])
 async def test_each_attempt_is_a_span_without_the_key(emulator: Emulator, captured: str) -> None:
-    """Spans of all requests, retries too, hang below the caller's own; the key is in none, even with all headers."""
+    """Spans of all attempts are children of the caller's span; none contains the key, even with all headers."""
     emulator.add_runs(15, status="COMPLETE")
     emulator.inject(Fault(status=503, headers={"Retry-After": "0"}))
     capture = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_"
@@ -209,8 +207,8 @@ async def test_each_attempt_is_a_span_without_the_key(emulator: Emulator, captur
     assert ("REDACTED" in done.out) is bool(captured)
 
 
-def test_no_example_is_left_untested() -> None:
-    """Each file under docs/examples has its test here, and its page in the docs."""
+def test_every_example_is_tested() -> None:
+    """Each file in docs/examples has a test in this file, and is shown on a page."""
     tested = set(re.findall(r"(\w+\.py)\b", Path(__file__).read_text("utf-8"))) | {"fastapi_service.py"}
     shown = {name for page in PAGES for name in re.findall(r"literalinclude\} examples/(\S+)", page.read_text("utf-8"))}
 

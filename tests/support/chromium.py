@@ -1,4 +1,4 @@
-"""A browser for the tests: headless Chromium opens a page and tells what became of it."""
+"""Open a page in headless Chromium, and return the document and the console messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 
 REQUIRED = "AIOCOPYAI_REQUIRE_CHROMIUM"
-"""Where this variable is set, a missing browser is a failure, and no reason to skip."""
+"""If this variable is set, a missing browser fails the test instead of skipping it."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     *("--headless", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
@@ -21,29 +21,29 @@ FLAGS = (
     *("--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000"),
 )
 PATIENCE = 60
-"""Seconds until the browser is taken for stuck."""
+"""Seconds until the browser is considered stuck."""
 
 
 class Opened(NamedTuple):
-    """A page that was opened, and whose scripts have run."""
+    """A page after its scripts have run."""
 
     dom: str
-    """The document as the scripts left it, in HTML."""
+    """The document as HTML, after the scripts have run."""
     console: list[str]
-    """What was written to the console: errors, breaches of the page's own policy, warnings."""
+    """Console messages: errors, violations of the page's content security policy, warnings."""
 
     def chart(self, name: str) -> str:
-        """Give what plotly has drawn in an element."""
+        """Return what plotly has drawn in an element."""
         start = self.dom.index(f'id="{name}"')
         return self.dom[start : self.dom.index("</figure>", start)]
 
     def drawn(self, name: str) -> int:
-        """Tell how many bars plotly has drawn in an element."""
+        """Return the number of bars that plotly has drawn in an element."""
         return self.chart(name).count('<g class="point">')
 
 
 def open_page(path: Path) -> Opened:
-    """Open a file in a browser that reaches no network."""
+    """Open a file in a browser without network access."""
     browser = _find()
     as_root = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -60,7 +60,7 @@ def open_page(path: Path) -> Opened:
 def _find() -> str:
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None and REQUIRED in os.environ:
-        pytest.fail(f"{REQUIRED} is set, but there is none of {', '.join(NAMES)}")
+        pytest.fail(f"{REQUIRED} is set, but none of these is installed: {', '.join(NAMES)}")
     if found is None:
         pytest.skip("needs Chromium: install Debian's package chromium, or Chrome")
     return found

@@ -1,4 +1,4 @@
-"""The pages of the documentation, as the files they are: their blocks of code, and what their commands may name."""
+"""The pages of the documentation: their code blocks, and checks of the names that their commands use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Block:
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
-    """Give a page's blocks of code; directives, such as ``{toctree}``, are none."""
+    """Yield the code blocks of a page, without directives such as ``{toctree}``."""
     text = page.read_text("utf-8")
     for found in _FENCE.finditer(text):
         language = found[3].strip()
@@ -41,7 +41,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
 
 
 def functions_not_called(code: str) -> list[str]:
-    """Return the names of a block's functions that no other line of it names, and that are not decorated."""
+    """Return the names of the functions of a block that it neither uses nor decorates."""
     tree = ast.parse(code)
     named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -49,23 +49,23 @@ def functions_not_called(code: str) -> list[str]:
 
 
 def check_installable(requirements: Sequence[str]) -> None:
-    """See that `pip install` is asked for extras of ours that exist, and for nothing else than the project uses."""
+    """Check that `pip install` names existing extras of this package, and otherwise only packages that it uses."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     groups = [*project["dependency-groups"].values(), project["project"]["dependencies"]]
     used = {canonicalize_name(Requirement(item).name) for group in groups for item in group if isinstance(item, str)}
     for text in requirements:
-        wanted = Requirement(text.replace(".[", "aiocopyai[") if text.startswith(".") else text)
-        if wanted.name == "aiocopyai":
-            assert wanted.extras <= set(project["project"]["optional-dependencies"]), f"{text}: no such extra"
+        requirement = Requirement(text.replace(".[", "aiocopyai[") if text.startswith(".") else text)
+        if requirement.name == "aiocopyai":
+            assert requirement.extras <= set(project["project"]["optional-dependencies"]), f"{text}: no such extra"
         else:
-            assert canonicalize_name(wanted.name) in used, f"{text}: nothing of ours uses it"
+            assert canonicalize_name(requirement.name) in used, f"{text}: not a dependency"
 
 
 def check_session(words: Sequence[str]) -> None:
-    """See that `nox` is asked for a session that exists, and for tests that do."""
+    """Check that the arguments of `nox` name existing sessions and tests."""
     tree = ast.parse((ROOT / "noxfile.py").read_text("utf-8"))
     sessions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list}
     for option, value in pairwise(words):
         assert option != "-s" or value in sessions, f"nox has no session {value}"
     for word in words:
-        assert not word.startswith("tests/") or (ROOT / word).exists(), f"there is no {word}"
+        assert not word.startswith("tests/") or (ROOT / word).exists(), f"{word} does not exist"

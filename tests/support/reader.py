@@ -1,15 +1,16 @@
-"""A reader of the documentation, who does what a page says, block by block.
+"""Execute the code blocks of a documentation page, as a reader would, with an emulator.
 
-The reader has an emulator, whose address and key are in the environment, and works in a folder that is empty at first.
+The address and the key of the emulator are in the environment, and the working directory is empty at first.
 
-- A ``python`` block is run. Then each of its functions that it doesn't call itself is called, such as a test, with what
-  its parameters' names stand for.
-- A ``python`` block that begins with ``# name.py`` is saved as that file, for a command to run.
-- Of an ``sh`` block each command is done, or checked, or left out, as `COMMANDS` and `LEFT_OUT` say.
-- A ``csv`` block is saved as ``rows.csv``, and an ``sql`` block is asked of ``runs.duckdb``.
-- A ``text`` block is what the block before it put out; ``…`` in it stands for anything.
+- A ``python`` block is executed. Then each of its functions that it does not call itself, such as a test, is called;
+  the names of its parameters select the arguments.
+- A ``python`` block that starts with ``# name.py`` is saved as that file, for a later command.
+- Each command of an ``sh`` block is executed, checked or skipped, as `COMMANDS` and `SKIPPED` say.
+- A ``csv`` block is saved as ``rows.csv``, and an ``sql`` block is executed with ``runs.duckdb``.
+- A ``text`` block is compared with the output of the block before it; ``…`` in it matches anything.
 
-It all happens in this process, in a thread beside the emulator's loop: a process for each block takes half a minute.
+Everything runs in this process, in a thread next to the emulator's event loop: a process per block would take half a
+minute.
 """
 
 from __future__ import annotations
@@ -41,55 +42,57 @@ from aiocopyai.emulator import Emulator, _cli, serve
 from tests.support.pages import Block, check_installable, check_session, functions_not_called
 
 
-_YOURS: Final = re.compile(r"WCFG-6db59f06-[0-9a-f-]*…?")
-_YOUR_KEY: Final = "your-key"
+_PLACEHOLDER_ID: Final = re.compile(r"WCFG-6db59f06-[0-9a-f-]*…?")
+_PLACEHOLDER_KEY: Final = "your-key"
 """How the pages write the reader's own workflow and key."""
 
 PATIENCE: Final = 60
-"""Seconds until a block is taken for one that never ends."""
+"""Seconds until a block is considered stuck."""
 
-LEFT_OUT: Final = {
-    "python -m venv": "the packages are those that the tests run with",
+SKIPPED: Final = {
+    "python -m venv": "the tests use their own environment",
     ". .venv/bin/activate": "the same",
-    "aiocopyai sync * --to postgres": "there is no such server here",
-    "pre-commit": "it would write into the repository",
+    "aiocopyai sync * --to postgres": "there is no PostgreSQL server",
+    "pre-commit": "it would write to the repository",
 }
-"""Why a command that begins so, or a block in this language, is not run; ``*`` stands for anything."""
+"""Commands that start like this are not run, for this reason; ``*`` matches anything."""
 
 
 @define
 class Reader:
-    """Who follows a page."""
+    """Executes the blocks of one page."""
 
     emulator: Emulator
-    _told_url: str = ""
-    """Where the page says that its emulator is; the true port is one that was free."""
+    _shown_url: str = ""
+    """The address of the emulator in the page; the actual port is a free one."""
     _out: io.TextIOWrapper = field(factory=lambda: io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True))
-    """What the last block put out; with bytes below, as our command writes these."""
+    """The output of the last block; it has a `buffer`, because the command writes bytes."""
     _serving: list[asyncio.Task[None]] = field(factory=list[asyncio.Task[None]])
 
     async def follow(self, block: Block) -> None:
-        """Do what a block says.
+        """Execute a block.
 
         Raises:
-            KeyError: no reader knows what to do with its language, a command, or a parameter's name.
-            AssertionError: it doesn't do what the page shows.
-            TimeoutError: it doesn't end.
+            KeyError: its language, a command or the name of a parameter is unknown.
+            AssertionError: the output is not as shown, or a command failed.
+            TimeoutError: it does not end.
         """
         if block.language == "text":
             self._compare(block.code)
-        if block.language in {"text", *LEFT_OUT}:
+        if block.language in {"text", *SKIPPED}:
             return
         self._out.seek(0)
         self._out.truncate()
-        code = _YOURS.sub(self.emulator.workflow_id, block.code).replace(_YOUR_KEY, self.emulator.api_key)
+        code = _PLACEHOLDER_ID.sub(self.emulator.workflow_id, block.code).replace(
+            _PLACEHOLDER_KEY, self.emulator.api_key
+        )
         follow = {"csv": self._csv, "python": self._python, "sh": self._shell, "sql": self._sql}[block.language]
         with redirect_stdout(self._out), redirect_stderr(self._out):
             async with asyncio.timeout(PATIENCE):
                 await follow(code)
 
     async def leave(self) -> None:
-        """Stop what was started."""
+        """Stop the emulators that were started."""
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
@@ -100,9 +103,9 @@ class Reader:
         return self._out.read()
 
     def _compare(self, expected: str) -> None:
-        shown = self._shown.replace(self.emulator.url, self._told_url or self.emulator.url)
+        shown = self._shown.replace(self.emulator.url, self._shown_url or self.emulator.url)
         pattern = r" *\n".join(".*".join(map(re.escape, line.split("…"))) for line in expected.splitlines())
-        assert re.search(f"^{pattern} *$", shown, re.MULTILINE), f"what came is:\n{shown}"
+        assert re.search(f"^{pattern} *$", shown, re.MULTILINE), f"the output is:\n{shown}"
 
     async def _csv(self, text: str) -> None:
         Path("rows.csv").write_text(text, "utf-8")  # noqa: ASYNC240 (a few lines)
@@ -112,22 +115,22 @@ class Reader:
             database.execute(statement)
 
     async def _python(self, code: str) -> None:
-        if name := re.match(r"# (\w+\.py)\n", code):
-            Path(name[1]).write_text(code, "utf-8")  # noqa: ASYNC240 (a few lines)
+        if comment := re.match(r"# (\w+\.py)\n", code):
+            Path(comment[1]).write_text(code, "utf-8")  # noqa: ASYNC240 (a few lines)
             return
         module: dict[str, Any] = {"__name__": "__main__"}
-        await _aside(exec, compile(code, "<the block>", "exec"), module)
+        await _run_in_thread(exec, compile(code, "<the block>", "exec"), module)
         for name in functions_not_called(code):
             await self._call(module[name])
 
     async def _call(self, function: Callable[..., object]) -> None:
         async with AsyncExitStack() as stack:
-            result = function(*[await self._given(name, stack) for name in inspect.signature(function).parameters])
+            result = function(*[await self._argument(name, stack) for name in inspect.signature(function).parameters])
             if inspect.isawaitable(result):
                 await result
 
-    async def _given(self, name: str, stack: AsyncExitStack) -> object:
-        """Return what a parameter of this name stands for, on whatever page."""
+    async def _argument(self, name: str, stack: AsyncExitStack) -> object:
+        """Return the argument for a parameter of this name."""
         if name == "session":
             return await stack.enter_async_context(CopyAISession())
         if name == "copyai_emulator":
@@ -143,25 +146,25 @@ class Reader:
     async def _shell(self, code: str) -> None:
         for line in code.replace("\\\n", " ").splitlines():
             for command in line.partition(" #")[0].split("&&"):
-                words = list(dropwhile(lambda word: "=" in word, shlex.split(command)))  # FOR=this command only
+                words = list(dropwhile(lambda word: "=" in word, shlex.split(command)))  # without variables
                 text = f"{shlex.join(words)} "
-                if words and not any(fnmatchcase(text, f"{start} *") for start in LEFT_OUT):
+                if words and not any(fnmatchcase(text, f"{start} *") for start in SKIPPED):
                     known = [start for start in COMMANDS if text.startswith(f"{start} ")]
                     start = max(known, key=len, default=text)
                     await COMMANDS[start](self, words[len(start.split()) :])
 
     async def _aiocopyai(self, arguments: list[str]) -> None:
-        # Signals are the main thread's, where no command runs here.
+        # Only the main thread can handle signals, and commands run in another thread.
         with patch.object(sys, "argv", ["aiocopyai", *arguments]), patch("signal.signal"):
-            await _aside(_end_well, cli.main)
+            await _run_in_thread(_check_exit_code, cli.main)
 
     async def _script(self, arguments: list[str]) -> None:
-        await _aside(_end_well, lambda: runpy.run_path(arguments[0], run_name="__main__"))
+        await _run_in_thread(_check_exit_code, lambda: runpy.run_path(arguments[0], run_name="__main__"))
 
     async def _emulate(self, arguments: list[str]) -> None:
-        """Start an emulator as asked, on a free port, and keep to it from here on."""
+        """Start an emulator with these options on a free port, and use it for the rest of the page."""
         options = _cli._parser("emulate").parse_args(arguments)
-        self._told_url, options.port = f"http://127.0.0.1:{options.port}/api", 0
+        self._shown_url, options.port = f"http://127.0.0.1:{options.port}/api", 0
         self.emulator = _cli._make_emulator(options)
         self._serving.append(asyncio.create_task(serve(self.emulator)))
         async with asyncio.timeout(10):
@@ -170,7 +173,7 @@ class Reader:
 
     async def _set(self, arguments: list[str]) -> None:
         for name, _, value in (text.partition("=") for text in arguments):
-            os.environ[name] = value.replace(self._told_url, self.emulator.url)
+            os.environ[name] = value.replace(self._shown_url, self.emulator.url)
 
     async def _install(self, arguments: list[str]) -> None:
         check_installable([text for text in arguments if not text.startswith("-")])
@@ -187,17 +190,17 @@ COMMANDS: Final[Mapping[str, Callable[[Reader, list[str]], Awaitable[None]]]] = 
     "python -m aiocopyai.emulator": Reader._emulate,
     "python -m pip install": Reader._install,
 }
-"""What is done with a command that begins so, given the words behind that."""
+"""How to execute a command that starts like this; the function gets the remaining words."""
 
 
-async def _aside(run: Callable[..., object], *arguments: object) -> None:
-    """Run in a thread beside the emulator's loop, and leave it behind if it never ends."""
+async def _run_in_thread(run: Callable[..., object], *arguments: object) -> None:
+    """Run in a daemon thread next to the emulator's event loop."""
     done = Future[None]()
 
     def work() -> None:
         try:
             run(*arguments)
-        except BaseException as error:  # noqa: BLE001 (raised where it is awaited)
+        except BaseException as error:  # noqa: BLE001 (raised to the caller)
             done.set_exception(error)
         else:
             done.set_result(None)
@@ -206,9 +209,9 @@ async def _aside(run: Callable[..., object], *arguments: object) -> None:
     await asyncio.wrap_future(done)
 
 
-def _end_well(run: Callable[[], object]) -> None:
-    """Run what may end as a process does; here it ends with 0."""
+def _check_exit_code(run: Callable[[], object]) -> None:
+    """Call a function that may exit, and check that the exit code is 0."""
     try:
         run()
     except SystemExit as done:
-        assert not done.code, f"it ended with {done.code}"
+        assert not done.code, f"exit code {done.code}"

@@ -1,4 +1,4 @@
-"""Tries an installed aiocopyai, and nothing beside its own dependencies: ``python tests/support/smoke.py``."""
+"""Use an installed aiocopyai with nothing but its own dependencies: ``python tests/support/smoke.py``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ async def main() -> None:
         ids = [run.id async for run in session.runs(emulator.workflow_id)]
         run = await session.run_workflow(emulator.workflow_id, {"Tone": "Formal"}, max_poll_interval=0.01)
     if len(set(ids)) != len(ids) or len(ids) != 250 or run.status != "COMPLETE":
-        raise SystemExit(f"of 250 runs came {len(ids)}, and the one started is {run.status}")
+        raise SystemExit(f"listed {len(ids)} of 250 runs, and the started run is {run.status}")
 
 
 if __name__ == "__main__":
-    place = Path(aiocopyai.__file__).parent
-    if Path(__file__).parents[2] / "aiocopyai" == place or not (place / "py.typed").is_file():
-        raise SystemExit(f"{place} is not the installed package, or has no types")
+    package = Path(aiocopyai.__file__).parent
+    if Path(__file__).parents[2] / "aiocopyai" == package or not (package / "py.typed").is_file():
+        raise SystemExit(f"{package} is not the installed package, or has no types")
     asyncio.run(main())
     sys.stdout.write(f"aiocopyai {importlib.metadata.version('aiocopyai')} works\n")

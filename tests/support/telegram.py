@@ -1,4 +1,4 @@
-"""A stand-in for Telegram's Bot API on the loopback interface: one user who writes to a bot, and reads its replies."""
+"""A server that replaces Telegram's Bot API: one user writes to a bot and reads its replies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CHAT = {"id": 2, "type": "private"}
 
 @define
 class Telegram:
-    """Answers the calls that a polling bot makes, for any token."""
+    """Responds to the calls of a polling bot, with any token."""
 
     url: str = ""
     _messages: list[dict[str, object]] = field(factory=list[dict[str, object]])
-    _said: asyncio.Event = field(factory=asyncio.Event)
+    _written: asyncio.Event = field(factory=asyncio.Event)
     _replies: asyncio.Queue[tuple[str, str]] = field(factory=asyncio.Queue[tuple[str, str]])
     _runner: web.ServerRunner | None = None
 
@@ -45,37 +45,37 @@ class Telegram:
         self._messages.append(
             {"message_id": number, "date": int(time.time()), "chat": CHAT, "from": USER, "text": text}
         )
-        self._said.set()
+        self._written.set()
 
     async def reply(self) -> tuple[str, str]:
-        """Wait for the next reply; give the message that it replies to, and its text."""
+        """Wait for the next reply; return the message that it replies to, and its text."""
         async with asyncio.timeout(30):
             return await self._replies.get()
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
-        asked = await request.post()
+        form = await request.post()
         method = request.path.rpartition("/")[2]
-        answer: object = True
+        result: object = True
         if method == "getMe":
-            answer = BOT
+            result = BOT
         elif method == "getUpdates":
-            answer = await self._updates(int(str(asked.get("offset", 1))))
+            result = await self._updates(int(str(form.get("offset", 1))))
         elif method == "sendMessage":
-            answer = self._sent(str(asked["text"]), str(asked["reply_parameters"]))
-        return web.json_response({"ok": True, "result": answer})
+            result = self._send(str(form["text"]), str(form["reply_parameters"]))
+        return web.json_response({"ok": True, "result": result})
 
     async def _updates(self, offset: int) -> list[dict[str, object]]:
-        """Give the messages from an offset on, once there are any; long polling as Telegram does it."""
+        """Return the messages from an offset; wait for one, like Telegram's long polling."""
         while len(self._messages) < offset:
-            self._said.clear()
-            await self._said.wait()
+            self._written.clear()
+            await self._written.wait()
         return [
             {"update_id": number, "message": message}
             for number, message in enumerate(self._messages, start=1)
             if number >= offset
         ]
 
-    def _sent(self, text: str, reply_parameters: str) -> dict[str, object]:
+    def _send(self, text: str, reply_parameters: str) -> dict[str, object]:
         replied = next(
             message for message in self._messages if f'"message_id": {message["message_id"]}' in reply_parameters
         )
