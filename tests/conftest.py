@@ -37,6 +37,13 @@ def _search_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0,))
 
 
+@pytest.fixture(name="copyai_emulator")
+async def _copyai_emulator() -> AsyncIterator[Emulator]:
+    """An emulator without runs, in the test's own event loop, so that `on_request` can use the test's tasks."""
+    async with Emulator() as emulator:
+        yield emulator
+
+
 @pytest.fixture(name="session")
 async def _session(copyai_emulator: Emulator) -> AsyncIterator[CopyAISession]:
     """A session on the emulator that retries without waiting."""

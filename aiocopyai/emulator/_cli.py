@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sqlite3
 import sys
 from collections.abc import Sequence
 from errno import EADDRINUSE
 from typing import Final
 
-from aiocopyai.emulator._emulator import Emulator
+from aiocopyai.emulator._emulator import Emulator, logger
 from aiocopyai.emulator._http import Request
 
 
@@ -39,6 +40,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.
         SystemExit: the arguments ask for help, or are invalid.
     """
     options = _parser(prog).parse_args(argv)
+    handler = logging.StreamHandler()
+    if options.verbose:
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(handler)
     try:
         asyncio.run(serve(_make_emulator(options)))
     except KeyboardInterrupt:
@@ -49,6 +54,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.
         return _report(f"port {options.port} is already in use" if error.errno == EADDRINUSE else str(error))
     except ValueError as error:
         return _report(str(error))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
     return 0
 
 
@@ -60,18 +68,20 @@ async def serve(emulator: Emulator) -> None:
         OSError: the port is in use.
     """
     async with emulator:
+        workflow_ids = "".join(f"  workflow id  {workflow_id}\n" for workflow_id in emulator.workflow_ids)
         sys.stderr.write(
             "The Copy.ai emulator is running; press Ctrl-C to stop it.\n"
             f"  url          {emulator.url}\n"
             f"  key          {emulator.api_key}\n"
-            f"  workflow id  {emulator.workflow_id}\n"
+            f"{workflow_ids}"
         )
         sys.stderr.flush()
         await asyncio.Event().wait()
 
 
 def _make_emulator(options: argparse.Namespace) -> Emulator:
-    optional = {} if options.workflow_id is None else {"workflow_id": options.workflow_id}
+    first, *others = options.workflow_id or [None]
+    optional = {} if first is None else {"workflow_id": first}
     emulator = Emulator(
         options.runs,
         api_key=options.key,
@@ -82,6 +92,9 @@ def _make_emulator(options: argparse.Namespace) -> Emulator:
         port=options.port,
         **optional,
     )
+    for workflow_id in others:
+        if workflow_id not in emulator.workflow_ids:
+            emulator.add_runs(options.runs, workflow_id=workflow_id)
     emulator.on_request = _trim_logs
     return emulator
 
@@ -103,12 +116,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--runs", type=int, default=640, metavar="N", help="number of sample runs (default: 640)")
     add("--port", type=_port, default=8040, help="port to listen on, or 0 for any free one (default: 8040)")
     add("--key", default="emulator-key", help="API key to accept (default: emulator-key)")
-    add("--workflow-id", metavar="ID", help="workflow that has the runs")
+    add("--workflow-id", action="append", metavar="ID", help="workflow that has the runs; repeat it for several")
     add("--state", metavar="FILE", help="SQLite file that keeps everything for the next start; its content replaces "
         "--runs, --seed and --credits")  # fmt: skip
     add("--run-time", type=float, default=5, metavar="SECONDS", help="duration of a started run (default: 5)")
     add("--credits", type=int, metavar="N", help="credits that started runs may spend (default: no limit)")
     add("--seed", type=int, default=0, metavar="N", help="generate other sample runs (default: 0)")
+    add("--verbose", action="store_true", help="print a line on stderr for each request")
     return parser
 
 

@@ -145,7 +145,9 @@ class WebhookSender:
         while self._running and self._running[0][0] <= now:
             run = heappop(self._running)[2]
             event_type = _FINAL_EVENTS.get(run.script.states[-1])
-            if event_type is not None and self.state.workflow(run.workflow_id).started_run(run.id) is run:
+            with self.state.lock:
+                is_listed = self.state.workflow(run.workflow_id).started_run(run.id) is run
+            if event_type is not None and is_listed:
                 self._send_run_event(event_type, run, now)
         self.schedule()
 

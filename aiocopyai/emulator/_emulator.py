@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -18,8 +21,11 @@ from aiocopyai.emulator._http import JSON, Request, make_request
 from aiocopyai.emulator._persistence import StateFile
 from aiocopyai.emulator._quirks import Quirks
 from aiocopyai.emulator._scenarios import Script
-from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState
+from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState, RegisteredWebhook
 
+
+# Not below the client's logger, whose users do not expect the emulator's lines.
+logger = logging.getLogger("aiocopyai_emulator")
 
 _HOST: Final = "127.0.0.1"
 # For requests that hang on purpose; their responses are no longer needed.
@@ -34,6 +40,9 @@ class Emulator:
         async with Emulator(runs=250) as emulator:
             async with CopyAISession(emulator.api_key, base_url=emulator.url) as session:
                 ...
+
+    From synchronous code, ``with Emulator() as emulator:`` runs it in a thread of its own. Its methods can be called
+    from any thread then, and `on_request` is called in the emulator's.
 
     It implements the seven calls, with or without a slash at the end of the path, as the vendor's reference documents
     them. The response to a wrong key is a 401; to an unknown workflow, run, webhook or call a 404; to an invalid `size`
@@ -104,6 +113,9 @@ class Emulator:
         self._sender = WebhookSender(self._state, lambda: self.quirks, self.deliveries)
         self._runner: web.ServerRunner | None = None
         self._cleanup = AsyncExitStack()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+        self._exit = asyncio.Event()
         self.run_time = run_time
         if self._state_file is not None:
             self._state_file.load(self._state)
@@ -117,6 +129,36 @@ class Emulator:
     def __repr__(self) -> str:
         address = "stopped" if self._runner is None else self.url
         return f"<Emulator {address}>"
+
+    def __enter__(self) -> Self:
+        started: Future[None] = Future()
+        thread = Thread(target=lambda: asyncio.run(self._run(started)), name="aiocopyai emulator", daemon=True)
+        thread.start()
+        if started.exception() is not None:
+            thread.join()
+        started.result()
+        self._thread = thread
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._thread is not None and self._loop is not None:
+            thread, self._thread = self._thread, None
+            self._loop.call_soon_threadsafe(self._exit.set)
+            thread.join()
+
+    async def _run(self, started: Future[None]) -> None:
+        """Serve until `__exit__`; `started` receives the outcome of the start."""
+        try:
+            await self.start()
+        except BaseException as error:  # noqa: BLE001 (raised in the other thread)
+            started.set_exception(error)
+            return
+        self._exit = asyncio.Event()
+        started.set_result(None)
+        await self._exit.wait()
+        await self.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -149,13 +191,19 @@ class Emulator:
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, _HOST, self._port).start()
             self._cleanup = stack.pop_all()
+        self._loop = asyncio.get_running_loop()
         self._runner = runner
 
     async def stop(self) -> None:
         """Close every connection and stop listening at once; does nothing if the emulator is not started.
 
         Webhooks do not receive the end of runs that end before the next `start()`.
+
+        Raises:
+            RuntimeError: the emulator runs in a thread of its own, until the end of its ``with`` block.
         """
+        if self._thread is not None:
+            raise RuntimeError("the emulator runs in a thread: leave its `with` block to stop it")
         self._runner = None
         await self._cleanup.aclose()
 
@@ -187,12 +235,20 @@ class Emulator:
 
     @credits.setter  # noqa: A003 (the API's own word)
     def credits(self, left: int | None) -> None:
-        self._state.set_credits(left)
+        with self._state.lock:
+            self._state.set_credits(left)
+
+    @property
+    def workflow_ids(self) -> list[str]:
+        """The ids of all workflows, in the order in which they were created."""
+        with self._state.lock:
+            return list(self._state.workflows)
 
     @property
     def webhooks(self) -> list[dict[str, JSON]]:
         """The registered webhooks as the API sends them, oldest first."""
-        return [webhook.to_json() for webhook in self._state.webhooks.values()]
+        with self._state.lock:
+            return [webhook.to_json() for webhook in self._state.webhooks.values()]
 
     def script_next_runs(self, script: Script, *, times: int | None = 1) -> None:
         """Set what the next started runs do; several scripts are used in the order of these calls.
@@ -205,11 +261,13 @@ class Emulator:
             ValueError: `times` is less than 1.
         """
         _check_times(times)
-        self._state.scripts.add(script, times)
+        with self._state.lock:
+            self._state.scripts.add(script, times)
 
     def runs(self, workflow_id: str | None = None) -> list[dict[str, JSON]]:
         """Return copies of a workflow's runs, newest first, without the raw items that are not objects."""
-        return self._state.workflow(workflow_id or self.workflow_id).objects(self._state.clock.now())
+        with self._state.lock:
+            return self._state.workflow(workflow_id or self.workflow_id).objects(self._state.clock.now())
 
     def add_runs(
         self,
@@ -235,18 +293,21 @@ class Emulator:
         """
         if count < 0:
             raise ValueError(f"the number of runs must not be negative, got {count}")
-        return self._state.add_samples(workflow_id or self.workflow_id, count, at, fields)
+        with self._state.lock:
+            return self._state.add_samples(workflow_id or self.workflow_id, count, at, fields)
 
     def replace_runs(self, items: Iterable[JSON], *, workflow_id: str | None = None) -> None:
         """Replace a workflow's list with raw JSON items, which may be malformed.
 
         An unknown workflow is created, with an empty list if there are no items.
         """
-        self._state.replace_runs(workflow_id or self.workflow_id, items)
+        with self._state.lock:
+            self._state.replace_runs(workflow_id or self.workflow_id, items)
 
     def remove_runs(self, ids: Iterable[str], *, workflow_id: str | None = None) -> None:
         """Remove runs from a workflow's list; unknown ids are ignored."""
-        self._state.remove_runs(workflow_id or self.workflow_id, ids)
+        with self._state.lock:
+            self._state.remove_runs(workflow_id or self.workflow_id, ids)
 
     def inject(
         self,
@@ -296,20 +357,27 @@ class Emulator:
         if event_type not in EVENT_TYPES:
             raise ValueError(f"event_type must be one of {', '.join(EVENT_TYPES)}, got {event_type!r}")
         self._started_runner()
-        if run_id is None:
-            body = workflow_body(event_type, self.workflow_id)
-        else:
-            run = self._state.find_run(run_id)
-            if not isinstance(run, dict):
-                run = {"id": run_id, "workflowId": self.workflow_id}
-            body = run_body(event_type, run, self.quirks.delivery)
-        body |= fields
-        webhooks = self._state.subscribers(event_type, str(body["workflowId"]))
+        with self._state.lock:
+            if run_id is None:
+                body = workflow_body(event_type, self.workflow_id)
+            else:
+                run = self._state.find_run(run_id)
+                if not isinstance(run, dict):
+                    run = {"id": run_id, "workflowId": self.workflow_id}
+                body = run_body(event_type, run, self.quirks.delivery)
+            body |= fields
+            webhooks = self._state.subscribers(event_type, str(body["workflowId"]))
+        sending = self._send(webhooks, event_type, body)
+        if self._thread is None or self._loop is None:
+            return await sending
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sending, self._loop))
+
+    async def _send(self, webhooks: list[RegisteredWebhook], event_type: str, body: dict[str, JSON]) -> list[Delivery]:
         return list(await asyncio.gather(*self._sender.send(webhooks, event_type, body)))
 
     def _started_runner(self) -> web.ServerRunner:
         if self._runner is None:
-            raise RuntimeError("the emulator is not started: use `async with`, or await start()")
+            raise RuntimeError("the emulator is not started: use `async with` or `with`, or await start()")
         return self._runner
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
@@ -324,7 +392,10 @@ class Emulator:
         if fault.skips_call:
             response = replacement(fault)
         else:
-            response = respond(APICall(self._state, self._sender, self.quirks, request), self.api_key)
+            with self._state.lock:
+                response = respond(APICall(self._state, self._sender, self.quirks, request), self.api_key)
+        result = f"HTTP {response.status}" if fault.reset is None else "connection reset"
+        logger.debug("%s %s: %s", request.method, http.raw_path, result)
         if delay := self.latency + fault.delay:
             await asyncio.sleep(delay)
         return await send(http, response, fault)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -136,10 +136,11 @@ class StateFile(Storage):
             connection.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path)
+        # Used by one thread at a time: the state's lock is held during each change.
+        return sqlite3.connect(self._path, check_same_thread=False)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Generator[sqlite3.Connection, None, None]:
         if self._connection is not None:
             with self._connection:
                 yield self._connection

@@ -82,9 +82,13 @@ class SampleRun:
         return _digest(f"{self.seed}/{self.workflow_id}/{self.serial}")
 
 
-def sample_output(source: str, status: str) -> dict[str, JSON]:
-    """Generate the output of a run with this status, the same for the same source."""
-    return _output(_digest(source), status)
+def sample_output(source: str, status: str, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Generate the output of a run with this status, the same for the same source and inputs.
+
+    It is about the first input that is a string, so that runs with different inputs have different outputs.
+    """
+    subject = next((value for value in inputs.values() if isinstance(value, str) and value), None)
+    return _output(_digest(source), status, subject)
 
 
 def _digest(source: str) -> bytes:
@@ -114,11 +118,11 @@ def _input(digest: bytes) -> dict[str, JSON]:
     }
 
 
-def _output(digest: bytes, status: str) -> dict[str, JSON]:
+def _output(digest: bytes, status: str, subject: str | None = None) -> dict[str, JSON]:
     """Return as many steps as a run with this status has finished, in the order of the steps."""
     if status in {"NEW", "WAITING"}:
         return {}
-    company, person = _pick(_COMPANIES, digest[21]), _pick(_PEOPLE, digest[24])
+    company, person = subject or _pick(_COMPANIES, digest[21]), _pick(_PEOPLE, digest[24])
     title, need = _pick(_TITLES, digest[25]), _pick(_NEEDS, digest[26])
     contact: dict[str, JSON] = {"name": person, "title": title, "score": digest[27] / 256}
     steps: dict[str, JSON] = {

@@ -35,7 +35,7 @@ class Script:
         states: the statuses that the run passes through, any strings. All but the last take equal parts of the run's
             time; the last one is final.
         output: the output of each step, by its name. Steps are filled in one by one while the status is `PROCESSING`,
-            and the last state has all of them. None for sample output.
+            and the last state has all of them. None for sample output about the run's first input that is a string.
         error: the run's `error` in its last state; it is null before.
         credits: what the run costs. It is deducted from `Emulator.credits` at the start; the run's own `credits` grow
             to it.

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from math import inf
+from threading import RLock
 from typing import Final, Literal, TypeAlias
 from uuid import uuid4
 
@@ -115,9 +116,9 @@ class Workflow:
         self._started[run.id] = run
         self.start_count += 1
 
-    def next_output(self, status: str) -> dict[str, JSON]:
+    def next_output(self, status: str, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
         """Generate the output of the next started run, if it ends with this status."""
-        return sample_output(f"{self.seed}/{self.id}/started/{self.start_count}", status)
+        return sample_output(f"{self.seed}/{self.id}/started/{self.start_count}", status, inputs)
 
     def _visible(self, until: float) -> int:
         """Count the started runs that were started by this time."""
@@ -177,7 +178,10 @@ class Storage:
 
 @define
 class EmulatorState:
-    """Everything that the emulator knows. Each method that changes it also passes the change to `storage`."""
+    """Everything that the emulator knows. Each method that changes it also passes the change to `storage`.
+
+    Hold `lock` while using it: the emulator may run in a thread of its own.
+    """
 
     seed: int
     run_time: float
@@ -188,6 +192,7 @@ class EmulatorState:
     scripts: ScriptQueue = field(factory=ScriptQueue)
     clock: Clock = field(factory=Clock)
     storage: Storage = field(factory=Storage)
+    lock: RLock = field(factory=RLock)
 
     def workflow(self, workflow_id: str) -> Workflow:
         """Return a workflow; an unknown one is created."""
@@ -246,7 +251,9 @@ class EmulatorState:
         if credits_left is not None and credits_left < 0:
             return None
         self.scripts.advance()
-        output = workflow.next_output(script.states[-1]) if script.output is None else dict(script.output)
+        output = script.output
+        if output is None:
+            output = workflow.next_output(script.states[-1], inputs)
         run = StartedRun(
             id=f"WRUN-{uuid4()}",
             workflow_id=workflow.id,
@@ -254,7 +261,7 @@ class EmulatorState:
             metadata=metadata,
             started=self.clock.now(),
             run_time=self.run_time,
-            script=evolve(script, output=output),
+            script=evolve(script, output=dict(output)),
         )
         self.credits = credits_left
         workflow.add_started(run)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,7 +15,7 @@ from yarl import URL
 
 from aiocopyai import emulator as package
 from aiocopyai.emulator import Emulator, Fault, Request, _http
-from tests.support.raw_api import KEY_HEADER, RawAPI, emulator_ids, raw_api
+from tests.support.raw_api import KEY_HEADER, RawAPI, delivery_server, emulator_ids, raw_api
 
 
 # The log and the changing list
@@ -208,6 +210,89 @@ async def test_client_disconnects(caplog: pytest.LogCaptureFixture, fault: Fault
                     await api.get_page()
         await asyncio.sleep(0.05)
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+# In a thread of its own
+
+
+def test_thread() -> None:
+    """With `with`, the emulator serves from a thread, and its methods can be called from others."""
+    events: list[int] = []
+
+    async def use(emulator: Emulator) -> None:
+        async with raw_api(emulator) as api:
+            assert len(await api.list_ids()) == 2
+            await api.start_run()
+
+    with Emulator(1) as emulator:
+        emulator.on_request = lambda *_: events.append(threading.get_ident())
+        emulator.add_runs()
+        asyncio.run(use(emulator))
+        assert emulator.runs()[0]["input"] == {}
+        assert len(emulator.requests) == 2
+        thread = next(each for each in threading.enumerate() if each.ident == events[0])
+        assert thread is not threading.current_thread()
+    assert not thread.is_alive()
+    assert repr(emulator) == "<Emulator stopped>"
+    with emulator:
+        assert len(emulator.runs()) == 3
+
+
+def test_thread_cannot_start() -> None:
+    """An error of the start is raised by `with`, and no thread remains."""
+    with Emulator() as first, pytest.raises(OSError, match="address already in use"), Emulator(port=_port(first)):
+        pass
+    with Emulator() as first:
+        with pytest.raises(RuntimeError, match="already started"), first:
+            pass
+        assert first.url
+    assert not [thread for thread in threading.enumerate() if thread.name == "aiocopyai emulator"]
+
+
+def _port(emulator: Emulator) -> int:
+    port = URL(emulator.url).port
+    assert port is not None
+    return port
+
+
+async def test_stop_of_a_thread() -> None:
+    """An emulator in a thread is stopped by the end of its block alone."""
+    with Emulator() as emulator:
+        with pytest.raises(RuntimeError, match="leave its `with` block"):
+            await emulator.stop()
+        assert emulator.url
+
+
+async def test_deliver_from_another_loop() -> None:
+    """An emulator in a thread delivers events to a server in another loop."""
+    async with delivery_server() as receiver:
+        with Emulator(1) as emulator:
+            async with raw_api(emulator) as api:
+                await api.create_webhook(receiver.url, "workflowRun.started")
+            [delivery] = await emulator.deliver("workflowRun.started")
+    assert delivery.status == 204
+
+
+def test_threads_change_the_list(tmp_path: Path) -> None:
+    """Requests and changes from several threads lose nothing, also with a state file."""
+
+    async def start_runs(emulator: Emulator) -> None:
+        async with raw_api(emulator) as api:
+            for _ in range(20):
+                await api.start_run()
+                await api.list_ids()
+
+    with Emulator(state=tmp_path / "state.db") as emulator:
+        threads = [
+            threading.Thread(target=lambda: [emulator.add_runs() for _ in range(20)]),
+            *(threading.Thread(target=lambda: asyncio.run(start_runs(emulator))) for _ in range(2)),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert len(set(emulator_ids(emulator))) == 60
+    assert emulator_ids(Emulator(state=tmp_path / "state.db")) == emulator_ids(emulator)
 
 
 # The package

@@ -2,48 +2,102 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from aiocopyai.emulator import Emulator, pytest_plugin
-from tests.support.raw_api import raw_api
+import aiocopyai
 
 
 pytest_plugins = ["pytester"]
 
 
-async def test_fixture(copyai_emulator: Emulator) -> None:
-    """The fixture is a started emulator without runs."""
-    async with raw_api(copyai_emulator) as api:
-        assert await api.list_ids() == []
+PLUGINS = ["-p", "aiocopyai.emulator.pytest_plugin", "-p", "pytest_asyncio.plugin", "-p", "anyio.pytest_plugin"]
+TESTS = """
+import asyncio
+
+import pytest
+import pytest_asyncio
+from aiocopyai import CopyAISession
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+
+async def count(emulator):
+    async with CopyAISession(emulator.api_key, base_url=emulator.url) as session:
+        return await session.count_runs(emulator.workflow_id)
+
+
+def test_sync(copyai_emulator):
+    copyai_emulator.add_runs(3)
+    assert asyncio.run(count(copyai_emulator)) == 3
+
+
+def test_test_client(copyai_emulator):
+    app = FastAPI()
+    app.get("/")(lambda: asyncio.run(count(copyai_emulator)))
+    copyai_emulator.add_runs(2)
+    assert TestClient(app).get("/").json() == 2
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_function_loop(copyai_emulator):
+    assert await count(copyai_emulator) == 0
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_session_loop(copyai_emulator):
+    assert await count(copyai_emulator) == 0
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def runs(copyai_emulator):
+    copyai_emulator.add_runs(4)
+    return await count(copyai_emulator)
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_fixture_in_another_loop(copyai_emulator, runs):
+    assert await count(copyai_emulator) == runs == 4
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_anyio(copyai_emulator, anyio_backend):
+    assert await count(copyai_emulator) == 0
+"""
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the pytest runs load this package, and only the plugins that they name."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(aiocopyai.__file__).parents[1]))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 @pytest.mark.parametrize("mode", ["auto", "strict"])
-def test_fixture_in_mode(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    """The fixture works in both modes of pytest-asyncio."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makepyfile("""
-        import pytest
-
-        @pytest.mark.asyncio
-        async def test_it(copyai_emulator):
-            assert copyai_emulator.url
-    """)
+def test_fixture_in_any_test(pytester: pytest.Pytester, mode: str) -> None:
+    """The fixture works in synchronous tests, with any loop scope, and under anyio, in both modes of pytest-asyncio."""
+    pytester.makepyfile(TESTS)
     result = pytester.runpytest_subprocess(
-        "-p", "aiocopyai.emulator.pytest_plugin", "-p", "pytest_asyncio.plugin",
-        "-W", "error", "-o", "asyncio_default_fixture_loop_scope=function", f"--asyncio-mode={mode}",
-    )  # fmt: skip
+        *PLUGINS,
+        "-W",
+        "error",
+        "-o",
+        "asyncio_default_fixture_loop_scope=function",
+        f"--asyncio-mode={mode}",
+        timeout=60,
+    )
+    result.assert_outcomes(passed=6)
+
+
+def test_fixture_without_other_plugins(pytester: pytest.Pytester) -> None:
+    """The fixture needs no plugin for asynchronous tests."""
+    pytester.makepyfile("def test_it(copyai_emulator): assert copyai_emulator.url")
+    result = pytester.runpytest_subprocess("-p", "aiocopyai.emulator.pytest_plugin", "-W", "error", timeout=60)
     result.assert_outcomes(passed=1)
-
-
-def test_fixture_without_pytest_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where pytest-asyncio is not loaded, the fixture is a plain one for other plugins."""
-    monkeypatch.delitem(sys.modules, "pytest_asyncio", raising=False)
-    assert pytest_plugin._fixture_decorator() is pytest.fixture
 
 
 def test_unused_plugin_loads_three_modules(tmp_path: Path) -> None:
@@ -60,6 +114,5 @@ def test_unused_plugin_loads_three_modules(tmp_path: Path) -> None:
 
 def _modules_after_a_run(path: Path, *arguments: str) -> set[str]:
     code = f"import sys, pytest; pytest.main({['-q', str(path), *arguments]}); print(); print(*sys.modules)"
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)  # noqa: S603 (our own script)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603 (our own script)
     return set(done.stdout.splitlines()[-1].split())

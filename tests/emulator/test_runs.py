@@ -259,6 +259,14 @@ async def test_outputs_are_reproducible(api: RawAPI) -> None:
     assert outputs[0] == outputs[1] != outputs[2]
 
 
+async def test_outputs_are_about_the_inputs(api: RawAPI) -> None:
+    """The output of a run has its first input that is a string."""
+    api.emulator.run_time = 0
+    run = await api.get_run(await api.start_run(startVariables={"n": 1, "empty": "", "Company": "Northwind", "b": "x"}))
+    assert run["output"]["Research"].startswith("Northwind looks for ")
+    assert run["output"]["Email"]["subject"].startswith("Northwind: ")
+
+
 async def test_late_runs(api: RawAPI) -> None:
     """For some time after its start, a run may be neither listed nor found."""
     api.emulator.add_runs()

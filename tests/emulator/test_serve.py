@@ -24,13 +24,13 @@ PROGRAM = [sys.executable, "-c", f"{START}import runpy; runpy.run_module('aiocop
 
 
 @asynccontextmanager
-async def serving(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def serving(*arguments: str, lines: int = 4) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """Run the program on a free port; yield it with the text that it prints at the start."""
     process = await asyncio.create_subprocess_exec(*PROGRAM, "--port", "0", *arguments, stdout=DEVNULL, stderr=PIPE)
     assert process.stderr is not None
     try:
         async with asyncio.timeout(20):
-            printed = "".join([(await process.stderr.readline()).decode() for _ in range(4)])
+            printed = "".join([(await process.stderr.readline()).decode() for _ in range(lines)])
         yield process, printed
     finally:
         if process.returncode is None:
@@ -92,7 +92,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     printed = capsys.readouterr().out
-    for option in ("runs", "port", "key", "workflow-id", "state", "run-time", "credits", "seed"):
+    for option in ("runs", "port", "key", "workflow-id", "state", "run-time", "credits", "seed", "verbose"):
         assert f"--{option}" in printed
     assert "example:\n  python -m aiocopyai.emulator " in printed
 
@@ -109,6 +109,35 @@ async def test_cancel_serve(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert repr(emulator) == "<Emulator stopped>"
+
+
+async def test_several_workflows(tmp_path: Path) -> None:
+    """Each of several workflows has its own runs, and keeps those that a state file has."""
+    arguments = ["--runs", "3", "--workflow-id", "a", "--workflow-id", "b", "--state", str(tmp_path / "s.db")]
+    async with serving(*arguments, lines=5) as (_, printed):
+        assert re.findall("workflow id  (.+)", printed) == ["a", "b"]
+        found = re.search("url +(.+)", printed)
+        assert found is not None
+        async with aiohttp.ClientSession(found[1] + "/", headers={"x-copy-ai-api-key": "emulator-key"}) as http:
+            for workflow_id in "ab":
+                async with http.get(f"workflow/{workflow_id}/run") as response:
+                    assert (await response.json())["data"]["total"] == 3
+    again = _cli._make_emulator(_cli._parser("emulate").parse_args([*arguments, "--workflow-id", "c"]))
+    assert [len(again.runs(each)) for each in again.workflow_ids] == [3, 3, 3]
+
+
+async def test_verbose() -> None:
+    """With `--verbose` the program prints a line for each request, with its status and no key."""
+    async with serving("--verbose", "--key", "confidential") as (process, printed):
+        assert process.stderr is not None
+        found = re.search("url +(.+)", printed)
+        assert found is not None
+        async with aiohttp.ClientSession() as http:
+            await http.get(found[1] + "/workflow/a/run?page=2", headers={"x-copy-ai-api-key": "confidential"})
+            await http.post(found[1] + "/webhook")
+        async with asyncio.timeout(5):
+            lines = [(await process.stderr.readline()).decode() for _ in range(2)]
+    assert lines == ["GET /api/workflow/a/run?page=2: HTTP 404\n", "POST /api/webhook: HTTP 401\n"]
 
 
 async def test_logs_are_trimmed() -> None:
