@@ -27,6 +27,7 @@ from aiocopyai import (
     RunResults,
 )
 from aiocopyai._display import plural
+from aiocopyai._text import escape
 from aiocopyai._validation import check_integer, check_positive, check_rows, json_object
 from aiocopyai.batch._ledger import (
     SMALLEST_LEDGER,
@@ -476,7 +477,14 @@ class BatchResults(AsyncIterator[RunResult]):
         state = self._state(run, error)
         is_refused_for_all = state is RowState.NOT_STARTED and self.stopped_by is not None
         if not is_refused_for_all:  # such a row is like those that were never sent
-            files.results.write(result_line(number, inputs, run, error))
+            try:
+                files.results.write(result_line(number, inputs, run, error))
+            except OSError:
+                if run is not None:
+                    logger.warning(
+                        "row %d: run %s was started, but its result can't be written", number, escape(run.id)
+                    )
+                raise
         files.ledger.record(number, state, run.id if run else None)
         self._states[number] = state
         return RunResult(number - 1, inputs, run, error)

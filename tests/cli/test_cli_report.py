@@ -141,6 +141,20 @@ async def test_control_characters_are_escaped(emulator: Emulator) -> None:
         assert f"{word}\\u001b[2J" in done.out
 
 
+async def test_deep_values_are_reported(emulator: Emulator) -> None:
+    """Metadata, outputs and errors nested hundreds of levels deep are shown like any other."""
+    deep: JSON = "bottom"
+    for _ in range(900):
+        deep = [deep]
+    emulator.replace_runs(
+        [{"id": "a", "status": "FAILED", "metadata": {"k": deep}, "error": deep, "output": {"o": deep}}]
+    )
+    for options in ((), ("-o", "report.html")):
+        done = await cli("report", emulator.workflow_id, *options, emulator=emulator)
+
+        assert done.code == 0, done.err
+
+
 async def test_a_terminal_sees_the_progress(emulator: Emulator) -> None:
     """On a terminal the number of runs is shown while it grows; NO_COLOR is respected; ASCII output has no bars."""
     env = environment(emulator, NO_COLOR="1")
@@ -158,7 +172,7 @@ async def test_a_terminal_sees_the_progress(emulator: Emulator) -> None:
     [
         ([], "give either a WORKFLOW_ID or a FILE, or --demo"),
         (["WCFG-1", "--demo"], "give either a WORKFLOW_ID or a FILE, or --demo"),
-        ([".."], "workflow_id"),
+        ([".."], "WORKFLOW_ID must be an id"),
         (["missing.jsonl"], "missing.jsonl does not exist, or is not a file"),
         (["damaged.jsonl"], "damaged.jsonl, line 2"),
         (["damaged.jsonl", "-o", "report.html"], "damaged.jsonl, line 2"),
@@ -166,7 +180,7 @@ async def test_a_terminal_sees_the_progress(emulator: Emulator) -> None:
         (["WCFG-1", "-o", "runs.jsonl"], "FILE must end in .html, got runs.jsonl"),
         (["WCFG-1", "-o", "nowhere/report.html"], "nowhere/report.html is in a folder that does not exist"),
         (["WCFG-1", "-o", "folder.html"], "folder.html is a folder"),
-        (["WCFG-1", "--since", "yesterday"], "'yesterday' is not an ISO date"),
+        (["WCFG-1", "--since", "yesterday"], "'yesterday' is not a date"),
     ],
 )
 async def test_invalid_arguments_are_usage_errors(

@@ -14,6 +14,7 @@ from random import Random
 
 import pytest
 
+from aiocopyai import JSON
 from aiocopyai.batch import run_batch
 from aiocopyai.emulator import Emulator, Fault, Quirks, Script
 from tests.support.commands import MAIN, START, Done, cli, environment, finish, start, terminal
@@ -198,11 +199,10 @@ async def test_a_file_with_a_mistake_starts_nothing(emulator: Emulator, name: st
         (["WCFG-1", "--input-file", "missing.csv"], "missing.csv does not exist, or is not a file"),
         (["WCFG-1", "-i", "a=b", "--resume"], "name it by -o"),
         (["WCFG-1", "-i", "a=b", "--limit", "0"], "--limit"),
-        (["WCFG-1", "-i", "a=b", "--timeout", "3"], "--timeout requires --wait"),
         (["WCFG-1", "-i", "a=b", "-o", "results.csv"], "the path must end in .jsonl, got results.csv"),
         (["WCFG-1", "-i", "a=b", "-o", "nowhere/results.jsonl"], "is in a folder that does not exist"),
         (["WCFG-1", "-i", "a=b", "--concurrency", "0"], "concurrency"),
-        (["..", "-i", "a=b", "-o", "results.jsonl"], "workflow_id"),
+        (["..", "-i", "a=b", "-o", "results.jsonl"], "WORKFLOW_ID must be an id"),
     ],
 )
 async def test_invalid_arguments_are_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
@@ -476,7 +476,7 @@ async def test_standard_output_that_can_t_be_written_costs_nothing(emulator: Emu
     done = await finish(process)
 
     assert (done.code, emulator.requests) == (1, [])
-    assert "Traceback" not in done.err
+    assert re.fullmatch(r"aiocopyai: cannot write to standard output: .*; nothing was started\n", done.err)
 
 
 async def test_a_run_that_can_t_be_shown_is_named(emulator: Emulator) -> None:
@@ -494,6 +494,46 @@ async def test_a_run_that_can_t_be_shown_is_named(emulator: Emulator) -> None:
 
     assert done.code == 1
     assert done.err.startswith(f"row 1: run {run['id']} was started, but standard output can't be written\n")
+
+
+async def test_a_full_disk_costs_no_second_run(emulator: Emulator) -> None:
+    """The command ends with one line that names the file, and the run whose result is lost; `--resume` finds it."""
+    write_rows(30)
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n" + HASTY
+    emulator.script_next_runs(Script(output={"Post": "x" * 1_000}), times=None)
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
+    full = await finish(await start("-c", limited, *arguments, env=environment(emulator)))
+    resumed = await batch(emulator, "--wait", "--resume")
+
+    assert full.code == 1
+    assert re.search(r"row \d+: run WRUN-\S+ was started, but its result can't be written\n", full.err)
+    assert "Traceback" not in full.err
+    assert resumed.code == 0, resumed.err
+    assert inputs_of(emulator).total() == len(inputs_of(emulator)) == 30
+    assert sorted(int(str(line["row"])) for line in lines()) == list(range(1, 31))
+
+
+async def test_a_ledger_that_can_t_be_opened_is_one_line(emulator: Emulator) -> None:
+    """Nothing is sent."""
+    write_rows(2)
+    os.mkdir("results.jsonl.ledger")  # noqa: PTH102 (in the working folder)
+    done = await batch(emulator, "--resume")
+
+    assert (done.code, done.out, emulator.requests) == (1, "", [])
+    assert re.fullmatch(r"aiocopyai: .*results\.jsonl\.ledger: .*\n", done.err)
+
+
+@pytest.mark.parametrize("options", [("-o", "results.jsonl"), ()])
+async def test_deep_outputs_are_shown(emulator: Emulator, options: tuple[str, ...]) -> None:
+    """An output nested hundreds of levels deep is written like any other."""
+    deep: JSON = "bottom"
+    for _ in range(900):
+        deep = [deep]
+    emulator.script_next_runs(Script(output={"Post": deep}))
+    done = await cli("start", emulator.workflow_id, "--no-input", "--wait", *options, emulator=emulator)
+
+    assert done.code == 0, done.err
+    assert (done.out or Path("results.jsonl").read_text("utf-8")).count("[") == 900  # noqa: ASYNC240 (a line)
 
 
 async def test_rows_are_those_that_were_read_first(emulator: Emulator) -> None:

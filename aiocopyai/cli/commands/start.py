@@ -19,7 +19,7 @@ from attrs import define, evolve, field, frozen
 import aiocopyai
 from aiocopyai._display import plural, preview
 from aiocopyai.cli._client import choose_workflow, find_key, open_session
-from aiocopyai.cli._errors import CommandError, run_async
+from aiocopyai.cli._errors import CommandError, describe, run_async, usage_errors
 from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, apply_timeout, read_pairs, shared_options
 from aiocopyai.cli._output import OutputFormat, OutputWriter, Tally, echo_err, open_run_writer, print_json
 from aiocopyai.cli._progress import ProgressBar
@@ -306,7 +306,7 @@ class _Printer:
     def __call__(self, result: RunResult) -> None:
         number = result.index + 1
         if result.error is not None:
-            echo_err(f"row {number}: {result.error}")
+            echo_err(f"row {number}: {describe(result.error)}")
         if not self._is_shown:
             return
         try:
@@ -328,33 +328,36 @@ class _Printer:
 
 
 def _check_stdout() -> None:
-    """Raise an OSError if standard output can't be written, before anything is paid."""
-    if sys.stdout is None:
-        raise CommandError("standard output is closed")
+    """Raise a CommandError if standard output can't be written, before anything is paid."""
     try:
         descriptor = sys.stdout.fileno()
     except io.UnsupportedOperation:  # not a file of the system
         return
-    os.write(descriptor, b"")  # a device without space refuses even this
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        if os.fstatvfs(descriptor).f_bavail == 0:
-            raise OSError(errno.ENOSPC, "no space is left for standard output")
-    elif hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        if any(event & select.POLLERR for _, event in poll.poll(0)):
-            raise BrokenPipeError(errno.EPIPE, "the reader of standard output is gone")
+    code = 0
+    try:
+        os.write(descriptor, b"")  # a device without space, and a file that is not open for writing, refuse even this
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and hasattr(os, "fstatvfs"):
+            code = errno.ENOSPC if os.fstatvfs(descriptor).f_bavail == 0 else 0
+        elif hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            code = errno.EPIPE if any(event & select.POLLERR for _, event in poll.poll(0)) else 0
+    except OSError as error:
+        code = error.errno or errno.EIO
+    if code:
+        raise CommandError(f"cannot write to standard output: {os.strerror(code)}; nothing was started")
 
 
 @contextmanager
 def _usage_errors() -> Generator[None]:
-    """Report an invalid argument as a mistake in the command, in terms of its options."""
-    try:
-        yield
-    except aiocopyai.CopyAIError:
-        raise
-    except ValueError as error:
-        message = str(error)
-        for parameter, option in _OPTION_NAMES.items():
-            message = message.replace(parameter, option)
-        raise typer.BadParameter(message) from error
+    """Report an invalid argument as wrong usage of the command, in the words of its options."""
+    with usage_errors():
+        try:
+            yield
+        except aiocopyai.CopyAIError:
+            raise
+        except ValueError as error:
+            message = str(error)
+            for parameter, option in _OPTION_NAMES.items():
+                message = message.replace(parameter, option)
+            raise ValueError(message) from error
