@@ -518,7 +518,9 @@ class CopyAISession:
                 workflow_id,
                 interval,
                 since,
-                lambda time, limit: self.runs(workflow_id, since=time, limit=limit, prefetch=0),
+                lambda since, limit, page_size, start_page: self.runs(
+                    workflow_id, page_size=page_size, start_page=start_page, limit=limit, since=since, prefetch=0
+                ),
                 lambda run_id: self.get_run(workflow_id, run_id),
             )
         )

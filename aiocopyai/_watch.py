@@ -20,6 +20,7 @@ from attrs import define, frozen
 
 from aiocopyai._pager import ItemIterator, Pager
 from aiocopyai._text import escape
+from aiocopyai._validation import MAX_PAGE_SIZE
 from aiocopyai.errors import (
     AuthenticationError,
     CopyAIError,
@@ -58,14 +59,14 @@ class WatchPlan:
         workflow_id: the workflow's id.
         interval: seconds between two rounds.
         since: the creation time to begin with; None to begin with new runs.
-        list_runs: lists runs created since a time, up to a limit, without prefetch.
+        list_runs: lists runs without prefetch, given `since`, `limit`, `page_size` and `start_page`.
         get_run: reads one run.
     """
 
     workflow_id: str
     interval: float
     since: datetime | None
-    list_runs: Callable[[datetime | None, int | None], Pager[Run]]
+    list_runs: Callable[[datetime | None, int | None, int, int], Pager[Run]]
     get_run: Callable[[str], Awaitable[Run]]
 
 
@@ -77,6 +78,8 @@ class Watch(AsyncIterator[Run]):
         self._memory = _Memory()
         self._events: deque[Run] = deque()
         self._listing: ItemIterator[Run] | None = None
+        self._listed_since: datetime | None = None
+        self._isolated_page: int | None = None  # the page whose runs are being listed one by one
         self._listed: set[str] = set()  # runs whose status this round's listing showed
         self._start: _Start | None = None
         self._is_first_round = True
@@ -114,7 +117,10 @@ class Watch(AsyncIterator[Run]):
         """Schedule the next attempt, later after each failure; raise what will not pass."""
         if isinstance(error, PaginationError):
             self._listing = None
-        elif not (error.retryable or isinstance(error, InvalidResponseError) or is_gateway_page(error)):
+        elif isinstance(error, InvalidResponseError):
+            if self._failures and error.page is not None:
+                self._isolate(error.page)
+        elif not (error.retryable or is_gateway_page(error)):
             raise error
         self._failures += 1
         longest = max(_MAX_BACKOFF, self._plan.interval)
@@ -122,6 +128,18 @@ class Watch(AsyncIterator[Run]):
         self._due = time.monotonic() + seconds
         name = escape(self._plan.workflow_id)
         logger.warning("watch of %s: %s; trying again in %.1f s", name, error, seconds)
+
+    def _isolate(self, page: int) -> None:
+        """List the runs of a page one by one, as one of them seems to be unreadable; skip that one."""
+        if self._isolated_page is None:
+            self._isolated_page = page
+            position = (page - 1) * MAX_PAGE_SIZE + 1
+        else:
+            name = escape(self._plan.workflow_id)
+            logger.warning("watch of %s: run %d of the list cannot be read, and is skipped", name, page)
+            position = page + 1
+        remaining = self._isolated_page * MAX_PAGE_SIZE - position + 1
+        self._listing = aiter(self._plan.list_runs(self._listed_since, max(0, remaining), 1, position))
 
     async def _step(self) -> None:
         """Read one run of the round's listing, or finish the round."""
@@ -135,6 +153,10 @@ class Watch(AsyncIterator[Run]):
                 self._listed.add(run.id)
             self._report_change(run)
             return
+        if self._isolated_page is not None:
+            next_page, self._isolated_page = self._isolated_page + 1, None
+            self._listing = aiter(self._plan.list_runs(self._listed_since, None, MAX_PAGE_SIZE, next_page))
+            return
         await self._read_unlisted()
         self._listing, self._is_first_round = None, False
         self._memory.end_round()
@@ -142,13 +164,16 @@ class Watch(AsyncIterator[Run]):
 
     async def _begin_round(self) -> ItemIterator[Run]:
         """List what may be new."""
-        if self._is_first_round:
-            if self._plan.since is not None:
-                return aiter(self._plan.list_runs(self._plan.since, None))
-            if self._start is None:
-                self._start = _Start.of([run async for run in self._plan.list_runs(None, _FIRST_LOOK)])
+        if self._is_first_round and self._plan.since is not None:
+            self._listed_since = self._plan.since
+        else:
+            if self._is_first_round and self._start is None:
+                first_runs = [run async for run in self._plan.list_runs(None, _FIRST_LOOK, MAX_PAGE_SIZE, 1)]
+                self._start = _Start.of(first_runs)
                 self._memory.newest = self._start.newest
-        return aiter(self._plan.list_runs(self._memory.horizon(self._plan.since), None))
+            self._listed_since = self._memory.horizon(self._plan.since)
+        self._isolated_page = None
+        return aiter(self._plan.list_runs(self._listed_since, None, MAX_PAGE_SIZE, 1))
 
     def _report_change(self, run: Run) -> None:
         """Remember a run, and report it if it is new or its status has changed."""

@@ -237,6 +237,18 @@ async def test_unreadable_run_is_read_less_often(session: CopyAISession, copyai_
     assert 2 <= len(copyai_emulator.requests) - lists <= lists.bit_length() + 1
 
 
+@pytest.mark.parametrize("odd", [{"status": "NEW"}, "odd"], ids=["no id", "not an object"])
+async def test_unreadable_listed_run(session: CopyAISession, copyai_emulator: Emulator, odd: Any) -> None:  # noqa: ANN401 (raw JSON)
+    """An item that makes its page unreadable hides none of the other runs of the list, round after round."""
+    runs = [a_run(str(n)) for n in range(130)]
+    copyai_emulator.replace_runs([*runs[:3], odd, *runs[3:]])
+    events = watch(session, copyai_emulator, since=LONG_AGO, interval=0.001)
+    assert Counter(await take(events, 130)) == Counter((run["id"], "COMPLETE") for run in runs)
+    copyai_emulator.replace_runs([a_run("new"), *runs[:3], odd, *runs[3:]])
+
+    assert await take(events, 1) == [("WRUN-new", "COMPLETE")]
+
+
 async def test_404_at_first(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A run that the list shows without a status, and that is a 404 at first, is new once."""
     copyai_emulator.quirks = Quirks(sparse=True)

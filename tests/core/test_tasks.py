@@ -1,0 +1,52 @@
+"""The set of running tasks: finished ones leave it, and all can be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aiocopyai._tasks import TaskSet
+
+
+async def fail() -> None:
+    raise LookupError
+
+
+async def test_finished_tasks_leave() -> None:
+    """A task leaves the set when it returns, raises or is cancelled; its result is that of the coroutine."""
+    tasks = TaskSet()
+    returned = tasks.spawn(asyncio.sleep(0, "result"))
+    failed = tasks.spawn(fail())
+    cancelled = tasks.spawn(asyncio.sleep(60))
+    assert len(tasks) == 3
+    cancelled.cancel()
+    await asyncio.wait([returned, failed, cancelled])
+    await asyncio.sleep(0)
+
+    assert (len(tasks), returned.result()) == (0, "result")
+    with pytest.raises(LookupError):
+        failed.result()
+
+
+async def test_cancel() -> None:
+    """Cancelling waits until all tasks are gone, also where one takes its time and one raises."""
+    tasks = TaskSet()
+    done: list[str] = []
+
+    async def work(name: str) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            done.append(name)
+            if name == "raises":
+                raise LookupError
+
+    for name in ("slow", "raises"):
+        tasks.spawn(work(name))
+    await asyncio.sleep(0)
+    await tasks.cancel()
+
+    assert sorted(done) == ["raises", "slow"]
+    assert len(tasks) == 0
