@@ -91,26 +91,28 @@ def run_async(work: Coroutine[object, object, None], settings: Settings, *, so_f
         so_far: what is done when the command is interrupted: its `str` describes it, and it is false while there is
             nothing to describe.
     """
-    return run_sync(partial(asyncio.run, work), settings, so_far=so_far)
+    try:
+        return run_sync(partial(asyncio.run, work), settings, so_far=so_far)
+    finally:
+        work.close()  # for the case that it was not started
 
 
 def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object = "") -> int:
     """Run a command that needs no event loop of its own, and return the exit code; see `run_async`."""
-    with log_to_stderr(settings):
-        try:
+    try:
+        with log_to_stderr(settings):
             work()
             sys.stdout.flush()
-        except BrokenPipeError:
-            discard(sys.stdout)
-            return 0
-        except KeyboardInterrupt:
-            echo_err(f"stopped after {so_far}" if so_far else "stopped")
-            return 130
-        except (typer.BadParameter, typer.Exit):
-            raise
-        except Exception as error:  # noqa: BLE001 (a traceback is of no use without --debug)
-            return _report(error, settings, so_far)
-        return 0
+    except BrokenPipeError:
+        discard(sys.stdout)
+    except KeyboardInterrupt:
+        echo_err(f"stopped after {so_far}" if so_far else "stopped")
+        return 130
+    except (typer.BadParameter, typer.Exit):
+        raise
+    except Exception as error:  # noqa: BLE001 (a traceback is of no use without --debug)
+        return _report(error, settings, so_far)
+    return 0
 
 
 def _report(error: Exception, settings: Settings, so_far: object) -> int:

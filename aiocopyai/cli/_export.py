@@ -43,7 +43,9 @@ def export(
         bool, typer.Option("--force", help="Begin anew: replace FILE, throw away what was begun.")
     ] = False,
 ) -> None:
-    """Write every run of one or more workflows to a file, which appears whole or not at all.
+    """Write all runs of one or more workflows to a file.
+
+    The file appears whole or not at all.
 
     Until it is whole, what was read stands beside it as FILE.part and FILE.part.db.
     However the command ends, even by kill -9, the same command with --resume goes on from there.

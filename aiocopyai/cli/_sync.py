@@ -29,7 +29,7 @@ def sync(
         ),
     ] = None,
 ) -> None:
-    """Keep a database up to date with the runs of one or more workflows.
+    """Keep a database up to date with the runs of workflows.
 
     The first time all runs are loaded, into the table copyai.runs. Later those are that are new, and those that may
     have changed: the last day's, and back to the oldest one, of up to 30 days, that was not over.

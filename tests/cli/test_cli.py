@@ -1,142 +1,88 @@
-"""The command `aiocopyai`, as a process of its own, against the emulator."""
+"""What all commands have in common: usage errors, error messages, shared options, logs, help and completion."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shlex
 import shutil
-import signal
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiohttp import web
 
-from aiocopyai import JSON
 from aiocopyai.emulator import Emulator, Fault, Request
-from tests.support.commands import MAIN, START, cli, environment, finish, start, terminal
+from tests.support.commands import MAIN, cli, environment, finish, start
+from tests.support.proxying import serving
 
 
 EMULATOR_RUNS = 230
-
-
-async def test_the_demo_needs_nothing_and_shows_everything() -> None:
-    """`aiocopyai runs --demo` walks several hundred runs and ends with counts and credits."""
-    done = await cli("runs", "--demo")
-
-    assert done.code == 0
-    assert len({row["id"] for row in done.rows}) == 640
-    assert "emulator at http://127.0.0.1:" in done.err
-    assert re.search(r"640 runs: \d+ COMPLETE, .* [\d,]+ credits", done.err)
-
-
-async def test_a_pipe_gets_each_run_as_a_line_of_json(emulator: Emulator) -> None:
-    """Every run is on standard output once, in the server's order, with every field; all else is on standard error."""
-    done = await cli("runs", emulator.workflow_id, emulator=emulator)
-    spent = sum(int(str(row["credits"] or 0)) for row in done.rows)
-
-    assert done.code == 0
-    assert [row["id"] for row in done.rows] == [run["id"] for run in emulator.runs()]
-    assert list(done.rows[0]) == [
-        *("id", "workflow_id", "status", "created_at", "credits"),
-        *("input", "output", "metadata", "error", "extra"),
-    ]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", str(done.rows[0]["created_at"]))
-    assert done.err.startswith("230 runs: ")
-    assert done.err.endswith(f"; {spent:,} credits\n")
-
-
-async def test_limit_is_exact(emulator: Emulator) -> None:
-    """`--limit 3` gives three runs."""
-    done = await cli("runs", emulator.workflow_id, "--limit", "3", emulator=emulator)
-
-    assert len(done.rows) == 3
-    assert done.err.startswith("3 runs: ")
-
-
-async def test_since_takes_a_date_in_the_users_zone(emulator: Emulator) -> None:
-    """A date without a zone is midnight where the user is: TST-2 is two hours ahead of UTC."""
-    emulator.replace_runs(
-        [{"id": "in", "createdAt": "2026-01-30T22:00:00Z"}, {"id": "out", "createdAt": "2026-01-30T21:59:59.999Z"}]
-    )
-    done = await cli("runs", emulator.workflow_id, "--since", "2026-01-31", emulator=emulator, TZ="TST-2")
-
-    assert [row["id"] for row in done.rows] == ["in"]
-
-
-async def test_since_takes_a_moment_with_a_zone(emulator: Emulator) -> None:
-    """A zone that is given counts."""
-    emulator.replace_runs([{"id": "in", "createdAt": "2026-01-31T09:00:00Z"}])
-    done = await cli("runs", emulator.workflow_id, "--since", "2026-01-31T09:00Z", emulator=emulator, TZ="TST+5")
-
-    assert len(done.rows) == 1
-
-
-async def test_any_text_survives_as_json_whatever_the_locale(emulator: Emulator) -> None:
-    """Odd characters and unknown fields reach the reader as they were sent."""
-    odd: JSON = {"Ωutput \x1b[2J": "naïve \u2028 \x7f 🎉"}
-    emulator.replace_runs([{"id": "WRUN-1", "output": odd, "toolKey": 1, "credits": "many"}])
-    done = await cli("runs", emulator.workflow_id, emulator=emulator, PYTHONIOENCODING="ascii", LC_ALL="C")
-
-    assert done.rows[0]["output"] == odd
-    assert done.rows[0]["extra"] == {"toolKey": 1, "credits": "many"}
-    assert done.rows[0]["created_at"] is None
-
-
-async def test_an_empty_list_is_no_error(emulator: Emulator) -> None:
-    """A workflow without runs gives no line, and says so."""
-    emulator.replace_runs([])
-    done = await cli("runs", emulator.workflow_id, emulator=emulator)
-
-    assert done == (0, "", "0 runs; 0 credits\n")
-
-
-async def test_a_list_that_moved_is_told(emulator: Emulator) -> None:
-    """What drifted is said after the counts."""
-
-    def start_one(server: Emulator, request: Request) -> None:
-        server.add_runs(1 if request.page == 2 else 0)
-
-    emulator.on_request = start_one
-    done = await cli("runs", emulator.workflow_id, emulator=emulator)
-
-    assert len(done.rows) == 230
-    assert "the list changed while it was read" in done.err
+COMMANDS = (
+    *("runs", "export", "report", "sync", "start", "get", "watch", "check-key"),
+    *("webhooks list", "webhooks create", "webhooks delete", "webhooks listen"),
+)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
-        (["runs"], "give either a WORKFLOW_ID or --demo"),
+        (["runs"], "give either a WORKFLOW_ID or --demo, or set COPYAI_WORKFLOW_ID"),
         (["runs", "WCFG-1", "--demo"], "give either a WORKFLOW_ID or --demo"),
-        (["runs", "WCFG-1", "--since", "yesterday"], "'yesterday' is not a date"),
+        (["runs", "WCFG-1", "--since", "yesterday"], "'yesterday' is not a date such as"),
+        (["runs", "WCFG-1", "--since", "7y"], "'7y' is not a date such as"),
+        (["runs", "WCFG-1", "--since", "999999w"], "'999999w' is not a date such as"),
         (["runs", "WCFG-1", "--limit", "-1"], "--limit"),
         (["runs", "WCFG-1", "--format", "xml"], "--format"),
-        (["runs", ".."], "WORKFLOW_ID must be"),
+        (["runs", "WCFG-1", "--timeout", "0"], "--timeout"),
+        (["runs", "WCFG-1", "--retries", "-1"], "--retries"),
+        (["runs", "WCFG-1", "--max-rate", "0"], "--max-rate"),
+        (["runs", "WCFG-1", "--prefetch", "-1"], "--prefetch"),
+        (["runs", ".."], "WORKFLOW_ID must be an id such as 'WCFG-"),
+        (["runs", "WRUN-1"], "WORKFLOW_ID must be an id such as 'WCFG-6db59f06-…', got a run's id: 'WRUN-1'"),
         (["runs", "WCFG-1", "--metadata", "batch"], "--metadata takes KEY=VALUE"),
         (["runs", "WCFG-1", "--metadata", "=7"], "--metadata takes KEY=VALUE"),
-        (["walk"], "walk"),
+        (["lists"], "lists"),
     ],
 )
-async def test_a_command_that_makes_no_sense_is_usage(emulator: Emulator, arguments: list[str], complaint: str) -> None:
-    """Exit code 2, the reason on standard error, and nothing sent."""
+async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
+    """Wrong usage is exit code 2, with the reason on standard error in terms of the options, and nothing sent."""
     done = await cli(*arguments, emulator=emulator)
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
-    assert complaint in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
 
 
-async def test_a_missing_key_is_usage() -> None:
-    """Without a key, and nobody to ask, the error names the variable."""
+async def test_missing_key_is_a_usage_error() -> None:
+    """Without a key, and without a terminal to ask on, the message names the variable and nothing of the library."""
     done = await cli("runs", "WCFG-1")
 
+    assert done == (2, "", "aiocopyai: no API key: set the environment variable COPYAI_API_KEY\n")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("COPYAI_BASE_URL", "localhost", "COPYAI_BASE_URL must be an http(s) URL"),
+        ("COPYAI_API_KEY", "a key\n", "the API key must be printable ASCII"),
+        ("COPYAI_LOG", "verbose", "COPYAI_LOG must be debug, info, warning or not set, got 'verbose'"),
+    ],
+)
+async def test_invalid_environment_is_a_usage_error(
+    emulator: Emulator, variable: str, value: str, message: str
+) -> None:
+    """An invalid variable is named, in one line."""
+    env = {"COPYAI_BASE_URL": emulator.url, "COPYAI_API_KEY": emulator.api_key, variable: value}
+    done = await cli("runs", "WCFG-1", **env)
+
     assert (done.code, done.out) == (2, "")
-    assert "COPYAI_API_KEY" in done.err
+    assert re.fullmatch(rf"aiocopyai: {re.escape(message)}.*\n", done.err)
+    assert emulator.requests == []
 
 
-async def test_an_api_error_is_one_line(emulator: Emulator) -> None:
-    """A wrong key ends in exit code 1 and one readable line, without the key."""
+async def test_api_error_is_one_line(emulator: Emulator) -> None:
+    """A wrong key is exit code 1 and one readable line, without the key."""
     done = await cli("runs", emulator.workflow_id, emulator=emulator, COPYAI_API_KEY="wrong-key")
 
     assert (done.code, done.out) == (1, "")
@@ -144,13 +90,27 @@ async def test_an_api_error_is_one_line(emulator: Emulator) -> None:
     assert "wrong-key" not in done.err
 
 
-async def test_debug_shows_the_traceback(emulator: Emulator) -> None:
-    """With `--debug` the traceback comes too, and the key still doesn't."""
-    done = await cli("runs", emulator.workflow_id, "--debug", emulator=emulator, COPYAI_API_KEY="wrong-key")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            Fault(status=429, headers={"Retry-After": "7"}),
+            r"HTTP 429 .*; the server asks to wait 7 s; try a lower --max-rate",
+        ),
+        (
+            Fault(status=302, headers={"Location": "https://elsewhere.example"}),
+            r"HTTP 302 .*; the redirect was not followed: check COPYAI_BASE_URL",
+        ),
+        (Fault(delay=5), r"no complete response within 0.3 s .*"),
+    ],
+)
+async def test_error_messages_name_options(emulator: Emulator, fault: Fault, message: str) -> None:
+    """The advice in an error message is about options and variables, not about parameters of the library."""
+    emulator.inject(fault, times=None)
+    done = await cli("runs", emulator.workflow_id, "--retries", "0", "--timeout", "0.3", emulator=emulator)
 
-    assert done.code == 1
-    assert "Traceback" in done.err
-    assert "wrong-key" not in done.err
+    assert (done.code, done.out) == (1, "")
+    assert re.fullmatch(rf"aiocopyai: page 1: {message}\n", done.err)
 
 
 async def test_unreachable_server(emulator: Emulator) -> None:
@@ -163,9 +123,9 @@ async def test_unreachable_server(emulator: Emulator) -> None:
     assert re.fullmatch(r"aiocopyai: .*127\.0\.0\.1.*\n", done.err)
 
 
-async def test_an_error_in_the_middle_tells_what_came_before(emulator: Emulator) -> None:
-    """The runs read until then are out, counted, and the error names the page; control characters are escaped."""
-    emulator.inject(Fault(status=403, body={"errorCode": "\x1b]0;gotcha\x07"}), page=3, times=None)
+async def test_error_after_some_pages(emulator: Emulator) -> None:
+    """The runs read before an error are written and counted; the error names the page, without control characters."""
+    emulator.inject(Fault(status=403, body={"errorCode": "\x1b]0;title\x07"}), page=3, times=None)
     done = await cli("runs", emulator.workflow_id, emulator=emulator)
 
     assert done.code == 1
@@ -175,82 +135,197 @@ async def test_an_error_in_the_middle_tells_what_came_before(emulator: Emulator)
     assert "\x1b" not in done.err
 
 
-async def test_ctrl_c_ends_with_130(emulator: Emulator) -> None:
-    """What was read is out and counted, and there is no traceback."""
-    emulator.inject(Fault(delay=30), page=2, times=None)
-    code = START + "from aiocopyai.cli import main; main()"
-    process = await start("-c", code, "runs", emulator.workflow_id, env=environment(emulator))
-    assert process.stdout is not None
-    await process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    done = await finish(process)
-
-    assert done.code == 130
-    assert done.err.startswith("stopped after 100 runs: ")
-    assert "Traceback" not in done.err
-
-
-@pytest.mark.parametrize("chosen", ["table", "jsonl", "csv"])
-async def test_a_reader_that_leaves_is_no_error(emulator: Emulator, chosen: str) -> None:
-    """`aiocopyai runs … | head -1` ends at once, quietly and with 0."""
-    emulator.replace_runs([{"id": str(number), "output": {"text": "x" * 2000}} for number in range(300)])
-    reader, writer = os.pipe()
-    arguments = ("runs", emulator.workflow_id, "--format", chosen)
-    process = await start(*MAIN, *arguments, env=environment(emulator), stdout=writer)
-    os.close(writer)
-    # In a thread: the emulator that the process reads from runs in this one.
-    await asyncio.to_thread(os.read, reader, 10)
-    os.close(reader)
-    done = await finish(process)
-
-    assert (done.code, done.err) == (0, "")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110 (a device)
-async def test_a_full_disk_is_one_line(emulator: Emulator) -> None:
-    """Output that can't be written ends in exit code 1."""
-    full = os.open("/dev/full", os.O_WRONLY)
-    process = await start(*MAIN, "runs", emulator.workflow_id, env=environment(emulator), stdout=full)
-    os.close(full)
-    done = await finish(process)
+@pytest.mark.parametrize(("options", "requests"), [([], 5), (["--retries", "1"], 2), (["--retries", "0"], 1)])
+async def test_retries(emulator: Emulator, options: list[str], requests: int) -> None:
+    """A failed request is sent again as often as `--retries` says, 4 times by default; each retry is one warning."""
+    emulator.inject(Fault(status=503, headers={"Retry-After": "0"}), times=None)
+    done = await cli("check-key", *options, emulator=emulator)
 
     assert done.code == 1
-    assert done.err.splitlines()[-1].startswith("aiocopyai: [Errno 28]")
-    assert "Traceback" not in done.err
+    assert len(emulator.requests) == requests
+    assert len(re.findall(r"^Retrying GET /webhook in .* HTTP 503", done.err, re.MULTILINE)) == requests - 1
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("runs", "export", "report", "start", "get", "watch", "check-key"),
-        *("webhooks list", "webhooks create", "webhooks delete", "webhooks listen"),
-    ],
-)
-async def test_help_has_examples(command: str) -> None:
-    """`--help` of each command shows lines to copy, one below the other."""
-    done = await cli(*command.split(), "--help")
-    _, _, examples = done.out.partition("\n  Examples:\n")
+async def test_max_rate(emulator: Emulator) -> None:
+    """Requests are sent at the rate of `--max-rate` at most: the third of 20 a second after 100 ms."""
+    times: list[float] = []
+    emulator.on_request = lambda _server, _request: times.append(asyncio.get_running_loop().time())
+    done = await cli("runs", emulator.workflow_id, "--max-rate", "20", emulator=emulator)
+
+    assert done.code == 0
+    assert len(times) >= 3
+    assert times[2] - times[0] >= 0.08
+
+
+async def test_prefetch(emulator: Emulator) -> None:
+    """With `--prefetch 0` a page is requested only after the one before it: a single request per page."""
+    in_order: list[int | None] = []
+
+    def note(_server: Emulator, request: Request) -> None:
+        in_order.append(request.page)
+
+    emulator.on_request = note
+    done = await cli("runs", emulator.workflow_id, "--prefetch", "0", emulator=emulator)
+
+    assert len(done.rows) == 230
+    assert in_order == [1, 2, 3]
+
+
+@pytest.mark.parametrize("option", ["--quiet", "-q"])
+async def test_quiet(emulator: Emulator, option: str) -> None:
+    """`--quiet` leaves only results, without counts and warnings; errors are still printed."""
+    emulator.inject(Fault(status=503, headers={"Retry-After": "0"}), page=1)
+    done = await cli("runs", emulator.workflow_id, option, emulator=emulator)
+    failed = await cli("runs", emulator.workflow_id, option, emulator=emulator, COPYAI_API_KEY="wrong-key")
+
+    assert (done.code, len(done.rows), done.err) == (0, 230, "")
+    assert failed.code == 1
+    assert failed.err.startswith("aiocopyai: ")
+
+
+async def test_workflow_of_the_environment(emulator: Emulator) -> None:
+    """Without a WORKFLOW_ID commands use COPYAI_WORKFLOW_ID; `--demo` does not, and an argument comes first."""
+    [run_id] = emulator.add_runs(1)
+    variable = {"COPYAI_WORKFLOW_ID": emulator.workflow_id}
+    listed = await cli("runs", "--limit", "1", emulator=emulator, **variable)
+    got = await cli("get", run_id, emulator=emulator, **variable)
+    demo = await cli("runs", "--demo", "--limit", "1", emulator=emulator, **variable)
+    other = await cli("runs", "WCFG-other", emulator=emulator, **variable)
+
+    assert [row["id"] for row in listed.rows] == [row["id"] for row in got.rows] == [run_id]
+    assert demo.code == 0
+    assert "demo: " in demo.err
+    assert demo.rows[0]["id"] != run_id
+    assert "WCFG-other" in other.err
+
+
+async def test_proxy_of_the_environment(emulator: Emulator) -> None:
+    """The proxy of HTTP_PROXY is used, but not for hosts in NO_PROXY, nor for the demo."""
+    proxied: list[str] = []
+
+    async def proxy(request: web.BaseRequest) -> web.Response:
+        proxied.append(str(request.url.path))
+        return web.json_response({"status": "success", "data": {"total": 0, "data": []}})
+
+    async with serving(proxy) as proxy_url:
+        variables = {"HTTP_PROXY": proxy_url.removesuffix("/api"), "http_proxy": proxy_url.removesuffix("/api")}
+        through = await cli("check-key", emulator=emulator, **variables, NO_PROXY="", no_proxy="")
+        direct = await cli("check-key", emulator=emulator, **variables, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
+        demo = await cli("check-key", "--demo", **variables, NO_PROXY="", no_proxy="")
+
+    assert through.code == direct.code == demo.code == 0
+    assert proxied == ["/api/webhook"]
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize(("options", "variables"), [(["--debug"], {}), ([], {"COPYAI_LOG": "debug"})])
+async def test_debug_log(emulator: Emulator, options: list[str], variables: dict[str, str]) -> None:
+    """`--debug` and COPYAI_LOG log each request: method, path, status, milliseconds, attempt; no key and no body."""
+    emulator.inject(Fault(status=503, headers={"Retry-After": "0"}), page=1)
+    path = f"/workflow/{emulator.workflow_id}/run"
+    done = await cli("runs", emulator.workflow_id, "--prefetch", "0", *options, emulator=emulator, **variables)
+    lines = re.findall(rf"DEBUG GET {path}: (\d+) after \d+ ms \(attempt (\d)\)", done.err)
+
+    assert lines == [("503", "1"), ("200", "2"), ("200", "1"), ("200", "1")]
+    assert done.err.count("WARNING Retrying") == 1
+    assert emulator.api_key not in done.err
+    assert str(done.rows[0]["id"]) not in done.err
+
+
+async def test_debug_shows_tracebacks(emulator: Emulator) -> None:
+    """With `--debug` the traceback of an error is printed as well, without the key."""
+    done = await cli("runs", emulator.workflow_id, "--debug", emulator=emulator, COPYAI_API_KEY="wrong-key")
+
+    assert done.code == 1
+    assert "Traceback" in done.err
+    assert "wrong-key" not in done.err
+
+
+async def test_unexpected_errors_are_one_line(emulator: Emulator) -> None:
+    """A defect of the program is exit code 1 and one line; `--debug` shows its traceback."""
+    code = (
+        "import aiocopyai, aiocopyai.cli as cli\n"
+        "aiocopyai.CopyAISession.check_key = lambda session: {}['defect']\n"
+        "cli.main()"
+    )
+    done = await finish(await start("-c", code, "check-key", env=environment(emulator)))
+    debug = await finish(await start("-c", code, "check-key", "--debug", env=environment(emulator)))
+
+    assert done == (1, "", "aiocopyai: unexpected KeyError: 'defect'; --debug shows where\n")
+    assert debug.code == 1
+    assert "Traceback" in debug.err
+
+
+@pytest.mark.parametrize("age", ["90m", "2h", "1d", "1w", "7200s"])
+async def test_since_takes_an_age(emulator: Emulator, age: str) -> None:
+    """`--since 7d` selects the runs of the last seven days; s, m, h and w are other units."""
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[age[-1]]
+    limit = datetime.now(UTC) - timedelta(**{unit: int(age[:-1])})
+    minute = timedelta(minutes=1)
+    emulator.replace_runs(
+        [
+            {"id": "newer", "createdAt": (limit + minute).isoformat().replace("+00:00", "Z")},
+            {"id": "older", "createdAt": (limit - minute).isoformat().replace("+00:00", "Z")},
+        ]
+    )
+    done = await cli("runs", emulator.workflow_id, "--since", age, emulator=emulator)
+
+    assert [row["id"] for row in done.rows] == ["newer"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_help(command: str) -> None:
+    """`--help` shows examples as lines to copy, fits into 80 columns, and its sentences are complete."""
+    done = await cli(*command.split(), "--help", COLUMNS="80")
+    text, _, rest = done.out.partition("\n  Examples:\n")
+    examples, _, options = rest.partition("\n\n")
 
     assert done.code == 0
     assert len(re.findall(rf"^    .*aiocopyai {command} ", examples + " ", re.MULTILINE)) >= 1
+    assert max(map(len, (text + options).splitlines())) <= 80
+    assert "..." not in text.partition("\n\n")[2]
     assert "\\b" not in done.out
+    # An option's text ends with a full stop, apart from the default and the range that follow it.
+    for described in re.split(r"\n  (?=\S)", options.partition("Options:\n")[2]):
+        description = re.sub(r"\s*\[[^\]]*\]\s*$", "", " ".join(described.split()))
+        assert description.endswith("."), described
 
 
-async def test_a_shell_completes_commands_and_options() -> None:
-    """What a shell is given to complete a word holds the commands, or a command's options."""
+@pytest.mark.parametrize("group", [[], ["webhooks"]])
+async def test_list_of_commands(group: list[str]) -> None:
+    """The first sentence of each command fits into the list of commands."""
+    done = await cli(*group, "--help", COLUMNS="80")
+    lines = done.out.partition("Commands:\n")[2].splitlines()
+
+    assert len(lines) >= 4
+    assert [line for line in lines if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_shared_options(command: str) -> None:
+    """Every command has the options of the session."""
+    done = await cli(*command.split(), "--help")
+
+    for option in ("--demo", "--timeout", "--retries", "--max-rate", "--quiet", "--debug"):
+        assert re.search(rf"^  (-\w, )?{option}\b", done.out, re.MULTILINE), option
+
+
+async def test_completion_of_commands_and_options() -> None:
+    """A shell that completes a word gets the commands, or a command's options."""
     asked = {"_AIOCOPYAI_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     commands = await cli(COMP_WORDS="aiocopyai r", **asked)
     options = await cli(COMP_WORDS="aiocopyai runs --for", **{**asked, "COMP_CWORD": "2"})
+    in_group = await cli(COMP_WORDS="aiocopyai webhooks cr", **{**asked, "COMP_CWORD": "2"})
 
     assert set(commands.out.split()) == {"runs", "report"}
-    assert "create" in (await cli(COMP_WORDS="aiocopyai webhooks cr", **{**asked, "COMP_CWORD": "2"})).out
+    assert in_group.out.split() == ["create"]
     assert options.out.split() == ["--format"]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-async def test_completion_can_be_switched_on() -> None:
-    """`--show-completion` shows the script that the shell it is called from needs."""
-    # Not the last command: bash would be replaced by it, and found nowhere.
+async def test_completion_script() -> None:
+    """`--show-completion` prints the script for the shell that it is called from."""
+    # Not the last command, as bash would be replaced by it, and not be found.
     command = f"{shlex.join([sys.executable, *MAIN])} --show-completion; true"
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", command), env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -262,106 +337,18 @@ async def test_completion_can_be_switched_on() -> None:
 
 
 async def test_version() -> None:
-    """`--version` names the package's version."""
+    """`--version` prints the version of the package."""
     done = await cli("--version")
 
     assert re.fullmatch(r"aiocopyai \d+\.\d+.*\n", done.out)
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-async def test_without_the_extra_the_command_says_what_to_install(missing: str) -> None:
-    """One line and exit code 2, where the extra `cli` is not installed."""
+async def test_missing_extra(missing: str) -> None:
+    """Without the extra `cli` there is one line that says how to install it, and exit code 2."""
     code = f"import sys; sys.modules[{missing!r}] = None; from aiocopyai.cli import main; main()"
     done = await finish(await start("-c", code, "runs", "--demo", env=environment()))
 
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1
     assert 'pip install "aiocopyai[cli]"' in done.err
-
-
-LONG_ID = "WRUN-6fe9e53c-945a-4aa3-a87e-d64c3cc0dcb0"
-RUNS: list[JSON] = [
-    {
-        "id": LONG_ID,
-        "status": "COMPLETE",
-        "createdAt": "2026-01-31T09:00:00.000Z",
-        "credits": 22,
-        "output": {"Empty": "", "Post": "Two\nlines \x1b[31mand\x1b]0;title\x07 more " + "words " * 50},
-    },
-    {"id": "WRUN-2", "status": "FAILED", "error": {"reason": "no credits"}, "output": {}},
-    {"id": "WRUN-\x1b[2J3", "status": "PAU\x1b[2JSED", "output": {"List": [1, 2]}},
-    {"id": "WRUN-4"},
-]
-
-
-async def test_a_terminal_gets_a_table(emulator: Emulator) -> None:
-    """Columns of fixed widths below a header: the time in the user's zone, the first output on one line, cut to fit."""
-    emulator.replace_runs(RUNS)
-    env = environment(emulator, NO_COLOR="1", TZ="TST-2")
-    code, shown = await terminal("runs", emulator.workflow_id, env=env)
-    header, first, second, third, fourth = (re.sub(r"\x1b\[\d*m", "", line) for line in shown.splitlines()[:5])
-
-    assert code == 0
-    assert header == f"{'CREATED':19} {'STATUS':10} CREDITS {'ID':41} OUTPUT"
-    assert first.startswith(
-        f"2026-01-31 11:00:00 {'COMPLETE':10} {22:7} {LONG_ID} Two lines \\u001b[31mand\\u001b]0;title\\u0007 more"
-    )
-    assert len(first) == 140
-    assert first.endswith("…")
-    assert second == f'{"-":19} {"FAILED":10} {"-":>7} {"WRUN-2":41} {{"reason": "no credits"}}'
-    assert third.startswith(f"{'-':19} PAU\\u001b… {'-':>7} WRUN-\\u001b[2J3")
-    assert third.endswith(" [1, 2]")
-    assert fourth == f"{'-':19} {'-':10} {'-':>7} WRUN-4"
-
-
-async def test_a_narrow_terminal_gets_no_broken_lines(emulator: Emulator) -> None:
-    """Eighty columns hold all but the output."""
-    env = environment(emulator, NO_COLOR="1")
-    _, shown = await terminal("runs", emulator.workflow_id, "--limit", "5", width=80, env=env)
-    header, *rows = [re.sub(r"\x1b\[\d*m", "", line) for line in shown.splitlines()[:6]]
-
-    assert header.endswith(" ID")
-    assert [row[39:] for row in rows] == [run["id"] for run in emulator.runs()[:5]]
-
-
-async def test_no_text_of_the_servers_steers_the_terminal(emulator: Emulator) -> None:
-    """What comes from the server is shown, not obeyed: in the table, in JSON and in the counts."""
-    emulator.replace_runs(RUNS)
-    for chosen in ("table", "jsonl"):
-        env = environment(emulator, NO_COLOR="1")
-        _, shown = await terminal("runs", emulator.workflow_id, "--format", chosen, env=env)
-
-        assert "1 PAU\\u001b[2JSED" in shown
-        assert set(re.findall(r"\x1b(?:\[\d*m)?", shown)) <= {"\x1b[1m", "\x1b[0m"}
-
-
-async def test_statuses_are_coloured_unless_no_color_is_set(emulator: Emulator) -> None:
-    """Green for complete on a terminal; `NO_COLOR` is honoured, and a pipe gets none."""
-    emulator.replace_runs(RUNS)
-    _, shown = await terminal("runs", emulator.workflow_id, env=environment(emulator))
-    _, plain = await terminal("runs", emulator.workflow_id, env=environment(emulator, NO_COLOR="1"))
-    piped = await cli("runs", emulator.workflow_id, "--format", "table", emulator=emulator)
-
-    assert "\x1b[32mCOMPLETE" in shown
-    assert "\x1b[32m" not in plain
-    assert "\x1b" not in piped.out
-    assert piped.out.splitlines()[0].startswith("CREATED")
-
-
-async def test_a_table_in_a_poor_locale_is_escaped_not_an_error(emulator: Emulator) -> None:
-    """An output that the terminal's encoding can't show doesn't end the walk."""
-    emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": "naïve 🎉"}}])
-    done = await cli("runs", emulator.workflow_id, "--format", "table", emulator=emulator, PYTHONIOENCODING="ascii")
-
-    assert done.code == 0
-    assert "na\\xefve" in done.out
-
-
-async def test_a_terminal_is_asked_for_the_key(emulator: Emulator) -> None:
-    """Without COPYAI_API_KEY the key is asked for, and not shown as it is typed."""
-    env = environment(COPYAI_BASE_URL=emulator.url)
-    code, shown = await terminal("runs", emulator.workflow_id, "--limit", "1", key=emulator.api_key, env=env)
-
-    assert code == 0
-    assert "Copy.ai API key:" in shown
-    assert emulator.requests[0].headers["x-copy-ai-api-key"] == emulator.api_key

@@ -11,8 +11,9 @@ from aiocopyai.cli._options import Settings, shared_options
 
 @shared_options
 def check_key(settings: Settings) -> None:
-    """Check whether the API accepts the key: the exit code is 0 if it does, 1 if not.
+    """Check whether the API accepts the key.
 
+    The exit code is 0 if it does, 1 if not.
     The key is read from COPYAI_API_KEY, or asked for on a terminal.
     The check is one request, which changes nothing and costs nothing.
 

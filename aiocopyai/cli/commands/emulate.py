@@ -6,7 +6,7 @@ import typer
 
 
 def emulate(context: typer.Context) -> None:
-    """Serve a Copy.ai emulator with sample runs on 127.0.0.1 until Ctrl-C; see `emulate --help`."""
+    """Serve a Copy.ai emulator with sample runs on 127.0.0.1."""
     # It parses its own options, as `python -m aiocopyai.emulator` has to work without typer.
     from aiocopyai.emulator import main  # noqa: PLC0415 (loads a server)
 

@@ -30,8 +30,9 @@ def watch(
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many changes.")] = None,
     output_format: FormatOption = None,
 ) -> None:
-    """Show each new run of a workflow, and each change of a run's status, until Ctrl-C.
+    """Show the new runs of a workflow, and changes of status.
 
+    Each new run is shown, and each change of a run's status, until Ctrl-C.
     It starts with the runs created from now on; with --since, with those created since then.
     It continues after outages.
 

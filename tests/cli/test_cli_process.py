@@ -1,0 +1,298 @@
+"""The command as a process: signals, closed or full standard streams, terminals, and the prompt for the key."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+import signal
+import termios
+from pathlib import Path
+
+import pytest
+
+from aiocopyai import JSON
+from aiocopyai.emulator import Emulator, Fault
+from tests.support.commands import MAIN, START, environment, finish, start, terminal
+
+
+EMULATOR_RUNS = 230
+RUN_MAIN = START + "from aiocopyai.cli import main; main()"
+INTERRUPT_IMPORT = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from aiocopyai.cli import main
+main()
+"""
+
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+
+
+@pytest.mark.parametrize(
+    "module", ["aiocopyai.cli._process", "typer", "aiocopyai.cli.commands.runs", "aiohttp", "aiocopyai._session"]
+)
+async def test_interrupt_during_imports(emulator: Emulator, module: str) -> None:
+    """Ctrl-C while modules are loaded ends the command with 130, without a traceback."""
+    code = INTERRUPT_IMPORT.format(module=module)
+    done = await finish(await start("-c", code, "runs", emulator.workflow_id, env=environment(emulator)))
+
+    assert done.code == 130
+    assert done.err in {"", "stopped\n"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_signals_stop_a_command(emulator: Emulator, number: signal.Signals) -> None:
+    """A signal ends the command with 130: the runs read until then are written and counted, without a traceback."""
+    emulator.inject(Fault(delay=30), page=2, times=None)
+    process = await start("-c", RUN_MAIN, "runs", emulator.workflow_id, env=environment(emulator))
+    assert process.stdout is not None
+    await process.stdout.readline()
+    process.send_signal(number)
+    done = await finish(process)
+
+    assert done.code == 130
+    assert done.err.startswith("stopped after 100 runs: ")
+    assert "Traceback" not in done.err
+
+
+async def test_signals_stop_a_command_that_ignores_ctrl_c(emulator: Emulator) -> None:
+    """SIGTERM works in the background of a shell script too, where SIGINT is ignored."""
+    emulator.inject(Fault(delay=30), page=2, times=None)
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom aiocopyai.cli import main; main()"
+    process = await start("-c", code, "runs", emulator.workflow_id, env=environment(emulator))
+    assert process.stdout is not None
+    await process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    done = await finish(process)
+
+    assert done.code == 130
+    assert done.err.startswith("stopped")
+    assert "Traceback" not in done.err
+
+
+async def test_nohup_protects_a_command(emulator: Emulator) -> None:
+    """SIGHUP stays ignored where it was when the command started."""
+    emulator.inject(Fault(delay=0.3), page=2)
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom aiocopyai.cli import main; main()"
+    process = await start("-c", code, "runs", emulator.workflow_id, env=environment(emulator))
+    assert process.stdout is not None
+    first = await process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    done = await finish(process)
+
+    assert done.code == 0
+    assert len(first.splitlines() + done.rows) == 230
+
+
+async def test_sigterm_restores_the_terminal(emulator: Emulator, tmp_path: Path) -> None:
+    """SIGTERM during an export shows the cursor again that the progress bar hid, and says how to resume."""
+    emulator.inject(Fault(delay=0.5), page=2)
+    emulator.inject(Fault(delay=30), page=3, times=None)
+    ours, theirs = pty.openpty()
+    arguments = ("export", emulator.workflow_id, "-o", str(tmp_path / "runs.jsonl"))
+    process = await start("-c", RUN_MAIN, *arguments, env=environment(emulator), stderr=theirs)
+    os.close(theirs)
+    shown = await asyncio.to_thread(read_until, ours, b"200 of 230 runs")
+    process.send_signal(signal.SIGTERM)
+    shown += await asyncio.to_thread(read_until, ours, b"")
+    done = await finish(process)
+    os.close(ours)
+
+    assert done.code == 130
+    assert shown.rindex(b"\x1b[?25l") < shown.rindex(b"\x1b[?25h")
+    assert b"stopped after 200 runs: " in shown
+    assert b"--resume" in shown
+    assert b"Traceback" not in shown
+
+
+def read_until(descriptor: int, end: bytes) -> bytes:
+    """Read a terminal until a text appears in it, or if that is empty, until the last writer is gone."""
+    shown = b""
+    try:
+        while (not end or end not in shown) and (part := os.read(descriptor, 65536)):
+            shown += part
+    except OSError:  # how Linux reports the end
+        pass
+    return shown
+
+
+@pytest.mark.parametrize("chosen", ["table", "jsonl", "csv"])
+async def test_closed_pipe_is_not_an_error(emulator: Emulator, chosen: str) -> None:
+    """`aiocopyai runs … | head -1` ends at once, without a message and with 0."""
+    emulator.replace_runs([{"id": str(number), "output": {"text": "x" * 2000}} for number in range(300)])
+    reader, writer = os.pipe()
+    arguments = ("runs", emulator.workflow_id, "--format", chosen)
+    process = await start(*MAIN, *arguments, env=environment(emulator), stdout=writer)
+    os.close(writer)
+    # In a thread, as the emulator runs in the event loop of this one.
+    await asyncio.to_thread(os.read, reader, 10)
+    os.close(reader)
+    done = await finish(process)
+
+    assert (done.code, done.err) == (0, "")
+
+
+@needs_dev_full
+@pytest.mark.parametrize("arguments", [["runs"], ["runs", "--format", "table"], ["--help"], ["--version"]])
+async def test_full_disk_is_one_line(emulator: Emulator, arguments: list[str]) -> None:
+    """Output that cannot be written ends in exit code 1 and one line."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    named = [emulator.workflow_id] if arguments[0] == "runs" else []
+    process = await start(*MAIN, *arguments, *named, env=environment(emulator), stdout=full)
+    os.close(full)
+    done = await finish(process)
+
+    assert done.code == 1
+    assert re.fullmatch(r"(stopped after .*\n)?aiocopyai: .*No space left on device.*\n", done.err)
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "message"),
+    [(0, 0, "230 runs: "), (1, 1, "aiocopyai: [Errno 9] Bad file descriptor"), (2, 0, None)],
+)
+async def test_closed_stream(emulator: Emulator, closed: int, code: int, message: str | None) -> None:
+    """Only a closed standard output is an error; no file or connection takes the place of a closed stream."""
+    close = f"import os, sys; os.close({closed}); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    process = await start("-c", close, *MAIN, "runs", emulator.workflow_id, env=environment(emulator))
+    done = await finish(process)
+
+    assert done.code == code
+    assert len(done.rows) == (0 if closed == 1 else 230)
+    assert "Traceback" not in done.err
+    assert (message in done.err) if message else not done.err
+
+
+@needs_dev_full
+async def test_messages_that_cannot_be_written_are_lost(emulator: Emulator) -> None:
+    """A full disk or a closed pipe behind standard error costs the messages, not the results."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await start(*MAIN, "runs", emulator.workflow_id, env=environment(emulator), stderr=full)
+    os.close(full)
+    done = await finish(process)
+
+    assert (done.code, len(done.rows)) == (0, 230)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("arguments", [["runs", "--help"], ["runs", "WCFG-…", "--since", "…"], ["--vorgängig 🎉"]])
+async def test_help_and_errors_in_a_poor_encoding(encoding: str, arguments: list[str]) -> None:
+    """A help text or a message is printed whatever the encoding lacks."""
+    process = await start(*MAIN, *arguments, env=environment(PYTHONIOENCODING=encoding))
+    out, err = await process.communicate()
+
+    assert process.returncode == (0 if "--help" in arguments else 2)
+    assert out or err
+    assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "na\\u00efve \\ud83c\\udf89"), ("utf-8", "naïve 🎉")])
+async def test_poor_encoding_of_json_on_a_terminal(emulator: Emulator, encoding: str, shown: str) -> None:
+    """`get` on a terminal escapes what its encoding lacks as JSON does, so that it remains valid JSON."""
+    emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": "naïve 🎉"}}])
+    env = environment(emulator, PYTHONIOENCODING=encoding)
+    code, out = await terminal("get", emulator.workflow_id, "WRUN-1", env=env)
+
+    assert code == 0
+    assert f'"Post": "{shown}"' in out
+
+
+async def test_poor_encoding_of_a_table(emulator: Emulator) -> None:
+    """A table shows escapes for the characters that the terminal's encoding lacks."""
+    emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": "naïve 🎉"}}])
+    env = environment(emulator, PYTHONIOENCODING="ascii")
+    done = await finish(await start(*MAIN, "runs", emulator.workflow_id, "--format", "table", env=env))
+
+    assert done.code == 0
+    assert "na\\xefve" in done.out
+
+
+@pytest.mark.parametrize("command", ["runs", "get"])
+async def test_deep_nesting_on_a_terminal(emulator: Emulator, command: str) -> None:
+    """A deeply nested output is shown on a terminal as well."""
+    value: JSON = "deepest"
+    for _ in range(900):
+        value = [value]
+    emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": value}}])
+    arguments = ("runs", emulator.workflow_id, "--format", "jsonl")
+    if command == "get":
+        arguments = ("get", emulator.workflow_id, "WRUN-1")
+    code, shown = await terminal(*arguments, env=environment(emulator))
+
+    assert code == 0
+    assert "deepest" in shown
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 81, 100])
+async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> None:
+    """Each run is one row of at most the terminal's width; the id is whole where there is room."""
+    run_id = "WRUN-6fe9e53c-945a-4aa3-a87e-d64c3cc0dcb0"
+    runs: list[JSON] = [
+        {
+            "id": run_id,
+            "status": "COMPLETE",
+            "createdAt": "2026-01-31T09:00:00Z",
+            "credits": 22,
+            "output": {"a": "日本" * 99},
+        }
+    ]
+    emulator.replace_runs(runs)
+    env = environment(emulator, NO_COLOR="1")
+    code, shown = await terminal("runs", emulator.workflow_id, "--quiet", width=width, env=env)
+    header, row = (re.sub(r"\x1b\[\d*m", "", line) for line in shown.splitlines())
+
+    assert code == 0
+    assert len(header) <= width
+    assert len(row) + len(re.findall("[日本]", row)) <= width
+    assert (run_id if width >= 60 else run_id[: max(1, width - 15)]) in row
+    assert ("2026-01-31 09:00:00" in row) is (width >= 80)
+
+
+async def test_key_is_asked_for_on_a_terminal(emulator: Emulator) -> None:
+    """Without COPYAI_API_KEY the key is asked for; the terminal's echo is off before the prompt appears."""
+    ours, theirs = pty.openpty()
+    env = environment(COPYAI_BASE_URL=emulator.url)
+    arguments = ("runs", emulator.workflow_id, "--limit", "1")
+    process = await start("-c", RUN_MAIN, *arguments, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    shown = await asyncio.to_thread(read_until, ours, b"Copy.ai API key: ")
+    has_echo = termios.tcgetattr(theirs)[3] & termios.ECHO
+    os.close(theirs)
+    os.write(ours, f"{emulator.api_key}\n".encode())
+    shown += await asyncio.to_thread(read_until, ours, b"")
+    done = await finish(process)
+    os.close(ours)
+
+    assert done.code == 0
+    assert not has_echo
+    assert emulator.api_key.encode() not in shown
+    assert emulator.requests[0].headers["x-copy-ai-api-key"] == emulator.api_key
+
+
+@pytest.mark.parametrize("answer", [b"\x03", b"\x04", signal.SIGTERM])
+async def test_prompt_for_the_key_can_be_left(emulator: Emulator, answer: bytes | signal.Signals) -> None:
+    """Ctrl-C, Ctrl-D and SIGTERM end the prompt with 130, restore the terminal's echo, and send nothing."""
+    ours, theirs = pty.openpty()
+    code = START + "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + RUN_MAIN
+    env = environment(COPYAI_BASE_URL=emulator.url)
+    process = await start("-c", code, "runs", "WCFG-1", env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    await asyncio.to_thread(read_until, ours, b"Copy.ai API key: ")
+    if isinstance(answer, bytes):
+        os.write(ours, answer)
+    else:
+        process.send_signal(answer)
+    done = await finish(process)
+    has_echo = termios.tcgetattr(theirs)[3] & termios.ECHO
+    os.close(theirs)
+    shown = await asyncio.to_thread(read_until, ours, b"")
+    os.close(ours)
+
+    assert done.code == 130
+    assert has_echo
+    assert b"Traceback" not in shown
+    assert emulator.requests == []
