@@ -147,7 +147,7 @@ def read_nothing(_response: JSON) -> None:
 def read_total(total: JSON) -> int | None:
     """Read a list's ``total``: an integer, or one in a string; None for anything else."""
     try:
-        count = _integer(total)
+        count = read_integer(total)
     except _MISFITS:
         return None
     return count if count is not None and count >= 0 else None
@@ -259,7 +259,12 @@ def _time(value: JSON) -> datetime | None:
     return time.astimezone(UTC)
 
 
-def _integer(value: JSON) -> int | None:
+def read_integer(value: JSON) -> int | None:
+    """Read an integer, which may be sent as a float or in a string: ``2.0``, ``"2"``, ``"2.0000"``.
+
+    Raises:
+        TypeError: it is anything else, other than None.
+    """
     if value is None or type(value) is int:
         return value
     if type(value) is float and value.is_integer() and abs(value) <= _EXACT_INTEGERS:
@@ -282,7 +287,7 @@ _RUN_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
     "output": ("output", _object),
     "metadata": ("metadata", _object),
     "created_at": ("createdAt", _time),
-    "credits": ("credits", _integer),
+    "credits": ("credits", read_integer),
     "error": ("error", _any),
 }
 """For each attribute of a `Run` its name in the JSON and its value."""

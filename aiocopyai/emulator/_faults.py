@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.hdrs import CONTENT_TYPE
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._http import JSON, APIResponse, Request, encode_json
+from aiocopyai.emulator._http import JSON, EmulatorResponse, Request, encode_json
 
 
 _DRIP_PIECES: Final = 16
@@ -90,15 +90,15 @@ class FaultQueue:
         return Fault()
 
 
-def replacement(fault: Fault) -> APIResponse:
+def replacement(fault: Fault) -> EmulatorResponse:
     """Return the response of a fault that skips the call."""
     status = 200 if fault.status is None else fault.status
     if isinstance(fault.body, bytes):
-        return APIResponse(status, fault.body)
-    return APIResponse(status, encode_json({} if fault.body is None else fault.body))
+        return EmulatorResponse(status, fault.body)
+    return EmulatorResponse(status, encode_json({} if fault.body is None else fault.body))
 
 
-async def send(http: web.BaseRequest, response: APIResponse, fault: Fault) -> web.StreamResponse:
+async def send(http: web.BaseRequest, response: EmulatorResponse, fault: Fault) -> web.StreamResponse:
     """Send a response as a fault demands: complete, in pieces, truncated, or not at all."""
     if fault.reset is not None:
         _reset_connection(http)

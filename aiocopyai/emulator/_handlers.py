@@ -12,7 +12,7 @@ from yarl import URL
 from aiocopyai.emulator._deliveries import WebhookSender
 from aiocopyai.emulator._http import (
     JSON,
-    APIResponse,
+    EmulatorResponse,
     HTTPError,
     Request,
     empty_400,
@@ -85,7 +85,7 @@ class APICall:
                 return {"total": from_count(count), "data": items}
 
 
-def respond(call: APICall, api_key: str) -> APIResponse:
+def respond(call: APICall, api_key: str) -> EmulatorResponse:
     """Execute a call and return its response."""
     try:
         # A web page whose host name resolves to the loopback interface sends its own name.
@@ -100,7 +100,7 @@ def respond(call: APICall, api_key: str) -> APIResponse:
         return failure.response
 
 
-def _dispatch(call: APICall) -> APIResponse:  # noqa: PLR0911 (one return for each call of the API)
+def _dispatch(call: APICall) -> EmulatorResponse:  # noqa: PLR0911 (one return for each call of the API)
     # Split before decoding: an encoded slash belongs to its segment.
     path = call.request.path.removeprefix("/").removesuffix("/")
     match call.request.method, *map(unquote, path.split("/")):
@@ -118,12 +118,12 @@ def _dispatch(call: APICall) -> APIResponse:  # noqa: PLR0911 (one return for ea
             return _create_webhook(call)
         case "DELETE", "api", "webhook", webhook_id:
             call.state.remove_webhook(_known_webhook(call, webhook_id).id)
-            return APIResponse(202, b"{}")
+            return EmulatorResponse(202, b"{}")
         case _:
             raise not_found()
 
 
-def _list_runs(call: APICall, workflow_id: str) -> APIResponse:
+def _list_runs(call: APICall, workflow_id: str) -> EmulatorResponse:
     workflow = call.workflow(workflow_id)
     quirks = call.quirks
     now = call.state.clock.now()
@@ -159,7 +159,7 @@ def _page(call: APICall, *, last: int) -> int:
             raise error(422, "REQUEST_INVALID", page=["is past the end"])
 
 
-def _get_run(call: APICall, workflow_id: str, run_id: str) -> APIResponse:
+def _get_run(call: APICall, workflow_id: str, run_id: str) -> EmulatorResponse:
     now = call.state.clock.now()
     run = call.workflow(workflow_id).find(run_id, now=now, visible_until=call.visible_until(now))
     if run is None:
@@ -167,7 +167,7 @@ def _get_run(call: APICall, workflow_id: str, run_id: str) -> APIResponse:
     return success(apply_quirks(run, call.quirks))
 
 
-def _start_run(call: APICall, workflow_id: str) -> APIResponse:
+def _start_run(call: APICall, workflow_id: str) -> EmulatorResponse:
     workflow = call.workflow(workflow_id)
     body = call.body()
     inputs, metadata = body.get("startVariables"), body.get("metadata")
@@ -186,16 +186,16 @@ def _start_run(call: APICall, workflow_id: str) -> APIResponse:
     return success({"id": run.id})
 
 
-def _list_webhooks(call: APICall) -> APIResponse:
+def _list_webhooks(call: APICall) -> EmulatorResponse:
     """List webhooks: pages start at 0 here, and the response has no envelope."""
     webhooks = list(call.state.webhooks.values())
     size = call.size()
     page = 0 if call.quirks.ignore_page else call.integer("page", default=0, minimum=0)
     items: list[JSON] = [webhook.to_json() for webhook in webhooks[page * size : (page + 1) * size]]
-    return APIResponse(200, encode_json(call.list_body(len(webhooks), items)))
+    return EmulatorResponse(200, encode_json(call.list_body(len(webhooks), items)))
 
 
-def _create_webhook(call: APICall) -> APIResponse:
+def _create_webhook(call: APICall) -> EmulatorResponse:
     body = call.body()
     url, event_type, workflow_id = body.get("url"), body.get("eventType"), body.get("workflowId")
     details: dict[str, JSON] = {}

@@ -122,7 +122,7 @@ def is_loopback_url(url: str) -> bool:
 
 
 @frozen
-class APIResponse:
+class EmulatorResponse:
     """A response to be sent; JSON unless `content_type` says otherwise."""
 
     status: int
@@ -133,14 +133,14 @@ class APIResponse:
 class HTTPError(Exception):
     """Ends a call with an error response."""
 
-    def __init__(self, response: APIResponse) -> None:
+    def __init__(self, response: EmulatorResponse) -> None:
         super().__init__(response)
         self.response = response
 
 
-def success(data: JSON) -> APIResponse:
+def success(data: JSON) -> EmulatorResponse:
     """Wrap the result of a call in the envelope that most calls use."""
-    return APIResponse(200, encode_json({"status": "success", "data": data}))
+    return EmulatorResponse(200, encode_json({"status": "success", "data": data}))
 
 
 def error(status: int, code: str, **details: JSON) -> HTTPError:
@@ -148,7 +148,7 @@ def error(status: int, code: str, **details: JSON) -> HTTPError:
     body: dict[str, JSON] = {"status": "error", "errorCode": code}
     if details:
         body["details"] = details
-    return HTTPError(APIResponse(status, encode_json(body)))
+    return HTTPError(EmulatorResponse(status, encode_json(body)))
 
 
 def not_found() -> HTTPError:
@@ -158,4 +158,4 @@ def not_found() -> HTTPError:
 
 def empty_400() -> HTTPError:
     """Build the 400 with the body `{}`, which the reference shows for both lists."""
-    return HTTPError(APIResponse(400, b"{}"))
+    return HTTPError(EmulatorResponse(400, b"{}"))

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from attrs import field, frozen
 
-from aiocopyai._parsing import parse_json
+from aiocopyai._parsing import parse_json, read_integer
 from aiocopyai._text import excerpt
 from aiocopyai.errors import InvalidEventError, InvalidResponseError
 from aiocopyai.models import JSON, Run, WebhookEventType
@@ -80,14 +80,14 @@ class WebhookEvent:
             workflow_id=_take(fields, "workflowId", _string),
             output=_take_output(fields),
             metadata=_take(fields, "metadata", _object) or {},
-            credits=_take(fields, "credits", _integer),
+            credits=_take(fields, "credits", read_integer),
             extra=fields,
         )
 
 
 def _decode(body: bytes | str) -> dict[str, JSON]:
     try:
-        value = parse_json(body.encode() if isinstance(body, str) else bytes(body))
+        value = parse_json(body.encode() if isinstance(body, str) else bytes(body), exact=True)
     except (InvalidResponseError, UnicodeEncodeError):
         raise InvalidEventError("a delivery must be JSON", _beginning(body)) from None
     if not isinstance(value, dict):
@@ -104,7 +104,10 @@ def _beginning(body: bytes | str) -> str:
 def _take(fields: dict[str, JSON], name: str, read: Callable[[JSON], T | None]) -> T | None:
     """Remove a field and return its value; a value that `read` rejects stays. Null counts as missing."""
     value = fields.get(name)
-    taken = read(value)
+    try:
+        taken = read(value)
+    except TypeError:
+        return None
     if taken is not None or value is None:
         fields.pop(name, None)
     return taken
@@ -124,13 +127,3 @@ def _string(value: JSON) -> str | None:
 
 def _object(value: JSON) -> dict[str, JSON] | None:
     return value if isinstance(value, dict) else None
-
-
-def _integer(value: JSON) -> int | None:
-    """Return an integer, also if it is sent as a string."""
-    if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdecimal():
-        try:
-            return int(value)
-        except ValueError:  # more digits than Python converts
-            return None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

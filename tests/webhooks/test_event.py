@@ -133,6 +133,23 @@ def test_values_of_the_wrong_type(name: str, value: JSON) -> None:
     assert event == WebhookEvent(WebhookEventType.RUN_FAILED, extra={name: value, "credit": 1})
 
 
+@pytest.mark.parametrize(
+    ("sent", "credits_"), [(2, 2), ("2", 2), (2.0, 2), ("2.0", 2), ("22.0000", 22), (2**70, 2**70)]
+)
+def test_credits(sent: JSON, credits_: int) -> None:
+    """Credits may be sent as an integer, as a float or as a string."""
+    event = WebhookEvent.parse(json.dumps({"type": "t", "credits": sent}))
+
+    assert (event.credits, type(event.credits), event.extra) == (credits_, int, {})
+
+
+def test_large_integers() -> None:
+    """Integers beyond 64 bits are exact."""
+    event = WebhookEvent.parse(json.dumps({"type": "t", "metadata": {"n": 2**70 + 1}, "other": [-(2**80)]}))
+
+    assert (event.metadata, event.extra) == ({"n": 2**70 + 1}, {"other": [-(2**80)]})
+
+
 def test_id_of_the_run() -> None:
     """The whole run may have its id only under `id`; in an event that is not about a run, `id` is something else."""
     event = WebhookEvent.parse({"type": "workflowRun.completed", "id": "WRUN-1"})
