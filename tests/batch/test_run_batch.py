@@ -170,6 +170,20 @@ def test_a_crash_at_any_request_costs_no_second_run(data: st.DataObject) -> None
         asyncio.run(check(Path(temporary, "batch")))
 
 
+async def test_a_run_that_is_listed_late_is_found(emulator: Emulator, tmp_path: Path) -> None:
+    """A run that the list does not show yet is searched for again before its row is started."""
+    path = tmp_path / "batch" / "results.jsonl"
+    path.parent.mkdir()
+    emulator.quirks = Quirks(late_runs=0.2)
+    async with connect(emulator) as session:
+        assert await crash(emulator, start(session, path, ROWS[:1]), 1)
+    async with connect(emulator) as session:
+        [result] = await collect(start(session, path, ROWS[:1], resume=True, listing_delay=0.3))
+
+    assert result.ok
+    assert len(emulator.runs()) == 1
+
+
 async def test_leaving_the_loop_keeps_what_was_started(
     emulator: Emulator, session: CopyAISession, tmp_path: Path
 ) -> None:
