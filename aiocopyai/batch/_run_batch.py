@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from attrs import define, frozen
-
 from aiocopyai import (
     JSON,
     AmbiguousStartError,
@@ -29,17 +27,9 @@ from aiocopyai import (
 from aiocopyai._display import plural
 from aiocopyai._text import escape
 from aiocopyai._validation import check_integer, check_positive, check_rows, json_object
-from aiocopyai.batch._ledger import (
-    SMALLEST_LEDGER,
-    BatchError,
-    BatchInfo,
-    Ledger,
-    RowEntry,
-    RowState,
-    damaged,
-    ledger_files,
-)
-from aiocopyai.batch._results_file import ResultsFile, read_results, result_line
+from aiocopyai.batch._batch_files import BatchFiles, BatchPlan, read_finished
+from aiocopyai.batch._ledger import BatchInfo, RowEntry, RowState
+from aiocopyai.batch._results_file import result_line
 
 
 logger = logging.getLogger("aiocopyai")
@@ -128,51 +118,6 @@ def run_batch(
     return BatchResults(session, plan)
 
 
-@frozen
-class BatchPlan:
-    """The checked arguments of `run_batch`."""
-
-    batch: BatchInfo
-    inputs: Sequence[Mapping[str, JSON]]
-    path: Path
-    """The file of results, as the caller named it."""
-    target: Path
-    """The file of results, with links resolved."""
-    resume: bool
-    wait: bool
-    timeout: float | None
-    concurrency: int
-    metadata: Mapping[str, JSON]
-    limit: int | None
-    max_poll_interval: float
-    listing_delay: float
-
-    @property
-    def ledger(self) -> Path:
-        """The ledger's path."""
-        return self.target.with_name(f"{self.target.name}.ledger")
-
-    @property
-    def final_states(self) -> frozenset[RowState]:
-        """The states of a row for which nothing is left to do."""
-        return frozenset({RowState.COMPLETE, RowState.FAILED, *(() if self.wait else (RowState.STARTED,))})
-
-
-@define
-class _Files:
-    """The two files of a batch, open and locked."""
-
-    batch: BatchInfo
-    ledger: Ledger
-    results: ResultsFile
-    entries: dict[int, RowEntry]
-    """What is known of each row that was taken up before."""
-
-    def close(self) -> None:
-        self.results.close()
-        self.ledger.close()
-
-
 class BatchResults(AsyncIterator[RunResult]):
     """The results of `run_batch`, in the order in which the runs end: those that this process obtains.
 
@@ -216,7 +161,7 @@ class BatchResults(AsyncIterator[RunResult]):
     @property
     def total(self) -> int:
         """The number of rows in the batch."""
-        return len(self._plan.inputs)
+        return self._plan.total
 
     @property
     def finished(self) -> int:
@@ -252,22 +197,24 @@ class BatchResults(AsyncIterator[RunResult]):
             BatchError: the iteration would raise it too.
             OSError: the same.
         """
-        if self._check_finished():
+        if self._read_finished():
             return []
         entries: Mapping[int, RowEntry] = {}
         if self._plan.ledger.exists():
-            files = self._open()
+            files = BatchFiles.open(self._plan)
             files.close()
             entries = files.entries
+            self._states = files.finished_rows(self._plan)
         known = {number for number, entry in entries.items() if entry.run_id is not None}
         pending = (index for index in range(self.total) if index + 1 not in known)
         return list(islice(pending, self._plan.limit))
 
     async def _iterate(self) -> AsyncGenerator[RunResult, None]:
-        if self._check_finished():
+        if self._read_finished():
             return
-        files = self._open()
+        files = BatchFiles.open(self._plan)
         try:
+            self._states = files.finished_rows(self._plan)
             known: list[tuple[int, Run]] = []
             doubtful: list[int] = []
             for number, entry in sorted(files.entries.items()):
@@ -295,89 +242,11 @@ class BatchResults(AsyncIterator[RunResult]):
             self._record_in_progress(files)
             files.close()
 
-    def _check_finished(self) -> bool:
-        """Return whether every row was finished by an earlier process, which has deleted the ledger."""
-        plan = self._plan
-        if plan.target.suffix.lower() != ".jsonl":
-            raise BatchError(f"results are JSON lines: the path must end in .jsonl, got {plan.path.name}")
-        if not plan.target.parent.is_dir() or plan.target.is_dir():
-            raise BatchError(f"{plan.path} is a folder, or is in a folder that does not exist")
-        if not plan.resume:
-            for existing in (plan.path, plan.ledger):
-                if existing.exists():
-                    raise BatchError(f"{existing} already exists: pass resume=True to continue, or another path")
-        if plan.ledger.exists() or not plan.target.exists():
-            return False
-        results = read_results(plan.target)
-        if results.keys() != set(range(1, self.total + 1)):
-            raise BatchError(f"{plan.path} has no ledger, and holds the results of other rows: pass another path")
-        if any(entry.state not in plan.final_states for entry in results.values()):
-            raise BatchError(
-                f"{plan.path} is complete, but its runs were only started; wait_run() waits for each of them"
-            )
-        self._states = {number: entry.state for number, entry in results.items()}
-        return True
-
-    def _open(self) -> _Files:
-        """Open the files, or create them.
-
-        Raises:
-            BatchError: they are damaged, or belong to another batch.
-            OSError: they can't be written, or another process is using them.
-        """
-        plan = self._plan
-        had_ledger, had_results = plan.ledger.exists(), plan.target.exists()
-        if had_ledger and had_results and plan.ledger.stat().st_size < SMALLEST_LEDGER:
-            raise damaged(plan.ledger, plan.target, f"{plan.ledger} is empty")
-        ledger = Ledger.open(plan.ledger, plan.target)
-        try:
-            self._check_batch(ledger, had_results=had_results)
-            if ledger.batch is None:
-                ledger.begin(plan.batch)
-            results = ResultsFile.open(plan.target)
-        except BaseException:
-            ledger.close()
-            if not had_ledger:
-                plan.ledger.unlink(missing_ok=True)
-            raise
-        files = _Files(ledger.batch or plan.batch, ledger, results, dict(ledger.rows))
-        try:
-            self._merge(files)
-        except BaseException:
-            files.close()
-            raise
-        return files
-
-    def _check_batch(self, ledger: Ledger, *, had_results: bool) -> None:
-        """Refuse a ledger that can't belong to this batch, or to these results."""
-        plan, batch = self._plan, ledger.batch
-        if batch is None:
-            if had_results:  # they are created after the ledger
-                raise damaged(plan.ledger, plan.target, f"{plan.ledger} is empty")
-            return
-        if not plan.resume:
-            raise BatchError(f"{plan.path} already exists: pass resume=True to continue, or another path")
-        if (batch.workflow_id, batch.digest) != (plan.batch.workflow_id, plan.batch.digest):
-            raise BatchError(f"{plan.path} was started with other rows, other metadata or another workflow")
-        if ledger.rows and not had_results:
-            names = " and ".join(file.name for file in ledger_files(plan.ledger))
-            raise BatchError(f"{plan.path} is missing: restore it, or delete {names} to start (and pay) again")
-
-    def _merge(self, files: _Files) -> None:
-        """Complete the entries of the ledger from the results, which are written first."""
-        for number, result in files.results.rows.items():
-            entry = files.entries.get(number)
-            if entry is None:
-                reason = f"{self._plan.ledger} does not know row {number}, which has a result"
-                raise damaged(self._plan.ledger, self._plan.target, reason)
-            if entry.run_id is None and result.run_id is not None:
-                files.entries[number] = result
-        self._states = {
-            number: entry.state
-            for number, entry in files.entries.items()
-            # A result that is missing is written again; the run is known, and costs nothing more.
-            if entry.state in self._plan.final_states and entry.run_id == files.results.run_id(number)
-        }
+    def _read_finished(self) -> bool:
+        """Return whether an earlier process has finished every row."""
+        states = read_finished(self._plan)
+        self._states = states or {}
+        return states is not None
 
     async def _search(
         self, batch: BatchInfo, numbers: Sequence[int]
@@ -405,7 +274,7 @@ class BatchResults(AsyncIterator[RunResult]):
             left = [number for number in left if batch.key(number) not in runs]
         return found, unclear
 
-    async def _wait_for(self, files: _Files, runs: Sequence[tuple[int, Run]]) -> AsyncGenerator[RunResult, None]:
+    async def _wait_for(self, files: BatchFiles, runs: Sequence[tuple[int, Run]]) -> AsyncGenerator[RunResult, None]:
         """Wait for runs that an earlier process started."""
         self._waiting = dict(runs)
         for number, run in runs:
@@ -444,7 +313,7 @@ class BatchResults(AsyncIterator[RunResult]):
         except (CopyAIError, ValueError) as error:  # a ValueError for an id that does not fit into a path
             return run, error
 
-    async def _start(self, files: _Files, skipped: set[int]) -> AsyncGenerator[RunResult, None]:
+    async def _start(self, files: BatchFiles, skipped: set[int]) -> AsyncGenerator[RunResult, None]:
         """Start the rows of which nothing is known, and those whose start was refused."""
         left = [number for number in range(1, self.total + 1) if number not in skipped]
         numbers = left[: self._plan.limit]
@@ -471,7 +340,9 @@ class BatchResults(AsyncIterator[RunResult]):
         finally:
             await self._started.aclose()
 
-    def _settle(self, files: _Files, number: int, run: Run | None, error: CopyAIError | ValueError | None) -> RunResult:
+    def _settle(
+        self, files: BatchFiles, number: int, run: Run | None, error: CopyAIError | ValueError | None
+    ) -> RunResult:
         """Write what became of a row, and return it."""
         inputs = self._plan.inputs[number - 1]
         state = self._state(run, error)
@@ -496,7 +367,7 @@ class BatchResults(AsyncIterator[RunResult]):
             return RowState.FAILED
         return RowState.STARTED if error is not None or not self._plan.wait else RowState.COMPLETE
 
-    def _record_in_progress(self, files: _Files) -> None:
+    def _record_in_progress(self, files: BatchFiles) -> None:
         """Record the ids of runs that are still in progress, so that they need not be searched for."""
         for run in self._started.in_progress if self._started else ():
             for number in filter(None, map(files.batch.row_number, run.metadata.values())):

@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 _CONFIRM_ROWS: Final = 100
 """More rows than this are started only after a question, where there is a terminal to ask on."""
-_OPTION_NAMES: Final = {"resume=True": "--resume", "delimiter=": "--delimiter", "another path": "another file by -o"}
+_OPTION_NAMES: Final = {
+    "another path": "another file by -o",
+    "delimiter=": "--delimiter",
+    "resume=True": "--resume",
+    "wait_run()": "`aiocopyai get --wait`",
+}
 """The command's options in place of the parameters that the library's messages name."""
 
 
