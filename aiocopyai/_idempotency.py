@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import chain, pairwise
 from typing import Final, TypeAlias
@@ -51,13 +51,13 @@ to retry.
 MAX_REMEMBERED: Final = 10_000
 """The number of keys, and of run ids, that a session remembers."""
 _LOOK_BACK: Final = timedelta(hours=1)
-"""How much older than its start a run may seem, as clocks differ."""
+"""How much older or newer than its start a run may seem, as clocks differ, and servers may execute a start late."""
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 """How much older than the start a run may seem that is a candidate for no other reason than its age."""
 _UNREADABLE: Final = (NotFoundError, BadRequestError, RequestInvalidError, PermissionDeniedError, InvalidResponseError)
 """Errors of reading one run that say nothing about the others. A run just started may be unknown for some seconds."""
 _FRUITLESS_READS: Final = 20
-"""After this many reads in a row that showed no more metadata than the list, runs are no longer read one by one."""
+"""After this many reads in a row that show no more than the list, or fail, runs are no longer read one by one."""
 
 
 @frozen
@@ -90,27 +90,30 @@ class KeySearch:
     Attributes:
         key: the idempotency key.
         inputs: the inputs that it was started with; None if unknown.
-        started_at: when the start was first sent, by the clock of this machine; None if unknown.
+        sent: when the start was first and last sent, by the clock of this machine; None if unknown.
     """
 
     key: str
     inputs: Mapping[str, JSON] | None = None
-    started_at: datetime | None = None
+    sent: tuple[datetime, datetime] | None = None
 
     def is_candidate(self, run: Run, *, is_complete: bool) -> bool:
-        """Return whether a run that does not show the key could still be the one.
+        """Return whether a run that does not show any key could still be the one.
 
         A list may omit fields. `is_complete` says that the run was read by its id, or that reading it shows no more.
         """
-        if KEY_NAME in run.metadata or run.metadata.get("webapp") is True:
-            return False
         if run.metadata:  # visible, without the key: only equal inputs raise a doubt, in case metadata is not echoed
-            return self.inputs is not None and (not run.input or dict(run.input) == dict(self.inputs))
-        if not is_complete:
-            return True
-        if self.started_at is not None and (run.created_at is None or run.created_at >= self.started_at - _CLOCK_SKEW):
+            return self.inputs is not None and (not run.input or run.input == self.inputs)
+        if not is_complete or self._is_as_new(run):
             return True
         return not run.input or (self.inputs is not None and _may_be_equal(dict(self.inputs), dict(run.input)))
+
+    def _is_as_new(self, run: Run) -> bool:
+        """Return whether a run was created when the start was sent, as far as that can be told."""
+        if self.sent is None:
+            return False
+        first, last = self.sent
+        return run.created_at is None or first - _CLOCK_SKEW <= run.created_at <= last + _LOOK_BACK
 
 
 @define
@@ -119,14 +122,14 @@ class _KeyRecord:
 
     Attributes:
         digest: the inputs, hashed.
-        started_at: when the first start with this key was sent; None before that.
+        sent: when a start with this key was first and last sent; None before that.
         lost_at: the monotonic time of the latest lost response; None if every response was received.
         run_id: the run; None until one is known.
         call: the call in progress, which other calls with this key wait for.
     """
 
     digest: bytes
-    started_at: datetime | None = None
+    sent: tuple[datetime, datetime] | None = None
     lost_at: float | None = None
     run_id: str | None = None
     call: _CallInProgress | None = None
@@ -251,16 +254,21 @@ class Starter:
         remaining = {search.key: search for search in searches}
         found: FoundRuns = {}
         candidates: dict[str, str] = {}
-        fruitless = 0
+        fruitless = failed = 0
         async for listed in self._list_runs(workflow_id, since):
             if not remaining:
                 break
             run, is_complete = listed, fruitless >= _FRUITLESS_READS
-            is_partial = KEY_NAME not in run.metadata and not (run.metadata and run.input)
-            if is_partial and not is_complete and self._possible_keys(run, remaining, is_complete=False):
+            may_show_more = KEY_NAME not in run.metadata and not (run.metadata and run.input)
+            is_read = may_show_more and max(fruitless, failed) < _FRUITLESS_READS
+            if is_read and any(self._possible_keys(run, remaining, is_complete=False)):
                 run, is_complete = await self._read(listed, workflow_id)
-                is_fruitful = (run.metadata, run.input) != (listed.metadata, listed.input)
-                fruitless = 0 if is_fruitful else fruitless + 1
+                if not is_complete:
+                    failed += 1
+                elif (run.metadata, run.input) == (listed.metadata, listed.input):
+                    fruitless += 1
+                else:
+                    fruitless = failed = 0
             key = run.metadata.get(KEY_NAME)
             if isinstance(key, str) and key in remaining:
                 inputs = remaining.pop(key).inputs
@@ -273,12 +281,16 @@ class Starter:
             found[key] = AmbiguousStartError(reason, workflow_id, key)
         return found
 
-    def _possible_keys(self, run: Run, searches: Mapping[str, KeySearch], *, is_complete: bool) -> list[str]:
-        """Return the keys that a run could have, without showing one."""
-        keys = [key for key, search in searches.items() if search.is_candidate(run, is_complete=is_complete)]
+    def _possible_keys(self, run: Run, searches: Mapping[str, KeySearch], *, is_complete: bool) -> Iterator[str]:
+        """Yield the keys that a run could have, without showing one."""
+        if KEY_NAME in run.metadata or run.metadata.get("webapp") is True:
+            return
         if run.id in self._own_runs:
-            return [key for key in keys if key == self._own_runs[run.id]]
-        return keys
+            own = self._own_runs[run.id]
+            searches = {own: searches[own]} if own is not None and own in searches else {}
+        for key, search in searches.items():
+            if search.is_candidate(run, is_complete=is_complete):
+                yield key
 
     async def _read(self, listed: Run, workflow_id: str) -> tuple[Run, bool]:
         """Read a listed run by its id, and return whether that shows all there is to know."""
@@ -350,7 +362,8 @@ class Starter:
 
     async def _send(self, request: StartRequest, record: _KeyRecord) -> Run | CopyAIError:
         """Send a start once, and return its run, or the error of a lost response."""
-        record.started_at = record.started_at or _now()
+        now = _now()
+        record.sent = (record.sent[0] if record.sent else now, now)
         try:
             return await self._post(request)
         except BaseException as error:
@@ -368,8 +381,8 @@ class Starter:
             AmbiguousStartError: the search failed, or some run shows too little to be ruled out.
         """
         lost_at = time.monotonic() if record.lost_at is None else record.lost_at
-        started_at = record.started_at or _now()
-        search = KeySearch(request.key or "", request.inputs, started_at)
+        search = KeySearch(request.key or "", request.inputs, record.sent)
+        since = (record.sent[0] if record.sent else _now()) - _LOOK_BACK
         times = sorted({min(lost_at + delay, until) for delay in SEARCH_DELAYS} | {until})
         for search_at, next_search_at in pairwise([*times, math.inf]):
             now = time.monotonic()
@@ -377,7 +390,7 @@ class Starter:
                 continue  # of several searches that are due, the latest is enough
             await asyncio.sleep(max(0.0, search_at - now))
             try:
-                run = await self._find_one(request, search, started_at - _LOOK_BACK)
+                run = await self._find_one(request, search, since)
             except AmbiguousStartError:
                 raise
             except (CopyAIError, RuntimeError) as error:  # the latter where the session is closed meanwhile

@@ -364,6 +364,30 @@ class TestHiddenMetadata:
 
         assert len(posts(copyai_emulator)) == 1
 
+    async def test_later_run(
+        self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+    ) -> None:
+        """A run that was created hours after the lost response is ruled out by its inputs."""
+        copyai_emulator.inject(Fault(status=502), method="POST")
+        copyai_emulator.inject(Fault(status=403), method="GET")
+        with monkeypatch.context() as patch, pytest.raises(AmbiguousStartError):
+            patch.setattr("aiocopyai._idempotency._now", lambda: datetime.now(UTC) - timedelta(hours=9))
+            await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+        copyai_emulator.add_runs(1, input={"b": 2}, metadata=None, createdAt=datetime.now(UTC).isoformat())
+        await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+
+        assert len(posts(copyai_emulator)) == 2
+
+    async def test_many_unreadable_runs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """Where runs cannot be read, some are tried, and none is ruled out."""
+        copyai_emulator.quirks = Quirks(lists_metadata=False)
+        copyai_emulator.add_runs(200, input={"b": 2})
+        copyai_emulator.inject(Fault(status=404), method="GET", path="/run/", times=None)
+        with pytest.raises(AmbiguousStartError):
+            await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={"a": 1})
+
+        assert sum("/run/" in request.path for request in copyai_emulator.requests) == 20
+
     async def test_reads_are_bounded(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """Where reading runs shows no more than the list, they are not all read."""
         copyai_emulator.add_runs(200, input={"b": 2}, metadata=None)
@@ -485,7 +509,7 @@ class TestInOneSession:
             await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
         copyai_emulator.replace_runs(
             [
-                {"id": "WRUN-new", "metadata": {"api": True}, "createdAt": datetime.now(UTC).isoformat()},
+                {"id": "WRUN-new", "metadata": None, "input": {"b": 1}, "createdAt": datetime.now(UTC).isoformat()},
                 {"id": "WRUN-1", "metadata": {"idempotencyKey": "key-1"}, "createdAt": first_call.isoformat()},
             ]
         )
