@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from math import ceil
+from operator import itemgetter
 
 import pytest
 from attrs import define
@@ -48,9 +49,13 @@ class Reading:
 
 
 def read(
-    answer: Answer, size: int, prefetch: int = 0, order: random.Random | None = None, start_page: int = 1
+    answer: Answer,
+    size: int,
+    prefetch: int = 0,
+    choose: Callable[[Sequence[PageRequest]], PageRequest] = itemgetter(0),
+    start_page: int = 1,
 ) -> Reading:
-    """Read a list to its end, with several requests in progress that are answered in any order.
+    """Read a list to its end, with several requests in progress, of which `choose` says which one is answered next.
 
     Raises:
         PaginationError: the list does not advance.
@@ -64,7 +69,7 @@ def read(
             reading.requested.append(request.page)
         while id(in_progress[0]) not in answered:
             open_requests = [request for request in in_progress if id(request) not in answered]
-            request = order.choice(open_requests) if order else open_requests[0]
+            request = choose(open_requests)
             answered[id(request)] = answer(request.page, size)
         request = in_progress.pop(0)
         result = reading.listing.take(request, answered.pop(id(request)))
@@ -94,7 +99,7 @@ def test_each_run_is_yielded_once(
 ) -> None:
     """However a list changes, and in whichever order responses are made, each run that stays is yielded once."""
     changing = data.draw(changing_lists(kind))
-    reading = read(changing.page, size, prefetch, order)
+    reading = read(changing.page, size, prefetch, order.choice)
 
     assert len(set(reading.ids)) == len(reading.ids)
     assert changing.stayed <= set(reading.ids)
@@ -105,7 +110,7 @@ def test_each_run_is_yielded_once(
 def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, order: random.Random) -> None:
     """An unchanged list costs its pages, the one behind a full last page, and proofs of what was requested ahead."""
     count = len(changing.ids)
-    reading = read(changing.page, size, prefetch, order)
+    reading = read(changing.page, size, prefetch, order.choice)
     pages = ceil(count / size) + (count % size == 0)
     ahead = ceil(count / size) - 2 if prefetch > 1 else 0
     most_proofs = 1 + ahead // PROOF_INTERVAL if ahead > 0 else 0
@@ -122,10 +127,29 @@ def test_capped_list(prefetch: int, seed: int) -> None:
     order = random.Random(seed)  # noqa: S311 (repeatable)
     changes = ((1, [AT_THE_END]) if order.random() < 0.2 else (0, []) for _ in range(10_000))
     changing = ChangingList.of(600, changes)
-    reading = read(changing.page, 10, prefetch, order)
+    reading = read(changing.page, 10, prefetch, order.choice)
 
     assert changing.stayed <= set(reading.ids)
     assert len(reading.requested) <= (2.5 * 60 if prefetch > 1 else 1.1 * 60)
+
+
+@pytest.mark.parametrize("burst", [2, 4, 6, 50])
+def test_burst_without_a_trace(burst: int) -> None:
+    """Where as many runs are added as removed between two pages, and no run repeats, the proof shows the change."""
+    changes: list[tuple[int, list[float]]] = [(0, [])] * 5 + [(burst, [AT_THE_END] * min(burst, 4))] + [(0, [])] * 50
+    changing = ChangingList.of(10, changes)
+    # Page 2 is answered last, and holds added runs only.
+    reading = read(changing.page, 2, 16, itemgetter(-1))
+
+    assert changing.stayed <= set(reading.ids)
+    assert len(set(reading.ids)) == len(reading.ids)
+
+
+def test_two_pages_need_no_proof() -> None:
+    """A list of two full pages costs two requests and one behind them, although the last one is sent ahead."""
+    changing = ChangingList.of(20)
+
+    assert read(changing.page, 10, 4).requested == [1, 2, 3]
 
 
 @pytest.mark.parametrize("prefetch", [0, 4, 16])
@@ -134,7 +158,7 @@ def test_growing_list(prefetch: int, seed: int) -> None:
     """Where runs are only added, what the total explains is not read again."""
     order = random.Random(seed)  # noqa: S311 (repeatable)
     changing = ChangingList.of(600, ((1, []) if order.random() < 0.1 else (0, []) for _ in range(10_000)))
-    reading = read(changing.page, 10, prefetch, order)
+    reading = read(changing.page, 10, prefetch, order.choice)
 
     assert changing.stayed <= set(reading.ids)
     assert len(reading.requested) <= (2.5 if prefetch == 16 else 1.6) * 60
@@ -177,23 +201,23 @@ def test_equal_times(group: int, count: int, size: int, prefetch: int, order: ra
         ]
         return changing.page(page, size)
 
-    reading = read(shuffled, size, prefetch, order)
+    reading = read(shuffled, size, prefetch, order.choice)
 
     assert len(set(reading.ids)) == len(reading.ids)
     assert len(reading.ids) + reading.listing.changes.missing == count
 
 
-def test_second_pass_finds_a_run_that_changed_places() -> None:
-    """A run that a repeated one hid is found when the list is read once more."""
-    orders = {2: "bdacef", 3: "abcdef"}
-    requests = 0
-
-    def answer(page: int, size: int) -> Page[Run]:
-        nonlocal requests
-        requests += 1
-        return Page(page, size, 6, runs(*orders.get(requests, "abcdef")[(page - 1) * size : page * size]))
-
-    reading = read(answer, 2)
+@pytest.mark.parametrize(
+    "pages",
+    [
+        "ab bd ef . ab ab cd ef . ab",  # c is hidden by b, and found in the second pass
+        "ab ab ab . cd ab cd ef . ab",  # the first page shows c and d at the end, and e and f are found afterwards
+    ],
+)
+def test_second_pass_finds_runs_that_changed_places(pages: str) -> None:
+    """Runs that repeated ones hid are found when the list is read once more."""
+    responses = iter([list(page.strip(".")) for page in pages.split()])
+    reading = read(lambda page, size: Page(page, size, 6, runs(*next(responses))), 2)
 
     assert sorted(reading.ids) == list("abcdef")
     assert reading.listing.changes.missing == 0
@@ -218,7 +242,7 @@ def test_start_page_of_a_changing_list(
         first.append(changing.ids[(start_page - 1) * size :])
         return response
 
-    reading = read(answer, size, prefetch, order, start_page)
+    reading = read(answer, size, prefetch, order.choice, start_page)
 
     assert len(set(reading.ids)) == len(reading.ids)
     assert changing.stayed & set(first[0]) <= set(reading.ids)
@@ -400,7 +424,7 @@ def test_growth_explains_repeats() -> None:
 
 def test_new_runs_explain_repeats() -> None:
     """A capped list that was added to while nobody read it does not end in an error."""
-    changing = ChangingList.of(600, ((300, [AT_THE_END] * 300) if number == 5 else (0, []) for number in range(500)))
+    changing = ChangingList.of(600, ((250, [AT_THE_END] * 250) if number == 30 else (0, []) for number in range(500)))
     reading = read(changing.page, 10)
 
     assert changing.stayed <= set(reading.ids)
