@@ -97,10 +97,12 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
-    session.install(*_group("lint"))
+    """Check style, formatting, import rules and spelling."""
+    session.install("-e", ".", *_group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache")
+    session.run("codespell")
 
 
 @nox.session
