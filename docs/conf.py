@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(aiohttp|asyncio|collections|dask|datetime|dlt|os|pathlib|pyarrow|sqlite3|web)\..*|datetime"),
     (r"py:class", r"aiocopyai\..*\.T(_co)?"),  # type variables
     # Types that users of the package do not name.
-    (r"py:class", r"aiocopyai\._pager\.PageIterator|aiocopyai\.webhooks\._confirming\.RunReader|Inputs"),
+    (r"py:class", r"aiocopyai\._pager\.PageIterator|aiocopyai\.webhooks\._confirmation\.RunReader|Inputs"),
 ]
 
 # Sphinx shows a type alias inside another type by its repr; there is no setting for that.

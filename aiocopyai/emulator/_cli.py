@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.
         prog: the program's name in its help.
 
     Returns:
-        The exit status: 130 after Ctrl-C, and 1 if the emulator cannot be served, with the reason in a line on stderr.
+        130 after Ctrl-C, or 1 if the emulator cannot be served, with the reason in a line on stderr.
 
     Raises:
         SystemExit: the arguments ask for help, or are invalid.

@@ -69,6 +69,18 @@ class Emulator:
             and `credits`. None keeps everything in memory.
         port: the port to listen on; 0 for any free one.
 
+    Attributes:
+        workflow_id: the workflow that the methods use by default.
+        api_key: the key to send as `x-copy-ai-api-key`.
+        quirks: how the server deviates; may be assigned at any time.
+        latency: seconds between executing a call and responding; may be assigned at any time.
+        requests: all requests so far, in the order in which they were executed.
+        on_request: called with the emulator and the request before each request is executed; may add or remove runs,
+            so that the list changes during an iteration, or inject a fault.
+        deliveries: all webhook deliveries so far, in the order of their responses. Only URLs on the loopback interface
+            receive them; a delivery to any other URL is recorded with a `status` of None. A delivery that was in
+            progress at `stop()` is not recorded.
+
     Raises:
         ValueError: `runs` or `run_time` is negative, or `state` is not a state file of this version.
         sqlite3.OperationalError: `state` cannot be opened.
@@ -89,22 +101,12 @@ class Emulator:
         port: int = 0,
     ) -> None:
         self.workflow_id: Final = workflow_id
-        """The workflow that the other methods use by default."""
         self.api_key: Final = api_key
-        """The key to send as `x-copy-ai-api-key`."""
         self.quirks = quirks
-        """How the server deviates; may be assigned at any time."""
         self.latency = latency
-        """Seconds between executing a call and responding; may be assigned at any time."""
         self.requests: list[Request] = []
-        """All requests so far, in the order in which they were executed."""
         self.on_request: Callable[[Emulator, Request], None] | None = None
-        """Called before each request is executed; may add or remove runs, so that the list changes during iteration."""
         self.deliveries: Final[list[Delivery]] = []
-        """All webhook deliveries so far, in the order of their responses.
-
-        Only URLs on the loopback interface receive them. A delivery to any other URL is recorded with a `status` of
-        None. A delivery that was in progress at `stop()` is not recorded."""
         self._port = port
         self._request_count = 0
         self._faults = FaultQueue()

@@ -70,8 +70,6 @@ class StateFile(Storage):
     def open(self) -> None:
         """Keep the file open, so that changes are fast."""
         self._connection = self._connect()
-        # Survives the end of the process, though not that of the machine, without waiting for the disk.
-        self._connection.execute("PRAGMA synchronous = OFF")
 
     def close(self) -> None:
         """Close the file; each later change opens it again."""
@@ -137,7 +135,14 @@ class StateFile(Storage):
 
     def _connect(self) -> sqlite3.Connection:
         # Used by one thread at a time: the state's lock is held during each change.
-        return sqlite3.connect(self._path, check_same_thread=False)
+        connection = sqlite3.connect(self._path, check_same_thread=False)
+        try:
+            # Changes survive the end of the process, though not that of the machine, without waiting for the disk.
+            connection.execute("PRAGMA synchronous = OFF")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection, None, None]:

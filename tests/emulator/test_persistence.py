@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai.emulator import Emulator, Script
@@ -173,13 +173,14 @@ def test_file_of_another_version(path: Path) -> None:
         Emulator(state=path)
 
 
-@settings(max_examples=30)
 @given(data=st.data())
 def test_any_changes_survive(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """After any changes of the list, a second emulator with the file has the same list and continues it alike."""
     path = tmp_path_factory.mktemp("state") / "state.db"
     first = Emulator(data.draw(st.integers(0, 5)), state=path, run_time=0)
-    for change in data.draw(st.lists(st.sampled_from(["head", "tail", "fields", "remove", "replace", "start"]))):
+    for change in data.draw(
+        st.lists(st.sampled_from(["head", "tail", "fields", "remove", "replace", "start"]), max_size=8)
+    ):
         match change:
             case "head" | "tail":
                 first.add_runs(data.draw(st.integers(0, 4)), at=change)
@@ -200,7 +201,6 @@ def test_any_changes_survive(tmp_path_factory: pytest.TempPathFactory, data: st.
     assert second.runs() == first.runs()
 
 
-@settings(max_examples=30)
 @given(items=st.lists(JSON_VALUES, max_size=5))
 def test_raw_items_survive(tmp_path_factory: pytest.TempPathFactory, items: list[Any]) -> None:
     """Raw items, however malformed, are the same after a restart."""
