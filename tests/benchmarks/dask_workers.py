@@ -3,8 +3,8 @@
 ``python tests/benchmarks/dask_workers.py`` takes about two minutes; ``--quick`` half a minute. The first part uses
 processes with one thread each and a server that responds at once, so that all time is the client's: it is meaningful
 for up to as many workers as there are cores beside the server's. The second part simulates more workers: each page is
-100 ms late, and threads of one process stand for workers that wait for them. The runs are small there, since all these
-threads share one core. (A file named dask.py would hide the package.)
+100 ms late, and threads of one process take the place of workers that wait for them. The runs are small there, since
+all these threads share one core. (A file named dask.py would hide the package.)
 """
 
 from __future__ import annotations

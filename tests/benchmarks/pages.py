@@ -1,4 +1,4 @@
-"""The sample pages that the contenders read: deterministic, about 1 KB a run unless another size is asked for."""
+"""The sample pages that the contenders read: deterministic, about 1 KB a run unless another size is requested."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def nginx(folder: Path) -> Generator[str]:
 def page_server(total: int, *, latency: float = 0.0, size: pages.Size = "medium", rate: float = 0.0) -> Generator[str]:
     """Serve `total` runs, each response `latency` seconds late, and yield the base URL.
 
-    With a `rate`, the server admits that many requests a second, and answers the others with a 429 and
+    With a `rate`, the server admits that many requests a second, and responds to the others with a 429 and
     ``Retry-After: 1``.
     """
     options = ("--total", str(total), "--latency", str(latency), "--size", size, "--rate", str(rate))
@@ -91,7 +91,7 @@ def page_server(total: int, *, latency: float = 0.0, size: pages.Size = "medium"
 
 @contextmanager
 def body_server(body: bytes, encoding: str = "identity") -> Generator[str]:
-    """Serve the same body, whatever is asked for, and yield the base URL."""
+    """Serve the same body for every request, and yield the base URL."""
     with _running([sys.executable, __file__, "--body", encoding], stdin=subprocess.PIPE) as process:
         if process.stdout is None or process.stdin is None:
             raise AssertionError

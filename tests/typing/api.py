@@ -1,6 +1,6 @@
-"""The API as a type checker sees it. Never executed: mypy and pyright read it.
+"""The types of the public API. Never executed: mypy and pyright read it.
 
-A line that must not pass has its error silenced, and a silenced error that isn't there is an error for both.
+A wrong call is marked with the error that both must report; where they do not, the mark itself is an error.
 """
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
@@ -57,7 +57,7 @@ from aiocopyai.webhooks import WebhookReceiver
 
 
 async def lists_runs() -> None:
-    """A walk gives runs; its pages give pages of runs."""
+    """Iterating over a pager yields runs; its pages are pages of runs."""
     async with CopyAISession() as session:
         assert_type(session, CopyAISession)
         pager = session.runs("WCFG-1", page_size=50, limit=10, since=datetime(2026, 1, 1, tzinfo=UTC), prefetch=0)
@@ -76,7 +76,7 @@ async def lists_runs() -> None:
 
 
 async def reads_pages(session: CopyAISession) -> None:
-    """The single calls."""
+    """The calls of the API, one by one."""
     page = await session.runs_page("WCFG-1", 2, size=100)
     assert_type(page, Page[Run])
     assert_type(page.number, int)
@@ -86,7 +86,7 @@ async def reads_pages(session: CopyAISession) -> None:
 
 
 async def starts_runs(session: CopyAISession) -> None:
-    """Starts, and what is waited for."""
+    """Starting runs, and waiting for them."""
     assert_type(await session.get_run("WCFG-1", "WRUN-1"), Run)
     assert_type(await session.start_run("WCFG-1", {"a": "b"}, metadata={"k": 1}, idempotency_key="x"), Run)
     assert_type(await session.find_run("WCFG-1", "x"), Run | None)
@@ -120,13 +120,13 @@ async def starts_runs(session: CopyAISession) -> None:
 
 
 async def takes_rows_from_anywhere(session: CopyAISession, rows: AsyncIterator[Mapping[str, JSON]]) -> None:
-    """The rows of many runs may come one by one, and be of any JSON."""
+    """The rows of run_many() may be any mappings, from any iterable."""
     assert_type(session.run_many("WCFG-1", rows), RunResults)
     assert_type(session.run_many("WCFG-1", ({"n": n} for n in range(3))), RunResults)
 
 
 async def uses_webhooks(session: CopyAISession) -> None:
-    """Webhooks, and what they deliver."""
+    """Webhooks and their events."""
     assert_type(session.webhooks(), Pager[Webhook])
     assert_type(await session.ensure_webhook("https://example.com", WebhookEventType.RUN_COMPLETED), Webhook)
     assert_type(await session.create_webhook("https://example.com", "workflowRun.failed", "WCFG-1"), Webhook)
@@ -142,7 +142,7 @@ async def uses_webhooks(session: CopyAISession) -> None:
 
 
 def reads_an_event(body: bytes, text: str, read: dict[str, JSON]) -> None:
-    """What a delivery holds."""
+    """The fields of an event."""
     event = WebhookEvent.parse(body)
     assert_type(event, WebhookEvent)
     assert_type(WebhookEvent.parse(text), WebhookEvent)
@@ -160,7 +160,7 @@ def reads_an_event(body: bytes, text: str, read: dict[str, JSON]) -> None:
 async def receives_webhooks(
     session: CopyAISession, handler: Callable[[WebhookEvent], Awaitable[None]], app: web.Application
 ) -> None:
-    """A receiver and its two faces."""
+    """A receiver, for aiohttp and for ASGI."""
     receiver = WebhookReceiver(
         session, handler, secret="s" * 16, confirm=False, max_body=1_000, queue_size=5, grace=0.5
     )
@@ -181,7 +181,7 @@ async def _send(message: Mapping[str, object]) -> None: ...
 
 
 def reads_a_run(run: Run) -> None:
-    """What a run holds."""
+    """The fields of a run."""
     assert_type(run.id, str)
     assert_type(run.workflow_id, str | None)
     assert_type(run.status, RunStatus | None)
@@ -213,7 +213,7 @@ def configures(http: aiohttp.ClientSession) -> CopyAISession:
 
 
 def shapes_retries(policy: RetryPolicy) -> None:
-    """What a policy holds."""
+    """The fields of a retry policy."""
     assert_type(policy.attempts, int | None)
     assert_type(policy.timeout, float | None)
     assert_type(policy.wait_initial, float)
@@ -223,13 +223,13 @@ def shapes_retries(policy: RetryPolicy) -> None:
 
 
 def loads_runs() -> None:
-    """A source for dlt, with any way to make a session."""
+    """A source for dlt, with a function that creates the session."""
     source = copyai_source(["WCFG-1"], session=lambda: CopyAISession(max_rate=1), look_back=timedelta(hours=1))
     assert_type(source, DltSource)
 
 
 async def handles_errors(session: CopyAISession) -> None:
-    """What an error tells."""
+    """The fields of errors."""
     try:
         await session.count_runs("WCFG-1")
     except RateLimitedError as error:
@@ -273,14 +273,14 @@ async def handles_errors(session: CopyAISession) -> None:
 
 
 def has_request_values(request: RequestInfo) -> None:
-    """The request of an error has three values."""
+    """The fields of an error's request."""
     assert_type(request.method, str)
     assert_type(request.url, str)
     assert_type(request.attempts, int)
 
 
 def knows_what_errors_are(error: CopyAIError) -> None:
-    """Which errors can be caught as what."""
+    """The classes by which errors can be caught."""
     statuses: list[type[APIStatusError]] = [
         *(BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, RequestInvalidError),
         *(RateLimitedError, ServerError),
@@ -292,31 +292,31 @@ def knows_what_errors_are(error: CopyAIError) -> None:
     assert_type(isinstance(error, (*statuses, bad, *values, *timeouts, connection)), bool)
 
 
-async def must_not_pass(session: CopyAISession, run: Run, page: Page[Run], hook: Webhook, result: RunResult) -> None:
-    """Wrong calls, each refused by both checkers."""
-    CopyAISession(api_key=5)  # type: ignore[arg-type]  # a key is a text
+async def is_refused(session: CopyAISession, run: Run, page: Page[Run], hook: Webhook, result: RunResult) -> None:
+    """Wrong calls, each an error for both type checkers."""
+    CopyAISession(api_key=5)  # type: ignore[arg-type]  # not a string
     CopyAISession("key", "https://h/api")  # type: ignore[call-arg]  # options are named
-    CopyAISession("key", timeout="5")  # type: ignore[arg-type]  # seconds are a number
-    RetryPolicy(attempt=3)  # type: ignore[call-arg]  # misspelt
-    session.runs()  # type: ignore[call-arg]  # of which workflow?
+    CopyAISession("key", timeout="5")  # type: ignore[arg-type]  # not a number
+    RetryPolicy(attempt=3)  # type: ignore[call-arg]  # misspelled
+    session.runs()  # type: ignore[call-arg]  # the workflow is missing
     session.runs("WCFG-1", 50)  # type: ignore[call-arg]  # options are named
-    session.runs("WCFG-1", since="2026-01-01")  # type: ignore[arg-type]  # a moment is a datetime
-    session.runs("WCFG-1", order="newest")  # type: ignore[call-arg]  # the API can't sort
+    session.runs("WCFG-1", since="2026-01-01")  # type: ignore[arg-type]  # not a datetime
+    session.runs("WCFG-1", order="newest")  # type: ignore[call-arg]  # the API cannot sort
     for _ in session.runs("WCFG-1"):  # type: ignore[attr-defined]  # only async for
         pass
     await session.runs("WCFG-1")  # type: ignore[misc]  # a pager is iterated, not awaited
     await session.watch("WCFG-1")  # type: ignore[misc]  # the same
     await session.start_run("WCFG-1", ["a"])  # type: ignore[arg-type]  # inputs have names
     await session.start_run("WCFG-1", {"a": object()})  # type: ignore[dict-item]  # inputs are JSON
-    await session.start_run("WCFG-1", {}, idempotency_key=5)  # type: ignore[arg-type]  # a key is a text
-    await session.wait_run(run)  # type: ignore[call-arg, arg-type]  # by its ids
-    session.run_many("WCFG-1", {"a": "b"})  # type: ignore[dict-item]  # rows, not a row
-    await session.create_webhook("https://h/x")  # type: ignore[call-arg]  # for which event?
-    run.status = RunStatus.FAILED  # type: ignore[misc]  # values don't change
-    page.items.append(run)  # type: ignore[attr-defined]  # nor do their lists
-    run.output["a"] = "b"  # type: ignore[index]  # nor their objects
+    await session.start_run("WCFG-1", {}, idempotency_key=5)  # type: ignore[arg-type]  # not a string
+    await session.wait_run(run)  # type: ignore[call-arg, arg-type]  # takes ids
+    session.run_many("WCFG-1", {"a": "b"})  # type: ignore[dict-item]  # one row instead of rows
+    await session.create_webhook("https://h/x")  # type: ignore[call-arg]  # the event is missing
+    run.status = RunStatus.FAILED  # type: ignore[misc]  # read-only
+    page.items.append(run)  # type: ignore[attr-defined]  # the same
+    run.output["a"] = "b"  # type: ignore[index]  # the same
     hook.url.upper()  # type: ignore[union-attr]  # it may be absent
     run.credits + 1  # type: ignore[operator]  # the same
-    str(result.run.id)  # type: ignore[union-attr]  # where it failed there may be none
-    WebhookEvent.parse(5)  # type: ignore[arg-type]  # a body
-    WebhookReceiver(session, print)  # type: ignore[arg-type]  # a handler is awaited
+    str(result.run.id)  # type: ignore[union-attr]  # None after a failure
+    WebhookEvent.parse(5)  # type: ignore[arg-type]  # not a body
+    WebhookReceiver(session, print)  # type: ignore[arg-type]  # not an async function

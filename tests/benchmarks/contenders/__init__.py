@@ -2,7 +2,7 @@
 
 Each module has one function, ``reader(base_url, prefetch)``: an async context manager that keeps connections open and
 yields ``read()``, to be awaited once for each reading of the whole list; that returns the number of runs it read. Only
-aiocopyai's uses `prefetch`; None stands for its default.
+aiocopyai's uses `prefetch`; None means its default.
 """
 
 from __future__ import annotations

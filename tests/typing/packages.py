@@ -1,7 +1,7 @@
-"""The emulator, the export and the Arrow tables as a type checker sees them; see ``api.py``."""
+"""The types of the emulator, the exports and the Arrow tables; see ``api.py``."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
-# pyarrow has no types of its own, so that what comes from it is unknown.
+# pyarrow is not typed, so that its values are unknown.
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aiocopyai.integrations.arrow import FLAT_SCHEMA, SCHEMA, flat_batch, read_b
 
 
 async def runs_an_emulator() -> None:
-    """An emulator, what it is made of, and what it tells."""
+    """The emulator with its options, and its records."""
     emulator = Emulator(250, workflow_id="W", api_key="k", seed=1, quirks=Quirks(), latency=0.1, run_time=0, credits=9)
     async with emulator as entered:
         assert_type(entered, Emulator)
@@ -46,8 +46,8 @@ async def runs_an_emulator() -> None:
     assert_type(main(["--port", "0"]), int)
 
 
-def reads_what_came(request: Request, delivery: Delivery) -> None:
-    """What a request and a delivery hold."""
+def reads_records(request: Request, delivery: Delivery) -> None:
+    """The fields of requests and deliveries."""
     assert_type(request.number, int)
     assert_type(request.method, str)
     assert_type(request.path, str)
@@ -62,10 +62,10 @@ def reads_what_came(request: Request, delivery: Delivery) -> None:
     assert_type(delivery.status, int | None)
 
 
-async def exports(session: CopyAISession, path: Path, tell: Callable[[Progress], None]) -> None:
-    """Runs to a file and back."""
+async def exports(session: CopyAISession, path: Path, report: Callable[[Progress], None]) -> None:
+    """Exports, and reading them back."""
     try:
-        done = await export_runs(session, ["W"], path, resume=True, on_progress=tell)
+        done = await export_runs(session, ["W"], path, resume=True, on_progress=report)
     except ExportError as error:
         assert_type(str(error), str)
         return
@@ -81,8 +81,8 @@ async def exports(session: CopyAISession, path: Path, tell: Callable[[Progress],
     assert_type(read_export("runs.csv"), Iterator[Run])
 
 
-def follows(progress: Progress) -> None:
-    """What an export tells of itself."""
+def follows_progress(progress: Progress) -> None:
+    """The progress of an export."""
     assert_type(progress.runs, int)
     assert_type(progress.total, int | None)
     assert_type(progress.by_status, Mapping[str, int])
@@ -90,7 +90,7 @@ def follows(progress: Progress) -> None:
 
 
 def makes_tables(runs: list[Run]) -> None:
-    """Runs to Arrow and back."""
+    """Arrow tables, and reading them back."""
     batch = record_batch(runs)
     assert_type(read_batch(batch), list[Run])
     record_batch(run for run in runs)
@@ -99,14 +99,14 @@ def makes_tables(runs: list[Run]) -> None:
     str(FLAT_SCHEMA)
 
 
-async def must_not_pass(session: CopyAISession, emulator: Emulator) -> None:
-    """Wrong calls, each refused by both checkers."""
-    Fault(500)  # type: ignore[call-arg]  # which of them is it?
-    Fault(reset="during")  # type: ignore[arg-type]  # before or after the work
-    Quirks(total="float")  # type: ignore[arg-type]  # none of those
+async def is_refused(session: CopyAISession, emulator: Emulator) -> None:
+    """Wrong calls, each an error for both type checkers."""
+    Fault(500)  # type: ignore[call-arg]  # fields are named
+    Fault(reset="during")  # type: ignore[arg-type]  # before or after the request is executed
+    Quirks(total="float")  # type: ignore[arg-type]  # not an option
     emulator.add_runs(1, at="middle")  # type: ignore[arg-type]  # head or tail
-    emulator.api_key = "other"  # type: ignore[misc]  # set at its making
-    emulator.inject(500)  # type: ignore[arg-type]  # a Fault
-    await export_runs(session, ["W"], "runs.csv", since="yesterday")  # type: ignore[arg-type]  # "last", or a moment
-    await export_runs(session, ["W"])  # type: ignore[call-arg]  # to which file?
-    record_batch(5)  # type: ignore[arg-type]  # runs
+    emulator.api_key = "other"  # type: ignore[misc]  # read-only
+    emulator.inject(500)  # type: ignore[arg-type]  # not a Fault
+    await export_runs(session, ["W"], "runs.csv", since="yesterday")  # type: ignore[arg-type]  # "last" or a datetime
+    await export_runs(session, ["W"])  # type: ignore[call-arg]  # the path is missing
+    record_batch(5)  # type: ignore[arg-type]  # not runs
