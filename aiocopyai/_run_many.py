@@ -177,10 +177,7 @@ class RunResults(AsyncIterator[RunResult]):
 
     async def aclose(self) -> None:
         """End the polling, close the source of rows, log what is in progress, and wait until all tasks are gone."""
-        tasks = self._worker.tasks()
-        self._worker.abandon()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._worker.close()
 
     def __aiter__(self) -> AsyncIterator[RunResult]:  # noqa: PYI034 (an object that is dropped when a loop is left)
         return _Loop(self, self._worker)
@@ -275,6 +272,15 @@ class _Worker:
                 raise StopAsyncIteration if failure is None else failure
             await self._wait_for_change()
         return self._finished.popleft()
+
+    async def close(self) -> None:
+        """Cancel all tasks, and wait until they are gone and the source is closed."""
+        tasks = self.tasks()
+        self.abandon()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._source_task is None and isinstance(self._source, AsyncIterator):
+            await self._close(self._source)
 
     def abandon(self) -> None:
         """Cancel all tasks, and log what is in progress. The results that are known can still be iterated."""

@@ -314,6 +314,23 @@ class TestSource:
 
         assert len(set(tasks)) == 1
 
+    async def test_closed_before_the_first_row(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A source that was never read is closed, too."""
+
+        class Source(AsyncIterator[dict[str, JSON]]):
+            is_closed = False
+
+            async def __anext__(self) -> dict[str, JSON]:
+                raise StopAsyncIteration
+
+            async def aclose(self) -> None:
+                self.is_closed = True
+
+        source = Source()
+        await session.run_many(copyai_emulator.workflow_id, source).aclose()
+
+        assert source.is_closed
+
     @pytest.mark.parametrize("kind", ["iterable", "async iterable", "key"])
     async def test_error(self, session: CopyAISession, copyai_emulator: Emulator, kind: str) -> None:
         """An exception of the rows, or of a key, is raised once the results of the rows before it were yielded."""
