@@ -109,7 +109,7 @@ class KeySearch:
         return not run.input or (self.inputs is not None and _may_be_equal(dict(self.inputs), dict(run.input)))
 
     def _is_as_new(self, run: Run) -> bool:
-        """Return whether a run was created when the start was sent, as far as that can be told."""
+        """Return whether a run was created when the start was sent, as far as that is known."""
         if self.sent is None:
             return False
         first, last = self.sent
@@ -173,7 +173,7 @@ class Starter:
         self._own_runs: OrderedDict[str, str | None] = OrderedDict()  # id of each run started here -> its key
 
     async def start(self, request: StartRequest, reuse_within: timedelta | None = None) -> tuple[Run, bool]:
-        """Start one run, or return the run that its key stands for.
+        """Start one run, or return the run that was started with its key.
 
         A call in progress with the same key is waited for. With `reuse_within` the runs created within that time are
         searched before anything is sent.

@@ -138,7 +138,7 @@ class Row:
 class RunResults(AsyncIterator[RunResult]):
     """The results of `run_many`, in the order in which the runs finish.
 
-    Nothing is started before it is iterated, and nothing new while nobody waits for the next result. Leaving the
+    Nothing is started before it is iterated, and nothing new unless the next result is awaited. Leaving the
     ``async for`` loop, or calling `aclose`, ends the polling; runs that were started continue at Copy.ai, and are in
     `in_progress`.
     """
@@ -312,16 +312,16 @@ class _Worker:
             if asyncio.get_running_loop() is self._loop:
                 self.abandon()
                 return
-        with suppress(RuntimeError):  # closed at this moment
+        with suppress(RuntimeError):  # closed meanwhile
             self._loop.call_soon_threadsafe(self.abandon)
 
     def _advance(self) -> None:
-        """Take rows from the source, and start, or search for, as many as there is room for."""
+        """Take rows from the source, and start, or search for, as many as the concurrency allows."""
         if self._is_abandoned:
             return
         if self._source_task is None:
             self._source_task = self.plan.tasks.spawn(self._read_source())
-        while self._arrived and (self.plan.search is not None or self._has_room()):
+        while self._arrived and (self.plan.search is not None or self._has_free_slot()):
             try:
                 row = self._new_row(self._arrived.popleft())
             except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
@@ -333,9 +333,9 @@ class _Worker:
                 self._start(row)
             else:
                 self._batch.append(row)
-        while self._ready and self._has_room():
+        while self._ready and self._has_free_slot():
             self._start(self._ready.popleft())
-        if self._has_room() and not self._ready and not self._is_searching():
+        if self._has_free_slot() and not self._ready and not self._is_searching():
             if len(self._batch) >= BATCH_SIZE or (self._batch and self._source_task.done()):
                 self._search_for_batch()
             elif not self._is_ending:
@@ -343,14 +343,14 @@ class _Worker:
 
     async def _wait_for_change(self) -> None:
         """Wait until a row arrived or finished; search for an incomplete batch where the source takes its time."""
-        is_incomplete = bool(self._batch) and self._has_room() and not self._is_searching()
+        is_incomplete = bool(self._batch) and self._has_free_slot() and not self._is_searching()
         try:
             async with asyncio.timeout(_SOURCE_PATIENCE if is_incomplete else None):
                 await self._changed.wait()
         except TimeoutError:
             self._search_for_batch()
 
-    def _has_room(self) -> bool:
+    def _has_free_slot(self) -> bool:
         return len(self.active) < self.plan.concurrency
 
     def _is_searching(self) -> bool:

@@ -194,11 +194,16 @@ class CopyAISession:
         return Pager(lambda page, size: self._fetch_runs(workflow_id, page, size), plan)
 
     async def runs_page(self, workflow_id: str, page: int = 1, *, size: int = 10) -> Page[Run]:
-        """Read one page of a workflow's runs, as it stands: of `size` runs (1 to 100), pages counted from 1.
+        """Read one page of a workflow's runs, as the server returns it.
+
+        Args:
+            workflow_id: the workflow's id.
+            page: the number of the page, from 1.
+            size: the number of runs to request, 1 to 100.
 
         Raises:
-            ValueError: an argument is out of range.
-            CopyAIError: no page came; for a page past the end some servers answer with an error, others with no items.
+            ValueError: an argument is invalid.
+            CopyAIError: no response, or an error. A page after the end may be an error, or empty.
         """
         _runs_path(workflow_id)
         check_integer("page", page, 1)
@@ -210,12 +215,12 @@ class CopyAISession:
             raise
 
     async def count_runs(self, workflow_id: str) -> int:
-        """Ask how many runs a workflow has, by the server's account: one request, of one run.
+        """Return the `total` of a workflow's runs, from a page of one run.
 
         Raises:
-            ValueError: the id can't be one.
-            InvalidResponseError: the server doesn't say.
-            CopyAIError: no answer, or an error.
+            ValueError: the id is invalid.
+            InvalidResponseError: the response has no `total`.
+            CopyAIError: no response, or an error.
         """
         page = await self._fetch_runs(workflow_id, 1, 1)
         if page.total is None:
@@ -228,12 +233,12 @@ class CopyAISession:
         return await self._transport.send(request, lambda response: read_run_page(response, page, size, workflow_id))
 
     async def get_run(self, workflow_id: str, run_id: str) -> Run:
-        """Read one run, as it stands: ``GET /workflow/{id}/run/{run_id}``.
+        """Read one run, finished or not: ``GET /workflow/{id}/run/{run_id}``.
 
         Raises:
-            ValueError: an id can't be one.
-            NotFoundError: there is no such run; for one just started that may be so for some seconds.
-            CopyAIError: no answer, or an error.
+            ValueError: an id is invalid.
+            NotFoundError: there is no such run; a run that was just started may be unknown for up to a minute.
+            CopyAIError: no response, or an error.
         """
         request = APIRequest("GET", f"{_runs_path(workflow_id)}/{path_segment('run_id', run_id)}")
         return await self._transport.send(request, lambda response: read_run(response, workflow_id))

@@ -39,7 +39,7 @@ class TaskSet:
     def _remove(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Marks an exception as seen: a task whose result nobody awaits any more is not worth asyncio's warning.
+            # Marks an exception as seen: otherwise asyncio logs it where the result is not awaited any more.
             task.exception()
 
 

@@ -229,7 +229,7 @@ class _Start:
         return cls(newest, frozenset(run.id for run in first_runs), is_newest_first)
 
     def is_before(self, run: Run) -> bool:
-        """Return whether a run was there already, as far as that can be told."""
+        """Return whether a run was there already, as far as that is known."""
         if not self.ids:
             return False
         if run.id in self.ids or not self.is_newest_first or self.newest is None or run.created_at is None:

@@ -59,7 +59,7 @@ METHODS: Final = (runs, start_run, run_many, watch, wait_run, ensure_webhook)
 
 @define
 class Resolver(AbstractResolver):
-    """Resolves every name to this machine, and can be told to hang."""
+    """Resolves every name to this machine, and hangs while it is blocked."""
 
     requests: int = 0
     blocked: asyncio.Event | None = None

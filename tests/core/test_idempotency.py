@@ -699,7 +699,7 @@ def test_any_calls_with_any_keys(faults: list[Fault | None], keys: list[int]) ->
 
 
 @pytest.mark.slow
-async def test_a_thousand_starts_with_lost_answers(copyai_emulator: Emulator) -> None:
+async def test_a_thousand_starts_with_lost_responses(copyai_emulator: Emulator) -> None:
     """Of 1,000 starts, 30 % lose their response after the run was started: exactly 1,000 runs are created."""
     dice = random.Random(7)  # noqa: S311 (a repeatable test)
 

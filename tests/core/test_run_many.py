@@ -409,7 +409,7 @@ class TestEnding:
 
     @pytest.mark.parametrize("ending", ["break", "raise", "drop", "drop in a thread", "return"])
     async def test_leaving_the_loop(self, session: CopyAISession, copyai_emulator: Emulator, ending: str) -> None:
-        """Leaving the loop ends the polling, although nobody calls `aclose` and the results are still referenced."""
+        """Leaving the loop ends the polling, without `aclose`, although the results are still referenced."""
         copyai_emulator.run_time = 60
         copyai_emulator.script_next_runs(Script(states=("COMPLETE",)))
         many = session.run_many(copyai_emulator.workflow_id, rows(50), concurrency=3, max_poll_interval=SOON)
@@ -488,7 +488,7 @@ class TestEnding:
         assert len(many.in_progress) == 3
 
     async def test_nothing_is_left(self, copyai_emulator: Emulator) -> None:
-        """A complete iteration, and one that was never begun, leave nothing behind."""
+        """A complete iteration, and one that was never started, leave nothing behind."""
         async with leaving_nothing(), CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url) as session:
             assert len(await collect(session, copyai_emulator, 3)) == 3
             await session.run_many(copyai_emulator.workflow_id, rows(3)).aclose()

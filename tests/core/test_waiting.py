@@ -193,10 +193,10 @@ async def test_no_output_at_all(session: CopyAISession, copyai_emulator: Emulato
 async def test_complete_stays_complete() -> None:
     """A replica that lags behind at the second poll does not undo the first."""
     complete = Run("WRUN-1", status=RunStatus.COMPLETE)
-    answers = iter([complete, evolve(complete, status=RunStatus.PROCESSING)])
+    responses = iter([complete, evolve(complete, status=RunStatus.PROCESSING)])
 
     async def get(_workflow_id: str, _run_id: str) -> Run:
-        return next(answers)
+        return next(responses)
 
     assert await wait_for_run(get, "WCFG-1", "WRUN-1", WaitOptions(None, SOON)) == complete
 
