@@ -16,7 +16,7 @@ from rich.text import Text
 HERE = Path(__file__).parent
 COMMAND = (sys.executable, "-m", "aiocopyai")
 COLUMNS = 118
-PAGE = "--window-size=1100,1338"
+PAGE = "--window-size=1100,1265"
 """Size of the part of the page with the charts by day and by status."""
 
 
