@@ -1,4 +1,4 @@
-"""Run a workflow for each row, with the results in a file, so that a crash at any moment costs no second run."""
+"""Run a workflow for each row, with the results in a file, so that a crash at any time costs no second run."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run_batch(
         listing_delay: seconds until the list of runs is taken to show every run that was started.
 
     Raises:
-        ValueError: an argument is invalid. Raised by the call; what is below is raised while iterating.
+        ValueError: an argument or a row is invalid. Raised by the call; the other errors are raised while iterating.
         BatchError: the files of results exist already, are damaged, or belong to another batch; nothing was started.
         OSError: a file can't be written, or another process is using it.
         CopyAIError: the runs of an earlier process can't be searched for. The failure of a row is a result instead.

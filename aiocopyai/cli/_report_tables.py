@@ -138,5 +138,5 @@ def _text(text: str, style: str = "") -> Text:
     return Text(printable(text), style)
 
 
-def _time(moment: datetime | None) -> str:
-    return f"{local_time(moment):%Y-%m-%d %H:%M}" if moment else "-"
+def _time(time: datetime | None) -> str:
+    return f"{local_time(time):%Y-%m-%d %H:%M}" if time else "-"

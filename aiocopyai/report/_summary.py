@@ -163,7 +163,7 @@ class Summary:
     zone: tzinfo | None = None
     """The time zone of the days; None for the user's."""
     now: datetime = field(factory=lambda: datetime.now(UTC), kw_only=True)
-    """The time that tells whether a run's date is in the future, and whether the last day is complete."""
+    """The current time: it decides whether a run's date is in the future, and whether the last day is complete."""
     total: Totals = field(factory=Totals, init=False)
     """The totals of all runs."""
     unpriced: int = field(default=0, init=False)

@@ -73,7 +73,7 @@ def started(emulator: Emulator) -> Counter[str]:
 
 
 async def crash(emulator: Emulator, batch: BatchResults, requests: int) -> bool:
-    """Iterate until the emulator receives a request, then leave the files as a crash at this moment leaves them.
+    """Iterate until the emulator receives a request, then leave the files as a crash at this time leaves them.
 
     Returns:
         Whether it crashed; False if the batch ended before.

@@ -14,7 +14,7 @@ from aiocopyai.report import summarize, write_report
 from tests.support.chromium import Opened, open_page
 
 
-MOMENT = datetime(2026, 1, 31, 9, tzinfo=UTC)
+TIME = datetime(2026, 1, 31, 9, tzinfo=UTC)
 SCRIPT = "<script>document.title = 'taken'</script>"
 HOSTILE = f"</script>{SCRIPT}<img src=x onerror=\"document.title = 'taken'\"><!--<b>'\"&amp;`${{1}}{{{{2}}}}\u202e"
 
@@ -52,7 +52,7 @@ def test_the_page_draws_its_charts_offline(tmp_path: Path) -> None:
         Run(
             id=f"WRUN-{number}",
             status=RunStatus("COMPLETE" if number % 4 else "FAILED"),
-            created_at=MOMENT + timedelta(days=number % 20),
+            created_at=TIME + timedelta(days=number % 20),
             credits=number,
             metadata={"batch": number % 3, "api": True} if number % 2 else {},
             error=None if number % 4 else "no credits",
@@ -86,10 +86,10 @@ def test_markup_in_a_text_is_shown_as_text(tmp_path: Path) -> None:
         output={HOSTILE: HOSTILE},
         error=value,
         credits=7,
-        created_at=MOMENT,
+        created_at=TIME,
     )
-    odd = Run(id="b", status=RunStatus(HOSTILE), metadata={"plain": "<b>bold</b>"}, created_at=MOMENT)
-    bold = Run(id="c", status=RunStatus("<b>bold</b>"), created_at=MOMENT)
+    odd = Run(id="b", status=RunStatus(HOSTILE), metadata={"plain": "<b>bold</b>"}, created_at=TIME)
+    bold = Run(id="c", status=RunStatus("<b>bold</b>"), created_at=TIME)
     opened = open_page(page_of([hostile, odd, bold], tmp_path, HOSTILE))
 
     assert opened.console == []
@@ -107,11 +107,11 @@ def test_markup_in_a_text_is_shown_as_text(tmp_path: Path) -> None:
     [
         [],
         [Run(id="a")],
-        [Run(id="a", created_at=MOMENT, credits=3)],
+        [Run(id="a", created_at=TIME, credits=3)],
         [Run(id=str(year), created_at=datetime(year, 1, 1, tzinfo=UTC)) for year in (1, 9999)],
-        [Run(id="a", credits=-5, created_at=MOMENT, metadata={"a": 1}), Run(id="b", metadata={"a": 2}, credits=10**30)],
-        [Run(id=str(n), status=RunStatus(f"S{n}"), created_at=MOMENT + timedelta(days=40 * n)) for n in range(30)],
-        [Run(id="\ud83d", status=RunStatus("\ud83d"), metadata={"\ud83d": "\ud83d"}, created_at=MOMENT)],
+        [Run(id="a", credits=-5, created_at=TIME, metadata={"a": 1}), Run(id="b", metadata={"a": 2}, credits=10**30)],
+        [Run(id=str(n), status=RunStatus(f"S{n}"), created_at=TIME + timedelta(days=40 * n)) for n in range(30)],
+        [Run(id="\ud83d", status=RunStatus("\ud83d"), metadata={"\ud83d": "\ud83d"}, created_at=TIME)],
     ],
     ids=["none", "bare", "one", "calendar", "credits", "statuses", "surrogates"],
 )
@@ -126,7 +126,7 @@ def test_unusual_runs_make_a_page_too(runs: list[Run], tmp_path: Path) -> None:
 
 def test_the_page_refers_to_no_other_address(tmp_path: Path) -> None:
     """Apart from plotly's own script the page has no address, and its policy forbids every request."""
-    page = page_of([Run(id="a", created_at=MOMENT)], tmp_path).read_text("utf-8")
+    page = page_of([Run(id="a", created_at=TIME)], tmp_path).read_text("utf-8")
     ours = re.sub(r"<script nonce=[^>]*>/\*\*.*?</script>", "", page, flags=re.DOTALL)
 
     assert len(ours) < 100_000 < len(page)
@@ -149,7 +149,7 @@ def test_rare_values_are_not_left_out(tmp_path: Path) -> None:
 def test_long_numbers_stay_in_their_place(tmp_path: Path) -> None:
     """Sums of 16 and of 400 digits are shown in full, in a smaller font."""
     for digits in (16, 400):
-        page = page_of([Run(id="a", credits=10 ** (digits - 1), created_at=MOMENT)], tmp_path).read_text("utf-8")
+        page = page_of([Run(id="a", credits=10 ** (digits - 1), created_at=TIME)], tmp_path).read_text("utf-8")
 
         assert f'<b class="long">{10 ** (digits - 1):,}</b><span>credits</span>' in page
 

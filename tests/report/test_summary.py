@@ -142,12 +142,12 @@ def test_periods_that_are_covered_in_part_are_marked(
 
 
 @pytest.mark.parametrize(
-    "moment",
+    "created_at",
     [datetime(1, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)],
 )
-def test_an_impossible_date_is_on_no_day(moment: datetime) -> None:
-    """It neither stretches the report to years nor goes unnoticed."""
-    runs = [Run(id="a", created_at=moment, credits=1), Run(id="b", created_at=NOW, credits=1)]
+def test_an_impossible_date_is_on_no_day(created_at: datetime) -> None:
+    """It is remarked, and does not turn the report to years."""
+    runs = [Run(id="a", created_at=created_at, credits=1), Run(id="b", created_at=NOW, credits=1)]
     for zone in (UTC, timezone(timedelta(hours=12)), timezone(-timedelta(hours=12))):
         summary = summary_of(runs, zone)
 
@@ -176,7 +176,7 @@ def test_others_are_counted_together(keys: list[int], limit: int) -> None:
 
 def test_a_server_that_invents_values_does_not_fill_the_memory() -> None:
     """Only a limited number of statuses, keys, values, workflows, errors and days is kept."""
-    random = Random(0)  # noqa: S311 (invented words)
+    random = Random(0)  # noqa: S311 (repeatable words)
     word = "x" * 10_000
     summary = Summary(UTC, now=datetime(2200, 1, 1, tzinfo=UTC))
     for number in range(30_000):
