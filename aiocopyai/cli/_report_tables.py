@@ -20,6 +20,8 @@ from aiocopyai.report._summary import OTHERS
 
 MAX_PERIODS: Final = 62
 """Days that have a row each; beyond, weeks, months or years have one."""
+_FULL_WIDTH: Final = 80
+"""The width of a terminal, in columns, that has space for bars and whole ids."""
 _MAX_ROWS: Final = 10
 _MAX_VALUES: Final = 5
 
@@ -28,6 +30,9 @@ def print_tables(summary: Summary, source: str) -> None:
     """Print all tables on standard output."""
     console = open_console()
     for table in _tables(summary, source, console):
+        if isinstance(table, Table) and console.width < _FULL_WIDTH:
+            for column in table.columns:  # a row stays one line
+                column.no_wrap, column.overflow = True, "ellipsis"
         console.print(table)
         console.print()
 
@@ -35,7 +40,8 @@ def print_tables(summary: Summary, source: str) -> None:
 def _tables(summary: Summary, source: str, console: Console) -> Iterator[RenderableType]:
     yield _heading(summary, source)
     if summary.days.totals:
-        yield _period_table(summary, with_bars=not console.options.ascii_only)
+        with_bars = not console.options.ascii_only and console.width >= _FULL_WIDTH
+        yield _period_table(summary, with_bars=with_bars)
     if summary.total.runs:
         statuses = [(_status(name), totals) for name, totals in summary.statuses.ranked]
         yield _totals_table("STATUS", statuses, summary.statuses.others)
@@ -63,11 +69,11 @@ def _heading(summary: Summary, source: str) -> Text:
 def _period_table(summary: Summary, *, with_bars: bool) -> Table:
     grouped = group_by_period(summary, MAX_PERIODS)
     largest = max(period.total.runs for period in grouped.periods)
-    table = _table(grouped.unit.upper(), "RUNS", "CREDITS", "FAILED", "")
+    table = _table(grouped.unit.upper(), "RUNS", "CREDITS", "FAILED", *([""] if with_bars else []))
     for period in grouped.periods:
-        bar = Bar(largest, 0, period.total.runs, width=30, color="cyan") if with_bars else ""
+        bars = [Bar(largest, 0, period.total.runs, width=30, color="cyan")] if with_bars else []
         name = f"{period.start} (partial)" if period.is_partial else str(period.start)
-        table.add_row(name, *_cells(period.total), bar)
+        table.add_row(name, *_cells(period.total), *bars)
     return table
 
 
