@@ -181,7 +181,7 @@ class EventQueue:
         self._waiting.discard(key)
         if queued.timer is not None:
             queued.timer.cancel()
-        logger.warning("webhook event dropped: %s: not confirmed after %d reads, and more than %d others wait for it",
+        logger.warning("webhook event dropped: %s: not confirmed after %d reads, and %d others wait to be read again",
                        describe(queued.event), queued.reads, _MAX_RETRYING)  # fmt: skip
 
     def _enqueue(self, queued: _QueuedEvent) -> None:

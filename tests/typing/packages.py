@@ -26,6 +26,7 @@ async def runs_an_emulator() -> None:
         assert_type(emulator.workflow_id, str)
         assert_type(emulator.requests, list[Request])
         assert_type(emulator.deliveries, list[Delivery])
+        assert_type(emulator.workflow_ids, list[str])
         assert_type(emulator.on_request, Callable[[Emulator, Request], None] | None)
         assert_type(emulator.add_runs(3, at="tail", status="FAILED"), list[str])
         runs: Sequence[Mapping[str, object]] = emulator.runs()
@@ -41,7 +42,10 @@ async def runs_an_emulator() -> None:
         )
         emulator.inject(Fault(status=429, headers={"Retry-After": "1"}), times=2, method="GET", path="run", page=1)
         emulator.inject(Fault(reset="after", delay=0.1))
-        emulator.quirks = Quirks(total=lambda count: count + 1, past_end=404, oversize="reject")
+        emulator.clear_faults()
+        emulator.quirks = Quirks(total=lambda count: count + 1, past_end=404, oversize="reject", retention=9)
+    with emulator as entered_in_a_thread:
+        assert_type(entered_in_a_thread, Emulator)
     await serve(emulator)
     assert_type(main(["--port", "0"]), int)
 
