@@ -95,9 +95,9 @@ class CopyAISession:
         max_rate: float | None = None,
         trust_env: bool = False,
     ) -> None:
-        configure_from_environment()
         # Before anything can raise: some tools show the variables of each frame of a traceback.
         api_key = Secret(api_key or os.environ.get("COPYAI_API_KEY") or "")
+        configure_from_environment()
         if not api_key:
             raise ConfigurationError("no API key: set the environment variable COPYAI_API_KEY, or pass api_key")
         check_api_key(api_key)

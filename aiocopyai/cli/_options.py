@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -50,6 +51,11 @@ class Settings:
         bool, typer.Option("--quiet", "-q", help="Print results and errors only: no counts, no progress, no warnings.")
     ] = False
     debug: Annotated[bool, typer.Option("--debug", help="Log each request, and show the tracebacks of errors.")] = False
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether progress is shown: standard error is a terminal, and ``--quiet`` is not given."""
+        return sys.stderr.isatty() and not self.quiet
 
     def inform(self, message: str) -> None:
         """Print a message on standard error that is neither a result nor an error, unless ``--quiet`` is given."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Self
 
 from aiocopyai.cli._options import Settings
@@ -29,7 +28,7 @@ class ProgressBar:
     @classmethod
     def on_terminal(cls, settings: Settings) -> ProgressBar | None:
         """Return a bar if standard error is a terminal and ``--quiet`` is not given, else None."""
-        return cls() if sys.stderr.isatty() and not settings.quiet else None
+        return cls() if settings.shows_progress else None
 
     def __enter__(self) -> Self:
         self._progress.start()

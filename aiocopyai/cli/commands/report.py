@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
@@ -127,9 +126,9 @@ class ReportProgress:
             self._status.update(f"{self.summary.total.runs:,}{of} runs counted")
 
     @contextmanager
-    def shown(self) -> Generator[None]:
-        """Show the progress while this lasts, if standard error is a terminal."""
-        if not sys.stderr.isatty():
+    def shown(self, settings: Settings) -> Generator[None]:
+        """Show the progress while this lasts, if there is a terminal."""
+        if not settings.shows_progress:
             yield
             return
         from rich.console import Console  # noqa: PLC0415 (takes longer to load than most commands to run)
@@ -150,7 +149,7 @@ async def _report(
     count: Callable[[], Awaitable[str]], output: Path | None, settings: Settings, progress: ReportProgress
 ) -> None:
     """Count the runs, then show or write the report."""
-    with progress.shown():
+    with progress.shown(settings):
         source = await count()
     if output is None:
         from aiocopyai.cli._report_tables import print_tables  # noqa: PLC0415 (loads rich)
