@@ -1,4 +1,4 @@
-"""``aiocopyai get``, ``watch``, ``check-key`` and ``emulate``, as processes of their own, against the emulator."""
+"""``aiocopyai get``, ``watch``, ``check-key`` and ``emulate``."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from aiocopyai.emulator import Emulator, Fault, Script
 from tests.support.commands import MAIN, START, cli, environment, finish, start, terminal
 
 
-INTERRUPTIBLE = START + "from aiocopyai.cli import main; main()"
+RUN_MAIN = START + "from aiocopyai.cli import main; main()"
 
 
-async def started(emulator: Emulator, script: Script) -> str:
-    """Start a run that goes like this; give its id."""
+async def start_run(emulator: Emulator, script: Script) -> str:
+    """Start a run that follows a script; return its id."""
     emulator.script_next_runs(script)
     headers = {"x-copy-ai-api-key": emulator.api_key}
     url = f"{emulator.url}/workflow/{emulator.workflow_id}/run"
-    async with aiohttp.ClientSession(headers=headers) as http, http.post(url, json={"startVariables": {}}) as answer:
-        run_id: str = (await answer.json())["data"]["id"]
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.post(url, json={"startVariables": {}}) as response,
+    ):
+        run_id: str = (await response.json())["data"]["id"]
         return run_id
 
 
-async def test_get_shows_a_run_as_it_stands(emulator: Emulator) -> None:
-    """One line of JSON with every field; a run that failed is no failure of the command."""
+async def test_get(emulator: Emulator) -> None:
+    """A run is one line of JSON with every field; a run that failed is not a failure of the command."""
     [run_id] = emulator.add_runs(1, status="FAILED", error={"message": "no"})
     done = await cli("get", emulator.workflow_id, run_id, emulator=emulator)
 
@@ -37,8 +40,8 @@ async def test_get_shows_a_run_as_it_stands(emulator: Emulator) -> None:
     assert (done.rows[0]["id"], done.rows[0]["error"]) == (run_id, {"message": "no"})
 
 
-async def test_get_on_a_terminal_is_indented(emulator: Emulator) -> None:
-    """A person can read it, and what it quotes can't steer the terminal."""
+async def test_get_on_a_terminal(emulator: Emulator) -> None:
+    """On a terminal the JSON is indented, and control characters are escaped."""
     emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": "\x1b[2J\x7f 🎉"}}])
     code, shown = await terminal("get", emulator.workflow_id, "WRUN-1", env=environment(emulator))
 
@@ -47,54 +50,90 @@ async def test_get_on_a_terminal_is_indented(emulator: Emulator) -> None:
     assert "\x1b" not in shown
 
 
-async def test_get_waits_for_the_end(emulator: Emulator) -> None:
-    """With `--wait` the run is shown once it is over."""
-    emulator.run_time = 1
-    run_id = await started(emulator, Script(output={"Fit": "good"}))
+async def test_get_wait(emulator: Emulator) -> None:
+    """With `--wait` the run is shown once it is finished."""
+    emulator.run_time = 0.3
+    run_id = await start_run(emulator, Script(output={"Fit": "good"}))
     done = await cli("get", emulator.workflow_id, run_id, "--wait", emulator=emulator)
 
-    assert done.code == 0
+    assert (done.code, done.err) == (0, "")
     assert (done.rows[0]["status"], done.rows[0]["output"]) == ("COMPLETE", {"Fit": "good"})
 
 
-async def test_get_wait_tells_a_failure_by_its_exit_code(emulator: Emulator) -> None:
-    """A run that failed is shown, and its error told; one that takes too long is told with its id."""
-    failed = await started(emulator, Script(states=("FAILED",), error="no such site"))
-    endless = await started(emulator, Script(states=("NEW",)))
-    failure = await cli("get", emulator.workflow_id, failed, "--wait", emulator=emulator)
-    late = await cli("get", emulator.workflow_id, endless, "--wait", "--timeout", "0.3", emulator=emulator)
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [("no such site", "failed: 'no such site'"), (None, "failed, and the server does not say why")],
+)
+async def test_get_wait_for_a_run_that_fails(emulator: Emulator, error: str | None, reason: str) -> None:
+    """A run that failed is shown, the message says why, and the exit code is 1."""
+    run_id = await start_run(emulator, Script(states=("FAILED",), error=error))
+    done = await cli("get", emulator.workflow_id, run_id, "--wait", emulator=emulator)
 
-    assert failure.code == late.code == 1
-    assert failure.rows[0]["error"] == "no such site"
-    assert re.fullmatch(r"aiocopyai: .*no such site.*\n", failure.err)
-    assert late.out == ""
-    assert re.fullmatch(rf"aiocopyai: .*{endless}.*\n", late.err)
+    assert (done.code, done.rows[0]["status"]) == (1, "FAILED")
+    assert done.err == f"aiocopyai: run {run_id} {reason}\n"
+
+
+async def test_get_wait_for_a_run_that_does_not_finish(emulator: Emulator) -> None:
+    """A run that is not finished in time is exit code 1; the message has its status and the command that continues."""
+    run_id = await start_run(emulator, Script(states=("NEW",)))
+    done = await cli("get", emulator.workflow_id, run_id, "--wait", "--timeout", "0.3", emulator=emulator)
+
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"aiocopyai: run {run_id} is still NEW after 0.3 s; "
+        f"`aiocopyai get {emulator.workflow_id} {run_id} --wait` continues to wait\n"
+    )
+
+
+async def test_get_wait_can_be_interrupted(emulator: Emulator) -> None:
+    """Ctrl-C ends the wait with 130, and a message says that the run continues."""
+    run_id = await start_run(emulator, Script(states=("NEW",)))
+    emulator.requests.clear()
+    process = await start("-c", RUN_MAIN, "get", emulator.workflow_id, run_id, "--wait", env=environment(emulator))
+    while not emulator.requests:
+        await asyncio.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    done = await finish(process)
+
+    assert done == (130, "", f"run {run_id} continues on the server\nstopped\n")
+
+
+async def test_timeout_of_get_without_wait(emulator: Emulator) -> None:
+    """Without `--wait`, `--timeout` limits the time of the request."""
+    [run_id] = emulator.add_runs(1)
+    emulator.inject(Fault(delay=5), times=None)
+    arguments = ("get", emulator.workflow_id, run_id, "--timeout", "0.2", "--retries", "0")
+    done = await cli(*arguments, emulator=emulator)
+
+    assert (done.code, done.out) == (1, "")
+    assert "no complete response within 0.2 s" in done.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (["get"], "give either a WORKFLOW_ID and a RUN_ID, or --demo"),
         (["get", "WCFG-1"], "give either a WORKFLOW_ID and a RUN_ID, or --demo"),
         (["get", "WCFG-1", "WRUN-1", "--demo"], "give either a WORKFLOW_ID and a RUN_ID, or --demo"),
-        (["get", "WCFG-1", ".."], "RUN_ID must be"),
+        (["get", "WCFG-1", ".."], "RUN_ID must be an id such as 'WRUN-"),
+        (["get", "WRUN-1", "WCFG-1"], "got a run's id: 'WRUN-1'"),
         (["watch"], "give either a WORKFLOW_ID or --demo"),
         (["watch", "WCFG-1", "--interval", "0"], "interval"),
-        (["watch", ".."], "WORKFLOW_ID must be"),
+        (["watch", ".."], "WORKFLOW_ID must be an id such as 'WCFG-"),
         (["emulate", "--runs", "many"], "--runs"),
     ],
 )
-async def test_what_makes_no_sense_is_usage(emulator: Emulator, arguments: list[str], complaint: str) -> None:
-    """Exit code 2, the reason on standard error, and nothing sent."""
+async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
+    """Wrong usage is exit code 2, with the reason on standard error, and nothing sent."""
     done = await cli(*arguments, emulator=emulator, COLUMNS="200")
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
-    assert complaint in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
 
 
-async def test_a_run_that_is_not_there_is_one_line(emulator: Emulator) -> None:
-    """Exit code 1."""
+async def test_get_of_an_unknown_run(emulator: Emulator) -> None:
+    """An unknown run is exit code 1 and one line."""
     done = await cli("get", emulator.workflow_id, "WRUN-none", emulator=emulator)
 
     assert (done.code, done.out) == (1, "")
@@ -102,51 +141,51 @@ async def test_a_run_that_is_not_there_is_one_line(emulator: Emulator) -> None:
 
 
 async def test_check_key(emulator: Emulator) -> None:
-    """0 and a word for a good key, 1 and a line for another; it takes one request that changes nothing."""
-    good = await cli("check-key", emulator=emulator)
-    bad = await cli("check-key", emulator=emulator, COPYAI_API_KEY="wrong-key")
+    """An accepted key is exit code 0, another one 1; each check is one request, which changes nothing."""
+    accepted = await cli("check-key", emulator=emulator)
+    refused = await cli("check-key", emulator=emulator, COPYAI_API_KEY="wrong-key")
 
-    assert good == (0, "", "the key is accepted\n")
-    assert (bad.code, bad.out) == (1, "")
-    assert re.fullmatch(r"aiocopyai: .*401.*\n", bad.err)
-    assert "wrong-key" not in bad.err
+    assert accepted == (0, "", "the key is accepted\n")
+    assert (refused.code, refused.out) == (1, "")
+    assert re.fullmatch(r"aiocopyai: .*401.*\n", refused.err)
+    assert "wrong-key" not in refused.err
     assert [(request.method, request.path) for request in emulator.requests] == [("GET", "/api/webhook")] * 2
 
 
-async def watching(emulator: Emulator, *options: str) -> asyncio.subprocess.Process:
-    """Watch a workflow; it has learnt what was there before once this returns."""
+async def start_watch(emulator: Emulator, *options: str) -> asyncio.subprocess.Process:
+    """Start to watch a workflow; return once the existing runs are known to the command."""
     emulator.requests.clear()
     arguments = ("watch", emulator.workflow_id, "--interval", "0.02", *options)
-    process = await start("-c", INTERRUPTIBLE, *arguments, env=environment(emulator))
+    process = await start("-c", RUN_MAIN, *arguments, env=environment(emulator))
     while len(emulator.requests) < 3:
         assert process.returncode is None
         await asyncio.sleep(0.005)
     return process
 
 
-async def test_watch_shows_news_as_it_happens(emulator: Emulator) -> None:
-    """Each new run and each change of its status is a line at once; Ctrl-C ends it with 130 and a count."""
+async def test_watch(emulator: Emulator) -> None:
+    """Each new run and each change of status is a line at once; Ctrl-C ends the command with 130 and a count."""
     emulator.add_runs(5, status="COMPLETE")
-    process = await watching(emulator)
+    process = await start_watch(emulator)
     emulator.run_time = 0.4
-    run_id = await started(emulator, Script(states=("NEW", "PROCESSING", "COMPLETE")))
+    run_id = await start_run(emulator, Script(states=("NEW", "PROCESSING", "COMPLETE")))
     assert process.stdout is not None
     async with asyncio.timeout(15):
-        told = [json.loads(await process.stdout.readline()) for _ in range(3)]
+        runs = [json.loads(await process.stdout.readline()) for _ in range(3)]
     process.send_signal(signal.SIGINT)
     done = await finish(process)
 
-    assert [(run["id"], run["status"]) for run in told] == [
+    assert [(run["id"], run["status"]) for run in runs] == [
         (run_id, "NEW"),
         (run_id, "PROCESSING"),
         (run_id, "COMPLETE"),
     ]
-    assert (done.code, done.out, done.err) == (130, "", "stopped after 3 changes\n")
+    assert done == (130, "", "stopped after 3 changes\n")
 
 
-async def test_watch_outlives_an_outage_and_stops_at_its_limit(emulator: Emulator) -> None:
-    """A server that is down for a while is waited for."""
-    process = await watching(emulator, "--limit", "1")
+async def test_watch_continues_after_an_outage(emulator: Emulator) -> None:
+    """A server that fails for a while is polled again; `--limit` ends the command after a number of changes."""
+    process = await start_watch(emulator, "--limit", "1")
     emulator.inject(Fault(status=503), times=3)
     [run_id] = emulator.add_runs(1, status="COMPLETE", createdAt="2999-01-01T00:00:00Z")
     done = await finish(process)
@@ -156,8 +195,8 @@ async def test_watch_outlives_an_outage_and_stops_at_its_limit(emulator: Emulato
     assert done.err.endswith("1 change\n")
 
 
-async def test_watch_ends_when_its_reader_does(emulator: Emulator) -> None:
-    """A closed pipe ends it quietly at the next news."""
+async def test_watch_into_a_closed_pipe(emulator: Emulator) -> None:
+    """A closed pipe ends the command at the next change, without a message."""
     reader, writer = os.pipe()
     arguments = ("watch", emulator.workflow_id, "--interval", "0.02", "--since", "2020-01-01")
     process = await start(*MAIN, *arguments, env=environment(emulator), stdout=writer)
@@ -171,16 +210,16 @@ async def test_watch_ends_when_its_reader_does(emulator: Emulator) -> None:
     assert (done.code, done.err) == (0, "")
 
 
-async def test_the_demo_has_news() -> None:
-    """`watch --demo` needs nothing, and something happens."""
+async def test_demo_of_watch() -> None:
+    """`watch --demo` shows changes without a key and without a network."""
     done = await cli("watch", "--demo", "--limit", "2")
 
     assert done.code == 0
     assert len(done.rows) == 2
 
 
-async def test_the_demo_has_runs_to_get_and_a_key_to_check() -> None:
-    """`get --demo` shows the newest run; `check-key --demo` accepts the demo's key."""
+async def test_demo_of_get_and_check_key() -> None:
+    """`get --demo` shows the newest run; `check-key --demo` accepts the emulator's key."""
     got, checked = await asyncio.gather(cli("get", "--demo", "--wait"), cli("check-key", "--demo"))
 
     assert got.code == checked.code == 0
@@ -188,15 +227,16 @@ async def test_the_demo_has_runs_to_get_and_a_key_to_check() -> None:
     assert checked.err.endswith("the key is accepted\n")
 
 
-async def test_emulate_serves_until_ctrl_c() -> None:
-    """It says how it is reached, answers there, and ends with 130."""
-    process = await start("-c", INTERRUPTIBLE, "emulate", "--port", "0", "--runs", "7", env=environment())
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_emulate(number: signal.Signals) -> None:
+    """The emulator prints how to reach it, serves there, and ends without a traceback when it is stopped."""
+    process = await start("-c", RUN_MAIN, "emulate", "--port", "0", "--runs", "7", env=environment())
     assert process.stderr is not None
     async with asyncio.timeout(15):
-        said = [(await process.stderr.readline()).decode().split() for _ in range(4)]
-    (_, url), (_, key), (*_, workflow_id) = said[1:]
+        lines = [(await process.stderr.readline()).decode().split() for _ in range(4)]
+    (_, url), (_, key), (*_, workflow_id) = lines[1:]
     listed = await cli("runs", workflow_id, COPYAI_BASE_URL=url, COPYAI_API_KEY=key)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     done = await finish(process)
 
     assert len(listed.rows) == 7
@@ -204,8 +244,8 @@ async def test_emulate_serves_until_ctrl_c() -> None:
     assert "Traceback" not in done.err
 
 
-async def test_emulate_has_help_of_its_own() -> None:
-    """`--help` names its options, and examples by the name it was called by."""
+async def test_help_of_emulate() -> None:
+    """`emulate --help` shows the options of the emulator, and examples with the command's name."""
     done = await cli("emulate", "--help")
 
     assert done.code == 0

@@ -1,4 +1,4 @@
-"""``aiocopyai webhooks``, as a process of its own, against the emulator."""
+"""``aiocopyai webhooks``: list, create, delete and listen."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.commands import START, cli, environment, finish, start, termi
 
 
 HOOK = "https://example.com/copyai/secret"
-INTERRUPTIBLE = START + "from aiocopyai.cli import main; main()"
+RUN_MAIN = START + "from aiocopyai.cli import main; main()"
 SECRET = "a-secret-nobody-guesses"
 
 
 async def test_create_list_and_delete(emulator: Emulator) -> None:
-    """A webhook is registered once however often it is asked for, listed with its id, and deleted by it."""
+    """A webhook is created once even if the command is repeated, listed with its id, and deleted with that id."""
     arguments = ("webhooks", "create", HOOK, "workflowRun.completed", "--workflow", emulator.workflow_id)
     first = await cli(*arguments, emulator=emulator)
     second = await cli(*arguments, emulator=emulator)
@@ -39,8 +39,8 @@ async def test_create_list_and_delete(emulator: Emulator) -> None:
     assert emulator.webhooks == []
 
 
-async def test_the_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
-    """A table's lines are never broken, however narrow the terminal: ids and URLs can be copied."""
+async def test_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
+    """Each webhook is one line of a table on a terminal of any width, with the whole id and URL."""
     await cli("webhooks", "create", HOOK, "workflowRun.completed", emulator=emulator)
     [webhook] = emulator.webhooks
     csv = await cli("webhooks", "list", "--format", "csv", emulator=emulator)
@@ -55,7 +55,7 @@ async def test_the_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (["create"], "URL"),
         (["create", "example.com", "workflowRun.completed"], "URL must be an http(s) URL"),
@@ -65,20 +65,20 @@ async def test_the_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
         (["delete", ".."], "WEBHOOK_ID must be"),
         (["listen", "--port", "70000"], "port"),
         (["listen", "https://tunnel.example.com", "--demo"], "give either a URL or --demo"),
-        (["walk"], "walk"),
+        (["register"], "register"),
     ],
 )
-async def test_what_makes_no_sense_is_usage(emulator: Emulator, arguments: list[str], complaint: str) -> None:
-    """Exit code 2, the reason on standard error, and nothing sent."""
+async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
+    """Wrong usage is exit code 2, with the reason on standard error, and nothing sent."""
     done = await cli("webhooks", *arguments, emulator=emulator, COLUMNS="200")
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
-    assert complaint in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
 
 
-async def test_a_secret_that_can_be_guessed_is_usage(emulator: Emulator) -> None:
-    """The secret of one's own is checked like any argument, and not shown."""
+async def test_weak_secret(emulator: Emulator) -> None:
+    """A secret that can be guessed is a usage error, and is not shown."""
     done = await cli("webhooks", "listen", emulator=emulator, COPYAI_WEBHOOK_SECRET="short one")
 
     assert (done.code, emulator.requests) == (2, [])
@@ -86,8 +86,8 @@ async def test_a_secret_that_can_be_guessed_is_usage(emulator: Emulator) -> None
     assert "short one" not in done.err
 
 
-async def test_deleting_what_is_not_there_is_one_line(emulator: Emulator) -> None:
-    """Exit code 1; what was deleted before it is told."""
+async def test_delete_an_unknown_webhook(emulator: Emulator) -> None:
+    """An unknown webhook is exit code 1; the webhooks that were deleted before it are named."""
     await cli("webhooks", "create", HOOK, "workflowRun.completed", emulator=emulator)
     webhook_id = str(emulator.webhooks[0]["id"])
     done = await cli("webhooks", "delete", webhook_id, "none", emulator=emulator)
@@ -96,10 +96,10 @@ async def test_deleting_what_is_not_there_is_one_line(emulator: Emulator) -> Non
     assert re.fullmatch(rf"deleted {webhook_id}\naiocopyai: .*404.*\n", done.err)
 
 
-async def listening(emulator: Emulator, *options: str, **env: str) -> tuple[asyncio.subprocess.Process, str]:
-    """Start to listen; give the address that it says it listens at."""
+async def start_listening(emulator: Emulator, *options: str, **env: str) -> tuple[asyncio.subprocess.Process, str]:
+    """Start the command; return its process and the URL that it listens at."""
     arguments = ("webhooks", "listen", *options, "--port", "0")
-    process = await start("-c", INTERRUPTIBLE, *arguments, env=environment(emulator, **env))
+    process = await start("-c", RUN_MAIN, *arguments, env=environment(emulator, **env))
     assert process.stderr is not None
     async with asyncio.timeout(15):
         line = (await process.stderr.readline()).decode()
@@ -112,10 +112,10 @@ async def post(url: str, body: object) -> int:
         return answer.status
 
 
-async def test_listen_shows_what_is_true(emulator: Emulator) -> None:
-    """A true event is a line with its run as the API tells it; a forged one is none."""
+async def test_listen(emulator: Emulator) -> None:
+    """A confirmed event is a line with its run as the API returns it; a forged one is not shown."""
     [complete, failed] = emulator.add_runs(1, status="COMPLETE") + emulator.add_runs(1, status="FAILED")
-    process, url = await listening(emulator, "--limit", "2", COPYAI_WEBHOOK_SECRET=SECRET)
+    process, url = await start_listening(emulator, "--limit", "2", COPYAI_WEBHOOK_SECRET=SECRET)
     body = {"workflowId": emulator.workflow_id}
     forged = await post(url, {"type": "workflowRun.completed", "workflowRunId": failed, **body})
     for run_id, event in ((complete, "completed"), (failed, "failed")):
@@ -135,9 +135,9 @@ async def test_listen_shows_what_is_true(emulator: Emulator) -> None:
     assert emulator.webhooks == []
 
 
-async def test_listen_without_confirmation_shows_what_it_is_told(emulator: Emulator) -> None:
-    """With `--no-confirm` nothing is read from the API, and any event is shown as it came."""
-    process, url = await listening(emulator, "--limit", "1", "--no-confirm")
+async def test_listen_without_confirmation(emulator: Emulator) -> None:
+    """With `--no-confirm` nothing is read from the API, and every event is shown as it was received."""
+    process, url = await start_listening(emulator, "--limit", "1", "--no-confirm")
     await post(url, {"type": "workflowCreditLimit.reached", "workflowId": "WCFG-1", "left": 0})
     done = await finish(process)
 
@@ -150,27 +150,27 @@ async def test_listen_without_confirmation_shows_what_it_is_told(emulator: Emula
     assert emulator.requests == []
 
 
-async def test_listen_registers_for_as_long_as_it_listens(emulator: Emulator) -> None:
-    """With a URL there are webhooks for it until Ctrl-C; those that were there before stay."""
+async def test_listen_creates_and_deletes_webhooks(emulator: Emulator) -> None:
+    """With a URL there are webhooks for it until Ctrl-C; those that existed before are kept."""
     await cli("webhooks", "create", HOOK, "workflowRun.completed", emulator=emulator)
     before = emulator.webhooks
-    process, url = await listening(emulator, "https://tunnel.example.com", "--workflow", emulator.workflow_id)
+    process, url = await start_listening(emulator, "https://tunnel.example.com", "--workflow", emulator.workflow_id)
     assert process.stderr is not None
-    said = (await process.stderr.readline()).decode()
+    message = (await process.stderr.readline()).decode()
     registered = emulator.webhooks[1:]
     process.send_signal(signal.SIGINT)
     done = await finish(process)
 
-    assert said == "created webhooks for workflowRun.completed, workflowRun.failed\n"
+    assert message == "created webhooks for workflowRun.completed, workflowRun.failed\n"
     assert {hook["url"] for hook in registered} == {f"https://tunnel.example.com/copyai/{url.rpartition('/')[2]}"}
     assert {hook["workflowId"] for hook in registered} == {emulator.workflow_id}
     assert (done.code, done.err) == (130, "stopped\n")
     assert emulator.webhooks == before
 
 
-async def test_what_could_not_be_deleted_is_named(emulator: Emulator) -> None:
-    """An end at which the API doesn't answer is an end all the same, and says what is left to delete."""
-    process, _ = await listening(emulator, "https://tunnel.example.com", "--event", "workflowRun.failed")
+async def test_webhook_that_cannot_be_deleted(emulator: Emulator) -> None:
+    """If the API refuses to delete a webhook, the command still ends, and names the webhook."""
+    process, _ = await start_listening(emulator, "https://tunnel.example.com", "--event", "workflowRun.failed")
     assert process.stderr is not None
     await process.stderr.readline()
     emulator.inject(Fault(status=403), method="DELETE", times=None)
@@ -183,9 +183,9 @@ async def test_what_could_not_be_deleted_is_named(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
-async def test_whatever_ends_it_gently_leaves_no_webhook(emulator: Emulator, end: signal.Signals) -> None:
-    """Also where one of them is gone already, and the address was given with a slash."""
-    process, url = await listening(emulator, f"{emulator.url}/")
+async def test_signals_delete_the_webhooks(emulator: Emulator, end: signal.Signals) -> None:
+    """SIGTERM and SIGHUP delete the webhooks, even if one is already deleted and the URL ends in a slash."""
+    process, url = await start_listening(emulator, f"{emulator.url}/")
     assert process.stderr is not None
     await process.stderr.readline()
     first, second = emulator.webhooks
@@ -198,8 +198,8 @@ async def test_whatever_ends_it_gently_leaves_no_webhook(emulator: Emulator, end
     assert emulator.webhooks == []
 
 
-async def test_the_demo_listens_to_itself() -> None:
-    """`listen --demo` registers with the emulator, whose runs are started and told of."""
+async def test_demo_of_listen() -> None:
+    """`listen --demo` shows the events of runs that it starts in an emulator."""
     done = await cli("webhooks", "listen", "--demo", "--limit", "1")
 
     assert done.code == 0
@@ -208,8 +208,8 @@ async def test_the_demo_listens_to_itself() -> None:
     assert run["status"] == "COMPLETE"
 
 
-async def test_the_demo_has_webhooks() -> None:
-    """`list --demo` has something to show."""
+async def test_demo_of_list() -> None:
+    """`list --demo` shows the webhooks of an emulator."""
     done = await cli("webhooks", "list", "--demo")
 
     assert len(done.rows) == 2

@@ -1,4 +1,4 @@
-"""The public names: what `__all__` says is what there is."""
+"""The public names."""
 
 from __future__ import annotations
 
@@ -32,17 +32,22 @@ def test_public_names_are_consistent() -> None:
         assert getattr(aiocopyai, name) is getattr(importlib.import_module(str(module)), name)
 
 
-TYPED = [ROOT / "typing" / name for name in ("api.py", "rooms.py")]
+TYPED = sorted((ROOT / "typing").glob("*.py"))
 
 
 @pytest.mark.parametrize(
-    "room",
-    ["aiocopyai", "aiocopyai.webhooks", "aiocopyai.emulator", "aiocopyai.export", "aiocopyai.integrations.arrow"],
+    "module_name",
+    [
+        *("aiocopyai", "aiocopyai.webhooks", "aiocopyai.emulator", "aiocopyai.batch", "aiocopyai.export"),
+        *("aiocopyai.report", "aiocopyai.integrations.arrow"),
+    ],
 )
-def test_every_public_name_is_typed(room: str) -> None:
-    """What the type checkers read uses each public name, beside importing it."""
-    module = importlib.import_module(room)
-    public = getattr(module, "__all__", [name for name, value in vars(module).items() if _is_own(name, value, room)])
+def test_every_public_name_is_typed(module_name: str) -> None:
+    """The files that are read by type checkers use each public name."""
+    module = importlib.import_module(module_name)
+    public = getattr(
+        module, "__all__", [name for name, value in vars(module).items() if _is_own(name, value, module_name)]
+    )
     trees = [ast.parse(path.read_text("utf-8")) for path in TYPED]
     used = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
@@ -50,31 +55,31 @@ def test_every_public_name_is_typed(room: str) -> None:
     assert set(public) - used == set()
 
 
-def _is_own(name: str, value: object, room: str) -> bool:
-    return not name.startswith("_") and (name.isupper() or getattr(value, "__module__", "") == room)
+def _is_own(name: str, value: object, module_name: str) -> bool:
+    return not name.startswith("_") and (name.isupper() or getattr(value, "__module__", "") == module_name)
 
 
 def test_every_error_is_public() -> None:
-    """Whatever the package raises can be named by its user."""
+    """Every error class can be imported from the root."""
     classes = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 
     assert classes <= set(aiocopyai.__all__)
 
 
-def test_the_version_is_the_distributions() -> None:
-    """The version stands in one place, and is read only when asked for."""
+def test_version() -> None:
+    """`__version__` is the version of the installed distribution."""
     assert aiocopyai.__version__ == importlib.metadata.version("aiocopyai")
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    """A misspelt name fails as in any module."""
+def test_unknown_name() -> None:
+    """A misspelt name is an `AttributeError`."""
     with pytest.raises(AttributeError, match="CopyAiSession"):
         getattr(aiocopyai, "CopyAiSession")  # noqa: B009 (the name does not exist)
 
 
 @pytest.mark.parametrize("value", [models.Run(id="WRUN-1"), models.Page(1, 10, None, []), models.Changes()])
 def test_models_are_frozen_and_slotted(value: object) -> None:
-    """Values can be shared between tasks, and a misspelt attribute is not set in silence."""
+    """A value cannot be changed, and assigning a misspelt attribute is an error."""
     with pytest.raises(AttributeError):
         value.misspelt = 1  # type: ignore[attr-defined]
 
