@@ -105,7 +105,7 @@ def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object =
             sys.stdout.flush()
     except BrokenPipeError:
         discard(sys.stdout)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-D at a question
         echo_err(f"stopped after {so_far}" if so_far else "stopped")
         return 130
     except (typer.BadParameter, typer.Exit):
@@ -125,7 +125,10 @@ def _report(error: Exception, settings: Settings, so_far: object) -> int:
         echo_err(f"aiocopyai: {describe(error)}")
     elif isinstance(error, OSError):
         echo_err(f"aiocopyai: {error}")
-        discard(sys.stdout)  # it may be what could not be written to
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is what could not be written to
+            discard(sys.stdout)
     else:
         advice = "" if settings.debug else "; --debug shows where"
         echo_err(f"aiocopyai: unexpected {type(error).__name__}: {error}{advice}")

@@ -30,9 +30,10 @@ def run_app() -> int:
     for stream in (sys.stdout, sys.stderr):
         _reconfigure(stream)
     with _signals_as_interrupt():
-        from aiocopyai.cli._app import app  # noqa: PLC0415 (Ctrl-C and closed streams are handled from here on)
-
+        code = 0
         try:
+            from aiocopyai.cli._app import app  # noqa: PLC0415 (Ctrl-C and closed streams are handled from here on)
+
             app(prog_name="aiocopyai")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0

@@ -39,7 +39,7 @@ TYPED = sorted((ROOT / "typing").glob("*.py"))
     "module_name",
     [
         *("aiocopyai", "aiocopyai.webhooks", "aiocopyai.emulator", "aiocopyai.batch", "aiocopyai.export"),
-        *("aiocopyai.report", "aiocopyai.integrations.arrow"),
+        "aiocopyai.integrations.arrow",
     ],
 )
 def test_every_public_name_is_typed(module_name: str) -> None:
