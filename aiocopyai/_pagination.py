@@ -189,7 +189,7 @@ class Listing(Generic[T]):
             return self._take_proof(request.proves, page, ids)
         total = None if self._ignores_total else page.total
         if request.is_ahead and self._border.has_fallen(total):
-            # The response may be older than that of the page in front of it: only a later request tells.
+            # The response may be older than that of the page in front of it: only a later request shows that.
             return PageResult(again=PageRequest(request.page))
         self._note_total(page.total)
         if self._last_length is None:
@@ -198,7 +198,7 @@ class Listing(Generic[T]):
         start = (request.page - 1) * self._page_length
         new, known = self._repeats.remove(page.items, ids)
         if new and total is not None and start + len(ids) > total:
-            # The page itself proves the total too low, so that no total tells anything.
+            # The page itself proves the total too low, so that no total of this server is of any use.
             self._ignores_total, total, self._border = True, None, Border(self._border.position, None)
         has_changed = self._border.has_fallen(total)
         if total is None or start < total:

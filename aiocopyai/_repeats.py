@@ -62,12 +62,12 @@ class Repeats(Generic[T]):
         if not known and len(unique) == len(ids):
             new = list(items)
         else:
-            new = []
-            same_id: dict[str, list[T]] = {}
+            new = list[T]()
+            same_id: dict[str, tuple[T, ...]] = {}
             for item in items:
-                same = same_id.setdefault(item.id, [])
+                same = same_id.get(item.id, ())
                 if item.id not in known and item not in same:
-                    same.append(item)
+                    same_id[item.id] = (*same, item)
                     new.append(item)
         self._known.add(unique)
         self.count += len(new)

@@ -180,9 +180,9 @@ class Changes:
     """The changes of a list during an iteration, so far. It is true if there were any.
 
     Attributes:
-        repeated: items that were on a later page again, and were not yielded again.
-        reread: pages that were requested again because the list had shrunk.
-        missing: positions that `total` promised and no page filled; known when the iteration has finished.
+        repeated: items that came again, on a later page or a page that was read again, and were not yielded again.
+        reread: pages that had to be read again because of a change.
+        missing: items that `total` promised and that never came; known when the iteration has finished.
         first_total: the first `total`.
         last_total: the latest `total`.
     """

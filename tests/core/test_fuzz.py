@@ -1,4 +1,4 @@
-"""Any bytes from a server or a sender: only documented errors come out, on one line, and never the key."""
+"""Any bytes from a server or a sender: only documented errors are raised, on one line, and never with the key."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from tests.support.strategies import BODIES, JSON_VALUES
 KEY: Final = "a-secret-key-0123456789"
 STATUSES: Final = (200, 201, 202, 203, 226, 300, 302, 307, 400, 401, 402, 403, 404, 408, 409, 418, 422, 429, 500, 599)
 READERS: Final[dict[str, Callable[[Any], object]]] = {
-    "run page": lambda answer: read_run_page(answer, 1, 10),
-    "run": lambda answer: read_run(answer, "WCFG-1"),
+    "run page": lambda response: read_run_page(response, 1, 10),
+    "run": lambda response: read_run(response, "WCFG-1"),
     "started": read_started_id,
     "webhook": read_webhook,
-    "webhook page": lambda answer: read_webhook_page(answer, 1, 10),
+    "webhook page": lambda response: read_webhook_page(response, 1, 10),
 }
 
 
 @pytest.mark.parametrize("reader", READERS)
 @given(body=BODIES)
-def test_the_readers(reader: str, body: bytes) -> None:
-    """Each reader makes a value of an answer, or an `InvalidResponseError` on one line."""
+def test_readers(reader: str, body: bytes) -> None:
+    """Each reader returns a value, or raises an `InvalidResponseError` on one line."""
     try:
         value = READERS[reader](parse_json(body))
     except InvalidResponseError as error:
@@ -53,8 +53,8 @@ def test_the_readers(reader: str, body: bytes) -> None:
 
 
 @given(BODIES)
-def test_errors_bodies(body: bytes) -> None:
-    """An error's body is read as far as it goes, and without the key."""
+def test_error_bodies(body: bytes) -> None:
+    """An error's body is read as far as possible, and without the key."""
     code, _, kept = read_error(redact(body, KEY).decode(errors="replace"))
 
     assert code is None or isinstance(code, str)
@@ -72,22 +72,22 @@ def test_deliveries(body: bytes) -> None:
         assert hash(event) == hash((event.type, event.run_id))
 
 
-DATES = st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.strftime("%a, %d %b %Y %H:%M:%S GMT"))
-NEARLY = st.builds(
+DATES = st.datetimes(timezones=st.just(UTC)).map(lambda time: time.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+INVALID_DATES = st.builds(
     lambda date, at, new: date[:at] + new + date[at + 1 :], DATES, st.integers(0, 28), st.text(max_size=2)
 )
 
 
-@given(st.text() | DATES | NEARLY | st.integers().map(str))
+@given(st.text() | DATES | INVALID_DATES | st.integers().map(str))
 def test_retry_after(value: str) -> None:
-    """Whatever a ``Retry-After`` says, it is from now to a year, or nothing."""
+    """Any ``Retry-After`` is a time of at most a year, or None."""
     seconds = parse_retry_after(value)
 
     assert seconds is None or 0 <= seconds <= 365 * 86_400
 
 
-async def walk(session: CopyAISession) -> None:
-    """Walk a few of the runs, going on after errors."""
+async def list_runs(session: CopyAISession) -> None:
+    """List a few runs, and continue after errors."""
     runs = aiter(session.runs("W", page_size=2, limit=6, prefetch=1, since=datetime(2020, 1, 1, tzinfo=UTC)))
     for _ in range(8):
         try:
@@ -99,7 +99,7 @@ async def walk(session: CopyAISession) -> None:
 
 
 CALLS: Final[dict[str, Callable[[CopyAISession], Awaitable[object]]]] = {
-    "runs": walk,
+    "runs": list_runs,
     "count_runs": lambda session: session.count_runs("W"),
     "get_run": lambda session: session.get_run("W", "R"),
     "start_run": lambda session: session.start_run("W", {}),
@@ -147,12 +147,12 @@ FAULTS = st.builds(
 
 
 @pytest.mark.parametrize("call", CALLS)
-@settings(max_examples=settings().max_examples // 2)  # of the profile; each takes some requests
+@settings(max_examples=settings().max_examples // 2)  # half of the profile, as each example takes some requests
 @given(faults=st.lists(FAULTS, min_size=1, max_size=3))
-def test_the_whole_client(call: str, faults: list[Fault], runner: asyncio.Runner, emulator: Emulator) -> None:
-    """Whatever a server answers, a call gives its value or a `CopyAIError`, and nothing shows the key."""
+def test_client(call: str, faults: list[Fault], runner: asyncio.Runner, emulator: Emulator) -> None:
+    """Whatever a server responds, a call returns a value or raises a `CopyAIError`, and nothing shows the key."""
 
-    async def answered() -> None:
+    async def call_faulty_server() -> None:
         emulator.clear_faults()
         for fault in faults[:-1]:
             emulator.inject(fault)
@@ -167,7 +167,7 @@ def test_the_whole_client(call: str, faults: list[Fault], runner: asyncio.Runner
     logger = logging.getLogger("aiocopyai")
     logger.addHandler(handler)
     try:
-        runner.run(answered())
+        runner.run(call_faulty_server())
     except CopyAIError as error:
         lines += [str(error), str(error.__cause__ or "")]
         assert KEY not in repr(error)
@@ -178,7 +178,7 @@ def test_the_whole_client(call: str, faults: list[Fault], runner: asyncio.Runner
 
 
 @given(JSON_VALUES)
-def test_an_excerpt_is_short(value: Any) -> None:  # noqa: ANN401 (any JSON)
-    """What is shown of any value is short and on one line."""
+def test_excerpt_is_short(value: Any) -> None:  # noqa: ANN401 (any JSON)
+    """The excerpt of any value is short and on one line."""
     assert len(excerpt(value)) <= 81
     assert "\n" not in excerpt(value)

@@ -1,4 +1,4 @@
-"""What the property tests draw: a list that moves between requests, and JSON of any shape."""
+"""Strategies for property tests: lists that change between requests, and JSON of any shape."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JSON_VALUES = st.recursive(
 
 
 EVIL = "A\r\nWARNING forged\x1b[2J\x1b]0;title\x07\x9b31m\u2028\u202eB\ud800"
-"""A text that breaks lines, steers terminals, turns the writing round, and is no Unicode."""
+"""A string with line breaks, terminal control sequences, a change of direction and a lone surrogate."""
 
 
 @define
@@ -117,12 +117,12 @@ DOCUMENTED: list[JSON] = [
     {"type": "workflowRun.completed", **RUN, "result": {"output": {"a": "b"}}},
     {},
 ]
-"""The bodies of the vendor's reference."""
+"""The bodies in the vendor's reference."""
 
 
 @st.composite
 def mutated(draw: st.DrawFn) -> JSON:
-    """Draw a documented body with up to three values replaced or gone, anywhere in it."""
+    """Draw a documented body with up to three values replaced or removed, anywhere in it."""
     body = copy.deepcopy(draw(st.sampled_from(DOCUMENTED)))
     for _ in range(draw(st.integers(0, 3))):
         holder = body
@@ -144,4 +144,4 @@ def _change(holder: Any, place: Any, draw: st.DrawFn) -> None:  # noqa: ANN401 (
 
 
 BODIES = st.binary(max_size=80) | st.one_of(JSON_VALUES, mutated()).map(lambda value: json.dumps(value).encode())
-"""Any bytes, any JSON, and what is nearly as documented."""
+"""Any bytes, any JSON, and JSON that is almost as documented."""
