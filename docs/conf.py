@@ -35,7 +35,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Types of other projects: their inventories would have to be downloaded.
     (r"py:.*", r"(aiohttp|asyncio|collections|dask|datetime|dlt|os|pathlib|pyarrow|sqlite3|web)\..*|datetime"),
-    (r"py:class", r"aiocopyai\..*\.T(_co)?"),  # type variables
+    (r"py:class", r"aiocopyai\..*\.[KT](_co)?"),  # type variables
     # Types that users of the package do not name.
     (r"py:class", r"aiocopyai\._pager\.PageIterator|aiocopyai\.webhooks\._confirmation\.RunReader|Inputs"),
 ]
@@ -60,7 +60,7 @@ def _process_docstring(
     _app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]
 ) -> None:
     """Mark an attribute's docstring as having no type: napoleon would read the text before a colon as one."""
-    if what in {"attribute", "property"} and lines:
+    if what in {"attribute", "data", "property"} and lines:
         lines[0] = f": {lines[0]}"
 
 
