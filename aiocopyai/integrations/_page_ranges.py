@@ -1,169 +1,167 @@
-"""A list in stretches that are read apart, at any time and in any order, and that still leave nothing out between them.
+"""Parts of a list that are read separately, at any time and in any order, without losing a run between them.
 
-Places are counted from the end of a list. A list that grows in front moves every place that is counted from there;
-counted from the end, a run keeps its number, and only removals behind it lower that. So a stretch is what stood between
-two such numbers when the list was counted, and whenever it is read, the total of that moment tells its pages.
+Runs are numbered from the end of a list: the oldest is 1. Where a list grows at its head, each run keeps its number;
+only removals behind it lower that. A range is what was between two numbers when the list was counted. Whenever it is
+read, the list's `total` at that time shows on which pages it is.
 
-What is read at a time is a chain: pages one after the other, the total of none lower than that of the one before.
-Whatever was added in front and removed, no run behind a page can then have come in front of it (docs/pagination.md), so
-a chain leaves nothing out between its first run and its last. And where two chains of a list have a run in common,
-nothing is left out between the first of the one and the last of the other, since the order of runs doesn't change.
-That alone, and no count, tells what is joined.
+Each range is read by one iteration, which leaves out no run between its first run and its last (docs/pagination.md).
+Since the order of runs does not change, two ranges that have a run in common leave out none between the first run of
+the one and the last run of the other. Only common runs show that, not the number of runs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import aclosing
 from hashlib import blake2b
 from typing import Final
 
 from attrs import evolve, field, frozen
 
-from aiocopyai import BadRequestError, CopyAISession, NotFoundError, PaginationError, RequestInvalidError, Run
+from aiocopyai import BadRequestError, CopyAISession, NotFoundError, RequestInvalidError, Run
 
 
 PAGE_SIZE: Final = 100
-"""Runs on a page: the most that the API's reference lets one have."""
+"""Runs on a page: the most that the API reference allows."""
 MARGIN: Final = PAGE_SIZE
-"""Runs that a stretch reads beyond its end."""
-_PATIENCE: Final = 100
-_SHRINKS: Final = f"the list shrank {_PATIENCE} times without getting any further; try again when it is calmer"
-_MAYBE_PAST_END: Final = (BadRequestError, NotFoundError, RequestInvalidError)
+"""How many runs behind its end a range is read, so that it has runs in common with the next one."""
+PREFETCH: Final = 4
+_MAX_STARTS: Final = 3
+"""How often to look for the first page of a range; what is still missing in front of it is read in the end."""
+_MAX_EARLY_PAGES: Final = 2
+"""How many pages in front of a range are read rather than starting again at the right page."""
+_POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
+"""What servers answer with for a page past the end of a list."""
 
 
 @frozen
-class Stretch:
-    """A part of a list: its runs with numbers, counted from the list's end, above `lower` and up to `upper`."""
+class PageRange:
+    """A part of a list: the runs with numbers from `upper` down to `lower` + 1."""
 
-    partition: int
+    index: int
+    """Which range of the data frame it is."""
     workflow_id: str
-    upper: int | None
-    """None: up to the head, wherever that is by now."""
+    total: int
+    """The length of the list when the range was planned."""
+    upper: int
     lower: int
-    """0: down to the end."""
+    """0: to the end of the list."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the range reaches to the head of the list, wherever that is when it is read."""
+        return self.upper >= self.total
+
+    def first_page(self, total: int, page_length: int) -> int:
+        """Return the page that has the first run of the range when the list has this length."""
+        return 1 if self.is_first else max(0, total - self.upper) // page_length + 1
 
 
 @frozen
-class Read:
+class ReadPage:
     """A page that was read."""
 
     number: int
-    total: int
-    """How many runs the list had then."""
     runs: Sequence[Run]
-    at: int = field(factory=time.time_ns)
-    """Nanoseconds since 1970, by the clock of whoever read it."""
+    read_at: int = field(factory=time.time_ns)
+    """Nanoseconds since 1970, by the clock of the process that read it."""
 
 
-async def read_stretch(session: CopyAISession, stretch: Stretch) -> list[Read]:
-    """Read a stretch, and `MARGIN` runs more."""
-    start = 1 if stretch.upper is None else await _page_of(session, stretch.workflow_id, stretch.upper)
+def plan_ranges(totals: Mapping[str, int], size: int) -> list[list[PageRange]]:
+    """Divide lists into ranges of at most `size` runs, and pack short ones: return the ranges of each partition."""
+    partitions: list[list[PageRange]] = []
+    index = used = 0
+    for workflow_id, total in totals.items():
+        for upper in range(total, -1 if total == 0 else 0, -size):
+            lower = max(0, upper - size)
+            requests = max(upper - lower, PAGE_SIZE)  # a short list costs a request, too
+            if not partitions or used + requests > size:
+                partitions.append([])
+                used = 0
+            partitions[-1].append(PageRange(index, workflow_id, total, upper, lower))
+            used += requests
+            index += 1
+    return partitions
 
-    def is_enough(read: Read) -> bool:
-        return stretch.lower > 0 and read.number * PAGE_SIZE >= read.total - stretch.lower + MARGIN
 
-    return await _walk(session, stretch.workflow_id, start, is_enough)
+async def read_range(session: CopyAISession, wanted: PageRange, margin: int | None = None) -> list[ReadPage]:
+    """Read a range and some runs behind it, by default `MARGIN`; none is missing between the first run and the last."""
+    margin = MARGIN if margin is None else margin
+    start = wanted.first_page(wanted.total, PAGE_SIZE)
+    for attempts_left in reversed(range(_MAX_STARTS)):
+        pages, expected = await _read_from(session, wanted, start, margin, accepts_any_start=not attempts_left)
+        if expected == start or not attempts_left:
+            return pages
+        start = expected
+    raise AssertionError
+
+
+async def _read_from(
+    session: CopyAISession, wanted: PageRange, start: int, margin: int, *, accepts_any_start: bool
+) -> tuple[list[ReadPage], int]:
+    """Read a range from a page on; return its pages, and the page to start from if it was not this one."""
+    pager = session.runs(wanted.workflow_id, page_size=PAGE_SIZE, start_page=start, prefetch=PREFETCH)
+    read: list[ReadPage] = []
+    end = max(0, wanted.lower - margin)
+    try:
+        async with aclosing(pager.pages()) as pages:
+            async for page in pages:
+                total = wanted.total if pager.total is None else pager.total
+                expected = wanted.first_page(total, pages.page_length)
+                if not (read or accepts_any_start or start <= expected <= start + _MAX_EARLY_PAGES):
+                    return [], expected
+                read.append(ReadPage(page.number, page.items))
+                if wanted.lower and pages.position >= total - end:
+                    pages.stop()
+    except _POSSIBLE_ENDS:
+        if read or start == 1:
+            raise
+    if read or start == 1:
+        return read, start
+    # The list has become so short that the page does not exist.
+    return [], wanted.first_page(await session.count_runs(wanted.workflow_id), PAGE_SIZE)
 
 
 async def read_between(
-    session: CopyAISession, stretches: Sequence[Stretch], ids: Mapping[int, Collection[int]]
-) -> list[Read]:
-    """Read what a list has before its first stretch and between two, where they have no run in common.
+    session: CopyAISession, ranges: Sequence[PageRange], ids: Mapping[int, Collection[int]]
+) -> list[ReadPage]:
+    """Read the new head of a list, and what is between two ranges that have no run in common.
 
     Args:
-        session: where to read from.
-        stretches: all stretches of one list, in its order.
-        ids: for each partition the `hash_id` of what was read of it; nothing for an empty one.
+        session: the session to read with.
+        ranges: all ranges of one list, in its order.
+        ids: by the index of a range, the `hash_id` of each run that was read of it; none for one that was empty.
     """
-    read: list[Read] = []
+    read: list[ReadPage] = []
     above: set[int] | None = None
-    for stretch in stretches:
-        below = set(ids.get(stretch.partition, ()))
-        if not below and stretch.lower:
-            continue
+    for wanted in ranges:
+        below = set(ids.get(wanted.index, ()))
+        if not below and wanted.lower:
+            continue  # it was read beyond the end of the list, as those behind it were
         if above is None or above.isdisjoint(below):
-            read += await _bridge(session, stretch, above, below)
+            read += await _bridge(session, wanted, above, below)
         above = below
     return read
 
 
-def hash_id(run_id: str) -> int:
-    """Make 64 bits of an id."""
-    return int.from_bytes(blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=8).digest())
-
-
-async def _bridge(session: CopyAISession, stretch: Stretch, above: set[int] | None, below: set[int]) -> list[Read]:
-    """Read from the stretch above, or from the head, to this one."""
-    start, back = 1, 1
-    if above is not None and stretch.upper is not None:
-        start = await _page_of(session, stretch.workflow_id, stretch.upper)
-    read: list[Read] = []
-    for _ in range(_PATIENCE):
-        start = max(1, start - back)
-        pages = await _walk(session, stretch.workflow_id, start, lambda page: not _hashes(page).isdisjoint(below))
+async def _bridge(session: CopyAISession, wanted: PageRange, above: set[int] | None, below: set[int]) -> list[ReadPage]:
+    """Read around the upper border of a range, until that has runs in common with what was read above and below it."""
+    read: list[ReadPage] = []
+    width = PAGE_SIZE // 2
+    while True:
+        upper = wanted.total if above is None else wanted.upper + width
+        bridge = evolve(wanted, upper=upper, lower=max(0, wanted.upper - width))
+        pages = await read_range(session, bridge, margin=0)
         read += pages
-        if any(page.number == 1 or (above and not _hashes(page).isdisjoint(above)) for page in pages):
+        found = {hash_id(run.id) for page in pages for run in page.runs}
+        reaches_above = bridge.is_first or (above is not None and not found.isdisjoint(above))
+        reaches_below = bridge.lower == 0 or not found.isdisjoint(below)
+        if reaches_above and reaches_below:
             return read
-        back *= 2
-    raise PaginationError(_SHRINKS)
+        width *= 2
 
 
-async def _page_of(session: CopyAISession, workflow_id: str, number: int) -> int:
-    """Tell the page where the run with this number stands now, or one before it."""
-    return max(0, await session.count_runs(workflow_id) - number) // PAGE_SIZE + 1
-
-
-async def _walk(session: CopyAISession, workflow_id: str, start: int, is_enough: Callable[[Read], bool]) -> list[Read]:
-    """Read from a page on until it is enough, or to the end; what is returned leaves nothing out between.
-
-    Where the list shrinks, the chain ends, and another begins before it.
-    """
-    chains: list[list[Read]] = []
-    furthest = falls = 0
-    while falls < _PATIENCE:
-        chain, again = await _read_chain(session, workflow_id, start, is_enough)
-        chains.append(chain)
-        if again is None:
-            return _joined(chains)
-        falls = falls + 1 if again <= furthest else 0
-        start, furthest = again, max(again, furthest)
-    raise PaginationError(_SHRINKS)
-
-
-async def _read_chain(
-    session: CopyAISession, workflow_id: str, start: int, is_enough: Callable[[Read], bool]
-) -> tuple[list[Read], int | None]:
-    """Read a chain; return also where the next one is to begin, if the list shrank."""
-    pager = session.runs(workflow_id, page_size=PAGE_SIZE, start_page=start, prefetch=0)
-    chain: list[Read] = []
-    try:
-        async for page in pager.pages():
-            total = pager.total or 0
-            if pager.changes.reread:  # so the pager has noticed a fall
-                # What was read last moved forward by that at the most. It may itself be gone: so one page more.
-                fallen = max(0, chain[-1].total - total) if chain else 0
-                return chain, max(1, ((chain[-1].number if chain else start) * PAGE_SIZE - 1 - fallen) // PAGE_SIZE)
-            runs = [run if run.workflow_id else evolve(run, workflow_id=workflow_id) for run in page.items]
-            chain.append(Read(page.number, total, runs))
-            if is_enough(chain[-1]):
-                break
-    except _MAYBE_PAST_END:
-        if start == 1 or chain:
-            raise
-    if not chain and start == 1:
-        chain.append(Read(1, 0, ()))  # an empty list, read from its head to its end
-    return chain, None
-
-
-def _joined(chains: Sequence[list[Read]]) -> list[Read]:
-    """Keep the last chain, and those before it that have a run in common with what is kept."""
-    kept, *others = reversed(chains)
-    for chain in others:
-        if not _hashes(*chain).isdisjoint(_hashes(*kept)):
-            kept = [*chain, *kept]
-    return kept
-
-
-def _hashes(*pages: Read) -> set[int]:
-    return {hash_id(run.id) for page in pages for run in page.runs}
+def hash_id(run_id: str) -> int:
+    """Return 64 bits of an id."""
+    return int.from_bytes(blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=8).digest())
