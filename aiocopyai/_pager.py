@@ -136,6 +136,20 @@ class PageIterator(AsyncIterator[Page[T]]):
         """The number of items on a full page of this server, which may limit the size."""
         return self._listing.page_length
 
+    @property
+    def position(self) -> int:
+        """How many leading items of the list were read, also those that are not proven."""
+        return self._listing.position
+
+    def stop_at(self, position: int) -> None:
+        """End where this many leading items of the list were read, once it is proven that none of them is missing.
+
+        Where the list grows, the place moves back with the items. This replaces an earlier place.
+        """
+        self._listing.stop_at(position)
+        if self._listing.is_finished or self._listing.is_proving:
+            self._discard_requests()
+
     async def aclose(self) -> None:
         """End the iteration, cancel its requests, and wait until they are gone."""
         self._is_closed = True

@@ -126,6 +126,7 @@ class Listing(Generic[T]):
         self._ignores_total = False
         self._gap = (0, 0)  # the page in front of which the latest gap is, and how many in a row were there
         self._passes = 1
+        self._stop: Border | None = None
         self._state = _State.FINISHED if limit == 0 else _State.READING
         self._changes = Changes()
 
@@ -136,6 +137,11 @@ class Listing(Generic[T]):
     def is_finished(self) -> bool:
         """Whether nothing is left to request."""
         return self._state is _State.FINISHED
+
+    @property
+    def is_proving(self) -> bool:
+        """Whether nothing is left to read, but something may be missing in what was requested ahead."""
+        return self._state is _State.PROVING
 
     @property
     def changes(self) -> Changes:
@@ -151,6 +157,28 @@ class Listing(Generic[T]):
     def proven(self) -> Border:
         """The border in front of which no item is missing, however the pages were requested."""
         return self._ahead.proven
+
+    @property
+    def position(self) -> int:
+        """How many leading items were read, also those that are not proven."""
+        return self._border.position
+
+    def stop_at(self, position: int) -> None:
+        """End where this many leading items were read, once it is proven that none of them is missing.
+
+        Where the list grows, the place moves back with the items. This replaces an earlier place.
+        """
+        self._stop = Border(position, self._border.total)
+        if self._state is _State.READING and self._is_at_stop(self._border.position):
+            self._end(0)
+
+    def _is_at_stop(self, position: int) -> bool:
+        if self._stop is None:
+            return False
+        grown = 0
+        if self._stop.total is not None and self._border.total is not None:
+            grown = max(0, self._border.total - self._stop.total)
+        return position >= self._stop.position + grown
 
     def resume_page(self, page_size: int) -> int:
         """Return the `start_page` from which another listing with this page size reads all that this one has not."""
@@ -235,7 +263,8 @@ class Listing(Generic[T]):
     def _may_request_ahead(self, page: int, ahead: int) -> bool:
         start = (page - 1) * self._page_length
         is_promised = self._border.total is not None and start <= self._border.total
-        return is_promised and self._filter.needs(ahead * self._page_length) and self._ahead.is_allowed(start)
+        is_wanted = not self._is_at_stop(start) and self._filter.needs(ahead * self._page_length)
+        return is_promised and is_wanted and self._ahead.is_allowed(start)
 
     @property
     def _unfilled(self) -> int:
@@ -314,7 +343,7 @@ class Listing(Generic[T]):
             is_end = start >= total or (self._border.position >= total and length != self._page_length)
         if is_end:
             self._end(self._unfilled)
-        elif self._filter.is_past(page.items):
+        elif self._filter.is_past(page.items) or self._is_at_stop(self._border.position):
             self._end(0)
 
     def _end(self, missing: int) -> None:

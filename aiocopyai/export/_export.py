@@ -370,17 +370,17 @@ class _Reader:
         tracker = Tracker(listed)
         selected = self.state.selection.since
         since = None if selected in {None, LAST} else datetime.fromisoformat(str(selected))
-        pager = self.session.runs(workflow_id, start_page=start_page, since=since)
+        pager = self.session.runs(workflow_id, start_page=start_page, since=since, prefetch=tracker.prefetch)
         pages = pager.pages()
         try:
             async for page in pages:
                 if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
                     return False
-                tracker.add(page, pager.changes)
+                tracker.add(page, pages.proven.position, pages.proven.total, pages.page_length)
+                if tracker.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
+                    pages.stop_at(pages.position)
                 listed.total = pager.total
                 self._store(workflow_id, page)
-                if tracker.is_past_horizon(page):
-                    break
         except _POSSIBLE_ENDS:
             if start_page == 1 or pager.total is not None:
                 raise

@@ -2,9 +2,9 @@
 
 The pagination rule (docs/pagination.md) holds for any two responses, however far apart in time: if the first `n`
 positions of a list were read when its total was `T`, and the total is now `T'`, then no unread run is before position
-``n - max(0, T - T')``, as long as runs are added at the head only. A checkpoint is therefore a page up to which
-everything was read, with the total of the response that it came from. It is used only while the list proves to be
-newest first; some pages before it are read again for safety, and the ids that were seen keep each run single.
+``n - max(0, T - T')``, as long as runs are added at the head only. A checkpoint is such an `n` and `T`, once the pager
+has proven that nothing is missing. It is used only while the list proves to be newest first; some pages before it are
+read again for safety, and the ids that were seen keep each run single.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from typing import Final
 from attrs import Factory, define, frozen
 from cattrs.preconf.json import make_converter
 
-from aiocopyai.models import Changes, Page, Run
+from aiocopyai.models import Page, Run
 
 
 LAST: Final = "last"
 """`Selection.since` for the runs that a file does not have yet."""
 MARGIN: Final = 5
 """Pages that are read again beyond what the rule requires."""
+_PREFETCH: Final = 4
+_MAX_ATTEMPTS: Final = 3
 
 
 @frozen
@@ -57,9 +59,9 @@ class FileStamp:
 
 @frozen
 class Checkpoint:
-    """All runs up to the end of a page were read when the list had this total."""
+    """The first runs of a list, up to a position, were read when the list had this total."""
 
-    page: int
+    position: int
     total: int
     page_length: int
     """How many runs a page of this server has."""
@@ -67,7 +69,7 @@ class Checkpoint:
     def next_page(self, total: int) -> int:
         """Return the first page that may have an unread run now that the list has this total."""
         removed = max(0, self.total - total)
-        return self.page + 1 - -(-removed // self.page_length)
+        return max(0, self.position - removed) // self.page_length + 1
 
 
 @define
@@ -78,6 +80,8 @@ class ListState:
     """How many runs the list has, according to the latest response."""
     is_done: bool = False
     checkpoint: Checkpoint | None = None
+    attempts: int = 0
+    """How often reading was started since the checkpoint was set."""
     is_ordered: bool = True
     """Whether no page so far had an older run before a newer one."""
     descends: bool = False
@@ -109,37 +113,32 @@ class Tracker:
 
     def __init__(self, listed: ListState) -> None:
         self._list = listed
-        self._rereads = 0
-        self._page_length = 0
-        self._is_contiguous = False
+        listed.attempts += 1
 
-    def add(self, page: Page[Run], changes: Changes) -> None:
-        """Take note of a page, and of the changes of the list up to its response."""
-        # Nothing on the first page of an iteration was yielded before it, so it shows how long a page is.
-        self._page_length = self._page_length or len(page.items)
+    @property
+    def prefetch(self) -> int:
+        """How many pages to request ahead: none if several attempts were too short to prove any pages."""
+        return _PREFETCH if self._list.attempts <= _MAX_ATTEMPTS else 0
+
+    def add(self, page: Page[Run], position: int, total: int | None, page_length: int) -> None:
+        """Take note of a page, and of the position up to which the list was read for certain, as of a total."""
         self._check_order(page.items)
-        # The pager counts each return to an earlier page. If it counted none, nothing is missing before this page.
-        self._is_contiguous = changes.reread == self._rereads
-        self._rereads = changes.reread
-        total = page.total
-        if total is None or (page.number - 1) * self._page_length + len(page.items) > total:
-            return  # a total that the page itself disproves shows nothing
-        if self._is_contiguous:
-            self._set_checkpoint(Checkpoint(page.number, total, self._page_length))
+        if total is not None:
+            self._set_checkpoint(Checkpoint(position, total, page_length))
 
     def is_past_horizon(self, page: Page[Run]) -> bool:
         """Whether all runs behind this page are older than those of interest."""
-        horizon = self._list.horizon
-        if horizon is None or not (self._list.is_newest_first and self._is_contiguous):
+        if self._list.horizon is None or not self._list.is_newest_first:
             return False
         oldest = page.items[-1].created_at
-        return oldest is not None and oldest < horizon
+        return oldest is not None and oldest < self._list.horizon
 
     def _set_checkpoint(self, checkpoint: Checkpoint) -> None:
-        # A checkpoint never expires, so one that pages are read again after stays until it is overtaken.
+        # A checkpoint stays valid until it is overtaken, also while pages in front of it are read again.
         old = self._list.checkpoint
-        if old is None or old.next_page(checkpoint.total) <= checkpoint.page + 1:
+        if old is None or old.position - max(0, old.total - checkpoint.total) < checkpoint.position:
             self._list.checkpoint = checkpoint
+            self._list.attempts = 0
 
     def _check_order(self, runs: Sequence[Run]) -> None:
         for newer, older in pairwise(run.created_at for run in runs):

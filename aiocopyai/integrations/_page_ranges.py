@@ -111,9 +111,10 @@ async def _read_from(
                 expected = wanted.first_page(total, pages.page_length)
                 if not (read or accepts_any_start or start <= expected <= start + _MAX_EARLY_PAGES):
                     return [], expected
-                read.append(ReadPage(page.number, page.items))
-                if wanted.lower and pages.position >= total - end:
-                    pages.stop()
+                runs = [run if run.workflow_id else evolve(run, workflow_id=wanted.workflow_id) for run in page.items]
+                read.append(ReadPage(page.number, runs))
+                if end:
+                    pages.stop_at(total - end)
     except _POSSIBLE_ENDS:
         if read or start == 1:
             raise

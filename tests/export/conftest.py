@@ -32,6 +32,7 @@ def _lines(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="small_steps")
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commit every page, and on resume read no page again that the rule does not require."""
+    """Prove and commit every page, and on resume read no page again that the rule does not require."""
+    monkeypatch.setattr(_resume, "_PREFETCH", 0)
     monkeypatch.setattr(_export, "_COMMIT_RUNS", 1)
     monkeypatch.setattr(_resume, "MARGIN", 0)

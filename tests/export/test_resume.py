@@ -176,7 +176,7 @@ class TestContinue:
         ids = [emulator.workflow_id]
         export = asyncio.ensure_future(export_runs(session, ids, lines))
         async with asyncio.timeout(10):
-            while max(requested_pages(emulator), default=0) < 9:
+            while max(requested_pages(emulator), default=0) < 6:
                 await asyncio.sleep(0.005)
         export.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -185,6 +185,21 @@ class TestContinue:
         await export_runs(session, ids, lines, resume=True)
 
         assert requested_pages(emulator)[0] == 6
+        assert ids_in(lines) == ids_of(emulator)
+
+    async def test_short_processes_make_progress(
+        self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If each process ends before the pages that it requested ahead are proven, later ones prove every page."""
+        monkeypatch.setattr(_resume, "_PREFETCH", 4)
+        monkeypatch.setattr(_resume, "MARGIN", 5)
+        ids = [emulator.workflow_id]
+        await interrupt(emulator, 9, lambda: export_runs(session, ids, lines))
+        for _ in range(8):
+            await interrupt(emulator, 9, lambda: export_runs(session, ids, lines, resume=True))
+        await export_runs(session, ids, lines, resume=True)
+
+        assert requested_pages(emulator)[0] == 4
         assert ids_in(lines) == ids_of(emulator)
 
 
@@ -308,8 +323,8 @@ class ChangingList:
     async def runs_page(self, _: str, *, size: int) -> Page[Run]:
         return await self.page(1, size)
 
-    def runs(self, name: str, *, start_page: int, since: None, **_: object) -> Pager[Run]:
-        return Pager(self.page, Plan(name, 5, start_page=start_page, since=since, prefetch=0))
+    def runs(self, name: str, *, start_page: int, since: None, prefetch: int) -> Pager[Run]:
+        return Pager(self.page, Plan(name, 5, start_page=start_page, since=since, prefetch=prefetch))
 
 
 @st.composite
@@ -336,8 +351,8 @@ async def export_until_complete(changing: ChangingList, path: Path) -> None:
 
 
 @pytest.mark.slow
-@given(changing_lists(), st.integers(1, 25))
-def test_no_kill_and_no_change_loses_or_repeats_a_run(changing: ChangingList, commit_runs: int) -> None:
+@given(changing_lists(), st.integers(1, 25), st.integers(0, 4))
+def test_no_kill_and_no_change_loses_or_repeats_a_run(changing: ChangingList, commit_runs: int, prefetch: int) -> None:
     """A run that stays on the list is in the file once, whatever is added, removed and killed, and when."""
     commit = Journal.commit
 
@@ -348,6 +363,7 @@ def test_no_kill_and_no_change_loses_or_repeats_a_run(changing: ChangingList, co
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(_export, "_COMMIT_RUNS", commit_runs)
+        patch.setattr(_resume, "_PREFETCH", prefetch)
         patch.setattr(Journal, "commit", commit_unless_killed)
         path = Path(folder, "runs.jsonl")
         asyncio.run(export_until_complete(changing, path))
