@@ -4,9 +4,10 @@ Runs are numbered from the end of a list: the oldest is 1. Where a list grows at
 only removals behind it lower that. A range is what was between two numbers when the list was counted. Whenever it is
 read, the list's `total` at that time shows on which pages it is.
 
-Each range is read by one iteration, which leaves out no run between its first run and its last (docs/pagination.md).
-Since the order of runs does not change, two ranges that have a run in common leave out none between the first run of
-the one and the last run of the other. Only common runs show that, not the number of runs.
+Each range is read by one iteration, which leaves out no run (docs/pagination.md). Only pages that were requested while
+the list did not change, or one by one, are connected for certain: no run is missing between them. Since the order of
+runs does not change, two ranges that have a run in common on such pages leave out none between the first run of the one
+and the last run of the other. Only common runs show that, not the number of runs.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from contextlib import aclosing
 from hashlib import blake2b
 from typing import Final
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
-from aiocopyai import BadRequestError, CopyAISession, NotFoundError, RequestInvalidError, Run
+from aiocopyai import BadRequestError, CopyAISession, NotFoundError, Page, RequestInvalidError, Run
 
 
 PAGE_SIZE: Final = 100
@@ -27,8 +28,8 @@ PAGE_SIZE: Final = 100
 MARGIN: Final = PAGE_SIZE
 """How many runs behind its end a range is read, so that it has runs in common with the next one."""
 PREFETCH: Final = 4
-_MAX_STARTS: Final = 3
-"""How often to look for the first page of a range; what is still missing in front of it is read in the end."""
+_MAX_ATTEMPTS: Final = 4
+"""How often to start reading a range on a list that changes; what is still missing around it is read in the end."""
 _MAX_EARLY_PAGES: Final = 2
 """How many pages in front of a range are read rather than starting again at the right page."""
 _POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
@@ -58,12 +59,14 @@ class PageRange:
         return 1 if self.is_first else max(0, total - self.upper) // page_length + 1
 
 
-@frozen
+@define
 class ReadPage:
     """A page that was read."""
 
     number: int
     runs: Sequence[Run]
+    is_connected: bool = False
+    """Whether no run is missing between this page and the other connected ones of its range."""
     read_at: int = field(factory=time.time_ns)
     """Nanoseconds since 1970, by the clock of the process that read it."""
 
@@ -85,43 +88,91 @@ def plan_ranges(totals: Mapping[str, int], size: int) -> list[list[PageRange]]:
     return partitions
 
 
-async def read_range(session: CopyAISession, wanted: PageRange, margin: int | None = None) -> list[ReadPage]:
-    """Read a range and some runs behind it, by default `MARGIN`; none is missing between the first run and the last."""
-    margin = MARGIN if margin is None else margin
+async def read_range(
+    session: CopyAISession, wanted: PageRange, *, margin: int | None = None, prefetch: int = PREFETCH
+) -> list[ReadPage]:
+    """Read a range and some runs behind it, by default `MARGIN`."""
+    end = max(0, wanted.lower - (MARGIN if margin is None else margin))
     start = wanted.first_page(wanted.total, PAGE_SIZE)
-    for attempts_left in reversed(range(_MAX_STARTS)):
-        pages, expected = await _read_from(session, wanted, start, margin, accepts_any_start=not attempts_left)
-        if expected == start or not attempts_left:
-            return pages
-        start = expected
-    raise AssertionError
-
-
-async def _read_from(
-    session: CopyAISession, wanted: PageRange, start: int, margin: int, *, accepts_any_start: bool
-) -> tuple[list[ReadPage], int]:
-    """Read a range from a page on; return its pages, and the page to start from if it was not this one."""
-    pager = session.runs(wanted.workflow_id, page_size=PAGE_SIZE, start_page=start, prefetch=PREFETCH)
     read: list[ReadPage] = []
-    end = max(0, wanted.lower - margin)
-    try:
-        async with aclosing(pager.pages()) as pages:
-            async for page in pages:
-                total = wanted.total if pager.total is None else pager.total
-                expected = wanted.first_page(total, pages.page_length)
-                if not (read or accepts_any_start or start <= expected <= start + _MAX_EARLY_PAGES):
-                    return [], expected
-                runs = [run if run.workflow_id else evolve(run, workflow_id=wanted.workflow_id) for run in page.items]
-                read.append(ReadPage(page.number, runs))
-                if end:
-                    pages.stop_at(total - end)
-    except _POSSIBLE_ENDS:
-        if read or start == 1:
-            raise
-    if read or start == 1:
-        return read, start
-    # The list has become so short that the page does not exist.
-    return [], wanted.first_page(await session.count_runs(wanted.workflow_id), PAGE_SIZE)
+    for attempts_left in reversed(range(_MAX_ATTEMPTS)):
+        chain = _Chain(wanted, start, end, prefetch if attempts_left else 0, is_final=not attempts_left)
+        next_start = await chain.read(session)
+        read += chain.pages
+        if next_start is None:
+            break
+        start, prefetch = next_start, 0 if chain.has_changed else prefetch
+    return read
+
+
+@define
+class _Chain:
+    """The pages of one iteration over a range."""
+
+    wanted: PageRange
+    start: int
+    end: int
+    """The number of the first run that is not wanted."""
+    prefetch: int
+    is_final: bool
+    """Whether to continue even if the range starts at another page, or the list changes."""
+    pages: list[ReadPage] = field(factory=list["ReadPage"])
+    rereads: int = 0
+    unproven: list[ReadPage] = field(factory=list["ReadPage"])
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the list changed so that pages which were requested ahead cannot be connected."""
+        return self.prefetch > 0 and self.rereads > 0
+
+    async def read(self, session: CopyAISession) -> int | None:
+        """Read the pages; return the page from which to read again, or None if these are the wanted ones."""
+        pager = session.runs(
+            self.wanted.workflow_id, page_size=PAGE_SIZE, start_page=self.start, prefetch=self.prefetch
+        )
+        try:
+            async with aclosing(pager.pages()) as pages:
+                async for page in pages:
+                    total = self.wanted.total if pager.total is None else pager.total
+                    expected = self.wanted.first_page(total, pages.page_length)
+                    if self._is_misplaced(expected):
+                        return expected
+                    self._add(page, pager.changes.reread, is_joined=pages.position >= page.number * pages.page_length)
+                    if self.has_changed:
+                        return expected
+                    if pages.proven.position >= pages.position:
+                        self._connect()
+                    if self.end:
+                        pages.stop_at(total - self.end)
+        except _POSSIBLE_ENDS:
+            if self.pages or self.start == 1:
+                raise
+        if pager.changes.reread == self.rereads:
+            self._connect()
+        if self.pages or self.start == 1:
+            return None
+        # The list has become so short that its page does not exist.
+        return self.wanted.first_page(await session.count_runs(self.wanted.workflow_id), PAGE_SIZE)
+
+    def _is_misplaced(self, expected: int) -> bool:
+        is_near = self.start <= expected <= self.start + _MAX_EARLY_PAGES
+        return not (is_near or self.pages or self.is_final)
+
+    def _add(self, page: Page[Run], rereads: int, *, is_joined: bool) -> None:
+        runs = [run if run.workflow_id else evolve(run, workflow_id=self.wanted.workflow_id) for run in page.items]
+        read = ReadPage(page.number, runs)
+        if rereads > self.rereads:
+            self.rereads = rereads
+            self.unproven.clear()
+        # New runs of the first page, when it is read once more, are not connected with the pages read before.
+        if is_joined and (not self.pages or page.number > self.start):
+            self.unproven.append(read)
+        self.pages.append(read)
+
+    def _connect(self) -> None:
+        for page in self.unproven:
+            page.is_connected = True
+        self.unproven.clear()
 
 
 async def read_between(
@@ -132,14 +183,14 @@ async def read_between(
     Args:
         session: the session to read with.
         ranges: all ranges of one list, in its order.
-        ids: by the index of a range, the `hash_id` of each run that was read of it; none for one that was empty.
+        ids: by the index of a range, the `hash_id` of each run on its connected pages; there may be none.
     """
     read: list[ReadPage] = []
     above: set[int] | None = None
     for wanted in ranges:
         below = set(ids.get(wanted.index, ()))
         if not below and wanted.lower:
-            continue  # it was read beyond the end of the list, as those behind it were
+            continue  # what is missing between the ranges on both sides of it is read with the next one
         if above is None or above.isdisjoint(below):
             read += await _bridge(session, wanted, above, below)
         above = below
@@ -153,9 +204,9 @@ async def _bridge(session: CopyAISession, wanted: PageRange, above: set[int] | N
     while True:
         upper = wanted.total if above is None else wanted.upper + width
         bridge = evolve(wanted, upper=upper, lower=max(0, wanted.upper - width))
-        pages = await read_range(session, bridge, margin=0)
+        pages = await read_range(session, bridge, margin=0, prefetch=0)
         read += pages
-        found = {hash_id(run.id) for page in pages for run in page.runs}
+        found = {hash_id(run.id) for page in pages if page.is_connected for run in page.runs}
         reaches_above = bridge.is_first or (above is not None and not found.isdisjoint(above))
         reaches_below = bridge.lower == 0 or not found.isdisjoint(below)
         if reaches_above and reaches_below:

@@ -42,8 +42,8 @@ from aiocopyai.integrations.arrow import SCHEMA, record_batch
 _RANGE: Final = "_range"
 _READ_AT: Final = "_read_at"
 _WIDE_SCHEMA: Final = SCHEMA.append(pa.field(_RANGE, pa.int64())).append(pa.field(_READ_AT, pa.int64()))
-_BRIDGE: Final = -1
-"""The range of rows that were read between ranges."""
+_NO_RANGE: Final = -1
+"""The range of rows that show nothing about what is between ranges."""
 _LISTS_AT_ONCE: Final = 8
 """How many lists one process reads at the same time."""
 
@@ -152,7 +152,11 @@ class _Reader:
             if rate is not None:  # the partition before this one may have sent its last request just now
                 await asyncio.sleep(1 / rate)
             read = await _map_at_once(lambda wanted: read_range(session, wanted), ranges)
-        return [(wanted.index, page) for wanted, pages in zip(ranges, read, strict=True) for page in pages]
+        return [
+            (wanted.index if page.is_connected else _NO_RANGE, page)
+            for wanted, pages in zip(ranges, read, strict=True)
+            for page in pages
+        ]
 
     async def _read_between(
         self, ids: Mapping[int, Collection[int]], ranges: Sequence[PageRange]
@@ -160,7 +164,7 @@ class _Reader:
         lists = [list(members) for _, members in groupby(ranges, lambda wanted: wanted.workflow_id)]
         async with self._session(self.max_rate) as session:
             read = await _map_at_once(lambda members: read_between(session, members, ids), lists)
-        return [(_BRIDGE, page) for pages in read for page in pages]
+        return [(_NO_RANGE, page) for pages in read for page in pages]
 
 
 async def _map_at_once(call: Callable[[S], Awaitable[T]], arguments: Iterable[S]) -> list[T]:

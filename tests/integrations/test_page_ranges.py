@@ -1,0 +1,252 @@
+"""Ranges of a changing list, read in any order: no run is lost, within a range or between two."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from attrs import define, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiocopyai import CopyAISession, NotFoundError, RetryPolicy
+from aiocopyai.emulator import Emulator, Fault, Quirks, Request
+from aiocopyai.integrations import _page_ranges
+from aiocopyai.integrations._page_ranges import PageRange, ReadPage, hash_id, plan_ranges, read_between, read_range
+from tests.support.exporting import ids_of, raw_run
+from tests.support.strategies import KINDS_OF_CHANGE, ChangingList, changing_lists
+
+
+@pytest.fixture(name="_small_pages", autouse=True)
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of five runs, so that short lists have many of them."""
+    monkeypatch.setattr(_page_ranges, "PAGE_SIZE", 5)
+    monkeypatch.setattr(_page_ranges, "MARGIN", 5)
+
+
+@define
+class Ranges:
+    """The ranges of one list, and what was read of them."""
+
+    session: CopyAISession
+    plan: list[PageRange]
+    read: dict[int, list[ReadPage]] = field(factory=dict[int, "list[ReadPage]"])
+
+    @classmethod
+    async def of(cls, session: CopyAISession, workflow_id: str, pages: int) -> Ranges:
+        """Plan ranges of some pages each."""
+        total = await session.count_runs(workflow_id)
+        partitions = plan_ranges({workflow_id: total}, pages * _page_ranges.PAGE_SIZE)
+        return cls(session, [page_range for partition in partitions for page_range in partition])
+
+    async def read_in(self, order: list[PageRange]) -> None:
+        """Read ranges in an order."""
+        for page_range in order:
+            pages = await read_range(self.session, page_range)
+            self.read[page_range.index] = pages
+
+    @property
+    def ids(self) -> set[str]:
+        """What was read of all ranges."""
+        return {run.id for pages in self.read.values() for page in pages for run in page.runs}
+
+    async def finish(self) -> set[str]:
+        """Read what is missing between the ranges; return all ids."""
+        hashes = {
+            index: {hash_id(run.id) for page in pages if page.is_connected for run in page.runs}
+            for index, pages in self.read.items()
+        }
+        pages = await read_between(self.session, self.plan, hashes)
+        return self.ids | {run.id for page in pages for run in page.runs}
+
+
+def at_page(emulator: Emulator, changes: dict[int, Callable[[], object]]) -> None:
+    """Change the list when a page is requested for the first time."""
+
+    def change(_: Emulator, request: Request) -> None:
+        if request.size != 1 and request.page in changes:
+            changes.pop(request.page)()
+
+    emulator.on_request = change
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers(0, 300), min_size=1), st.integers(1, 20))
+def test_plan_covers_every_run_once(totals: dict[str, int], pages: int) -> None:
+    """The ranges of a list follow each other from its head to its end, and no partition has too many pages."""
+    size = pages * _page_ranges.PAGE_SIZE
+    partitions = plan_ranges(totals, size)
+    ranges = [page_range for partition in partitions for page_range in partition]
+
+    assert [page_range.index for page_range in ranges] == list(range(len(ranges)))
+    for workflow_id, total in totals.items():
+        own = [page_range for page_range in ranges if page_range.workflow_id == workflow_id]
+        assert (own[0].upper, own[-1].lower) == (total, 0)
+        assert all(one.lower == other.upper for one, other in pairwise(own))
+    for partition in partitions:
+        assert 0 < len(partition) <= pages
+        assert sum(page_range.upper - page_range.lower for page_range in partition) <= size
+
+
+def test_short_lists_share_a_partition() -> None:
+    """Fifty short lists are one partition of fifty pages; the end of a long list is packed with them."""
+    totals = {f"WCFG-{number}": 3 for number in range(50)}
+
+    assert len(plan_ranges(totals, 50 * 5)) == 1
+    assert [len(ranges) for ranges in plan_ranges({"WCFG-long": 503, **totals}, 50 * 5)] == [1, 1, 50, 1]
+
+
+async def test_unchanged_list_costs_little_more_than_its_pages(
+    copyai_emulator: Emulator, session: CopyAISession
+) -> None:
+    """Each range reads one page of the next one, and its first page once more; the last pass reads the head."""
+    copyai_emulator.add_runs(58)
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
+    await ranges.read_in(ranges.plan)
+    found = await ranges.finish()
+
+    requested = Counter(request.page for request in copyai_emulator.requests if request.size == 5)
+    assert found == set(ids_of(copyai_emulator))
+    assert requested == dict.fromkeys(range(1, 13), 1) | {1: 3, 5: 3, 9: 3}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_CHANGE)
+@settings(max_examples=25)
+@given(st.data(), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_no_run_that_stays_is_lost(kind: str, data: st.DataObject, pages: int, chance: random.Random) -> None:
+    """Whatever is added at the head and removed anywhere, and in any order of reading, what stays is read."""
+    changing: ChangingList = data.draw(changing_lists(kind))
+
+    async def check() -> None:
+        async with Emulator() as emulator:
+
+            def change(emulator: Emulator, _: Request) -> None:
+                changing.change()
+                changing.requests += 1
+                emulator.replace_runs([{"id": run_id} for run_id in changing.ids])
+
+            emulator.on_request = change
+            async with CopyAISession(emulator.api_key, base_url=emulator.url, retry=RetryPolicy(attempts=1)) as session:
+                ranges = await Ranges.of(session, emulator.workflow_id, pages)
+                order = list(ranges.plan)
+                chance.shuffle(order)
+                await ranges.read_in(order)
+                before = set(changing.ids)
+                found = await ranges.finish()
+
+            assert (before & set(changing.ids)) | changing.stayed <= found
+
+    asyncio.run(check())
+
+
+async def test_list_that_shrinks_at_every_second_request(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """A list that keeps losing runs is read, as it is by one iteration."""
+    copyai_emulator.replace_runs([raw_run(number) for number in range(100, 0, -1)])
+
+    def shrink(emulator: Emulator, request: Request) -> None:
+        if request.number % 2 == 0:
+            emulator.remove_runs(ids_of(emulator)[-1:])
+
+    copyai_emulator.on_request = shrink
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
+    await ranges.read_in(ranges.plan)
+    found = await ranges.finish()
+
+    assert set(ids_of(copyai_emulator)) <= found
+    assert len(copyai_emulator.requests) < 200
+
+
+@pytest.mark.parametrize("past_end", [404, "empty", "last"])
+async def test_list_that_becomes_shorter_than_a_range(
+    copyai_emulator: Emulator,
+    session: CopyAISession,
+    past_end: Any,  # noqa: ANN401 (a quirk)
+) -> None:
+    """A range whose first page no longer exists is no error, and the last pass reads to the end of the list."""
+    copyai_emulator.replace_runs([raw_run(number) for number in range(40, 0, -1)])
+    copyai_emulator.quirks = Quirks(past_end=past_end)
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
+    copyai_emulator.remove_runs(ids_of(copyai_emulator)[3:])
+    await ranges.read_in(ranges.plan[::-1])
+
+    assert await ranges.finish() == set(ids_of(copyai_emulator))
+
+
+async def test_list_that_is_emptied_and_filled_again(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """If the last range was empty when it was read, the last pass reads to the end of the new list."""
+    copyai_emulator.replace_runs([raw_run(number) for number in range(40, 0, -1)])
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
+    copyai_emulator.replace_runs([])
+    await ranges.read_in(ranges.plan[1:])
+    copyai_emulator.add_runs(30)
+    await ranges.read_in(ranges.plan[:1])
+
+    assert ranges.read[1] == []
+    assert await ranges.finish() == set(ids_of(copyai_emulator))
+
+
+async def test_list_that_grows_at_its_end(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """On a list that is oldest first, ranges are read at the wrong pages, and the last pass closes the gaps."""
+    copyai_emulator.add_runs(40)
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
+    await ranges.read_in(ranges.plan[:1])
+    copyai_emulator.add_runs(40, at="tail")
+    await ranges.read_in(ranges.plan[1:])
+    missing = set(ids_of(copyai_emulator)) - ranges.ids
+    found = await ranges.finish()
+
+    assert missing
+    assert found == set(ids_of(copyai_emulator))
+
+
+async def test_first_page_that_cannot_be_read(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """A 404 in the middle of the list is not taken for its end by the range that has the page in it."""
+    copyai_emulator.add_runs(40)
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
+    copyai_emulator.inject(Fault(status=404), page=5, times=None)
+
+    with pytest.raises(NotFoundError) as caught:
+        await ranges.read_in(ranges.plan)
+
+    assert caught.value.page == 5
+
+
+@pytest.mark.parametrize(
+    "quirks",
+    [
+        Quirks(total="string"),
+        Quirks(total=lambda count: count + 20),
+        Quirks(total=lambda count: count - 8),
+        Quirks(past_end=404),
+        Quirks(past_end=404, total=lambda count: count + 20),
+        Quirks(max_size=3),
+        Quirks(sparse=True),
+    ],
+)
+@pytest.mark.parametrize("is_reversed", [False, True])
+async def test_quirks_lose_no_run(
+    copyai_emulator: Emulator, session: CopyAISession, quirks: Quirks, *, is_reversed: bool
+) -> None:
+    """Wrong totals and shorter pages put borders in wrong places, and every run is read nevertheless."""
+    copyai_emulator.add_runs(58)
+    copyai_emulator.quirks = quirks
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 2)
+    await ranges.read_in(ranges.plan[::-1] if is_reversed else ranges.plan)
+
+    assert await ranges.finish() == set(ids_of(copyai_emulator))
+
+
+async def test_list_that_grew_since_it_was_counted(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """A range is found at its new pages with two requests more, without reading those in front of it."""
+    copyai_emulator.replace_runs([raw_run(number) for number in range(100, 0, -1)])
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
+    copyai_emulator.add_runs(500)
+    copyai_emulator.requests.clear()
+    await ranges.read_in(ranges.plan[-1:])
+
+    assert ranges.ids >= {f"WRUN-{number}" for number in range(1, 21)}
+    assert len(copyai_emulator.requests) <= 4 + 3
