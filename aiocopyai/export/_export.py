@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
-from attrs import define, evolve, frozen
+from attrs import define, frozen
 
 from aiocopyai import BadRequestError, CopyAISession, NotFoundError, RequestInvalidError
 from aiocopyai._cursor import Cursor
@@ -380,7 +380,7 @@ class _Reader:
                 if tracker.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
                     pages.stop_at(pages.position)
                 listed.total = pager.total
-                self._store(workflow_id, page)
+                self._store(page)
         except _POSSIBLE_ENDS:
             if start_page == 1 or pager.total is not None:
                 raise
@@ -390,9 +390,8 @@ class _Reader:
             await pages.aclose()
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 
-    def _store(self, workflow_id: str, page: Page[Run]) -> None:
-        runs = [run if run.workflow_id else evolve(run, workflow_id=workflow_id) for run in page.items]
-        self.journal.add(runs, self.format.encode)
+    def _store(self, page: Page[Run]) -> None:
+        self.journal.add(page.items, self.format.encode)
         count, moment = self.committed
         if self.state.runs - count >= _COMMIT_RUNS or time.monotonic() - moment >= _COMMIT_SECONDS:
             self._commit()

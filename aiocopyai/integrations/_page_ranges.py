@@ -159,8 +159,7 @@ class _Chain:
         return not (is_near or self.pages or self.is_final)
 
     def _add(self, page: Page[Run], rereads: int, *, is_joined: bool) -> None:
-        runs = [run if run.workflow_id else evolve(run, workflow_id=self.wanted.workflow_id) for run in page.items]
-        read = ReadPage(page.number, runs)
+        read = ReadPage(page.number, page.items)
         if rereads > self.rereads:
             self.rereads = rereads
             self.unproven.clear()
