@@ -24,7 +24,7 @@ from typing import Final, Generic
 
 from attrs import evolve, frozen
 
-from aiocopyai._repeats import Repeats, T
+from aiocopyai._repeats import REMEMBERED_IDS, Repeats, T
 from aiocopyai.errors import BadRequestError, NotFoundError, PaginationError, RequestInvalidError
 from aiocopyai.models import Changes, Page
 
@@ -475,10 +475,13 @@ class _ReadAhead:
         return position >= self._paused_until
 
     def is_proof_due(self, border: Border, page_length: int) -> bool:
-        """Return whether to prove now what was requested ahead: while all of it is remembered, and was not added to."""
+        """Return whether to prove now what was requested ahead.
+
+        It is due while all ids since the last proof are remembered, and while the first page shows how much was added.
+        """
         if border.position == self.proven.position:
             return False
-        if border.position - self.proven.position >= PROOF_INTERVAL * page_length:
+        if border.position - self.proven.position >= min(PROOF_INTERVAL * page_length, REMEMBERED_IDS // 2):
             return True
         before = None if self.first_page is None else self.first_page.total
         return before is not None and border.total is not None and 2 * (border.total - before) >= page_length

@@ -24,6 +24,7 @@ from aiocopyai import (
     ServerError,
 )
 from aiocopyai._pagination import MAX_STALE_PAGES, PROOF_INTERVAL, Border, Listing, PageRequest, Since, may_be_past_end
+from aiocopyai._repeats import REMEMBERED_IDS, RecentIds
 from tests.support.strategies import AT_THE_END, KINDS_OF_CHANGE, ChangingList, changing_lists
 
 
@@ -474,6 +475,27 @@ def test_errors_that_may_mean_the_end() -> None:
     """400, 404 and 422 may mean that a page is past the end; nothing else does."""
     assert all(map(may_be_past_end, [BadRequestError(400), NotFoundError(404), RequestInvalidError(422)]))
     assert not may_be_past_end(ServerError(500))
+
+
+def test_remembered_ids_are_bounded() -> None:
+    """Ids are remembered for tens of thousands of runs, and not for all."""
+    recent = RecentIds()
+    for number in range(4 * REMEMBERED_IDS):
+        recent.add({str(number)})
+
+    assert recent.intersection({str(3 * REMEMBERED_IDS), "0"}) == {str(3 * REMEMBERED_IDS)}
+    assert recent.has_forgotten
+
+
+def test_large_pages_are_proven_while_they_are_remembered() -> None:
+    """Where a server sends very large pages, they are proven before their ids are forgotten."""
+    length = REMEMBERED_IDS // 4
+    changing = ChangingList.of(10 * length, ((1, [AT_THE_END]) if number == 8 else (0, []) for number in range(99)))
+    reading = read(lambda page, _: changing.page(page, length), 100, 4)
+
+    assert len(set(reading.ids)) == len(reading.ids)
+    assert changing.stayed <= set(reading.ids)
+    assert reading.requested.count(1) >= 4
 
 
 def test_border() -> None:
