@@ -162,7 +162,10 @@ def _check_ledger(ledger: Ledger, plan: BatchPlan, *, had_results: bool) -> None
     if not plan.resume:
         raise BatchError(f"{plan.path} already exists: pass resume=True to continue, or another path")
     if (batch.workflow_id, batch.digest) != (plan.batch.workflow_id, plan.batch.digest):
-        raise BatchError(f"{plan.path} was started with other rows, other metadata or another workflow")
+        raise BatchError(
+            f"{plan.path} was started with another workflow, other rows or other metadata: "
+            "pass the same ones to resume it, or another path"
+        )
     if ledger.rows and not had_results:
         names = " and ".join(file.name for file in ledger_files(plan.ledger))
         raise BatchError(f"{plan.path} is missing: restore it, or delete {names} to start (and pay) again")

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from attrs import define, field
+
 from aiocopyai import (
     JSON,
     AmbiguousStartError,
@@ -121,22 +123,18 @@ def run_batch(
 class BatchResults(AsyncIterator[RunResult]):
     """The results of `run_batch`, in the order in which the runs end: those that this process obtains.
 
-    The results of rows that an earlier process finished are in the file only. Leaving ``async with``, or `aclose`,
-    stops waiting and closes the files; runs that were started continue at Copy.ai, and are found when the batch is
-    resumed.
+    The results of rows that an earlier process finished are in the file only. Leaving ``async with``, `aclose`, an
+    error or a cancelled step of the iteration stops waiting and closes the files. Runs that were started continue at
+    Copy.ai, and are found when the batch is resumed.
     """
 
     def __init__(self, session: CopyAISession, plan: BatchPlan) -> None:
-        self._session = session
-        self._plan = plan
-        self._states: dict[int, RowState] = {}
-        self._waiting: dict[int, Run] = {}
-        self._postponed = 0
-        self._started: RunResults | None = None
-        self._iteration = self._iterate()
+        # The iteration does not refer to this object, so that it ends when nothing else does.
+        self._batch = _Batch(session, plan)
+        self._iteration = self._batch.iterate()
 
     def __repr__(self) -> str:
-        return f"<BatchResults: {self._plan.path}, {self.finished} of {self.total} rows finished>"
+        return f"<BatchResults: {self.path}, {self.finished} of {self.total} rows finished>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -156,37 +154,38 @@ class BatchResults(AsyncIterator[RunResult]):
     @property
     def path(self) -> Path:
         """The file of results."""
-        return self._plan.path
+        return self._batch.plan.path
 
     @property
     def total(self) -> int:
         """The number of rows in the batch."""
-        return self._plan.total
+        return self._batch.plan.total
 
     @property
     def finished(self) -> int:
         """The number of rows for which nothing is left to do, by this process or an earlier one."""
-        return sum(state in self._plan.final_states for state in self._states.values())
+        return sum(state in self._batch.plan.final_states for state in self._batch.states.values())
 
     @property
     def failed(self) -> int:
         """The number of rows whose run failed, by this process or an earlier one."""
-        return sum(state is RowState.FAILED for state in self._states.values())
+        return sum(state is RowState.FAILED for state in self._batch.states.values())
 
     @property
     def postponed(self) -> int:
         """The number of rows that were not started because of `limit`."""
-        return self._postponed
+        return self._batch.postponed
 
     @property
     def in_progress(self) -> Sequence[Run]:
         """The runs that were started, and whose result was not yielded."""
-        return (*self._waiting.values(), *(self._started.in_progress if self._started else ()))
+        started = self._batch.started
+        return (*self._batch.waiting.values(), *(started.in_progress if started else ()))
 
     @property
     def stopped_by(self) -> CopyAIError | None:
         """The error that every later start would have met too, such as the credit limit; no more rows are started."""
-        return self._started.stopped_by if self._started else None
+        return self._batch.started.stopped_by if self._batch.started else None
 
     def pending(self) -> list[int]:
         """Return the indexes of the rows that would be started, or searched for, if the iteration began now.
@@ -197,32 +196,52 @@ class BatchResults(AsyncIterator[RunResult]):
             BatchError: the iteration would raise it too.
             OSError: the same.
         """
+        return self._batch.pending()
+
+
+@define(eq=False)
+class _Batch:
+    """A batch while it is iterated."""
+
+    session: CopyAISession
+    plan: BatchPlan
+    states: dict[int, RowState] = field(factory=dict[int, RowState])
+    """What this process or an earlier one knows of the rows, by their numbers."""
+    waiting: dict[int, Run] = field(factory=dict[int, Run])
+    """The runs of an earlier process that are waited for."""
+    started: RunResults | None = None
+    """The results of the rows that this process starts."""
+    postponed: int = 0
+
+    def pending(self) -> list[int]:
+        """Return the indexes of the rows that would be started, or searched for."""
         if self._read_finished():
             return []
         entries: Mapping[int, RowEntry] = {}
-        if self._plan.ledger.exists():
-            files = BatchFiles.open(self._plan)
+        if self.plan.ledger.exists():
+            files = BatchFiles.open(self.plan)
             files.close()
             entries = files.entries
-            self._states = files.finished_rows(self._plan)
+            self.states = files.finished_rows(self.plan)
         known = {number for number, entry in entries.items() if entry.run_id is not None}
-        pending = (index for index in range(self.total) if index + 1 not in known)
-        return list(islice(pending, self._plan.limit))
+        pending = (index for index in range(self.plan.total) if index + 1 not in known)
+        return list(islice(pending, self.plan.limit))
 
-    async def _iterate(self) -> AsyncGenerator[RunResult, None]:
+    async def iterate(self) -> AsyncGenerator[RunResult, None]:
+        """Yield the results of the rows that are not finished."""
         if self._read_finished():
             return
-        files = BatchFiles.open(self._plan)
+        files = BatchFiles.open(self.plan)
         try:
-            self._states = files.finished_rows(self._plan)
+            self.states = files.finished_rows(self.plan)
             known: list[tuple[int, Run]] = []
             doubtful: list[int] = []
             for number, entry in sorted(files.entries.items()):
-                if number in self._states:
+                if number in self.states:
                     continue
                 if entry.run_id is not None:
-                    inputs = self._plan.inputs[number - 1]
-                    known.append((number, Run(entry.run_id, self._plan.batch.workflow_id, input=inputs)))
+                    inputs = self.plan.inputs[number - 1]
+                    known.append((number, Run(entry.run_id, self.plan.batch.workflow_id, input=inputs)))
                 elif entry.state is RowState.STARTING:
                     doubtful.append(number)
             found, unclear = await self._search(files.batch, doubtful)
@@ -231,12 +250,12 @@ class BatchResults(AsyncIterator[RunResult]):
             async with aclosing(self._wait_for(files, [*known, *found])) as waited:
                 async for result in waited:
                     yield result
-            skipped = {*self._states, *unclear, *(number for number, _ in (*known, *found))}
+            skipped = {*self.states, *unclear, *(number for number, _ in (*known, *found))}
             async with aclosing(self._start(files, skipped)) as started:
                 async for result in started:
                     yield result
             files.results.finish()
-            if self.finished == self.total:
+            if all(self.states.get(number) in self.plan.final_states for number in range(1, self.plan.total + 1)):
                 files.ledger.delete()
         finally:
             self._record_in_progress(files)
@@ -244,8 +263,8 @@ class BatchResults(AsyncIterator[RunResult]):
 
     def _read_finished(self) -> bool:
         """Return whether an earlier process has finished every row."""
-        states = read_finished(self._plan)
-        self._states = states or {}
+        states = read_finished(self.plan)
+        self.states = states or {}
         return states is not None
 
     async def _search(
@@ -255,7 +274,7 @@ class BatchResults(AsyncIterator[RunResult]):
         found: list[tuple[int, Run]] = []
         unclear: dict[int, AmbiguousStartError] = {}
         left = list(numbers)
-        for delay in (0.0, self._plan.listing_delay):
+        for delay in (0.0, self.plan.listing_delay):
             if not left:
                 break
             if delay:
@@ -263,8 +282,8 @@ class BatchResults(AsyncIterator[RunResult]):
                     "searching again in %g s for %s that may have been started", delay, plural(len(left), "run")
                 )
                 await asyncio.sleep(delay)
-            keys = {batch.key(number): self._plan.inputs[number - 1] for number in left}
-            runs = await self._session.find_runs(batch.workflow_id, keys, since=batch.since)
+            keys = {batch.key(number): self.plan.inputs[number - 1] for number in left}
+            runs = await self.session.find_runs(batch.workflow_id, keys, since=batch.since)
             for number in left:
                 run = runs.get(batch.key(number))
                 if isinstance(run, AmbiguousStartError):
@@ -276,10 +295,10 @@ class BatchResults(AsyncIterator[RunResult]):
 
     async def _wait_for(self, files: BatchFiles, runs: Sequence[tuple[int, Run]]) -> AsyncGenerator[RunResult, None]:
         """Wait for runs that an earlier process started."""
-        self._waiting = dict(runs)
+        self.waiting = dict(runs)
         for number, run in runs:
             files.ledger.record(number, RowState.STARTED, run.id)
-        semaphore = asyncio.Semaphore(self._plan.concurrency)
+        semaphore = asyncio.Semaphore(self.plan.concurrency)
 
         async def wait(number: int, run: Run) -> tuple[int, Run, CopyAIError | ValueError | None]:
             async with semaphore:
@@ -290,7 +309,7 @@ class BatchResults(AsyncIterator[RunResult]):
             for task in asyncio.as_completed(tasks):
                 number, run, error = await task
                 result = self._settle(files, number, run, error)
-                del self._waiting[number]
+                del self.waiting[number]
                 yield result
         finally:
             for task in tasks:
@@ -299,14 +318,14 @@ class BatchResults(AsyncIterator[RunResult]):
 
     async def _final(self, run: Run) -> tuple[Run, CopyAIError | ValueError | None]:
         """Return a run as it ended, or why that is not known."""
-        if not self._plan.wait:
+        if not self.plan.wait:
             return run, None
         try:
-            return await self._session.wait_run(
-                self._plan.batch.workflow_id,
+            return await self.session.wait_run(
+                self.plan.batch.workflow_id,
                 run.id,
-                timeout=self._plan.timeout,
-                max_poll_interval=self._plan.max_poll_interval,
+                timeout=self.plan.timeout,
+                max_poll_interval=self.plan.max_poll_interval,
             ), None
         except RunFailedError as error:
             return error.run, error
@@ -315,38 +334,39 @@ class BatchResults(AsyncIterator[RunResult]):
 
     async def _start(self, files: BatchFiles, skipped: set[int]) -> AsyncGenerator[RunResult, None]:
         """Start the rows of which nothing is known, and those whose start was refused."""
-        left = [number for number in range(1, self.total + 1) if number not in skipped]
-        numbers = left[: self._plan.limit]
-        self._postponed = len(left) - len(numbers)
+        left = [number for number in range(1, self.plan.total + 1) if number not in skipped]
+        numbers = left[: self.plan.limit]
+        self.postponed = len(left) - len(numbers)
 
         def key(index: int, _inputs: Mapping[str, JSON]) -> str:
             # Called right before the start is sent.
             files.ledger.record(numbers[index], RowState.STARTING)
             return files.batch.key(numbers[index])
 
-        self._started = self._session.run_many(
-            self._plan.batch.workflow_id,
-            (self._plan.inputs[number - 1] for number in numbers),
-            concurrency=self._plan.concurrency,
-            metadata=self._plan.metadata,
+        self.started = self.session.run_many(
+            self.plan.batch.workflow_id,
+            (self.plan.inputs[number - 1] for number in numbers),
+            concurrency=self.plan.concurrency,
+            metadata=self.plan.metadata,
             idempotency_key=key,
-            wait=self._plan.wait,
-            timeout=self._plan.timeout,
-            max_poll_interval=self._plan.max_poll_interval,
+            wait=self.plan.wait,
+            timeout=self.plan.timeout,
+            max_poll_interval=self.plan.max_poll_interval,
         )
         try:
-            async for result in self._started:
+            async for result in self.started:
                 yield self._settle(files, numbers[result.index], result.run, result.error)
         finally:
-            await self._started.aclose()
+            await self.started.aclose()
 
     def _settle(
         self, files: BatchFiles, number: int, run: Run | None, error: CopyAIError | ValueError | None
     ) -> RunResult:
         """Write what became of a row, and return it."""
-        inputs = self._plan.inputs[number - 1]
+        inputs = self.plan.inputs[number - 1]
         state = self._state(run, error)
-        is_refused_for_all = state is RowState.NOT_STARTED and self.stopped_by is not None
+        is_stopped = self.started is not None and self.started.stopped_by is not None
+        is_refused_for_all = is_stopped and state is RowState.NOT_STARTED
         if not is_refused_for_all:  # such a row is like those that were never sent
             try:
                 files.results.write(result_line(number, inputs, run, error))
@@ -357,7 +377,7 @@ class BatchResults(AsyncIterator[RunResult]):
                     )
                 raise
         files.ledger.record(number, state, run.id if run else None)
-        self._states[number] = state
+        self.states[number] = state
         return RunResult(number - 1, inputs, run, error)
 
     def _state(self, run: Run | None, error: Exception | None) -> RowState:
@@ -365,11 +385,11 @@ class BatchResults(AsyncIterator[RunResult]):
             return RowState.STARTING if isinstance(error, AmbiguousStartError) else RowState.NOT_STARTED
         if isinstance(error, RunFailedError):
             return RowState.FAILED
-        return RowState.STARTED if error is not None or not self._plan.wait else RowState.COMPLETE
+        return RowState.STARTED if error is not None or not self.plan.wait else RowState.COMPLETE
 
     def _record_in_progress(self, files: BatchFiles) -> None:
         """Record the ids of runs that are still in progress, so that they need not be searched for."""
-        for run in self._started.in_progress if self._started else ():
+        for run in self.started.in_progress if self.started else ():
             for number in filter(None, map(files.batch.row_number, run.metadata.values())):
-                if number not in self._states:
+                if number not in self.states:
                     files.ledger.record(number, RowState.STARTED, run.id)

@@ -205,6 +205,41 @@ async def test_leaving_the_loop_keeps_what_was_started(
     assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
 
 
+async def test_a_batch_that_is_dropped_closes_its_files(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path
+) -> None:
+    """After `break` without `async with` the next turns of the event loop release the ledger, and nothing is lost."""
+    path = tmp_path / "results.jsonl"
+    async for result in start(session, path, concurrency=2):
+        assert result.ok
+        break
+    while True:
+        async with asyncio.timeout(5):
+            try:
+                await collect(start(session, path, resume=True))
+            except OSError:  # still locked
+                await asyncio.sleep(0.001)
+            else:
+                break
+
+    assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+    assert [found.name for found in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+async def test_a_cancelled_step_ends_the_iteration(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
+    """A time-out of one step closes the files; the batch can be resumed at once."""
+    path = tmp_path / "results.jsonl"
+    emulator.run_time = 0.3
+    batch = start(session, path, concurrency=6)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(batch), 0.15)
+    with pytest.raises(StopAsyncIteration):
+        await anext(batch)
+    await collect(start(session, path, resume=True))
+
+    assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+
+
 async def test_results_are_yielded_as_resumed_runs_end(
     emulator: Emulator, session: CopyAISession, tmp_path: Path
 ) -> None:
@@ -399,7 +434,7 @@ async def test_other_rows_are_another_batch(emulator: Emulator, session: CopyAIS
         run_batch(session, "WCFG-1", ROWS, half_done, resume=True),
     ]
     for batch in batches:
-        with pytest.raises(BatchError, match="was started with other rows, other metadata or another workflow"):
+        with pytest.raises(BatchError, match="was started with another workflow, other rows or other metadata"):
             await collect(batch)
     assert emulator.requests == []
 

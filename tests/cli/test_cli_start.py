@@ -283,11 +283,12 @@ async def test_other_rows_are_another_batch(emulator: Emulator) -> None:
     done = await batch(emulator, "--resume")
 
     assert (done.code, emulator.requests) == (2, [])
-    assert "was started with other rows" in done.err
+    assert "was started with another workflow, other rows or other metadata" in done.err
 
 
-async def test_ctrl_c_names_the_runs_in_progress(emulator: Emulator) -> None:
-    """Exit code 130, at once, with the ids of the runs that continue at Copy.ai."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_names_the_runs_in_progress(emulator: Emulator, number: int) -> None:
+    """At once, with the ids of the runs that continue at Copy.ai, and how to resume; the same for SIGTERM."""
     write_rows(3)
     emulator.run_time = 60
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
@@ -295,7 +296,7 @@ async def test_ctrl_c_names_the_runs_in_progress(emulator: Emulator) -> None:
     process = await start("-c", code, *arguments, env=environment(emulator))
     while process.returncode is None and not any("/run/" in request.path for request in emulator.requests):
         await asyncio.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     done = await finish(process)
 
     assert done.code == 130

@@ -142,7 +142,7 @@ def start(
         as_table=input_file is not None,
     )
     if dry_run:
-        raise typer.Exit(run_async(_show_rows(request), settings))
+        raise typer.Exit(run_async(_show_rows(request, settings), settings))
     progress = StartProgress(request, ProgressBar.on_terminal(settings) if output else None)
     code = run_async(_start(request, settings, find_key(settings), progress), settings, so_far=progress)
     raise typer.Exit(code or (0 if progress.is_successful else 1))
@@ -249,7 +249,7 @@ class StartProgress:
         return "; ".join(parts)
 
 
-async def _show_rows(request: StartRequest) -> None:
+async def _show_rows(request: StartRequest, settings: Settings) -> None:
     """Show what would be started."""
     # Only to check the arguments, and to read the files of an earlier process: nothing is sent.
     async with aiocopyai.CopyAISession("dry-run") as session:
@@ -261,7 +261,7 @@ async def _show_rows(request: StartRequest) -> None:
                 pending = request.batch(session, request.output).pending()
     for index in pending:
         print_json({"row": index + 1, "input": dict(request.rows[index])})
-    echo_err(f"{len(pending):,} of {plural(len(request.rows), 'row')} would be started; nothing was sent")
+    settings.inform(f"{len(pending):,} of {plural(len(request.rows), 'row')} would be started; nothing was sent")
 
 
 async def _start(request: StartRequest, settings: Settings, key: str | None, progress: StartProgress) -> None:
