@@ -52,8 +52,8 @@ MAX_REMEMBERED: Final = 10_000
 """The number of keys, and of run ids, that a session remembers."""
 _LOOK_BACK: Final = timedelta(hours=1)
 """How much older or newer than its start a run may seem, as clocks differ, and servers may execute a start late."""
-_CLOCK_SKEW: Final = timedelta(minutes=5)
-"""How much older than the start a run may seem that is a candidate for no other reason than its age."""
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""How much the clocks of client and server may differ where nothing but the age of a run counts."""
 _UNREADABLE: Final = (NotFoundError, BadRequestError, RequestInvalidError, PermissionDeniedError, InvalidResponseError)
 """Errors of reading one run that say nothing about the others. A run just started may be unknown for some seconds."""
 _FRUITLESS_READS: Final = 20
@@ -113,7 +113,7 @@ class KeySearch:
         if self.sent is None:
             return False
         first, last = self.sent
-        return run.created_at is None or first - _CLOCK_SKEW <= run.created_at <= last + _LOOK_BACK
+        return run.created_at is None or first - CLOCK_SKEW <= run.created_at <= last + _LOOK_BACK
 
 
 @define

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -45,6 +46,11 @@ Inputs: TypeAlias = Mapping[str, JSON]
 
 BATCH_SIZE: Final = 1_000
 """Rows whose keys are searched for in one listing."""
+SEARCH_VALIDITY: Final = 30.0
+"""Seconds after which rows that were searched for are searched for again before they are started.
+
+So a job that overlaps with the one before it starts hardly any row twice.
+"""
 _SOURCE_PATIENCE: Final = 0.05
 """Seconds without a new row after which an incomplete batch is searched for."""
 
@@ -85,8 +91,9 @@ class RunManyPlan:
         make_key: returns the idempotency key of a row.
         start: starts a row's run with its key, and returns it, and whether it is reused.
         wait: waits for a started run; None where a started run is the result.
-        search: searches for the runs of several keys in one listing, so that `start` returns them; it returns the keys
-            for which some run shows too little. None where nothing is reused.
+        search: searches for the runs of several keys in one listing, so that `start` returns them. Its second argument
+            is how many seconds ago the same keys were searched for, or None. It returns the keys for which some run
+            shows too little. None where nothing is reused.
         tasks: the tasks of the session, which cancels them at its end.
     """
 
@@ -95,7 +102,7 @@ class RunManyPlan:
     make_key: Callable[[int, Inputs], str]
     start: Callable[[Inputs, str], Awaitable[tuple[Run, bool]]]
     wait: Callable[[Run], Awaitable[Run]] | None
-    search: Callable[[Mapping[str, Inputs]], Awaitable[Mapping[str, AmbiguousStartError]]] | None = None
+    search: Callable[[Mapping[str, Inputs], float | None], Awaitable[Mapping[str, AmbiguousStartError]]] | None = None
     tasks: TaskSet = field(factory=TaskSet, repr=False)
 
 
@@ -226,6 +233,7 @@ class _Worker:
         self._arrived: deque[Inputs] = deque()  # rows as they come from the source
         self._batch: list[Row] = []  # rows to search for
         self._ready: deque[Row] = deque()  # rows that were searched for, to be started
+        self._search_started = self._search_finished = 0.0  # when that was, by the monotonic clock
         self._finished: deque[Row] = deque()  # rows whose result is to be yielded
         self._failure: BaseException | None = None
         self._is_ending = False  # nothing more is read from the source
@@ -321,6 +329,20 @@ class _Worker:
             return
         if self._source_task is None:
             self._source_task = self.plan.tasks.spawn(self._read_source())
+        self._take_arrived()
+        if self._ready and self._has_free_slot() and time.monotonic() - self._search_finished > SEARCH_VALIDITY:
+            self._search_for([*self._ready], time.monotonic() - self._search_started)
+            self._ready.clear()
+        while self._ready and self._has_free_slot():
+            self._start(self._ready.popleft())
+        if self._has_free_slot() and not self._ready and not self._is_searching():
+            if len(self._batch) >= BATCH_SIZE or (self._batch and self._source_task.done()):
+                self._search_for_batch()
+            elif not self._is_ending:
+                self._demand.set()
+
+    def _take_arrived(self) -> None:
+        """Start the rows that have arrived, as far as the concurrency allows, or collect them for a search."""
         while self._arrived and (self.plan.search is not None or self._has_free_slot()):
             try:
                 row = self._new_row(self._arrived.popleft())
@@ -333,13 +355,6 @@ class _Worker:
                 self._start(row)
             else:
                 self._batch.append(row)
-        while self._ready and self._has_free_slot():
-            self._start(self._ready.popleft())
-        if self._has_free_slot() and not self._ready and not self._is_searching():
-            if len(self._batch) >= BATCH_SIZE or (self._batch and self._source_task.done()):
-                self._search_for_batch()
-            elif not self._is_ending:
-                self._demand.set()
 
     async def _wait_for_change(self) -> None:
         """Wait until a row arrived or finished; search for an incomplete batch where the source takes its time."""
@@ -368,13 +383,17 @@ class _Worker:
 
     def _search_for_batch(self) -> None:
         batch, self._batch = self._batch, []
-        self._search_task = self.plan.tasks.spawn(self._search(batch))
+        self._search_for(batch, None)
 
-    async def _search(self, batch: Sequence[Row]) -> None:
+    def _search_for(self, rows: Sequence[Row], age: float | None) -> None:
+        self._search_task = self.plan.tasks.spawn(self._search(rows, age))
+
+    async def _search(self, batch: Sequence[Row], age: float | None) -> None:
         """Search for the runs of some rows, and make the rows ready to be started."""
+        self._search_started = time.monotonic()
         try:
             assert self.plan.search is not None  # noqa: S101 (for the type checkers)
-            unclear = await self.plan.search({row.key: row.inputs for row in batch})
+            unclear = await self.plan.search({row.key: row.inputs for row in batch}, age)
         except CopyAIError as error:
             for row in batch:
                 self._finish(row, RowState.FINISHED, error)
@@ -383,6 +402,7 @@ class _Worker:
             self._fail(error)
             raise
         else:
+            self._search_finished = time.monotonic()
             for row in batch:
                 if self._is_stopped:
                     self.rows.pop(row.index, None)

@@ -14,7 +14,7 @@ import aiohttp
 from attrs import evolve
 from yarl import URL
 
-from aiocopyai._idempotency import KEY_NAME, KeySearch, Starter, StartRequest, check_reuse_within, with_key
+from aiocopyai._idempotency import CLOCK_SKEW, KEY_NAME, KeySearch, Starter, StartRequest, check_reuse_within, with_key
 from aiocopyai._json import encode_json
 from aiocopyai._logging import configure_from_environment
 from aiocopyai._pager import Pager, Plan
@@ -454,7 +454,8 @@ class CopyAISession:
             idempotency_key: returns a row's key, given its index from 0 and its inputs; a random one by default.
             reuse_within: first search for runs with the rows' keys that were created within this time, by any process,
                 and use them instead of starting others; their results are `RunResult.reused`. Up to 1,000 rows are read
-                ahead and searched for in one listing. It needs an `idempotency_key`.
+                ahead and searched for in one listing, and rows that are still to be started after 30 s are searched for
+                again among the newest runs. It needs an `idempotency_key`.
             wait: whether to wait until each run is finished; False yields each as soon as it is started, and
                 `concurrency` is then that of the starts.
             timeout: seconds to wait for each run; None for no limit.
@@ -478,13 +479,15 @@ class CopyAISession:
             request = _start(workflow_id, inputs, metadata, key)
             return await self._starter.start(evolve(request, is_one_off=idempotency_key is None))
 
-        async def search(rows_by_key: Mapping[str, Inputs]) -> Mapping[str, AmbiguousStartError]:
-            since = None if reuse_within is None else datetime.now(UTC) - reuse_within
+        async def search(rows_by_key: Mapping[str, Inputs], age: float | None) -> Mapping[str, AmbiguousStartError]:
+            window = reuse_within or timedelta()
+            if age is not None:
+                window = min(window, timedelta(seconds=age) + CLOCK_SKEW)
             requests: dict[str, StartRequest] = {}
             for key, inputs in rows_by_key.items():
                 with suppress(ValueError):  # raised again by the start, as the row's result
                     requests[key] = _start(workflow_id, inputs, metadata, key)
-            return await self._starter.reuse(workflow_id, requests, since)
+            return await self._starter.reuse(workflow_id, requests, datetime.now(UTC) - window)
 
         plan = RunManyPlan(
             name=f"runs of {escape(workflow_id)}",

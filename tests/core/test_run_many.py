@@ -567,6 +567,28 @@ class TestReuseWithin:
         assert (first.reused, first.run and first.run.id) == (True, run_id)
         assert [(result.index, result.reused) for result in rest] == [(1, False)]
 
+    async def test_overlapping_jobs(
+        self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+    ) -> None:
+        """A row that another process starts while it waits for its turn is searched for again, and not started."""
+        monkeypatch.setattr("aiocopyai._run_many.SEARCH_VALIDITY", 0.02)
+        many = session.run_many(
+            copyai_emulator.workflow_id,
+            rows(3),
+            concurrency=1,
+            idempotency_key=lambda index, _row: f"key-{index}",
+            reuse_within=timedelta(hours=1),
+            max_poll_interval=SOON,
+        )
+        first = await anext(many)
+        async with CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url) as other:
+            run = await other.start_run(copyai_emulator.workflow_id, {"n": 1}, idempotency_key="key-1")
+        rest = [result async for result in many]
+
+        assert [(result.index, result.reused) for result in (first, *rest)] == [(0, False), (1, True), (2, False)]
+        assert rest[0].run is not None
+        assert rest[0].run.id == run.id
+
     async def test_unclear(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """A row whose run might exist without showing its key is an AmbiguousStartError, and is not started."""
         copyai_emulator.add_runs(1, input={"n": 0}, metadata=None, createdAt=datetime.now(UTC).isoformat())
