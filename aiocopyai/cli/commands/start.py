@@ -41,58 +41,69 @@ _OPTION_NAMES: Final = {
 """The command's options in place of the parameters that the library's messages name."""
 
 
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(*("--input", "-i"), metavar="NAME=TEXT", help="An input; repeat it for others.", show_default=False),
+]
+InputFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Start a run for each row of a .csv file, whose header has the inputs' names, or of a .jsonl file.",
+        show_default=False,
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHARACTER",
+        help="What separates the cells of a .csv file. By default it is detected: a comma, a semicolon or a tab.",
+        show_default=False,
+    ),
+]
+RunMetadata = Annotated[
+    list[str] | None,
+    typer.Option(
+        *("--metadata", "-m"),
+        metavar="KEY=TEXT",
+        help="Metadata of each run; repeat it for others.",
+        show_default=False,
+    ),
+]
+Concurrency = Annotated[
+    int,
+    typer.Option(min=1, max=100, metavar="N", help="Runs in progress at a time; without --wait, starts."),
+]
+RowLimit = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Start at most N rows; --resume continues with the rest."),
+]
+ResultsPath = Annotated[
+    Path | None,
+    typer.Option(
+        *("--output", "-o"),
+        metavar="FILE.jsonl",
+        help="Write the results to a file, instead of showing them.",
+        show_default=False,
+    ),
+]
+
+
 @shared_options
 def start(
     settings: Settings,
     workflow_id: WorkflowId = None,
     *,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            *("--input", "-i"), metavar="NAME=TEXT", help="An input; repeat it for others.", show_default=False
-        ),
-    ] = None,
-    input_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Start a run for each row of a .csv file, whose header has the inputs' names, or of a .jsonl file.",
-            show_default=False,
-        ),
-    ] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CHARACTER",
-            help="What separates the cells of a .csv file. By default it is detected: a comma, a semicolon or a tab.",
-            show_default=False,
-        ),
-    ] = None,
+    inputs: Inputs = None,
+    input_file: InputFile = None,
+    delimiter: Delimiter = None,
     no_input: Annotated[bool, typer.Option("--no-input", help="The workflow has no inputs.")] = False,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            *("--metadata", "-m"), metavar="KEY=TEXT", help="Metadata of each run; repeat it for others.",
-            show_default=False,
-        ),
-    ] = None,
+    metadata: RunMetadata = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until each run is finished.")] = False,
     timeout: WaitTimeout = None,
-    concurrency: Annotated[
-        int,
-        typer.Option(min=1, max=100, metavar="N", help="Runs in progress at a time; without --wait, starts."),
-    ] = 8,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Start at most N rows; --resume continues with the rest."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            *("--output", "-o"), metavar="FILE.jsonl", help="Write the results to a file, instead of showing them.",
-            show_default=False,
-        ),
-    ] = None,
+    concurrency: Concurrency = 8,
+    limit: RowLimit = None,
+    output: ResultsPath = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue with FILE.jsonl if it exists; no row is started twice.")
     ] = False,
@@ -100,7 +111,7 @@ def start(
         bool, typer.Option("--dry-run", help="Show the rows that would be started, and send nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start more than 100 rows without asking.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Start a run, or one for each row of a file. Each run spends credits.
 
     If the response to a start is lost, its run is searched for before the start is sent again. When the credits are
