@@ -7,8 +7,19 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai.cli import _export, _sync
-from aiocopyai.cli.commands import check_key, emulate, get, listen, report, runs, start, watch, webhooks
+from aiocopyai.cli.commands import (
+    check_key,
+    emulate,
+    export,
+    get,
+    listen,
+    report,
+    runs,
+    start,
+    sync,
+    watch,
+    webhooks,
+)
 
 
 def _group(name: str, summary: str | None = None) -> typer.Typer:
@@ -45,9 +56,9 @@ def aiocopyai_(
 
 
 app.command()(runs.runs)
-app.command()(_export.export)
+app.command()(export.export)
 app.command()(report.report)
-app.command()(_sync.sync)
+app.command()(sync.sync)
 app.command()(start.start)
 app.command()(get.get)
 app.command()(watch.watch)

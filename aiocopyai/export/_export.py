@@ -242,7 +242,7 @@ def _open_journal(request: _Request) -> Journal | None:
     if journal is None and path.exists() and not (request.force or request.adds):
         if request.resume:
             return None
-        raise ExportError(f'{path} already exists: use since="last" to add what is new, or force to replace it')
+        raise ExportError(f"{path} already exists", 'use since="last" to add what is new, or force to replace it')
     return journal or Journal(path)
 
 
@@ -272,11 +272,11 @@ def _open_unfinished(request: _Request) -> Journal | None:
 def _check_resumable(state: ExportState, request: _Request) -> None:
     path = request.path
     if not request.resume:
-        raise ExportError(f"an unfinished export to {path} exists: use resume to continue it, or force to discard it")
+        raise ExportError(f"an unfinished export to {path} exists", "use resume to continue it, or force to discard it")
     if state.selection != request.selection:
         raise ExportError(
-            f"the unfinished export to {path} is of {state.selection}: "
-            "resume it for the same, or use force to discard it"
+            f"the unfinished export to {path} is of {state.selection}",
+            "resume it for the same workflows and time, or use force to discard it",
         )
     _check_target(state, path)
 
@@ -289,12 +289,14 @@ def _is_placed(state: ExportState, path: Path) -> bool:
 def _check_target(state: ExportState, path: Path) -> None:
     """Refuse to replace a file that is not the one that the export started with."""
     if state.base is not None and (not path.exists() or FileStamp.of(path) != state.base):
-        raise ExportError(f"{path} has changed since the export started: use force to discard the unfinished export")
+        raise ExportError(f"{path} has changed since the export started", "use force to discard the unfinished export")
     if not state.replaces and path.exists():
-        raise ExportError(f"{path} was created after the export started: move it away, and resume")
+        raise ExportError(f"{path} was created after the export started", "move it away, and use resume")
 
 
 async def _start(session: CopyAISession, journal: Journal, request: _Request) -> ExportState:
+    if request.adds and not request.force:
+        next(request.format.read(request.path), None)  # shows a file that is not an export before anything is sent
     lists: dict[str, ListState] = {}
     asked_as: dict[str | None, str] = {}  # the server may call a workflow by another id
     for workflow_id in request.selection.workflow_ids:

@@ -29,7 +29,20 @@ _FIELD_LIMIT: Final = 2**31 - 1
 
 
 class ExportError(ValueError):
-    """The export conflicts with existing files, a file is not an export, or its format is unknown or not installed."""
+    """The export conflicts with existing files, a file is not an export, or its format is unknown or not installed.
+
+    Attributes:
+        problem: what is wrong.
+        advice: what can be done about it, in the words of `export_runs`; may be empty.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem, advice)
+        self.problem = problem
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.advice}" if self.advice else self.problem
 
 
 class Format(Protocol):

@@ -88,8 +88,8 @@ class Journal:
     @staticmethod
     def discard(target: Path) -> None:
         """Delete the files of an unfinished export that nobody has locked: the database last, as it shows the rest."""
-        for ending in (".part.out", ".part", ".part.db-wal", ".part.db-journal", ".part.db"):
-            _beside(target, ending).unlink(missing_ok=True)
+        for path in _side_files(target):
+            path.unlink(missing_ok=True)
 
     def add_base(self, runs: Sequence[Run]) -> None:
         """Take note of runs that are in the base already; `start` makes it permanent."""
@@ -204,8 +204,10 @@ class Journal:
         except FileInUseError:
             raise ExportError(f"another export to {self._target} is in progress") from None
         except DamagedFileError as error:
+            files = ", ".join(path.name for path in _side_files(self._target) if path.exists())
             raise DamagedJournalError(
-                f"{error}; discard the unfinished export with force, or move {self.rows.name}* away"
+                f"{error} (the files of the unfinished export are {files})",
+                "use force to discard it, or move all of them away",
             ) from error
 
     @contextmanager
@@ -273,6 +275,13 @@ class Journal:
 
 def _beside(target: Path, ending: str) -> Path:
     return target.with_name(target.name + ending)
+
+
+def _side_files(target: Path) -> list[Path]:
+    """Return all files that an unfinished export may have, the database last."""
+    return [
+        _beside(target, ending) for ending in (".part.out", ".part", ".part.db-wal", ".part.db-journal", ".part.db")
+    ]
 
 
 def _digest(run_id: str) -> bytes:

@@ -1,4 +1,4 @@
-"""``aiocopyai export``, as a process of its own, against the emulator."""
+"""``aiocopyai export``, with the emulator."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from attrs import define, field
 from aiocopyai import JSON
 from aiocopyai.emulator import Emulator, Fault, Request
 from tests.support.commands import MAIN, START, cli, environment, finish, start, terminal
-from tests.support.exporting import FORMATS, ids_in, ids_of, leftovers, raw_run
+from tests.support.exporting import FORMATS, change, ids_in, ids_of, leftovers, raw_run
 
 
 EMULATOR_RUNS = 640
-
 
 KILLS = 50
 COUNTS = r"640 runs: \d+ COMPLETE, .*; [\d,]+ credits; in runs\.\S+\n"
@@ -27,7 +26,7 @@ COUNTS = r"640 runs: \d+ COMPLETE, .*; [\d,]+ credits; in runs\.\S+\n"
 
 @pytest.mark.parametrize("ending", FORMATS)
 async def test_every_run_is_in_the_file(emulator: Emulator, tmp_path: Path, ending: str) -> None:
-    """Exit code 0, nothing on standard output, a line of counts on standard error, and no bar in a pipe."""
+    """Standard output is empty, and standard error has one line of counts, without a progress bar."""
     path = tmp_path / f"runs.{ending}"
     done = await cli("export", emulator.workflow_id, "-o", path.name, emulator=emulator)
 
@@ -37,8 +36,8 @@ async def test_every_run_is_in_the_file(emulator: Emulator, tmp_path: Path, endi
     assert leftovers(path) == []
 
 
-async def test_the_demo_needs_nothing(tmp_path: Path) -> None:
-    """`--demo` exports some hundred runs of an emulator."""
+async def test_demo(tmp_path: Path) -> None:
+    """`--demo` exports the sample runs of an emulator."""
     done = await cli("export", "--demo", "-o", "runs.csv")
 
     assert done.code == 0
@@ -46,8 +45,8 @@ async def test_the_demo_needs_nothing(tmp_path: Path) -> None:
     assert "emulator at http://127.0.0.1:" in done.err
 
 
-async def test_several_workflows_make_one_file(emulator: Emulator, tmp_path: Path) -> None:
-    """The runs of all that were named are in it."""
+async def test_several_workflows_in_one_file(emulator: Emulator, tmp_path: Path) -> None:
+    """The file has the runs of all workflows."""
     emulator.add_runs(30, workflow_id="WCFG-2")
     done = await cli("export", emulator.workflow_id, "WCFG-2", "-o", "runs.jsonl", emulator=emulator)
 
@@ -55,22 +54,27 @@ async def test_several_workflows_make_one_file(emulator: Emulator, tmp_path: Pat
     assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator) + ids_of(emulator, "WCFG-2")
 
 
-async def test_since_last_adds_what_is_new(emulator: Emulator, tmp_path: Path) -> None:
-    """The first time everything, then what is new, then nothing; always by the same command."""
+async def test_since_last_adds_and_refreshes(emulator: Emulator, tmp_path: Path) -> None:
+    """The same command exports everything at first, then what is new or was not finished, then nothing."""
     command = ("export", emulator.workflow_id, "-o", "runs.parquet", "--resume", "--since", "last")
     first = await cli(*command, emulator=emulator)
     added = emulator.add_runs(3, status="NEW", credits=0)
     second = await cli(*command, emulator=emulator)
+    for run_id in added[:2]:
+        change(emulator, run_id, status="COMPLETE", credits=5)
     third = await cli(*command, emulator=emulator)
+    fourth = await cli(*command, emulator=emulator)
+    counts = "2 runs: 2 COMPLETE; 10 credits"
 
     assert re.fullmatch(COUNTS, first.err)
     assert second == (0, "", "3 runs: 3 NEW; 0 credits; added to runs.parquet\n")
-    assert third == (0, "", "nothing new; runs.parquet is as it was\n")
-    assert ids_in(tmp_path / "runs.parquet")[640:] == added
+    assert third == (0, "", f"{counts}; added to runs.parquet; 2 of them replaced unfinished ones\n")
+    assert fourth == (0, "", "nothing new; runs.parquet is unchanged\n")
+    assert sorted(ids_in(tmp_path / "runs.parquet")) == sorted(ids_of(emulator))
 
 
-async def test_since_takes_a_moment(emulator: Emulator, tmp_path: Path) -> None:
-    """A date without a zone is in the user's, as with the other commands."""
+async def test_since_date(emulator: Emulator, tmp_path: Path) -> None:
+    """A date without a zone is in the time zone of the user, as for other commands."""
     emulator.replace_runs(
         [{"id": "in", "createdAt": "2026-01-30T22:00:00Z"}, {"id": "out", "createdAt": "2026-01-30T21:59:59.999Z"}]
     )
@@ -82,36 +86,37 @@ async def test_since_takes_a_moment(emulator: Emulator, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (["-o", "runs.csv"], "give either a WORKFLOW_ID or --demo"),
         (["WCFG-1", "--demo", "-o", "runs.csv"], "give either a WORKFLOW_ID or --demo"),
-        (["WCFG-1"], "say where to: -o FILE"),
-        (["WCFG-1", "-o", "runs.xml"], "runs.xml should end in one of .jsonl, .jsonl.gz, .csv, .parquet"),
-        (["WCFG-1", "-o", "missing/runs.csv"], "there is no folder"),
-        (["WCFG-1", "-o", "there.csv"], "there.csv is there already"),
-        (["WCFG-1", "-o", "there.csv", "--since", "last"], "has other columns than an export"),
-        (["WCFG-1", "-o", "runs.csv", "--since", "yesterday"], "'yesterday' is no ISO date"),
-        (["WCFG-1", "-o", "runs.csv", "--resume", "--force"], "choose one"),
-        (["..", "-o", "runs.csv"], "workflow_id"),
+        (["WCFG-1"], "name the file to write: -o FILE"),
+        (["WCFG-1", "-o", "runs.xml"], "runs.xml must end in one of .jsonl, .jsonl.gz, .csv, .parquet"),
+        (["WCFG-1", "-o", "missing/runs.csv"], "missing does not exist"),
+        (
+            ["WCFG-1", "-o", "there.csv"],
+            "there.csv already exists: use --since last to add what is new, or --force to replace it",
+        ),
+        (["WCFG-1", "-o", "there.csv", "--since", "last"], "does not have the columns of an export"),
+        (["WCFG-1", "-o", "runs.csv", "--since", "yesterday"], "'yesterday' is not a date"),
+        (["WCFG-1", "-o", "runs.csv", "--resume", "--force"], "give either --resume or --force"),
+        (["..", "-o", "runs.csv"], "WORKFLOW_ID must be an id"),
     ],
 )
-async def test_what_makes_no_sense_is_usage(
-    emulator: Emulator, tmp_path: Path, arguments: list[str], complaint: str
-) -> None:
-    """Exit code 2, the reason on standard error, nothing sent, and nothing written."""
+async def test_wrong_usage(emulator: Emulator, tmp_path: Path, arguments: list[str], message: str) -> None:
+    """Exit code 2 and the reason on standard error; nothing is sent or written."""
     there = tmp_path / "there.csv"
     there.write_text("precious\n")
     done = await cli("export", *arguments, emulator=emulator)
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
-    assert complaint in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
     assert (there.read_text(), leftovers(there)) == ("precious\n", [])
 
 
-async def test_parquet_without_pyarrow_is_usage(emulator: Emulator) -> None:
-    """Exit code 2, and the line that installs what is missing; the other formats do without."""
+async def test_parquet_without_pyarrow(emulator: Emulator) -> None:
+    """Exit code 2 and the command that installs what is missing; other formats do not need it."""
     code = "import sys; sys.modules['pyarrow'] = None; from aiocopyai.cli import main; main()"
     outcomes = [
         await finish(await start("-c", code, "export", emulator.workflow_id, "-o", name, env=environment(emulator)))
@@ -122,8 +127,8 @@ async def test_parquet_without_pyarrow_is_usage(emulator: Emulator) -> None:
     assert 'pip install "aiocopyai[export]"' in outcomes[0].err
 
 
-async def test_an_api_error_is_one_line(emulator: Emulator, tmp_path: Path) -> None:
-    """A wrong key ends in exit code 1, without the key, and leaves nothing behind."""
+async def test_api_error_is_one_line(emulator: Emulator, tmp_path: Path) -> None:
+    """A wrong key ends in exit code 1, is not shown, and leaves no files."""
     done = await cli("export", emulator.workflow_id, "-o", "runs.csv", emulator=emulator, COPYAI_API_KEY="wrong-key")
 
     assert (done.code, done.out) == (1, "")
@@ -132,8 +137,8 @@ async def test_an_api_error_is_one_line(emulator: Emulator, tmp_path: Path) -> N
     assert leftovers(tmp_path / "runs.csv") == []
 
 
-async def test_an_error_in_the_middle_can_be_resumed(emulator: Emulator, tmp_path: Path) -> None:
-    """It tells what is kept and how to go on; the same command with `--resume` does, and then finds it whole."""
+async def test_interrupted_export_is_resumed(emulator: Emulator, tmp_path: Path) -> None:
+    """After an error, the message says what is stored; the same command with `--resume` completes the file."""
     emulator.inject(Fault(status=403), page=5)
     command = ("export", emulator.workflow_id, "-o", "runs.jsonl")
     broken = await cli(*command, emulator=emulator)
@@ -142,17 +147,17 @@ async def test_an_error_in_the_middle_can_be_resumed(emulator: Emulator, tmp_pat
     whole = await cli(*command, "--resume", emulator=emulator)
 
     assert broken.code == 1
-    assert re.match(r"stopped after 400 runs: .*; --resume goes on from there\naiocopyai: page 5: .*\n$", broken.err)
+    assert re.match(r"stopped after 400 runs: .*; --resume continues from there\naiocopyai: page 5: .*\n$", broken.err)
     assert again.code == 2
-    assert "resume goes on with it, force begins anew" in again.err
+    assert "use --resume to continue it, or --force to discard it" in again.err
     assert resumed.code == 0
     assert re.fullmatch(COUNTS, resumed.err)
-    assert whole == (0, "", "runs.jsonl is whole already: --since last adds what is new\n")
+    assert whole == (0, "", "runs.jsonl is complete: --since last adds new runs\n")
     assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
 
 
 async def test_debug_shows_the_traceback(emulator: Emulator) -> None:
-    """With `--debug` the traceback comes too."""
+    """With `--debug` the traceback of an error is printed."""
     emulator.inject(Fault(status=403), page=5)
     done = await cli("export", emulator.workflow_id, "-o", "runs.jsonl", "--debug", emulator=emulator)
 
@@ -160,8 +165,8 @@ async def test_debug_shows_the_traceback(emulator: Emulator) -> None:
     assert "Traceback" in done.err
 
 
-async def test_a_full_disk_is_one_line_and_can_be_resumed(emulator: Emulator, tmp_path: Path) -> None:
-    """Where there is no room the export ends with exit code 1; with room, it goes on."""
+async def test_full_disk_is_one_line(emulator: Emulator, tmp_path: Path) -> None:
+    """Without space the export ends with exit code 1; with space, it can be resumed."""
     body = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000,) * 2)\n" + START
     code = body + "from aiocopyai.cli import main; main()"
     arguments = ("export", emulator.workflow_id, "-o", "runs.jsonl")
@@ -175,8 +180,8 @@ async def test_a_full_disk_is_one_line_and_can_be_resumed(emulator: Emulator, tm
     assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
 
 
-async def test_ctrl_c_ends_with_130(emulator: Emulator, tmp_path: Path) -> None:
-    """At once, without a traceback; what was read is kept for `--resume`."""
+async def test_ctrl_c(emulator: Emulator, tmp_path: Path) -> None:
+    """Ctrl-C ends the command at once, with exit code 130 and without a traceback; `--resume` continues."""
     emulator.inject(Fault(delay=30), page=5)
     command = ("export", emulator.workflow_id, "-o", "runs.jsonl")
     code = START + "from aiocopyai.cli import main; main()"
@@ -188,13 +193,13 @@ async def test_ctrl_c_ends_with_130(emulator: Emulator, tmp_path: Path) -> None:
     resumed = await cli(*command, "--resume", emulator=emulator)
 
     assert stopped.code == 130
-    assert re.fullmatch(r"stopped after \d+ runs: .*; --resume goes on from there\n", stopped.err)
+    assert re.fullmatch(r"stopped after \d+ runs: .*; --resume continues from there\n", stopped.err)
     assert resumed.code == 0
     assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
 
 
-async def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
-    """Total, pace and time left are shown while it lasts, and nothing of it remains but the counts."""
+async def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
+    """A terminal shows the total, the rate and the time left, and in the end only the counts."""
     async with Emulator(3000, latency=0.1) as emulator:
         env = environment(emulator, NO_COLOR="1", COLUMNS="100")
         code, shown = await terminal("export", emulator.workflow_id, "-o", "runs.csv", width=100, env=env)
@@ -207,7 +212,7 @@ async def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
 
 
 async def test_help_has_examples() -> None:
-    """`--help` shows lines to copy, one below the other."""
+    """The help text has examples, each on a line of its own."""
     done = await cli("export", "--help")
 
     assert done.code == 0
@@ -215,8 +220,8 @@ async def test_help_has_examples() -> None:
 
 
 @define
-class Moving:
-    """A workflow whose list moves at every request, and what must be and what may be in an export of it."""
+class ChangingWorkflow:
+    """A workflow whose list changes at every request, and what must and what may be in an export of it."""
 
     workflow_id: str
     path: Path
@@ -227,13 +232,13 @@ class Moving:
     grows: bool = True
     requests: int = 0
 
-    def begin(self) -> None:
-        """Take note of what is there when an export begins."""
+    def start(self) -> None:
+        """Take note of the list when an export starts."""
         self.stayed = set(self.numbers)
         self.ever = set(self.numbers)
 
-    def move(self, emulator: Emulator) -> None:
-        """Add some runs in front, or remove some anywhere; in equal number within one window they would hide others."""
+    def change(self, emulator: Emulator) -> None:
+        """Add some runs at the head, or remove some anywhere."""
         self.requests += 1
         for _ in range(self.chance.randint(0, 3)):
             if self.grows:
@@ -241,10 +246,10 @@ class Moving:
                 self.ever.add(self.numbers[0])
             else:
                 self.stayed.discard(self.numbers.pop(self.chance.randrange(1, len(self.numbers))))
-        emulator.replace_runs(map(moving_run, self.numbers), workflow_id=self.workflow_id)
+        emulator.replace_runs(map(small_run, self.numbers), workflow_id=self.workflow_id)
 
     def check(self) -> None:
-        """See that the file has what it must, nothing twice, and nothing that never was."""
+        """Check that the file has every run that stayed, none twice, and none that was never on the list."""
         found = [int(run_id.removeprefix("WRUN-")) for run_id in ids_in(self.path)]
         assert len(found) == len(set(found))
         assert self.stayed <= set(found) <= self.ever
@@ -252,7 +257,7 @@ class Moving:
 
 
 @cache
-def moving_run(number: int) -> JSON:
+def small_run(number: int) -> JSON:
     return raw_run(number, output={"text": "x" * 200})
 
 
@@ -263,25 +268,25 @@ class Kills:
     left: int
 
 
-async def export_among(kills: Kills, moving: Moving, emulator: Emulator) -> None:
-    """Make one export after the other, whose processes are killed, until all are dead who must die."""
+async def export_repeatedly(kills: Kills, workflow: ChangingWorkflow, emulator: Emulator) -> None:
+    """Make one export after the other, killing its processes, until no kills are left."""
     while kills.left > 0:
-        moving.path.unlink(missing_ok=True)
-        moving.begin()
-        while not await lives_to_the_end(kills, moving, emulator):
-            moving.grows = not moving.grows
-        await asyncio.to_thread(moving.check)
+        workflow.path.unlink(missing_ok=True)
+        workflow.start()
+        while not await completes(kills, workflow, emulator):
+            workflow.grows = not workflow.grows
+        await asyncio.to_thread(workflow.check)
 
 
-async def lives_to_the_end(kills: Kills, moving: Moving, emulator: Emulator) -> bool:
-    """Start a process and kill it at a random moment, unless it is faster, or none is to be killed any more."""
-    arguments = ("export", moving.workflow_id, "-o", str(moving.path), "--resume")
+async def completes(kills: Kills, workflow: ChangingWorkflow, emulator: Emulator) -> bool:
+    """Start a process and kill it at a random time; return whether it completed the export instead."""
+    arguments = ("export", workflow.workflow_id, "-o", str(workflow.path), "--resume")
     process = await start(*MAIN, *arguments, env=environment(emulator))
     if kills.left > 0:
-        requests = moving.requests + moving.chance.randint(1, 60)
-        while moving.requests < requests and process.returncode is None:
+        requests = workflow.requests + workflow.chance.randint(1, 60)
+        while workflow.requests < requests and process.returncode is None:
             await asyncio.sleep(0.002)
-        await asyncio.sleep(moving.chance.random() * 0.05)
+        await asyncio.sleep(workflow.chance.random() * 0.05)
         if process.returncode is None:
             kills.left -= 1
             process.kill()
@@ -293,41 +298,41 @@ async def lives_to_the_end(kills: Kills, moving: Moving, emulator: Emulator) -> 
 
 
 @pytest.mark.slow
-async def test_fifty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
-    """Killed by SIGKILL at random moments, while the lists move, every export ends with every run once."""
+async def test_fifty_kills_lose_and_repeat_no_run(tmp_path: Path) -> None:
+    """Killed at random times while the lists change, every export ends with each run once."""
     kills = Kills(KILLS)
     lists = {
-        f"WCFG-{ending}": Moving(f"WCFG-{ending}", tmp_path / ending / f"runs.{ending}", Random(ending))  # noqa: S311
+        f"WCFG-{ending}": ChangingWorkflow(f"WCFG-{ending}", tmp_path / ending / f"runs.{ending}", Random(ending))  # noqa: S311
         for ending in FORMATS
     }
 
-    def move(server: Emulator, request: Request) -> None:
-        lists[request.path.split("/")[3]].move(server)
+    def change_list(server: Emulator, request: Request) -> None:
+        lists[request.path.split("/")[3]].change(server)
 
     async with Emulator(latency=0.005) as emulator, asyncio.TaskGroup() as tasks:
-        emulator.on_request = move
-        for moving in lists.values():
-            moving.path.parent.mkdir()
-            tasks.create_task(export_among(kills, moving, emulator))
+        emulator.on_request = change_list
+        for workflow in lists.values():
+            workflow.path.parent.mkdir()
+            tasks.create_task(export_repeatedly(kills, workflow, emulator))
 
     assert kills.left <= 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-async def test_memory_does_not_grow_with_the_runs(tmp_path: Path, ending: str) -> None:
-    """A process that exports 100,000 runs never holds 80 MiB of its own; the kernel says what it maps of libraries."""
+async def test_memory_use_is_bounded(tmp_path: Path, ending: str) -> None:
+    """A process that exports 100,000 runs uses at most 80 MiB, besides the libraries that are mapped."""
     code = (
         "import atexit, re, sys\n"
-        "class NoPandas:\n"  # which pyarrow loads wherever it finds it
+        "class NoPandas:\n"  # pyarrow loads it if it is installed
         "    def find_spec(self, name, *_):\n"
         "        if name == 'pandas': raise ImportError(name)\n"
         "sys.meta_path.insert(0, NoPandas())\n"
-        "def tell():\n"
+        "def report():\n"
         "    status = open('/proc/self/status').read()\n"
         "    peak, mapped = (int(re.search(name + r':\\s*(\\d+) kB', status)[1]) for name in ('VmHWM', 'RssFile'))\n"
         "    sys.stderr.write(f'{(peak - mapped) // 1024} MiB\\n')\n"
-        "atexit.register(tell)\n"
+        "atexit.register(report)\n"
         "from aiocopyai.cli import main\n"
         "main()"
     )

@@ -1,4 +1,4 @@
-"""``aiocopyai sync``, as a process of its own, against the emulator."""
+"""``aiocopyai sync``, with the emulator."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def only_numbers(host, *args, **options):
     return look_up(host, *args, **options)
 socket.getaddrinfo = only_numbers
 """
-"""Tells of whatever would leave this machine."""
+"""Prints each connection and name lookup that would leave this machine."""
 READS_ONLY = """
 import sys
-from aiocopyai.cli._targets import open_pipeline, read_target
+from aiocopyai.integrations._dlt_pipeline import Destination
 from aiocopyai.integrations.dlt import copyai_source
-pipeline = open_pipeline(read_target("duckdb:///runs.duckdb"))
+pipeline = Destination.parse("duckdb:///runs.duckdb").open_pipeline()
 pipeline.sync_destination()
 pipeline.extract(copyai_source(sys.argv[1:]))
 """
-"""Does what the command does until it has read everything, and nothing after."""
+"""Does what the command does until it has read everything, and then ends."""
 
 
 @pytest.fixture(name="folder", autouse=True)
@@ -60,12 +60,12 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def sync(*arguments: str, emulator: Emulator) -> Done:
-    """Run the command to its end."""
+    """Run the command."""
     return await cli("sync", *arguments, emulator=emulator)
 
 
-async def test_the_database_is_kept_up_to_date(emulator: Emulator, folder: Path) -> None:
-    """All runs at first, then what is new or changed, told in a line; a backup that is put back is caught up, too."""
+async def test_database_is_kept_up_to_date(emulator: Emulator, folder: Path) -> None:
+    """All runs are loaded at first, then those that are new or changed, also into a backup that is restored."""
     emulator.replace_runs([raw_run(number) for number in range(300, 0, -1)])
     first = await sync(emulator.workflow_id, emulator=emulator)
     shutil.copy(folder / "runs.duckdb", folder / "older.duckdb")
@@ -73,8 +73,8 @@ async def test_the_database_is_kept_up_to_date(emulator: Emulator, folder: Path)
     emulator.replace_runs([raw_run(302), raw_run(301), *emulator.runs()])
     second = await sync(emulator.workflow_id, emulator=emulator)
 
-    assert first == (0, "", "300 runs new, 0 read again; 300 in runs.duckdb\n")
-    assert second == (0, "", "2 runs new, 300 read again; 302 in runs.duckdb\n")
+    assert first == (0, "", "300 new runs, 0 read again; 300 in runs.duckdb\n")
+    assert second == (0, "", "2 new runs, 300 read again; 302 in runs.duckdb\n")
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
     shutil.move(folder / "older.duckdb", folder / "runs.duckdb")
@@ -85,8 +85,8 @@ async def test_the_database_is_kept_up_to_date(emulator: Emulator, folder: Path)
 
 
 @pytest.mark.slow
-async def test_several_workflows_go_elsewhere(emulator: Emulator, folder: Path) -> None:
-    """`--to` names the file, in this folder or anywhere, and each file has a state of its own."""
+async def test_several_workflows_and_files(emulator: Emulator, folder: Path) -> None:
+    """`--to` names a file anywhere, and each file has a state of its own, also after it was moved."""
     emulator.add_runs(5, workflow_id="WCFG-2")
     both = (emulator.workflow_id, "WCFG-2")
     here = await sync(*both, "--to", "duckdb:///here.duckdb", emulator=emulator)
@@ -94,82 +94,78 @@ async def test_several_workflows_go_elsewhere(emulator: Emulator, folder: Path) 
     shutil.move(folder / "here.duckdb", folder / "moved.duckdb")
     moved = await sync(*both, "--to", "duckdb:///moved.duckdb", emulator=emulator)
 
-    assert here.err == "645 runs new, 0 read again; 645 in here.duckdb\n"
-    assert there.err == f"645 runs new, 0 read again; 645 in {folder}/there.duckdb\n"
-    assert re.fullmatch(r"0 runs new, \d+ read again; 645 in moved.duckdb\n", moved.err)
+    assert here.err == "645 new runs, 0 read again; 645 in here.duckdb\n"
+    assert there.err == f"645 new runs, 0 read again; 645 in {folder}/there.duckdb\n"
+    assert re.fullmatch(r"0 new runs, \d+ read again; 645 in moved.duckdb\n", moved.err)
     assert rows_in(folder / "there.duckdb") == truth(emulator, *both)
 
 
-async def test_the_demo_needs_nothing_and_stays_at_home(folder: Path) -> None:
-    """`--demo` loads some hundred runs of an emulator; neither it nor dlt talks to another machine."""
+async def test_demo_connects_to_no_other_machine(folder: Path) -> None:
+    """`--demo` loads the sample runs of an emulator; neither it nor dlt connects to another machine."""
     code = f"import sys{LOOPBACK}{RUN}"
     done = await finish(await start("-c", code, "sync", "--demo", env=environment()), PATIENCE)
 
     assert (done.code, done.out) == (0, "")
     assert re.fullmatch(
-        r"demo: 640 sample runs, from a Copy.ai emulator at http://127\S+\n640 runs new, 0 .*\n", done.err
+        r"demo: 640 sample runs, from a Copy.ai emulator at http://127\S+\n640 new runs, 0 .*\n", done.err
     )
     assert query(folder / "demo.duckdb", "SELECT count(DISTINCT id) FROM copyai.runs") == [(640,)]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ([], "give either a WORKFLOW_ID or --demo"),
         (["WCFG-1", "--demo"], "give either a WORKFLOW_ID or --demo"),
-        (["WCFG-1", "--to", "duckdb:///missing/runs.duckdb"], "is no place for a database"),
-        (["WCFG-1", "--to", "duckdb:///"], "is no place for a database"),
+        (["WCFG-1", "--to", "duckdb:///missing/runs.duckdb"], "is not a file in an existing folder"),
+        (["WCFG-1", "--to", "duckdb:///"], "is not a file in an existing folder"),
         (["WCFG-1", "--to", "runs.duckdb"], "dlt has no destination 'runs.duckdb'"),
         (["WCFG-1", "--to", "nowhere"], "dlt has no destination 'nowhere'"),
-        (["WCFG-1", "--to", "filesystem"], "dlt's configuration says too little of filesystem"),
-        (["WCFG-1", ".."], "workflow_id must be an id"),
+        (["WCFG-1", "--to", "filesystem"], "dlt's configuration of filesystem is incomplete"),
+        (["WCFG-1", ".."], "WORKFLOW_ID must be an id"),
     ],
 )
-async def test_what_makes_no_sense_is_usage(
-    emulator: Emulator, folder: Path, arguments: list[str], complaint: str
-) -> None:
-    """Exit code 2, the reason on standard error, nothing sent, and no database."""
+async def test_wrong_usage(emulator: Emulator, folder: Path, arguments: list[str], message: str) -> None:
+    """Exit code 2 and the reason on standard error; nothing is sent, and no database is created."""
     done = await sync(*arguments, emulator=emulator)
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
-    assert complaint in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
     assert [path.name for path in folder.iterdir() if path.suffix == ".duckdb"] == []  # noqa: ASYNC240 (a small folder)
 
 
-async def test_a_place_without_merge_is_refused(
-    emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where dlt would only add rows, each load would double them."""
+async def test_destination_without_merge(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A destination is refused if dlt can only append rows to it, as each load would repeat them."""
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (folder / "bucket").as_uri())
     done = await sync(emulator.workflow_id, "--to", "filesystem", emulator=emulator)
 
     assert (done.code, emulator.requests) == (2, [])
-    # An older dlt wants a package for files first.
-    assert re.search("filesystem can't be kept up to date|filesystem needs more", done.err)
+    # Older versions of dlt report a missing package first.
+    assert re.search("filesystem cannot be kept up to date|filesystem requires more packages", done.err)
 
 
-async def test_dlts_own_configuration_says_where(
+async def test_destination_in_dlts_configuration(
     emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name without a URL finds the rest where dlt looks for it."""
+    """For a name without a URL, the rest is in dlt's configuration."""
     monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", f"duckdb:///{folder}/configured.duckdb")
     done = await sync(emulator.workflow_id, "--to", "duckdb", emulator=emulator)
 
-    assert done == (0, "", "640 runs new, 0 read again; 640 in duckdb\n")
+    assert done == (0, "", "640 new runs, 0 read again; 640 in duckdb\n")
     assert rows_in(folder / "configured.duckdb") == truth(emulator, emulator.workflow_id)
 
 
-async def test_without_the_extra_it_says_what_to_install(emulator: Emulator) -> None:
-    """Exit code 2, and the line that installs what is missing."""
+async def test_missing_extra(emulator: Emulator) -> None:
+    """Exit code 2 and the command that installs what is missing."""
     code = f"import sys; sys.modules['dlt'] = None; {RUN}"
     done = await finish(await start("-c", code, "sync", emulator.workflow_id, env=environment(emulator)))
 
     assert (done.code, done.out) == (2, "")
-    assert 'sync needs dlt; install by: python -m pip install "aiocopyai[dlt]"' in done.err
+    assert 'sync requires dlt; install with: python -m pip install "aiocopyai[dlt]"' in done.err
 
 
-async def test_an_api_error_is_one_line(emulator: Emulator) -> None:
+async def test_api_error_is_one_line(emulator: Emulator) -> None:
     """A wrong key ends in exit code 1, and is not shown."""
     env = environment(emulator, COPYAI_API_KEY="wrong-key")
     done = await finish(await start(*MAIN, "sync", emulator.workflow_id, env=env), PATIENCE)
@@ -179,8 +175,8 @@ async def test_an_api_error_is_one_line(emulator: Emulator) -> None:
     assert "wrong-key" not in done.err
 
 
-async def test_no_key_is_usage(emulator: Emulator) -> None:
-    """Without a key anywhere the exit code is 2."""
+async def test_no_key(emulator: Emulator) -> None:
+    """Without a key the exit code is 2."""
     done = await finish(await start(*MAIN, "sync", emulator.workflow_id, env=environment()), PATIENCE)
 
     assert (done.code, done.out) == (2, "")
@@ -188,8 +184,8 @@ async def test_no_key_is_usage(emulator: Emulator) -> None:
 
 
 @pytest.mark.slow
-async def test_a_failing_api_is_gone_on_after(emulator: Emulator, folder: Path) -> None:
-    """An error in the middle tells how far it came and loads nothing; the next call is whole. `--debug` shows more."""
+async def test_interrupted_load_is_repeated(emulator: Emulator, folder: Path) -> None:
+    """After an error nothing is loaded, and the next sync loads everything; `--debug` shows the traceback."""
     emulator.inject(Fault(status=403), page=5)
     broken = await sync(emulator.workflow_id, emulator=emulator)
     emulator.inject(Fault(status=403), page=5)
@@ -200,12 +196,12 @@ async def test_a_failing_api_is_gone_on_after(emulator: Emulator, folder: Path) 
     assert re.fullmatch(r"stopped after reading 400 runs\naiocopyai: page 5: .*\n", broken.err)
     assert (debugged.code, "Traceback" in debugged.err) == (1, True)
     assert emulator.api_key not in debugged.err
-    assert whole == (0, "", "640 runs new, 0 read again; 640 in runs.duckdb\n")
+    assert whole == (0, "", "640 new runs, 0 read again; 640 in runs.duckdb\n")
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
-async def test_a_database_in_use_is_one_line(emulator: Emulator, folder: Path) -> None:
-    """While another program holds the file the exit code is 1, and afterwards all goes well."""
+async def test_database_in_use(emulator: Emulator, folder: Path) -> None:
+    """While another program has locked the file the exit code is 1, and later the sync works."""
     with duckdb.connect(str(folder / "runs.duckdb")):
         # In another process: DuckDB locks a file against other processes only.
         done = await finish(await start(*MAIN, "sync", emulator.workflow_id, env=environment(emulator)), PATIENCE)
@@ -217,8 +213,8 @@ async def test_a_database_in_use_is_one_line(emulator: Emulator, folder: Path) -
 
 
 @pytest.mark.slow
-async def test_two_at_once_don_t_meet(emulator: Emulator, folder: Path) -> None:
-    """While one loads, a second one to the same place gives up at once; a killed one is in nobody's way."""
+async def test_one_sync_at_a_time(emulator: Emulator, folder: Path) -> None:
+    """While a sync is in progress, another one to the same database ends at once; a killed one leaves no lock."""
     emulator.inject(Fault(delay=30), page=5)
     process = await start(*MAIN, "sync", emulator.workflow_id, env=environment(emulator))
     while process.returncode is None and not emulator.requests:
@@ -228,14 +224,14 @@ async def test_two_at_once_don_t_meet(emulator: Emulator, folder: Path) -> None:
     await finish(process)
     third = await sync(emulator.workflow_id, emulator=emulator)
 
-    assert second == (1, "", "aiocopyai: another sync to runs.duckdb is under way\n")
+    assert second == (1, "", "aiocopyai: another sync to runs.duckdb is in progress\n")
     assert third.code == 0
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
 @pytest.mark.slow
-async def test_what_was_ready_is_loaded_first(emulator: Emulator, folder: Path) -> None:
-    """What a process had read and prepared before it died gets into the table, though the server has it no more."""
+async def test_pending_package_is_loaded_first(emulator: Emulator, folder: Path) -> None:
+    """Runs that a killed process had extracted are loaded, although they are no longer on the server."""
     await sync(emulator.workflow_id, emulator=emulator)
     added = emulator.add_runs(3)
     env = environment(emulator, RUNTIME__DLTHUB_TELEMETRY="false")
@@ -244,13 +240,13 @@ async def test_what_was_ready_is_loaded_first(emulator: Emulator, folder: Path) 
     done = await sync(emulator.workflow_id, emulator=emulator)
 
     assert (dead.code, dead.err) == (0, "")
-    assert re.fullmatch(r"3 runs new, \d+ read again; 643 in runs.duckdb\n", done.err)
+    assert re.fullmatch(r"3 new runs, \d+ read again; 643 in runs.duckdb\n", done.err)
     assert {key[1] for key in rows_in(folder / "runs.duckdb")} > set(added)
 
 
 @pytest.mark.slow
-async def test_ctrl_c_ends_with_130(emulator: Emulator, folder: Path) -> None:
-    """At once, without a traceback; the next call is whole."""
+async def test_ctrl_c(emulator: Emulator, folder: Path) -> None:
+    """Ctrl-C ends the command at once, with exit code 130; the next sync loads everything."""
     emulator.inject(Fault(delay=30), page=5)
     process = await start("-c", START + RUN, "sync", emulator.workflow_id, env=environment(emulator))
     while process.returncode is None and not any(request.page == 7 for request in emulator.requests):
@@ -266,8 +262,8 @@ async def test_ctrl_c_ends_with_130(emulator: Emulator, folder: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_kills_lose_nothing_and_double_nothing(emulator: Emulator, folder: Path) -> None:
-    """Killed by SIGKILL at random moments, in between whole loads, the table ends up as the server's list."""
+async def test_kills_lose_and_repeat_no_run(emulator: Emulator, folder: Path) -> None:
+    """Killed at random times, in between complete loads, the table ends up like the list of the server."""
     chance, kills, number = Random(11), KILLS, 2000  # noqa: S311 (repeatable, not secret)
     emulator.replace_runs([raw_run(number) for number in range(2000, 1400, -1)])
     while kills:
@@ -278,7 +274,7 @@ async def test_kills_lose_nothing_and_double_nothing(emulator: Emulator, folder:
         seen = len(emulator.requests)
         while process.returncode is None and len(emulator.requests) == seen:
             await asyncio.sleep(0.005)
-        # What comes after the first answer takes some tenths of a second: reading, merging, the end.
+        # Reading, merging and finishing take some tenths of a second after the first response.
         for _ in range(chance.randint(0, 20)):
             await asyncio.sleep(0.03)
         if process.returncode is None:
@@ -291,19 +287,19 @@ async def test_kills_lose_nothing_and_double_nothing(emulator: Emulator, folder:
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
-async def test_a_terminal_sees_it_coming() -> None:
-    """On a terminal the number of runs read is shown while it lasts, and nothing of it remains."""
+async def test_progress_on_a_terminal() -> None:
+    """A terminal shows the number of runs read, and in the end only the result."""
     async with Emulator(300, latency=0.1) as emulator:
         env = environment(emulator, COLUMNS="100")
         code, shown = await terminal("sync", emulator.workflow_id, width=100, env=env)
 
     assert code == 0
     assert re.search(r"\d+ runs read", shown)
-    assert shown.rpartition("\x1b[2K")[2].endswith("300 runs new, 0 read again; 300 in runs.duckdb\n")
+    assert shown.rpartition("\x1b[2K")[2].endswith("300 new runs, 0 read again; 300 in runs.duckdb\n")
 
 
 async def test_help_has_examples() -> None:
-    """`--help` shows lines to copy, one below the other."""
+    """The help text has examples, each on a line of its own."""
     done = await cli("sync", "--help")
 
     assert done.code == 0

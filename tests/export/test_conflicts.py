@@ -138,7 +138,7 @@ class TestDamage:
         if damage in {"empty database", "log"}:  # nothing is known of an unfinished export then
             await export_runs(session, ids, lines, since=since, resume=True)
         else:
-            with pytest.raises(ExportError, match=r"with force, or move runs\.jsonl\.part\* away"):
+            with pytest.raises(ExportError, match=r"are [^)]*runs\.jsonl\.part\.db\): use force to discard it"):
                 await export_runs(session, ids, lines, since=since, resume=True)
             await export_runs(session, ids, lines, since=since, force=True)
 

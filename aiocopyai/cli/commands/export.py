@@ -1,0 +1,144 @@
+"""``aiocopyai export``: write runs to a file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from contextlib import nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from attrs import define, field
+
+from aiocopyai.cli._client import choose_workflows, find_key, open_session
+from aiocopyai.cli._errors import run_async, usage_errors
+from aiocopyai.cli._options import Settings, WorkflowIds, read_datetime, shared_options
+from aiocopyai.cli._output import Tally
+from aiocopyai.cli._progress import ProgressBar
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiocopyai.export import Exported, ExportError, Progress
+
+
+@shared_options
+def export(
+    settings: Settings,
+    workflow_ids: WorkflowIds = None,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file; its ending selects the format: .jsonl, .jsonl.gz, .csv or .parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an unfinished export, if there is one; otherwise start one.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ISO|AGE|last",
+            help="Only runs created since then: a date, a time or an age such as 7d. With last, add new runs to FILE, "
+            "and refresh those that were not finished.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Discard an unfinished export, and replace FILE if it exists.")
+    ] = False,
+) -> None:
+    """Write all runs of one or more workflows to a file.
+
+    The file appears when it is complete. Until then, what was read is stored in FILE.part, FILE.part.db and
+    FILE.part.db-wal. However the command ends, the same command with --resume continues from there.
+    For a nightly job, use --resume --since last: it adds what is new, and refreshes the runs that were not finished
+    when they were exported, if they are at most 30 days older than the newest run of FILE.
+    The key is taken from COPYAI_API_KEY, or asked for on a terminal.
+
+    \b
+    Examples:
+      aiocopyai export --demo -o runs.csv
+      aiocopyai export WCFG-6db59f06-… WCFG-d0f4f3eb-… -o runs.parquet
+      aiocopyai export WCFG-6db59f06-… -o runs.jsonl.gz --resume --since last
+    """  # noqa: D301 (the backspace makes click keep the line breaks)
+    chosen = choose_workflows(workflow_ids, settings)
+    if output is None:  # some versions of typer and click do not check this together
+        raise typer.BadParameter("name the file to write: -o FILE")
+    if resume and force:
+        raise typer.BadParameter("give either --resume or --force")
+    start: datetime | Literal["last"] | None
+    start = "last" if since == "last" else None if since is None else read_datetime(since)
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own allocator keeps memory that was freed
+    shown = ExportProgress(ProgressBar.on_terminal(settings))
+    work = _export(settings, find_key(settings), chosen, output, start, shown, resume=resume, force=force)
+    raise typer.Exit(run_async(work, settings, so_far=shown))
+
+
+@define
+class ExportProgress:
+    """How far an export has come, for the progress bar, and for the message of an interrupted one."""
+
+    bar: ProgressBar | None
+    tally: Tally = field(factory=Tally)
+
+    def update(self, progress: Progress) -> None:
+        """Show how many runs are stored."""
+        self.tally = Tally(Counter(progress.by_status), progress.credits)
+        if self.bar is not None:
+            self.bar.update(progress.runs, progress.total)
+
+    def __bool__(self) -> bool:
+        return bool(self.tally)
+
+    def __str__(self) -> str:
+        return f"{self.tally}; --resume continues from there"
+
+
+async def _export(
+    settings: Settings,
+    key: str | None,
+    workflow_ids: Sequence[str],
+    output: Path,
+    since: datetime | Literal["last"] | None,
+    shown: ExportProgress,
+    *,
+    resume: bool,
+    force: bool,
+) -> None:
+    from aiocopyai.export import ExportError, export_runs  # noqa: PLC0415 (no other command needs SQLite)
+
+    async with open_session(settings, key) as session:
+        try:
+            with usage_errors(workflow_ids="WORKFLOW_ID"), shown.bar or nullcontext():
+                exported = await export_runs(
+                    session, workflow_ids, output, resume=resume, since=since, force=force, on_progress=shown.update
+                )
+        except typer.BadParameter as error:
+            if isinstance(error.__cause__, ExportError):
+                raise typer.BadParameter(_in_options(error.__cause__)) from error.__cause__
+            raise
+    settings.inform(_outcome(exported, output, adds=since == "last"))
+
+
+def _in_options(error: ExportError) -> str:
+    """Return the message of an error with the names of this command's options."""
+    advice = re.sub(r"\b(force|resume)\b(?! it)", r"--\1", error.advice).replace('since="last"', "--since last")
+    return f"{error.problem}: {advice}" if advice else error.problem
+
+
+def _outcome(exported: Exported, output: Path, *, adds: bool) -> str:
+    if not exported.is_written:
+        return f"nothing new; {output} is unchanged" if adds else f"{output} is complete: --since last adds new runs"
+    counts = Tally(Counter(exported.by_status), exported.credits)
+    place = "added to" if exported.is_addition else "in"
+    refreshed = f"; {exported.refreshed:,} of them replaced unfinished ones" if exported.refreshed else ""
+    return f"{counts}; {place} {output}{refreshed}"

@@ -1,0 +1,136 @@
+"""``aiocopyai sync``: load runs into a database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from attrs import define
+
+from aiocopyai._display import plural
+from aiocopyai.cli import _demo
+from aiocopyai.cli._client import choose_workflows, find_key
+from aiocopyai.cli._errors import CommandError, run_sync, usage_errors
+from aiocopyai.cli._options import Settings, WorkflowIds, shared_options
+
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from aiocopyai import CopyAISession
+
+
+@shared_options
+def sync(
+    settings: Settings,
+    workflow_ids: WorkflowIds = None,
+    *,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|NAME",
+            help="The database: a DuckDB file, or another destination of dlt. "
+            "[duckdb:///runs.duckdb; for --demo duckdb:///demo.duckdb]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Keep a database up to date with the runs of workflows.
+
+    The first time, all runs are loaded into the table copyai.runs. Later, those are loaded that are new or may have
+    changed: the runs of the last day, and runs of the last 30 days that were not finished.
+    However the command ends, the next one continues from what is in the database.
+    Loading takes the extra `dlt`. With --to NAME, dlt's configuration has the rest, as for any pipeline.
+    The key is taken from COPYAI_API_KEY, or asked for on a terminal.
+
+    \b
+    Examples:
+      aiocopyai sync --demo
+      aiocopyai sync WCFG-6db59f06-… WCFG-d0f4f3eb-… --to duckdb:///runs.duckdb
+      aiocopyai sync WCFG-6db59f06-… --to bigquery
+    """  # noqa: D301 (the backspace makes click keep the line breaks)
+    chosen = choose_workflows(workflow_ids, settings)
+    missing = [name for name in ("dlt", "duckdb", "pyarrow") if find_spec(name) is None]
+    if missing:
+        raise typer.BadParameter(
+            f'sync requires {" and ".join(missing)}; install with: python -m pip install "aiocopyai[dlt]"'
+        )
+    # Sample runs must not be mixed with real ones by default.
+    place = to or ("duckdb:///demo.duckdb" if settings.demo else "duckdb:///runs.duckdb")
+    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    # dlt logs its errors, which it also raises.
+    os.environ.setdefault("RUNTIME__LOG_LEVEL", "INFO" if settings.debug else "CRITICAL")
+    progress = SyncProgress(_make_status() if settings.shows_progress else None)
+    work = partial(_sync, settings, find_key(settings), chosen, place, progress)
+    raise typer.Exit(run_sync(work, settings, so_far=progress))
+
+
+@define
+class SyncProgress:
+    """How many runs were read, shown on a terminal."""
+
+    status: Status | None
+    runs: int = 0
+
+    def update(self, runs: int) -> None:
+        """Show how many runs were read."""
+        self.runs = runs
+        if self.status is not None:
+            self.status.update(f"{plural(runs, 'run')} read")
+
+    def __bool__(self) -> bool:
+        return self.runs > 0
+
+    def __str__(self) -> str:
+        return f"reading {plural(self.runs, 'run')}"
+
+
+def _make_status() -> Status:
+    from rich.console import Console  # noqa: PLC0415 (takes longer to load than most commands to run)
+    from rich.status import Status  # noqa: PLC0415
+
+    return Status("", console=Console(stderr=True))
+
+
+def _sync(settings: Settings, key: str | None, workflow_ids: Sequence[str], place: str, progress: SyncProgress) -> None:
+    from aiocopyai.integrations._dlt_pipeline import Destination, DestinationError, load  # noqa: PLC0415 (loads dlt)
+    from aiocopyai.integrations.dlt import copyai_source  # noqa: PLC0415
+
+    with usage_errors():
+        destination = Destination.parse(place)
+    try:
+        with destination.locked(), _session_factory(settings, key) as make_session:
+            with usage_errors():
+                pipeline = destination.open_pipeline()
+                session = make_session()
+                for workflow_id in workflow_ids:
+                    session.runs(workflow_id)  # checks the id, and sends nothing
+            with progress.status or nullcontext():
+                loaded = load(pipeline, copyai_source(workflow_ids, session=make_session), progress.update)
+    except DestinationError as error:
+        raise CommandError(str(error)) from error
+    new = plural(loaded.new, "new run")
+    settings.inform(f"{new}, {loaded.updated:,} read again; {loaded.total:,} in {destination.label}")
+
+
+@contextmanager
+def _session_factory(settings: Settings, key: str | None) -> Generator[Callable[[], CopyAISession]]:
+    """Yield a function that makes a session for the user's workspace, or for that of the demo."""
+    if not settings.demo:
+        yield partial(settings.make_session, key)
+        return
+    from aiocopyai.integrations._loop_thread import LoopThread  # noqa: PLC0415 (only here)
+
+    with LoopThread() as loop:  # dlt blocks this thread
+        emulator = _demo.make_emulator()
+        loop.call(emulator.start())
+        try:
+            _demo.announce(emulator, settings)
+            yield partial(settings.make_session, emulator.api_key, base_url=emulator.url)
+        finally:
+            loop.call(emulator.stop())
