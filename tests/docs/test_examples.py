@@ -23,7 +23,7 @@ from tests.support.telegram import Telegram
 
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-SECRET = "a-secret-nobody-guesses"
+SECRET = "a-secret-of-the-tests"
 OUTPUT = {"Fit": "good"}
 
 
@@ -47,7 +47,7 @@ async def running(base: str, *arguments: str, emulator: Emulator, **env: str) ->
     assert process.stdout is not None
     try:
         async with asyncio.timeout(15):
-            while not await _answers(base):
+            while not await _responds(base):
                 assert process.returncode is None, await finish(process)
                 await asyncio.sleep(0.05)
             yield process.stdout
@@ -58,7 +58,7 @@ async def running(base: str, *arguments: str, emulator: Emulator, **env: str) ->
     assert "Traceback" not in done.err, done.err
 
 
-async def _answers(base: str) -> bool:
+async def _responds(base: str) -> bool:
     try:
         async with aiohttp.ClientSession() as http, http.get(base) as response:
             return response.status > 0

@@ -161,7 +161,7 @@ async def start(
 
 
 async def finish(process: asyncio.subprocess.Process, patience: float = PATIENCE) -> Done:
-    """Wait for a process to end, but not for ever."""
+    """Wait for a process to end, and kill it after `patience` seconds."""
     try:
         async with asyncio.timeout(patience):
             out, err = await process.communicate()
@@ -185,7 +185,7 @@ async def terminal(*arguments: str, key: str = "", width: int = 140, env: Mappin
 
 
 def _read_all(descriptor: int, key: str) -> str:
-    """Read a terminal until its last writer is gone, which Linux tells by an error and others by nothing."""
+    """Read a terminal until all writers have closed it: Linux raises an error then, other systems return nothing."""
     shown = b""
     try:
         while part := os.read(descriptor, 65536):

@@ -12,7 +12,7 @@ from typing import Final
 
 INSTEAD: Final = {
     r"anew|begin(s|ning)? again": "again, start over",
-    r"answer(s|ed|ing)?": "response, respond",
+    r"(an|the|this|that|each|every|no|its|whose|lost|first|last) answers?": "response",
     r"arrows|rooms?": "import rules, module",
     r"asked[ -]for": "requested",
     r"at the (least|most)": "at least, at most",
@@ -38,11 +38,11 @@ INSTEAD: Final = {
     r"is there already": "already exists",
     r"is whole": "is complete",
     r"let(s|ting)?[ _](go|in)": "release, accept",
-    r"lives? through|outlives?": "tolerate",
+    r"lives? through": "tolerate",
     r"met twice": "seen",
     r"moment(s)?": "time, datetime",
     r"news|pieces? of news": "events, changes",
-    r"nobody|whoever|whomever": "users, callers",
+    r"whoever|whomever": "users, callers",
     r"of one's own|ones own": "your own, custom",
     r"postman": "sender",
     r"putt?(s|ing)? out": "print, write",

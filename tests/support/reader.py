@@ -139,7 +139,7 @@ class Reader:
             "workflow_id": self.emulator.workflow_id,
             "workflow_ids": [self.emulator.workflow_id],
             "rows": [{"Company": "Northwind"}, {"Company": "Contoso"}],
-            "moment": datetime(2025, 1, 1, tzinfo=UTC),
+            "time": datetime(2025, 1, 1, tzinfo=UTC),
             "url": "https://bot.example.com/copyai",
         }[name]
 
