@@ -38,6 +38,18 @@ class Cursor:
             if is_unfinished(run):
                 self.oldest_unfinished = min(created, self.oldest_unfinished or created)
 
+    @classmethod
+    def merge(cls, cursors: Iterable[Cursor]) -> Cursor:
+        """Return one cursor for runs that several cursors took note of."""
+        merged = cls()
+        for cursor in cursors:
+            merged.newest = max(filter(None, [merged.newest, cursor.newest]), default=None)
+            merged.oldest_unfinished = min(
+                filter(None, [merged.oldest_unfinished, cursor.oldest_unfinished]), default=None
+            )
+            merged.has_undated |= cursor.has_undated
+        return merged
+
     def since(self, look_back: timedelta, refresh_for: timedelta) -> datetime | None:
         """Return the time from which on runs are new or may have changed; None for all runs.
 

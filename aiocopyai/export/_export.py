@@ -295,47 +295,38 @@ def _check_target(state: ExportState, path: Path) -> None:
 
 
 async def _start(session: CopyAISession, journal: Journal, request: _Request) -> ExportState:
-    if request.adds and not request.force:
-        next(request.format.read(request.path), None)  # shows a file that is not an export before anything is sent
-    lists: dict[str, ListState] = {}
-    asked_as: dict[str | None, str] = {}  # the server may call a workflow by another id
-    for workflow_id in request.selection.workflow_ids:
-        first = await session.runs_page(workflow_id, size=1)  # shows an invalid key or id before hours of reading
-        lists[workflow_id] = ListState(first.total)
-        asked_as[first.items[0].workflow_id if first.items else workflow_id] = workflow_id
-        asked_as[workflow_id] = workflow_id
-    base = None
+    base, cursors = None, dict[str | None, Cursor]()
     if request.adds:
+        base = FileStamp.of(request.path)
         try:
-            base = await _read_base(journal, request, lists, asked_as)
+            cursors = await _read_base(journal, request)
         except ExportError:
             if not request.force:
                 raise
+            base = None
             journal.forget_base()
-            for listed in lists.values():
-                listed.horizon = None
+    lists: dict[str, ListState] = {}
+    for workflow_id in request.selection.workflow_ids:
+        first = await session.runs_page(workflow_id, size=1)  # shows an invalid key or id before hours of reading
+        names = {workflow_id, *[run.workflow_id for run in first.items]}  # the server may call it by another id
+        cursor = Cursor.merge(cursors[name] for name in names if name in cursors)
+        lists[workflow_id] = ListState(first.total, horizon=cursor.since(LOOK_BACK, REFRESH_FOR))
     replaces = request.force or base is not None
     state = ExportState(request.selection, replaces=replaces, base=base, lists=lists)
     journal.start(state, b"" if base else request.format.head)
     return state
 
 
-async def _read_base(
-    journal: Journal, request: _Request, lists: Mapping[str, ListState], asked_as: Mapping[str | None, str]
-) -> FileStamp:
-    """Note the runs of the file that is added to, and how far back each list has to be read."""
-    stamp = FileStamp.of(request.path)
-    cursors = {workflow_id: Cursor() for workflow_id in lists}
+async def _read_base(journal: Journal, request: _Request) -> dict[str | None, Cursor]:
+    """Note the runs of the file that is added to; return how far it goes, by workflow id."""
+    cursors: dict[str | None, Cursor] = {}
     runs = request.format.read(request.path)
     while batch := list(islice(runs, _READ_AT_ONCE)):
         journal.add_base(batch)
         for run in batch:
-            if run.workflow_id in asked_as:
-                cursors[asked_as[run.workflow_id]].add([run])
+            cursors.setdefault(run.workflow_id, Cursor()).add([run])
         await asyncio.sleep(0)
-    for workflow_id, listed in lists.items():
-        listed.horizon = cursors[workflow_id].since(LOOK_BACK, REFRESH_FOR)
-    return stamp
+    return cursors
 
 
 # --- read the lists

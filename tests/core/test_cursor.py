@@ -67,3 +67,17 @@ def test_empty_cursor_reads_everything() -> None:
     """Without a stored cursor the whole list is read."""
     assert Cursor.load({}) == Cursor()
     assert Cursor().since(DAY, DAY) is None
+
+
+@given(
+    st.lists(st.builds(run, st.none() | st.floats(-3, 40), st.sampled_from(["COMPLETE", "NEW", None]))),
+    st.integers(0, 10),
+)
+def test_merged_cursors_are_one(runs: list[Run], cut: int) -> None:
+    """Cursors of parts of some runs, merged, are the cursor of all."""
+    together, first, second = Cursor(), Cursor(), Cursor()
+    together.add(runs)
+    first.add(runs[:cut])
+    second.add(runs[cut:])
+
+    assert Cursor.merge([first, second]) == together
