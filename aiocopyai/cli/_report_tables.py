@@ -22,8 +22,6 @@ MAX_PERIODS: Final = 62
 """Days that have a row each; beyond, weeks, months or years have one."""
 _FULL_WIDTH: Final = 80
 """The width of a terminal, in columns, that has space for bars and whole ids."""
-_GAP: Final = 3
-"""Terminal cells between two columns."""
 _MAX_ROWS: Final = 10
 _MAX_VALUES: Final = 5
 
@@ -33,7 +31,8 @@ def print_tables(summary: Summary, source: str) -> None:
     console = open_console()
     for table in _tables(summary, source, console):
         if isinstance(table, Table) and console.width < _FULL_WIDTH:
-            _fit(table, console.width)
+            for column in table.columns:  # a row stays one line
+                column.no_wrap, column.overflow = True, "ellipsis"
         console.print(table)
         console.print()
 
@@ -55,17 +54,6 @@ def _tables(summary: Summary, source: str, console: Console) -> Iterator[Rendera
         yield _error_table(summary)
     if summary.costliest:
         yield _costliest_table(summary)
-
-
-def _fit(table: Table, width: int) -> None:
-    """Keep each row of a table on one line of a narrow terminal: cut texts, but no numbers."""
-    texts = [column for column in table.columns if column.justify == "left"]
-    numbers = [column for column in table.columns if column.justify != "left"]
-    used = sum(max(len(str(cell)) for cell in (column.header, *column.cells)) for column in numbers)
-    gaps = _GAP * (len(table.columns) - 1)
-    for column in texts:
-        column.no_wrap, column.overflow = True, "ellipsis"
-        column.max_width = max(1, (width - used - gaps) // len(texts))
 
 
 def _heading(summary: Summary, source: str) -> Text:
