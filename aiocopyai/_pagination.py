@@ -381,7 +381,7 @@ class Listing(Generic[T]):
         if not self._is_doubtful and not self._is_stuck:
             self._state = _State.FINISHED
             return PageResult(is_outdated=True)
-        new, known = self._repeats.remove(page.items, ids)
+        new, known = self._repeats.remove_from_head(page.items, ids)
         # Where the first page holds new items only, even more of them may follow on the next.
         explains_all = not known and (len(new) >= _MANY_NEW or self._passes > 1)
         self._conclude(None if explains_all else page.total, len(ids), len(new))

@@ -75,6 +75,18 @@ class Repeats(Generic[T]):
             self.is_page_ignored = False
         return new, len(known)
 
+    def remove_from_head(self, items: Sequence[T], ids: Sequence[str]) -> tuple[list[T], int]:
+        """Do the same for the first page, which is read once more at the end.
+
+        Where ids were forgotten, only items in front of a known one are certainly new.
+        """
+        known = self._known.intersection(set(ids))
+        if self._known.has_forgotten:
+            added = next((place for place, item_id in enumerate(ids) if item_id in known), len(ids))
+            items, ids = items[:added], ids[:added]
+        new, _ = self.remove(items, ids)
+        return new, len(known)
+
     def explain(self, known: int, start: int, length: int) -> int:
         """Return how many of the ids that a page repeats should not have come again.
 
@@ -91,21 +103,23 @@ class Repeats(Generic[T]):
 
 
 class RecentIds:
-    """The latest ids: at least `REMEMBERED_IDS`, and at most twice as many."""
+    """The ids of the first page, and the latest ids: at least `REMEMBERED_IDS`, and at most twice as many."""
 
     def __init__(self) -> None:
         self.has_forgotten = False
+        self._first: set[str] = set()
         self._newer: set[str] = set()
         self._older: set[str] = set()
 
     def intersection(self, ids: set[str]) -> set[str]:
         """Return those of the ids that are remembered."""
-        if self._newer.isdisjoint(ids) and self._older.isdisjoint(ids):
+        if self._newer.isdisjoint(ids) and self._older.isdisjoint(ids) and self._first.isdisjoint(ids):
             return set()
-        return (self._newer & ids) | (self._older & ids)
+        return (self._newer & ids) | (self._older & ids) | (self._first & ids)
 
     def add(self, ids: set[str]) -> None:
-        """Remember ids."""
+        """Remember the ids of a page."""
+        self._first = self._first or ids
         self._newer |= ids
         if len(self._newer) >= REMEMBERED_IDS:
             self.has_forgotten = self.has_forgotten or bool(self._older)

@@ -478,13 +478,27 @@ def test_errors_that_may_mean_the_end() -> None:
 
 
 def test_remembered_ids_are_bounded() -> None:
-    """Ids are remembered for tens of thousands of runs, and not for all."""
+    """The ids of the first page are remembered, and those of the latest runs, and not all."""
     recent = RecentIds()
     for number in range(4 * REMEMBERED_IDS):
         recent.add({str(number)})
+    ids = {"0", "1", str(3 * REMEMBERED_IDS)}
 
-    assert recent.intersection({str(3 * REMEMBERED_IDS), "0"}) == {str(3 * REMEMBERED_IDS)}
+    assert recent.intersection(ids) == {"0", str(3 * REMEMBERED_IDS)}
     assert recent.has_forgotten
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_capped_list_of_more_runs_than_are_remembered(prefetch: int) -> None:
+    """A long list of constant length, whose first runs are forgotten at the end, yields each run once."""
+    length = REMEMBERED_IDS // 16
+    changes = ((1, [0.0001, AT_THE_END]) if number % 7 == 3 else (1, [AT_THE_END]) for number in range(10_000))
+    changing = ChangingList.of(60 * length, changes)
+    reading = read(changing.page, length, prefetch)
+
+    assert len(set(reading.ids)) == len(reading.ids)
+    assert changing.stayed <= set(reading.ids)
+    assert reading.listing.changes.missing == 0
 
 
 def test_large_pages_are_proven_while_they_are_remembered() -> None:
