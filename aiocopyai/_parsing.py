@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import chain, repeat
 from operator import attrgetter, itemgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from attrs import evolve, frozen
 
@@ -190,7 +190,7 @@ def _children(value: JSON) -> Iterable[JSON]:
 
 def _raw_objects(result: object) -> Iterator[Iterable[Mapping[str, JSON]]]:
     """Yield the objects of a result's runs whose values are kept as they came: those that are often nested last."""
-    runs: Sequence[object] = result.items if isinstance(result, Page) else (result,)
+    runs = cast("Page[object]", result).items if isinstance(result, Page) else (result,)
     if runs and isinstance(runs[0], Run):
         yield chain.from_iterable(map(_RAW_OBJECTS, runs))
         if errors := [error for error in map(attrgetter("error"), runs) if error is not None]:
