@@ -14,7 +14,7 @@ from attrs import define, field
 
 from aiocopyai import JSON
 from aiocopyai.emulator import Emulator, Fault, Request
-from tests.support.commands import MAIN, START, cli, environment, finish, start, terminal
+from tests.support.commands import MAIN, PATIENCE, START, cli, environment, finish, start, terminal
 from tests.support.exporting import FORMATS, change, ids_in, ids_of, leftovers, raw_run
 
 
@@ -186,8 +186,9 @@ async def test_ctrl_c(emulator: Emulator, tmp_path: Path) -> None:
     command = ("export", emulator.workflow_id, "-o", "runs.jsonl")
     code = START + "from aiocopyai.cli import main; main()"
     process = await start("-c", code, *command, env=environment(emulator))
-    while process.returncode is None and not any(request.page == 7 for request in emulator.requests):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE):
+        while process.returncode is None and not any(request.page == 7 for request in emulator.requests):
+            await asyncio.sleep(0.01)
     process.send_signal(signal.SIGINT)
     stopped = await finish(process)
     resumed = await cli(*command, "--resume", emulator=emulator)
@@ -284,8 +285,9 @@ async def completes(kills: Kills, workflow: ChangingWorkflow, emulator: Emulator
     process = await start(*MAIN, *arguments, env=environment(emulator))
     if kills.left > 0:
         requests = workflow.requests + workflow.chance.randint(1, 60)
-        while workflow.requests < requests and process.returncode is None:
-            await asyncio.sleep(0.002)
+        async with asyncio.timeout(PATIENCE):
+            while workflow.requests < requests and process.returncode is None:
+                await asyncio.sleep(0.002)
         await asyncio.sleep(workflow.chance.random() * 0.05)
         if process.returncode is None:
             kills.left -= 1
