@@ -144,7 +144,7 @@ class PageIterator(AsyncIterator[Page[T]]):
     def stop_at(self, position: int) -> None:
         """End where this many leading items of the list were read, once it is proven that none of them is missing.
 
-        Where the list grows, the place moves back with the items. This replaces an earlier place.
+        Where the total grows, the place moves back by as much. This replaces an earlier place.
         """
         self._listing.stop_at(position)
         if self._listing.is_finished or self._listing.is_proving:

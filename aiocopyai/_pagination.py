@@ -166,7 +166,7 @@ class Listing(Generic[T]):
     def stop_at(self, position: int) -> None:
         """End where this many leading items were read, once it is proven that none of them is missing.
 
-        Where the list grows, the place moves back with the items. This replaces an earlier place.
+        Where the total grows, the place moves back by as much. This replaces an earlier place.
         """
         self._stop = Border(position, self._border.total)
         if self._state is _State.READING and self._is_at_stop(self._border.position):

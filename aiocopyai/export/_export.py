@@ -352,19 +352,23 @@ class _Reader:
         self._note_commit()
         for workflow_id, listed in self.state.lists.items():
             if not listed.is_done:
-                if not await self._read_from(workflow_id, listed.start_page()):
-                    await self._read_from(workflow_id, 1)
+                # From the start if pages between are missing; and one by one if changes hide where new runs end.
+                for start_page, prefetch in ((listed.start_page(), True), (1, True), (1, False)):
+                    if await self._read_from(workflow_id, start_page, prefetch=prefetch):
+                        break
                 listed.is_done = True
                 self._commit()
 
-    async def _read_from(self, workflow_id: str, start_page: int) -> bool:
-        """Read a list from a page on; return whether that left out no unread run."""
+    async def _read_from(self, workflow_id: str, start_page: int, *, prefetch: bool) -> bool:
+        """Read a list from a page on; return whether that certainly left out no unread run."""
         listed, checkpoint = self.state.lists[workflow_id], self.state.lists[workflow_id].checkpoint
         tracker = Tracker(listed)
         selected = self.state.selection.since
         since = None if selected in {None, LAST} else datetime.fromisoformat(str(selected))
-        pager = self.session.runs(workflow_id, start_page=start_page, since=since, prefetch=tracker.prefetch)
+        ahead = tracker.prefetch if prefetch else 0
+        pager = self.session.runs(workflow_id, start_page=start_page, since=since, prefetch=ahead)
         pages = pager.pages()
+        rereads_at_horizon: int | None = None
         try:
             async for page in pages:
                 if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
@@ -372,6 +376,7 @@ class _Reader:
                 tracker.add(page, pages.proven.position, pages.proven.total, pages.page_length)
                 if tracker.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
                     pages.stop_at(pages.position)
+                    rereads_at_horizon = pager.changes.reread
                 listed.total = pager.total
                 self._store(page)
         except _POSSIBLE_ENDS:
@@ -381,6 +386,8 @@ class _Reader:
         finally:
             self._commit()
             await pages.aclose()
+        if ahead and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
+            return False  # pages were read again, and the runs of interest may have moved behind the position
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 
     def _store(self, page: Page[Run]) -> None:

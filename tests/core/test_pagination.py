@@ -55,8 +55,11 @@ def read(
     prefetch: int = 0,
     choose: Callable[[Sequence[PageRequest]], PageRequest] = itemgetter(0),
     start_page: int = 1,
+    stop_at: int | None = None,
 ) -> Reading:
     """Read a list to its end, with several requests in progress, of which `choose` says which one is answered next.
+
+    With `stop_at`, it is read only up to that position, as it is after the first response.
 
     Raises:
         PaginationError: the list does not advance.
@@ -78,7 +81,10 @@ def read(
         if result.again:
             in_progress.insert(0, result.again)
             reading.requested.append(result.again.page)
-        if result.is_outdated:
+        if stop_at is not None:
+            reading.listing.stop_at(stop_at)
+            stop_at = None
+        if result.is_outdated or reading.listing.is_proving:
             in_progress.clear()
             answered.clear()
     return reading
@@ -105,6 +111,37 @@ def test_each_run_is_yielded_once(
     assert len(set(reading.ids)) == len(reading.ids)
     assert changing.stayed <= set(reading.ids)
     assert reading.listing.changes.missing == 0
+
+
+@pytest.mark.parametrize("kind", ["unchanged", "growing", "shrinking", "purged"])
+@given(data=st.data(), size=SIZES, prefetch=PREFETCHES, order=ORDERS)
+def test_stop_at_a_position(kind: str, data: st.DataObject, size: int, prefetch: int, order: random.Random) -> None:
+    """No run is missing that stays and was in front of the position at the first response."""
+    changing, position = data.draw(changing_lists(kind)), data.draw(st.integers(0, 150))
+    first = list[str]()
+
+    def answer(page: int, size: int) -> Page[Run]:
+        response = changing.page(page, size)
+        first[:] = first or changing.ids[:position]
+        return response
+
+    reading = read(answer, size, prefetch, order.choice, stop_at=position)
+
+    assert len(set(reading.ids)) == len(reading.ids)
+    assert changing.stayed & set(first) <= set(reading.ids)
+
+
+@given(changing_lists("unchanged"), SIZES, PREFETCHES, ORDERS, st.integers(0, 119))
+def test_stop_in_an_unchanged_list(
+    changing: ChangingList, size: int, prefetch: int, order: random.Random, position: int
+) -> None:
+    """Pages behind the position are not requested."""
+    position = min(position, max(0, len(changing.ids) - 1))
+    reading = read(changing.page, size, prefetch, order.choice, stop_at=position)
+    pages = max(1, ceil(position / size))
+
+    assert reading.ids == changing.ids[: pages * size]
+    assert max(reading.requested) == pages
 
 
 @given(changing_lists("unchanged"), SIZES, PREFETCHES, ORDERS)

@@ -3,13 +3,14 @@
 # ruff: noqa: ASYNC240 (the files are small, and nothing else runs)
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from aiocopyai import CopyAISession
-from aiocopyai.emulator import Emulator
-from aiocopyai.export import ExportError, export_runs, read_export
+from aiocopyai.emulator import Emulator, Request
+from aiocopyai.export import ExportError, _resume, export_runs, read_export
 from tests.support.exporting import (
     change,
     ids_in,
@@ -53,6 +54,28 @@ class TestNewRuns:
 
         assert requested_pages(emulator) == [1, 2]
         assert ids_in(lines)[1050:] == [f"WRUN-{number}" for number in range(1100, 1050, -1)]
+
+    async def test_list_of_constant_length_loses_no_run(
+        self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If each new run removes the oldest one while new pages are read, they are read again one by one."""
+        monkeypatch.setattr(_resume, "_PREFETCH", 4)
+        emulator.replace_runs([raw_run(number) for number in range(1000, 0, -1)])
+        await export_runs(session, [emulator.workflow_id], lines)
+        emulator.replace_runs([raw_run(number) for number in range(1350, 350, -1)])
+        newest = itertools.count(1351)
+
+        def change_list(server: Emulator, request: Request) -> None:
+            if request.page == 1 and request.size != 1:
+                server.replace_runs([raw_run(next(newest)), *server.runs()[:-1]])
+
+        emulator.on_request = change_list
+        await export_runs(session, [emulator.workflow_id], lines, since="last")
+        found = ids_in(lines)
+
+        assert len(found) == len(set(found))
+        assert {f"WRUN-{number}" for number in range(1, 1351)} <= set(found)
+        assert next(newest) > 1353  # the first page, its proof, and once more
 
     async def test_unchanged_list_leaves_the_file_alone(
         self, session: CopyAISession, emulator: Emulator, path: Path
