@@ -29,7 +29,7 @@ MAIN = ("-m", "aiocopyai")
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 """A child inherits an ignored SIGINT when the tests run in the background of a script; this restores the default."""
 
-PATIENCE = 30
+PATIENCE = 50
 """Seconds until a command is considered stuck."""
 
 _PROCESS_STATE = threading.Lock()
