@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from aiocopyai._display import utc_isoformat
-from aiocopyai.models import JSON, Run, RunStatus
+from aiocopyai.models import Run, RunStatus
 
 
 COLUMNS: Final = (
@@ -28,27 +27,11 @@ JSON_COLUMNS: Final = frozenset({"input", "output", "metadata", "error", "extra"
 """The columns that hold JSON text where a cell can hold only text."""
 
 
-def row_of(run: Run) -> dict[str, JSON]:
-    """Return a run as a JSON object with an entry for each column; `created_at` is ISO 8601 in UTC, with a ``Z``."""
-    return {
-        "id": run.id,
-        "workflow_id": run.workflow_id,
-        "status": run.status,
-        "created_at": utc_isoformat(run.created_at),
-        "credits": run.credits,
-        "input": dict(run.input),
-        "output": dict(run.output),
-        "metadata": dict(run.metadata),
-        "error": run.error,
-        "extra": dict(run.extra),
-    }
-
-
 def run_of(row: Mapping[str, Any]) -> Run:
     """Return the run of a row; a missing column is empty.
 
     Raises:
-        ValueError, TypeError, KeyError: it is not a row that `row_of` made.
+        ValueError, TypeError, KeyError: it is not a row that `Run.to_dict` returned.
     """
     run_id, created, status = row["id"], row.get("created_at"), row.get("status")
     if not isinstance(run_id, str) or not run_id:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from typing import Final
 
 from aiocopyai.models import JSON, Run, RunStatus
@@ -67,8 +67,3 @@ def local_time(moment: datetime, zone: tzinfo | None = None) -> datetime:
         return moment.astimezone(zone)
     except (OverflowError, OSError, ValueError):
         return moment
-
-
-def utc_isoformat(moment: datetime | None) -> str | None:
-    """Return a datetime in ISO format, in UTC."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Final, NoReturn, cast
 
-from aiocopyai.models import JSON
+from aiocopyai._text import excerpt
 
 
 try:
@@ -34,7 +34,7 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},]', re.DOTALL)
 _ID_KEYS: Final = (b'"id"', b'"workflowRunId"')
 
 
-def loads(body: bytes, *, exact: bool = False) -> JSON:
+def loads(body: bytes, *, exact: bool = False) -> object:
     """Parse JSON in UTF-8.
 
     Args:
@@ -50,7 +50,7 @@ def loads(body: bytes, *, exact: bool = False) -> JSON:
     if orjson is None or exact:
         return _loads_exactly(body)
     try:
-        value: JSON = orjson.loads(body)
+        value: object = orjson.loads(body)
     except ValueError as error:
         # orjson refuses half a surrogate pair and a number beyond the range of a float. Neither may cost a page.
         # Whatever else is refused is not parsed again, as a large body would block the event loop for seconds.
@@ -63,13 +63,13 @@ def loads(body: bytes, *, exact: bool = False) -> JSON:
     return _loads_exactly(body)
 
 
-def has_rounded_integer(objects: Iterable[Mapping[str, JSON]]) -> bool:
+def has_rounded_integer(objects: Iterable[Mapping[str, object]]) -> bool:
     """Return whether some number in these objects, at any depth, may be an integer that was rounded to a float.
 
     Raises:
         RecursionError: they are nested more than `MAX_DEPTH` levels deep, so that other functions would fail.
     """
-    level: list[Iterable[JSON]] = [each.values() for each in objects]
+    level: list[Iterable[object]] = [each.values() for each in objects]
     depth = 0
     while level:
         depth += 1
@@ -137,22 +137,25 @@ def dump_json(value: object) -> bytes:
     try:
         text = _encode(value)
     except ValueError:
-        text = _encode(_without_infinity(cast("JSON", value)))
+        text = _encode(_without_infinity(value))
     return text.encode("utf-8", "backslashreplace")
 
 
-def encode_json(name: str, value: Mapping[str, JSON]) -> bytes:
-    """Encode an object as JSON in ASCII, to be sent; `name` is what an error calls it.
+def encode_json(name: str, value: Mapping[str, object]) -> bytes:
+    """Encode an object as JSON in ASCII, to be sent; `name` is what an error calls it. Any mapping is an object.
 
     Raises:
-        ValueError: something in it is not JSON: a NaN, a date, a key that is not a string.
+        ValueError: something in it is not JSON: a NaN, a date, a key that is not a string. The message names its place.
     """
     try:
-        _check_keys(value)
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        reason = str(error)
-    raise ValueError(f"{name} cannot be sent as JSON: {reason}")
+        try:
+            _check_keys(value)
+            return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain_mapping).encode()
+        except (TypeError, ValueError) as error:
+            problem = _find_problem(name, value) or f"{name} cannot be sent as JSON: {error}"
+    except RecursionError:
+        problem = f"{name} cannot be sent as JSON: it is nested too deeply, or contains itself"
+    raise ValueError(problem)
 
 
 def _encode(value: object) -> str:
@@ -168,8 +171,8 @@ def _unquote(token: bytes) -> str:
     return token[1:-1].decode(errors="replace")
 
 
-def _loads_exactly(body: bytes) -> JSON:
-    return cast("JSON", json.loads(body.decode(), parse_constant=_refuse, parse_int=_parse_integer))
+def _loads_exactly(body: bytes) -> object:
+    return cast("object", json.loads(body.decode(), parse_constant=_refuse, parse_int=_parse_integer))
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -185,18 +188,46 @@ def _check_keys(value: object) -> None:
     if isinstance(value, Mapping):
         for key, inner in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
-                raise TypeError(f"the key {key!r} is not a string")
+                raise TypeError
             _check_keys(inner)
     elif isinstance(value, list | tuple):
         for inner in cast("list[object]", value):
             _check_keys(inner)
 
 
-def _without_infinity(value: JSON | Mapping[str, JSON]) -> JSON:
+def _plain_mapping(value: object) -> dict[object, object]:
     if isinstance(value, Mapping):
-        return {name: _without_infinity(inner) for name, inner in value.items()}
+        return dict(cast("Mapping[object, object]", value))
+    raise TypeError
+
+
+def _find_problem(place: str, value: object) -> str | None:
+    """Describe the first part of a value that is not JSON, with its place, such as ``inputs["leads"][2]``."""
+    if isinstance(value, Mapping):
+        for key, inner in cast("Mapping[object, object]", value).items():
+            if not isinstance(key, str):
+                return f"{place} has the key {excerpt(key)} of type {type(key).__name__}: the keys of JSON are strings"
+            if problem := _find_problem(f"{place}[{excerpt(key)}]", inner):
+                return problem
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(cast("list[object]", value)):
+            if problem := _find_problem(f"{place}[{index}]", inner):
+                return problem
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"{place} is {value}: the numbers of JSON are finite"
+    elif value is not None and not isinstance(value, str | int | float):
+        return (
+            f"{place} is of type {type(value).__name__}, which is not JSON: "
+            "convert it to a string, number, boolean, None, list or mapping"
+        )
+    return None
+
+
+def _without_infinity(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _without_infinity(inner) for name, inner in cast("Mapping[str, object]", value).items()}
     if isinstance(value, list):
-        return [_without_infinity(inner) for inner in value]
+        return [_without_infinity(inner) for inner in cast("list[object]", value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

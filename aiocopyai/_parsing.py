@@ -60,7 +60,7 @@ def parse_json(body: bytes, *, exact: bool = False) -> JSON:
             nested too deeply.
     """
     try:
-        return loads(body, exact=exact)
+        return cast("JSON", loads(body, exact=exact))
     except RecursionError:
         error = _nesting_error(body)
     except ValueError:

@@ -22,7 +22,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Final, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from attrs import define, field, frozen
 
@@ -37,12 +37,12 @@ from aiocopyai.errors import (
     RunFailedError,
     is_gateway_page,
 )
-from aiocopyai.models import JSON, Run
+from aiocopyai.models import Run
 
 
 logger = logging.getLogger("aiocopyai")
 
-Inputs: TypeAlias = Mapping[str, JSON]
+Inputs: TypeAlias = Mapping[str, Any]
 
 BATCH_SIZE: Final = 1_000
 """Rows whose keys are searched for in one listing."""
@@ -79,6 +79,13 @@ class RunResult:
     def ok(self) -> bool:
         """Whether the run finished without an error, or with ``wait=False`` was started."""
         return self.error is None
+
+    def unwrap(self) -> Run:
+        """Return the run, or raise `error`."""
+        if self.error is not None:
+            raise self.error
+        assert self.run is not None  # noqa: S101 (for the type checkers: without an error there is a run)
+        return self.run
 
 
 @frozen

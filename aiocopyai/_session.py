@@ -246,9 +246,9 @@ class CopyAISession:
     async def start_run(
         self,
         workflow_id: str,
-        inputs: Mapping[str, JSON],
+        inputs: Mapping[str, object],
         *,
-        metadata: Mapping[str, JSON] | None = None,
+        metadata: Mapping[str, object] | None = None,
         idempotency_key: str | None = None,
         reuse_within: timedelta | None = None,
     ) -> Run:
@@ -292,7 +292,7 @@ class CopyAISession:
         workflow_id: str,
         idempotency_key: str,
         *,
-        inputs: Mapping[str, JSON] | None = None,
+        inputs: Mapping[str, object] | None = None,
         since: datetime | None = None,
     ) -> Run | None:
         """Search a workflow's runs for the one that was started with an idempotency key.
@@ -320,7 +320,7 @@ class CopyAISession:
     async def find_runs(
         self,
         workflow_id: str,
-        idempotency_keys: Mapping[str, Mapping[str, JSON] | None],
+        idempotency_keys: Mapping[str, Mapping[str, object] | None],
         *,
         since: datetime | None = None,
     ) -> dict[str, Run | AmbiguousStartError]:
@@ -387,9 +387,9 @@ class CopyAISession:
     async def run_workflow(
         self,
         workflow_id: str,
-        inputs: Mapping[str, JSON],
+        inputs: Mapping[str, object],
         *,
-        metadata: Mapping[str, JSON] | None = None,
+        metadata: Mapping[str, object] | None = None,
         idempotency_key: str | None = None,
         reuse_within: timedelta | None = None,
         timeout: float | None = 600.0,  # noqa: ASYNC109 (the deadline's error names the run)
@@ -426,10 +426,10 @@ class CopyAISession:
     def run_many(
         self,
         workflow_id: str,
-        rows: Iterable[Inputs] | AsyncIterable[Inputs],
+        rows: Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]],
         *,
         concurrency: int = 8,
-        metadata: Mapping[str, JSON] | None = None,
+        metadata: Mapping[str, object] | None = None,
         idempotency_key: Callable[[int, Inputs], str] | None = None,
         reuse_within: timedelta | None = None,
         wait: bool = True,
@@ -677,7 +677,7 @@ def _random_key(_index: int, _inputs: Inputs) -> str:
 
 
 def _start(
-    workflow_id: str, inputs: Mapping[str, JSON], metadata: Mapping[str, JSON] | None, key: str | None
+    workflow_id: str, inputs: Mapping[str, object], metadata: Mapping[str, object] | None, key: str | None
 ) -> StartRequest:
     """Check the arguments of a start."""
     path_segment("workflow_id", workflow_id)

@@ -153,7 +153,7 @@ def json_object(name: str, value: object) -> dict[str, JSON]:
     if not isinstance(value, Mapping):
         msg = f"{name} must be a mapping of names to JSON values, got {excerpt(value)}"
         raise ValueError(msg)  # noqa: TRY004 (every bad argument is a ValueError here)
-    return cast("dict[str, JSON]", json.loads(encode_json(name, dict(cast("Mapping[str, JSON]", value)))))
+    return cast("dict[str, JSON]", json.loads(encode_json(name, cast("Mapping[str, object]", value))))
 
 
 def path_segment(name: str, value: str) -> str:

@@ -28,12 +28,12 @@ Every error is plain data: it can be pickled and copied, and never holds the API
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 
 from aiocopyai._text import escape, short_repr, truncate
-from aiocopyai.models import JSON, Run, RunStatus
+from aiocopyai.models import Run, RunStatus
 
 
 _MAX_DETAILS: Final = 300
@@ -230,7 +230,7 @@ class RunFailedError(CopyAIError):
         self.run = run
 
     @property
-    def error(self) -> JSON:
+    def error(self) -> Any:  # noqa: ANN401 (any JSON)
         """Why it failed, as raw JSON (its shape is not documented)."""
         return self.run.error
 
@@ -303,8 +303,8 @@ class APIStatusError(CopyAIError):
         self,
         status: int,
         error_code: str | None = None,
-        details: JSON = None,
-        body: JSON = None,
+        details: Any = None,  # noqa: ANN401 (any JSON)
+        body: Any = None,  # noqa: ANN401 (any JSON)
         headers: Mapping[str, str] | None = None,
         request: RequestInfo | None = None,
         retry_after: float | None = None,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, Generic, NoReturn, Self, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
@@ -77,6 +77,9 @@ class Run:
     field (credits "many", a date "yesterday") is None or empty here, and is in `extra` unchanged. Runs compare by all
     their fields and hash by their id.
 
+    Attributes cannot be reassigned. The mappings are plain dicts, so that `json.dumps`, `pickle` and `copy.deepcopy`
+    accept them; they are typed as read-only, and nothing in this package modifies them.
+
     Attributes:
         id: the run's id, an opaque string.
         workflow_id: the workflow's id, in the form that the server uses; where the server leaves it out, the one that
@@ -94,18 +97,44 @@ class Run:
     id: str
     workflow_id: str | None = None
     status: RunStatus | None = None
-    input: Mapping[str, JSON] = field(factory=dict[str, JSON])
-    output: Mapping[str, JSON] = field(factory=dict[str, JSON])
-    metadata: Mapping[str, JSON] = field(factory=dict[str, JSON])
+    input: Mapping[str, Any] = field(factory=dict[str, Any])
+    output: Mapping[str, Any] = field(factory=dict[str, Any])
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any])
     created_at: datetime | None = None
     credits: int | None = None
-    error: JSON = None
-    extra: Mapping[str, JSON] = field(factory=dict[str, JSON], repr=False)
+    error: Any = None
+    extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
 
     def __hash__(self) -> int:
         return hash(self.id)
 
-    def output_json(self, key: str) -> JSON:
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as a JSON object: a line of ``aiocopyai export`` and of ``aiocopyai runs --format jsonl``.
+
+        It has the key of each attribute, in their order. `status` is a plain string, `created_at` ISO 8601 in UTC such
+        as ``2026-01-31T09:00:00Z``, and both are None where the run has none. The mappings are copied, the values in
+        them are not.
+        """
+        return {
+            "id": self.id,
+            "workflow_id": self.workflow_id,
+            "status": None if self.status is None else self.status.value,
+            "created_at": utc_isoformat(self.created_at),
+            "credits": self.credits,
+            "input": dict(self.input),
+            "output": dict(self.output),
+            "metadata": dict(self.metadata),
+            "error": self.error,
+            "extra": dict(self.extra),
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON on one line."""
+        from aiocopyai._json import dump_json  # noqa: PLC0415 (loads orjson)
+
+        return dump_json(self.to_dict()).decode()
+
+    def output_json(self, key: str) -> Any:  # noqa: ANN401 (any JSON, as from json.loads)
         """Return the output `key` as JSON: parsed if it is a string, and unchanged otherwise.
 
         Workflow steps often return JSON inside a string, as a captured payload shows.
@@ -121,11 +150,15 @@ class Run:
         if not isinstance(value, str):
             return value
         try:
-            parsed: JSON = json.loads(value, parse_constant=_refuse_constant)
+            return json.loads(value, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             shown = repr(value) if len(value) <= _EXCERPT else f"{value[:_EXCERPT]!r}…"
             raise ValueError(f"output {key!r} of run {self.id} is not JSON ({error}): {shown}") from None
-        return parsed
+
+
+def utc_isoformat(time: datetime | None) -> str | None:
+    """Return a datetime in ISO 8601, in UTC with a ``Z``."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z") if time else None
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -150,7 +183,7 @@ class Webhook:
     event_type: WebhookEventType | None = None
     workflow_id: str | None = None
     created_at: datetime | None = None
-    extra: Mapping[str, JSON] = field(factory=dict[str, JSON], repr=False)
+    extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
 
     def __hash__(self) -> int:
         return hash(self.id)

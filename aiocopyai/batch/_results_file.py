@@ -10,7 +10,6 @@ from typing import BinaryIO, Final, Self
 
 from attrs import define
 
-from aiocopyai._columns import row_of
 from aiocopyai._files import replace_file
 from aiocopyai._json import dump_json
 from aiocopyai.batch._ledger import BatchError, RowEntry, RowState
@@ -93,7 +92,7 @@ def result_fields(number: int, inputs: Mapping[str, JSON], run: Run | None, erro
     """Return what a line of results says."""
     return {
         "row": number,
-        **row_of(run or Run("", input=inputs)),
+        **(run or Run("", input=inputs)).to_dict(),
         "id": run.id if run else None,
         "problem": str(error) if error else None,
         "unconfirmed": isinstance(error, AmbiguousStartError),

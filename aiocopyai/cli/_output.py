@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 from attrs import Factory, define
 
 import aiocopyai
-from aiocopyai._columns import row_of
 from aiocopyai._display import json_line, plural, printable, value_text
 from aiocopyai.cli._process import discard
 
@@ -54,7 +53,7 @@ def open_run_writer(output_format: OutputFormat | None) -> OutputWriter[Run]:
     """Return a writer of runs in a format; None for the default one."""
     from aiocopyai.cli._run_table import RunTable  # noqa: PLC0415 (loads rich)
 
-    return open_writer(output_format, RunTable, row_of, aiocopyai.Run(""))
+    return open_writer(output_format, RunTable, aiocopyai.Run.to_dict, aiocopyai.Run(""))
 
 
 def open_writer(

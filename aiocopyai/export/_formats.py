@@ -12,7 +12,7 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, TypeAlias, TypeVar
 
-from aiocopyai._columns import COLUMNS, JSON_COLUMNS, row_of, run_of
+from aiocopyai._columns import COLUMNS, JSON_COLUMNS, run_of
 from aiocopyai._json import dump_json
 from aiocopyai.models import JSON, Run
 
@@ -77,7 +77,7 @@ class JSONLines:
     rows_are_file = True
 
     def encode(self, runs: Sequence[Run]) -> bytes:
-        return b"".join([dump_json(row_of(run)) + b"\n" for run in runs])
+        return b"".join([dump_json(run.to_dict()) + b"\n" for run in runs])
 
     def read(self, path: Path) -> Iterator[Run]:
         for number, line in enumerate(self._lines(path), start=1):
@@ -127,7 +127,7 @@ class CSV:
     rows_are_file = True
 
     def encode(self, runs: Sequence[Run]) -> bytes:
-        return self._encode([[_cell(name, value) for name, value in row_of(run).items()] for run in runs])
+        return self._encode([[_cell(name, value) for name, value in run.to_dict().items()] for run in runs])
 
     def read(self, path: Path) -> Iterator[Run]:
         for number, cells in enumerate(self._rows(path), start=2):

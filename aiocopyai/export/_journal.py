@@ -21,7 +21,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from aiocopyai._columns import row_of
 from aiocopyai._cursor import is_unfinished
 from aiocopyai._files import DamagedFileError, FileInUseError, create_beside, open_locked, sqlite_errors
 from aiocopyai._json import dump_json
@@ -293,7 +292,7 @@ def _digest(run_id: str) -> bytes:
 def _row_digest(run: Run) -> bytes:
     """Return what shows that a row has changed."""
     # In CSV and Parquet a lone surrogate is spelled with a backslash, which JSON doubles.
-    return blake2b(dump_json(row_of(run)).replace(rb"\\", b"\\"), digest_size=16).digest()
+    return blake2b(dump_json(run.to_dict()).replace(rb"\\", b"\\"), digest_size=16).digest()
 
 
 def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:

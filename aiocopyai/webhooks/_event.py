@@ -7,7 +7,7 @@ Deliveries are neither signed nor fully documented. Three bodies of a completed 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 
@@ -41,17 +41,17 @@ class WebhookEvent:
     type: WebhookEventType
     run_id: str | None = None
     workflow_id: str | None = None
-    output: Mapping[str, JSON] = field(factory=dict[str, JSON])
-    metadata: Mapping[str, JSON] = field(factory=dict[str, JSON])
+    output: Mapping[str, Any] = field(factory=dict[str, Any])
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any])
     credits: int | None = None
     run: Run | None = None
-    extra: Mapping[str, JSON] = field(factory=dict[str, JSON], repr=False)
+    extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
 
     def __hash__(self) -> int:
         return hash((self.type, self.run_id))
 
     @classmethod
-    def parse(cls, body: bytes | str | Mapping[str, JSON]) -> WebhookEvent:
+    def parse(cls, body: bytes | str | Mapping[str, Any]) -> WebhookEvent:
         """Parse a delivery's body, of any event and in any of the known forms.
 
         The attribute of a field that is missing, null or of the wrong type is None or empty; a value of the wrong type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -73,6 +74,37 @@ def test_output_that_is_not_json() -> None:
         run.output_json("Other")
     with pytest.raises(KeyError, match="has no output 'step', only: 'Step', 'Other'"):
         run.output_json("step")
+
+
+async def test_a_run_as_json(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run as a dict has the documented shape, and the same as JSON; a copy of it is the caller's own."""
+    copyai_emulator.inject(
+        Fault(
+            status=200,
+            body={"data": {"id": "W", "status": "COMPLETE", "createdAt": "2026-01-31T10:00:00+01:00", "new": 1}},
+        )
+    )
+    run = await session.get_run("WCFG-1", "W")
+    shown = run.to_dict()
+
+    assert shown == {
+        "id": "W",
+        "workflow_id": "WCFG-1",
+        "status": "COMPLETE",
+        "created_at": "2026-01-31T09:00:00Z",
+        "credits": None,
+        "input": {},
+        "output": {},
+        "metadata": {},
+        "error": None,
+        "extra": {"new": 1},
+    }
+    assert type(shown["status"]) is str
+    assert json.loads(run.to_json()) == shown
+    shown["output"]["a"] = "b"
+    assert run.output == {}
+    assert json.dumps(run.output) == "{}"
+    assert Run("W\n", output={"a": ["ü", 10**30]}).to_json().isprintable()
 
 
 async def test_webhooks(session: CopyAISession, copyai_emulator: Emulator) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pytest
@@ -71,6 +74,36 @@ async def test_start_without_metadata(session: CopyAISession, copyai_emulator: E
     await session.start_run(copyai_emulator.workflow_id, {})
 
     assert posts(copyai_emulator)[0].body == {"startVariables": {}}
+
+
+async def test_what_is_not_json_is_named(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """The error of inputs that are not JSON names the place and the type of the first such value."""
+    when = datetime(2026, 1, 31, tzinfo=UTC)
+    for inputs, message in (
+        ({"leads": [{"name": "Ada"}, {"since": when}]}, r"inputs['leads'][1]['since'] is of type datetime, which is"),
+        ({"a": {"b": {1, 2}}}, "inputs['a']['b'] is of type set"),
+        ({"a": (1, math.inf)}, "inputs['a'][1] is inf"),
+        ({"a": {7: "x"}}, "inputs['a'] has the key 7 of type int"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            await session.run_workflow(copyai_emulator.workflow_id, inputs)
+    with pytest.raises(ValueError, match=r"metadata\['job'\] is of type object"):
+        await session.start_run(copyai_emulator.workflow_id, {}, metadata={"job": object()})
+    loop: dict[str, object] = {}
+    loop["again"] = loop
+    with pytest.raises(ValueError, match="inputs cannot be sent as JSON: it is nested too deeply, or contains itself"):
+        await session.start_run(copyai_emulator.workflow_id, loop)
+
+    assert copyai_emulator.requests == []
+
+
+async def test_any_mapping_is_an_input(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Mappings that are not dicts, and tuples, are sent as JSON objects and arrays."""
+    inputs = MappingProxyType({"lead": MappingProxyType({"tags": ("a", "b")})})
+    run = await session.start_run(copyai_emulator.workflow_id, inputs)
+
+    assert run.input == {"lead": {"tags": ["a", "b"]}}
+    assert posts(copyai_emulator)[0].body == {"startVariables": run.input}
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,9 @@ async def test_failures_are_results(session: CopyAISession, copyai_emulator: Emu
     assert [type(result.error) for result in results] == [RunFailedError, RunTimeoutError, ValueError, type(None)]
     assert results[0].run is not None
     assert results[0].run.error == "x"
+    assert results[3].unwrap() == results[3].run
+    with pytest.raises(RunFailedError, match="failed: 'x'"):
+        results[0].unwrap()
     assert [run.input for run in many.in_progress] == [{"a": 2}]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import assert_type
+from typing import Any, TypedDict, assert_type
 
 import aiohttp
 from aiohttp import web
@@ -96,11 +96,12 @@ async def starts_runs(session: CopyAISession) -> None:
     assert_type(results, RunResults)
     async for result in results:
         assert_type(result, RunResult)
-        assert_type(result.inputs, Mapping[str, JSON])
+        assert_type(result.inputs, Mapping[str, Any])
         assert_type(result.index, int)
         assert_type(result.run, Run | None)
         assert_type(result.error, CopyAIError | ValueError | None)
         assert_type(result.ok, bool)
+        assert_type(result.unwrap(), Run)
         assert_type(result.reused, bool)
         assert_type(result.idempotency_key, str | None)
     assert_type(results.in_progress, Sequence[Run])
@@ -117,6 +118,24 @@ async def starts_runs(session: CopyAISession) -> None:
     assert_type(run, Run)
     assert_type(await session.wait_run("WCFG-1", run.id, final_statuses={"CANCELLED"}), Run)
     assert_type(session.run_many("WCFG-1", [], idempotency_key=lambda n, _: f"{n}", reuse_within=day), RunResults)
+
+
+class Lead(TypedDict):
+    """Inputs of a workflow, as a program may declare them."""
+
+    company: str
+    tags: list[str]
+
+
+async def takes_inputs_of_any_type(
+    session: CopyAISession, lead: Lead, leads: list[Lead], read: Mapping[str, object], words: dict[str, str]
+) -> None:
+    """Inputs and metadata may be any mappings with strings as keys, such as a TypedDict."""
+    await session.start_run("WCFG-1", lead, metadata=words)
+    await session.run_workflow("WCFG-1", read, metadata=read)
+    await session.find_run("WCFG-1", "key", inputs=lead)
+    assert_type(session.run_many("WCFG-1", leads, idempotency_key=lambda _, row: row["company"]), RunResults)
+    assert_type(session.run_many("WCFG-1", [words]), RunResults)
 
 
 async def takes_rows_from_anywhere(session: CopyAISession, rows: AsyncIterator[Mapping[str, JSON]]) -> None:
@@ -138,7 +157,7 @@ async def uses_webhooks(session: CopyAISession) -> None:
     assert_type(hook.url, str | None)
     assert_type(hook.workflow_id, str | None)
     assert_type(hook.created_at, datetime | None)
-    assert_type(hook.extra, Mapping[str, JSON])
+    assert_type(hook.extra, Mapping[str, Any])
 
 
 def reads_an_event(body: bytes, text: str, read: dict[str, JSON]) -> None:
@@ -150,11 +169,11 @@ def reads_an_event(body: bytes, text: str, read: dict[str, JSON]) -> None:
     assert_type(event.type, WebhookEventType)
     assert_type(event.run_id, str | None)
     assert_type(event.workflow_id, str | None)
-    assert_type(event.output, Mapping[str, JSON])
-    assert_type(event.metadata, Mapping[str, JSON])
+    assert_type(event.output, Mapping[str, Any])
+    assert_type(event.metadata, Mapping[str, Any])
     assert_type(event.credits, int | None)
     assert_type(event.run, Run | None)
-    assert_type(event.extra, Mapping[str, JSON])
+    assert_type(event.extra, Mapping[str, Any])
 
 
 async def receives_webhooks(
@@ -185,14 +204,19 @@ def reads_a_run(run: Run) -> None:
     assert_type(run.id, str)
     assert_type(run.workflow_id, str | None)
     assert_type(run.status, RunStatus | None)
-    assert_type(run.input, Mapping[str, JSON])
-    assert_type(run.output, Mapping[str, JSON])
-    assert_type(run.metadata, Mapping[str, JSON])
+    assert_type(run.input, Mapping[str, Any])
+    assert_type(run.output, Mapping[str, Any])
+    assert_type(run.metadata, Mapping[str, Any])
     assert_type(run.created_at, datetime | None)
     assert_type(run.credits, int | None)
-    assert_type(run.error, JSON)
-    assert_type(run.output_json("a"), JSON)
-    assert_type(run.extra, Mapping[str, JSON])
+    assert_type(run.error, Any)
+    assert_type(run.output_json("a"), Any)
+    title: str = run.output["Post"]["title"]
+    words: list[str] = run.output_json("Post")["words"] if title else run.input["words"]
+    assert_type(words, list[str])
+    assert_type(run.to_dict(), dict[str, Any])
+    assert_type(run.to_json(), str)
+    assert_type(run.extra, Mapping[str, Any])
     if run.status is not None:
         assert_type(run.status.is_final, bool)
 
@@ -237,15 +261,15 @@ async def handles_errors(session: CopyAISession) -> None:
     except APIStatusError as error:
         assert_type(error.status, int)
         assert_type(error.error_code, str | None)
-        assert_type(error.details, JSON)
-        assert_type(error.body, JSON)
+        assert_type(error.details, Any)
+        assert_type(error.body, Any)
         assert_type(error.headers, Mapping[str, str])
         assert_type(error.method, str)
         assert_type(error.url, str)
         assert_type(error.attempts, int)
     except RunFailedError as error:
         assert_type(error.run, Run)
-        assert_type(error.error, JSON)
+        assert_type(error.error, Any)
     except RunTimeoutError as error:
         assert_type(error.workflow_id, str)
         assert_type(error.run_id, str)
@@ -307,7 +331,6 @@ async def is_refused(session: CopyAISession, run: Run, page: Page[Run], hook: We
     await session.runs("WCFG-1")  # type: ignore[misc]  # a pager is iterated, not awaited
     await session.watch("WCFG-1")  # type: ignore[misc]  # the same
     await session.start_run("WCFG-1", ["a"])  # type: ignore[arg-type]  # inputs have names
-    await session.start_run("WCFG-1", {"a": object()})  # type: ignore[dict-item]  # inputs are JSON
     await session.start_run("WCFG-1", {}, idempotency_key=5)  # type: ignore[arg-type]  # not a string
     await session.wait_run(run)  # type: ignore[call-arg, arg-type]  # takes ids
     session.run_many("WCFG-1", {"a": "b"})  # type: ignore[dict-item]  # one row instead of rows

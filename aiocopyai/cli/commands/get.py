@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 import aiocopyai
-from aiocopyai._columns import row_of
 from aiocopyai.cli._client import choose_workflow, find_key, open_session
 from aiocopyai.cli._errors import run_async, usage_errors
 from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, apply_timeout, shared_options
@@ -61,10 +60,10 @@ async def _get(
                 else:
                     run = await session.wait_run(workflow_id, run_id, timeout=wait_timeout)
             except aiocopyai.RunFailedError as error:
-                print_json(row_of(error.run))
+                print_json(error.run.to_dict())
                 raise
             except asyncio.CancelledError:
                 if wait_timeout is not None:
                     settings.inform(f"run {run_id} continues on the server")
                 raise
-    print_json(row_of(run))
+    print_json(run.to_dict())

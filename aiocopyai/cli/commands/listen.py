@@ -12,7 +12,6 @@ import typer
 from attrs import field, frozen
 
 import aiocopyai
-from aiocopyai._columns import row_of
 from aiocopyai.cli._client import find_key, open_session
 from aiocopyai.cli._demo import starting_runs
 from aiocopyai.cli._errors import run_async, usage_errors
@@ -213,6 +212,6 @@ def _row(event: WebhookEvent) -> dict[str, JSON]:
         "output": dict(event.output),
         "metadata": dict(event.metadata),
         "credits": event.credits,
-        "run": None if event.run is None else row_of(event.run),
+        "run": None if event.run is None else event.run.to_dict(),
         "extra": dict(event.extra),
     }

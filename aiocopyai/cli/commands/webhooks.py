@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import aiocopyai
-from aiocopyai._display import printable, utc_isoformat
+from aiocopyai._display import printable
 from aiocopyai.cli._client import find_key, open_session
 from aiocopyai.cli._errors import run_async, usage_errors
 from aiocopyai.cli._options import FormatOption, Settings, shared_options
 from aiocopyai.cli._output import OutputFormat, open_writer, print_json
+from aiocopyai.models import utc_isoformat
 
 
 if TYPE_CHECKING:
