@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Final, NoReturn, cast
@@ -139,6 +139,19 @@ def dump_json(value: object) -> bytes:
     except ValueError:
         text = _encode(_without_infinity(value))
     return text.encode("utf-8", "backslashreplace")
+
+
+def dump_each(values: Sequence[object]) -> list[bytes]:
+    """Return for each of some values what `dump_json` returns, in a fraction of the time."""
+    if orjson is None or not values:
+        return [dump_json(value) for value in values]
+    # One call, as each costs more than most values do. Compact JSON has no line breaks of its own.
+    separated: list[object] = [orjson.Fragment(b"\n")] * (2 * len(values) - 1)
+    separated[::2] = values
+    try:
+        return orjson.dumps(separated, default=dict)[1:-1].split(b",\n,")
+    except TypeError:
+        return [dump_json(value) for value in values]
 
 
 def encode_json(name: str, value: Mapping[str, object]) -> bytes:

@@ -26,14 +26,16 @@ names. In JSON text that escape means the same. A number beyond the range of a f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate, chain
 from typing import Any, Final
 
 import pyarrow as pa  # type: ignore[import-untyped]  # see above
 
 from aiocopyai import JSON, Run, RunStatus
-from aiocopyai._json import dump_json
+from aiocopyai._json import dump_each, dump_json
 
 
 _JSON_MAP: Final = pa.map_(pa.string(), pa.string())
@@ -72,16 +74,17 @@ def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
     """
     runs = runs if isinstance(runs, Sequence) else list(runs)
     credit_column = [_in_64_bits(run.credits) for run in runs]
+    errors = dump_each([run.error for run in runs])
     columns: list[pa.Array] = [
         _strings([run.id for run in runs]),
         _strings([run.workflow_id for run in runs]),
         _strings([run.status for run in runs]),
-        pa.array([_microseconds(run.created_at) for run in runs], SCHEMA.field("created_at").type),
-        pa.array(credit_column, pa.int64()),
+        _integers([_microseconds(run.created_at) for run in runs], SCHEMA.field("created_at").type),
+        _integers(credit_column, pa.int64()),
         _maps([run.input for run in runs]),
         _maps([run.output for run in runs]),
         _maps([run.metadata for run in runs]),
-        pa.array([None if run.error is None else dump_json(run.error) for run in runs], pa.string()),
+        _utf8([None if run.error is None else error for run, error in zip(runs, errors, strict=True)]),
         _maps([_extra(run, fitting) for run, fitting in zip(runs, credit_column, strict=True)]),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
@@ -131,10 +134,6 @@ def _run(row: Mapping[str, Any], moment: int | None) -> Run:
     )
 
 
-def _strings(texts: Sequence[str | None]) -> pa.Array:
-    return pa.array([None if text is None else text.encode("utf-8", "backslashreplace") for text in texts], pa.string())
-
-
 def _in_64_bits(number: int | None) -> int | None:
     return number if number is not None and -_LIMIT <= number < _LIMIT else None
 
@@ -143,15 +142,42 @@ def _microseconds(moment: datetime | None) -> int | None:
     return None if moment is None else (moment - _EPOCH) // _MICROSECOND
 
 
+# Arrays are made from buffers: that is faster than `pyarrow.array`, which also imports pandas if it is installed.
+
+
+def _strings(texts: Sequence[str | None]) -> pa.Array:
+    return _utf8([None if text is None else text.encode("utf-8", "backslashreplace") for text in texts])
+
+
+def _utf8(texts: Sequence[bytes | None]) -> pa.Array:
+    content = [text or b"" for text in texts]
+    buffers = [_validity(texts), _offsets(content), pa.py_buffer(b"".join(content))]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
+
+
+def _integers(numbers: Sequence[int | None], kind: pa.DataType) -> pa.Array:
+    content = array("q", [number or 0 for number in numbers])
+    return pa.Array.from_buffers(kind, len(numbers), [_validity(numbers), pa.py_buffer(content)])
+
+
 def _maps(mappings: Sequence[Mapping[str, JSON]]) -> pa.Array:
-    """Return a column of maps, built from offsets: several times faster than from lists of pairs."""
-    offsets, names, values = [0], list[str](), list[bytes]()
-    for mapping in mappings:
-        if mapping:
-            names.extend(mapping)
-            values.extend(map(dump_json, mapping.values()))
-        offsets.append(len(names))
-    return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), _strings(names), pa.array(values, pa.string()))
+    names = list(chain.from_iterable(mappings))
+    values = dump_each(list(chain.from_iterable([mapping.values() for mapping in mappings])))
+    offsets = pa.Array.from_buffers(pa.int32(), len(mappings) + 1, [None, _offsets(mappings)])
+    return pa.MapArray.from_arrays(offsets, _strings(names), _utf8(values))
+
+
+def _offsets(values: Iterable[Sized]) -> pa.Buffer:
+    """Return where each value begins and ends if all are joined."""
+    return pa.py_buffer(array("i", accumulate(map(len, values), initial=0)))
+
+
+def _validity(values: Sequence[object]) -> pa.Buffer | None:
+    """Return a bit for each value, set unless it is None; None if all are set."""
+    if all(values) or None not in values:  # the first is faster, and mostly true
+        return None
+    bits = int("".join(["0" if value is None else "1" for value in reversed(values)]), 2)
+    return pa.py_buffer(bits.to_bytes(len(values) // 8 + 1, "little"))
 
 
 def _extra(run: Run, fitting_credits: int | None) -> Mapping[str, JSON]:

@@ -43,3 +43,15 @@ def test_help_loads_no_command() -> None:
 
     assert "typer" in loaded
     assert loaded & (heavy | {"dlt", "dask"}) == set()
+
+
+def test_batch_loads_no_pandas() -> None:
+    """Runs become an Arrow batch, and a Parquet file, without the import of pandas, which takes longer than that."""
+    loaded = loaded_after(
+        "import io, aiocopyai, pyarrow, pyarrow.parquet, aiocopyai.integrations.arrow as arrow\n"
+        "batch = arrow.record_batch([aiocopyai.Run('a', credits=1, input={'b': 1}), aiocopyai.Run('b')])\n"
+        "pyarrow.parquet.write_table(pyarrow.Table.from_batches([batch]), io.BytesIO())"
+    )
+
+    assert "pyarrow.parquet" in loaded
+    assert "pandas" not in loaded

@@ -8,9 +8,10 @@ import sys
 from types import MappingProxyType
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 from aiocopyai import JSON
-from aiocopyai._json import dump_json
+from aiocopyai._json import dump_each, dump_json
 from tests.support.strategies import JSON_VALUES
 
 
@@ -18,6 +19,15 @@ from tests.support.strategies import JSON_VALUES
 def test_any_value_is_read_as_it_was_written(value: JSON) -> None:
     """Every JSON value, integers beyond 64 bits included, survives a round trip."""
     assert json.loads(dump_json(value)) == value
+
+
+@given(st.lists(JSON_VALUES))
+def test_many_values_are_written_as_each_alone(values: list[JSON]) -> None:
+    """Values that are written in one call are the same bytes, whatever line breaks and commas are in them."""
+    values += ["\n,", {",\n": [[], {}]}, None]
+
+    assert dump_each(values) == [dump_json(value) for value in values]
+    assert dump_each([]) == []
 
 
 def test_infinity_is_null() -> None:
