@@ -1,4 +1,4 @@
-"""How far the runs of a workflow were stored, and from when on the next reading has to look; never awaits."""
+"""The `Cursor`: which runs of a workflow are stored, and the `since` of the next reading; never awaits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiocopyai.models import Run
 
 
 _CLOCK_DIFFERENCE: Final = timedelta(days=1)
-"""How far in the future a server's clock may be; later times are taken for errors."""
+"""How far in the future a server's clock may be; later times are ignored as errors."""
 
 
 @define
@@ -20,14 +20,14 @@ class Cursor:
     """The newest run that was stored, and the oldest one that was not finished then."""
 
     newest: datetime | None = None
-    """When the newest run was created; None if no run says."""
+    """When the newest run was created; None if no run has a date."""
     oldest_unfinished: datetime | None = None
-    """When the oldest run was created that was not finished."""
+    """When the oldest unfinished run was created."""
     has_undated: bool = False
-    """Whether a run that was not finished does not say when it was created."""
+    """Whether an unfinished run has no usable date."""
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Take note of runs that were stored."""
+        """Include runs that were stored."""
         latest = datetime.now(UTC) + _CLOCK_DIFFERENCE
         for run in runs:
             created = run.created_at
@@ -40,7 +40,7 @@ class Cursor:
 
     @classmethod
     def merge(cls, cursors: Iterable[Cursor]) -> Cursor:
-        """Return one cursor for runs that several cursors took note of."""
+        """Return one cursor for the runs of several."""
         merged = cls()
         for cursor in cursors:
             merged.newest = max(filter(None, [merged.newest, cursor.newest]), default=None)
@@ -51,7 +51,7 @@ class Cursor:
         return merged
 
     def since(self, look_back: timedelta, refresh_for: timedelta) -> datetime | None:
-        """Return the time from which on runs are new or may have changed; None for all runs.
+        """Return the time since which runs are new or may have changed; None for all runs.
 
         Args:
             look_back: how much older than the newest stored run a run may be that was not on the list before.
@@ -75,7 +75,7 @@ class Cursor:
 
     @classmethod
     def load(cls, document: Mapping[str, Any]) -> Cursor:
-        """Return the cursor that `dump` wrote; for an empty object one that has stored nothing."""
+        """Return the cursor that `dump` wrote; for an empty object, a cursor without runs."""
         newest, oldest_unfinished = document.get("newest"), document.get("oldest_unfinished")
         return cls(
             newest and datetime.fromisoformat(newest),
@@ -85,13 +85,13 @@ class Cursor:
 
 
 def is_unfinished(run: Run) -> bool:
-    """Whether a run may still change: its status is not final, or the server does not say."""
+    """Whether a run may still change: its status is not final, or missing."""
     return run.status is None or not run.status.is_final
 
 
-def _subtract(moment: datetime, span: timedelta) -> datetime | None:
-    """Return an earlier time; None if it is before the calendar's first."""
+def _subtract(time: datetime, span: timedelta) -> datetime | None:
+    """Return an earlier time; None if it is before the first that a datetime can express."""
     try:
-        return moment - span
+        return time - span
     except OverflowError:
         return None

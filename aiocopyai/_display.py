@@ -1,4 +1,4 @@
-"""How runs and their values are shown: the same in the command line's output and in reports."""
+"""Formatting of runs and their values for people, shared by the command line and reports."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PREVIEW_LENGTH: Final = 1000
 
 
 def json_line(value: JSON | Mapping[str, JSON]) -> bytes:
-    """Return JSON on one line, in UTF-8 regardless of the locale."""
-    # Escaped in files and pipes too, as some readers take U+2028 for the end of a line.
+    """Return a value as one line of JSON, in UTF-8 regardless of the locale."""
+    # Escaped in files and pipes, too: some readers treat U+2028 as the end of a line.
     return printable(json.dumps(value, ensure_ascii=False)).encode() + b"\n"
 
 
@@ -33,7 +33,7 @@ def _escape(character: str) -> str:
     if character.isprintable():
         return character
     code = ord(character)
-    # json.dumps makes a surrogate pair of a code beyond four digits, but does not escape DEL.
+    # json.dumps makes a surrogate pair of a code point of more than four digits, but does not escape DEL.
     return f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(character)[1:-1]  # noqa: PLR2004 (four digits)
 
 
@@ -58,12 +58,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def local_time(moment: datetime, zone: tzinfo | None = None) -> datetime:
+def local_time(time: datetime, zone: tzinfo | None = None) -> datetime:
     """Return a datetime in a time zone, by default the user's.
 
-    A datetime that the zone can't express, as at both ends of the calendar, is returned unchanged.
+    A datetime that the zone cannot express, as at both ends of the calendar, is returned unchanged.
     """
     try:
-        return moment.astimezone(zone)
+        return time.astimezone(zone)
     except (OverflowError, OSError, ValueError):
-        return moment
+        return time

@@ -32,7 +32,7 @@ class Plan:
 
     Attributes:
         name: what is listed, for the log.
-        page_size: the page size that was asked for.
+        page_size: the page size to request.
         start_page: the page to start at, from 1.
         limit: the number of items after which to stop; None for all.
         since: the time before which items are left out; None for all.

@@ -313,7 +313,7 @@ class Listing(Generic[T]):
             self._gap = (request.page, gaps + 1 if gap_page == request.page else 1)
             self._return_to(border, request.page)
         elif request.page < gap_page and gaps >= _GAPS_IN_STEP:
-            # A total that falls at every second request would fall at the same page for ever: read this one twice.
+            # A total that falls at every second request would fall at this page forever: read the page twice.
             self._gap = (gap_page, 0)
             self._border = border
         else:

@@ -82,8 +82,8 @@ class Run:
 
     Attributes:
         id: the run's id, an opaque string.
-        workflow_id: the workflow's id, in the form that the server uses; where the server leaves it out, the one that
-            was asked for.
+        workflow_id: the workflow's id, in the form that the server uses; where the server leaves it out, the one in
+            the request.
         status: the status; None where the server leaves it out.
         input: the inputs by name.
         output: the outputs by step name; incomplete while the run is in progress.

@@ -392,8 +392,8 @@ class _Reader:
 
     def _store(self, page: Page[Run]) -> None:
         self.journal.add(page.items, self.format.encode)
-        count, moment = self.committed
-        if self.state.runs - count >= _COMMIT_RUNS or time.monotonic() - moment >= _COMMIT_SECONDS:
+        count, committed_at = self.committed
+        if self.state.runs - count >= _COMMIT_RUNS or time.monotonic() - committed_at >= _COMMIT_SECONDS:
             self._commit()
 
     def _commit(self) -> None:

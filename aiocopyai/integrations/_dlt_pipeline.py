@@ -44,7 +44,7 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str) -> Destination:
-        """Return the destination that dlt's name or a URL stands for.
+        """Return the destination for dlt's name of it or for a URL.
 
         Raises:
             ValueError: it is a DuckDB URL that cannot be used.

@@ -91,7 +91,7 @@ def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
 
 
 def flat_batch(runs: Iterable[Run]) -> pa.RecordBatch:
-    """Return a batch of runs, in their order and in `FLAT_SCHEMA`, for databases that know no maps.
+    """Return a batch of runs, in their order and in `FLAT_SCHEMA`, for databases without maps.
 
     Args:
         runs: any number of runs, as for `record_batch`.
@@ -111,12 +111,12 @@ def read_batch(batch: pa.RecordBatch) -> list[Run]:
         raise ValueError(
             f"the columns must be those of a run ({', '.join(SCHEMA.names)}), got {', '.join(batch.schema.names)}"
         )
-    moments = batch.column("created_at").cast(pa.int64()).to_pylist()
+    microseconds = batch.column("created_at").cast(pa.int64()).to_pylist()
     rows = batch.drop_columns(["created_at"]).to_pylist()
-    return [_run(row, moment) for row, moment in zip(rows, moments, strict=True)]
+    return [_run(row, created) for row, created in zip(rows, microseconds, strict=True)]
 
 
-def _run(row: Mapping[str, Any], moment: int | None) -> Run:
+def _run(row: Mapping[str, Any], created: int | None) -> Run:
     maps = {
         name: {key: json.loads(text) for key, text in row[name]} for name in ("input", "output", "metadata", "extra")
     }
@@ -127,7 +127,7 @@ def _run(row: Mapping[str, Any], moment: int | None) -> Run:
         id=row["id"],
         workflow_id=row["workflow_id"],
         status=None if row["status"] is None else RunStatus(row["status"]),
-        created_at=None if moment is None else _EPOCH + moment * _MICROSECOND,
+        created_at=None if created is None else _EPOCH + created * _MICROSECOND,
         credits=run_credits,
         error=None if row["error"] is None else json.loads(row["error"]),
         **maps,
@@ -138,8 +138,8 @@ def _in_64_bits(number: int | None) -> int | None:
     return number if number is not None and -_LIMIT <= number < _LIMIT else None
 
 
-def _microseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // _MICROSECOND
+def _microseconds(created_at: datetime | None) -> int | None:
+    return None if created_at is None else (created_at - _EPOCH) // _MICROSECOND
 
 
 # Arrays are made from buffers: that is faster than `pyarrow.array`, which also imports pandas if it is installed.

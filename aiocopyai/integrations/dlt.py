@@ -183,7 +183,7 @@ class _Lists:
 
 
 def _with_workflow_id(run: Run, workflow_id: str) -> Run:
-    """Return a run with the id that its workflow was asked for by, so that its key never changes."""
+    """Return a run with the workflow id of the request, so that its key in the table never changes."""
     if run.workflow_id == workflow_id:
         return run
     extra = run.extra if run.workflow_id is None else {**run.extra, "workflowId": run.workflow_id}

@@ -231,7 +231,7 @@ async def test_deep_nesting_on_a_terminal(emulator: Emulator, command: str) -> N
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 81, 100])
 async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> None:
-    """Each run is one row of at most the terminal's width; the id is whole where there is room."""
+    """Each run is one row of at most the terminal's width; the id is complete if it fits."""
     run_id = "WRUN-6fe9e53c-945a-4aa3-a87e-d64c3cc0dcb0"
     runs: list[JSON] = [
         {
@@ -254,8 +254,8 @@ async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> Non
     assert ("2026-01-31 09:00:00" in row) is (width >= 80)
 
 
-async def test_key_is_asked_for_on_a_terminal(emulator: Emulator) -> None:
-    """Without COPYAI_API_KEY the key is asked for; the terminal's echo is off before the prompt appears."""
+async def test_terminal_prompts_for_the_key(emulator: Emulator) -> None:
+    """Without COPYAI_API_KEY a terminal prompts for the key; its echo is off before the prompt appears."""
     ours, theirs = pty.openpty()
     env = environment(COPYAI_BASE_URL=emulator.url)
     arguments = ("runs", emulator.workflow_id, "--limit", "1")

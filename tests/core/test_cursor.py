@@ -1,4 +1,4 @@
-"""From when on the next reading of a workflow has to look."""
+"""Tests of `Cursor`: the `since` of the next reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiocopyai._cursor import Cursor
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
-MOMENTS = st.datetimes(timezones=st.just(UTC))
+TIMES = st.datetimes(timezones=st.just(UTC))
 SPANS = st.timedeltas(timedelta(0))
 
 
@@ -53,7 +53,7 @@ def test_next_reading_covers_what_may_have_changed(runs: list[Run], days_ago: fl
     assert cursor.since(DAY, 10 * DAY) == (None if days_ago is None else NOW - days_ago * DAY)
 
 
-@given(st.builds(Cursor, st.none() | MOMENTS, st.none() | MOMENTS, st.booleans()), SPANS, SPANS)
+@given(st.builds(Cursor, st.none() | TIMES, st.none() | TIMES, st.booleans()), SPANS, SPANS)
 def test_cursor_is_loaded_as_it_was_dumped(cursor: Cursor, look_back: timedelta, open_for: timedelta) -> None:
     """A cursor survives a round trip through JSON; near the first datetime of Python everything is read."""
     again = Cursor.load(json.loads(json.dumps(cursor.dump())))

@@ -55,9 +55,9 @@ async def test_only_the_same_selection_is_resumed(
     """An export is not resumed for other workflows or another time; the error names those that it is of."""
     ids = [emulator.workflow_id]
     await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since=since))
-    for other, moment in ((["WCFG-2"], since), (ids, None)):
+    for other, start in ((["WCFG-2"], since), (ids, None)):
         with pytest.raises(ExportError, match=r"is of WCFG-.* since"):
-            await export_runs(session, other, lines, since=cast("Literal['last']", moment), resume=True)
+            await export_runs(session, other, lines, since=cast("Literal['last']", start), resume=True)
     await export_runs(session, ids, lines, since=since, resume=True)
 
     assert ids_in(lines) == ids_of(emulator)

@@ -71,8 +71,8 @@ async def test_run_names_its_workflow(session: CopyAISession, emulator: Emulator
 
 async def test_since_leaves_out_older_runs(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
     """With a datetime, the file has only runs created at or after it."""
-    moment = datetime.fromtimestamp(1_750_000_000 + 60 * 1000, UTC)
-    await export_runs(session, [emulator.workflow_id], lines, since=moment)
+    start = datetime.fromtimestamp(1_750_000_000 + 60 * 1000, UTC)
+    await export_runs(session, [emulator.workflow_id], lines, since=start)
 
     assert ids_in(lines) == [f"WRUN-{number}" for number in range(1050, 999, -1)]
 

@@ -166,7 +166,7 @@ async def test_list_that_becomes_shorter_than_a_range(
     session: CopyAISession,
     past_end: Any,  # noqa: ANN401 (a quirk)
 ) -> None:
-    """A range whose first page no longer exists is no error, and the last pass reads to the end of the list."""
+    """A range whose first page no longer exists is not an error, and the last pass reads to the end of the list."""
     copyai_emulator.replace_runs([raw_run(number) for number in range(40, 0, -1)])
     copyai_emulator.quirks = Quirks(past_end=past_end)
     ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)

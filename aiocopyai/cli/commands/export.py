@@ -62,7 +62,7 @@ def export(
     FILE.part.db-wal. However the command ends, the same command with --resume continues from there.
     For a nightly job, use --resume --since last: it adds what is new, and refreshes the runs that were not finished
     when they were exported, if they are at most 30 days older than the newest run of FILE.
-    The key is taken from COPYAI_API_KEY, or asked for on a terminal.
+    The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
 
     \b
     Examples:

@@ -45,7 +45,7 @@ def runs(
     """List all runs of a workflow, page by page as they arrive.
 
     The runs go to standard output; counts by status and the credits spent follow on standard error.
-    The key is read from COPYAI_API_KEY, or asked for on a terminal.
+    The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
 
     \b
     Examples:

@@ -46,7 +46,7 @@ def sync(
     changed: the runs of the last day, and runs of the last 30 days that were not finished.
     However the command ends, the next one continues from what is in the database.
     Loading takes the extra `dlt`. With --to NAME, dlt's configuration has the rest, as for any pipeline.
-    The key is taken from COPYAI_API_KEY, or asked for on a terminal.
+    The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
 
     \b
     Examples:
