@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aiocopyai._retry import RetryPolicy
     from aiocopyai._run_many import RunResult, RunResults
     from aiocopyai._session import CopyAISession
-    from aiocopyai._watch import Watch
+    from aiocopyai._watch import RunWatch, Watch
     from aiocopyai.errors import (
         AmbiguousStartError,
         APIConnectionError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         RunTimeoutError,
         ServerError,
     )
-    from aiocopyai.models import JSON, Changes, Page, Run, RunStatus, Webhook, WebhookEventType
+    from aiocopyai.models import JSON, Changes, Page, Run, RunEvent, RunStatus, Webhook, WebhookEventType
     from aiocopyai.webhooks._event import WebhookEvent
 
 __all__ = [
@@ -64,11 +64,13 @@ __all__ = [
     "RequestInvalidError",
     "RetryPolicy",
     "Run",
+    "RunEvent",
     "RunFailedError",
     "RunResult",
     "RunResults",
     "RunStatus",
     "RunTimeoutError",
+    "RunWatch",
     "ServerError",
     "Watch",
     "Webhook",
@@ -101,11 +103,13 @@ _MODULES: Final = {
     "RequestInvalidError": "errors",
     "RetryPolicy": "_retry",
     "Run": "models",
+    "RunEvent": "models",
     "RunFailedError": "errors",
     "RunResult": "_run_many",
     "RunResults": "_run_many",
     "RunStatus": "models",
     "RunTimeoutError": "errors",
+    "RunWatch": "_watch",
     "ServerError": "errors",
     "Watch": "_watch",
     "Webhook": "models",

@@ -41,14 +41,15 @@ from aiocopyai._validation import (
     check_positive,
     check_rows,
     check_seconds,
+    check_statuses,
     check_string,
     check_url,
     json_object,
     path_segment,
     proxy_from_environment,
 )
-from aiocopyai._waiting import WaitOptions, wait_for_run
-from aiocopyai._watch import Watch, WatchPlan
+from aiocopyai._waiting import RunPoller, WaitOptions, wait_for_run
+from aiocopyai._watch import RunWatch, Watch, WatchPlan
 from aiocopyai.errors import (
     AmbiguousStartError,
     ConfigurationError,
@@ -500,18 +501,57 @@ class CopyAISession:
         )
         return RunResults(plan, rows)
 
-    def watch(self, workflow_id: str, *, interval: float = 10.0, since: datetime | None = None) -> Watch:
-        """Watch a workflow without end: each new run is yielded once, and again at each later change of its status.
+    def watch_run(
+        self,
+        workflow_id: str,
+        run_id: str,
+        *,
+        max_poll_interval: float = 5.0,
+        final_statuses: Collection[str] = (),
+    ) -> RunWatch:
+        """Follow a run until it is finished: ``async for run in session.watch_run(workflow_id, run_id)``.
 
-        Each round reads the runs of the last ten minutes again, and some of the older ones that are not finished. A run
-        that appears in the list later than that is missed. Outages are tolerated, with growing waits. Requests are sent
-        only while the next item is awaited; if that is cancelled, the next call continues where it was.
+        The run is yielded as it is first read, and again whenever its status, output, error or credits have changed.
+        The last one is the finished run, also if it ended as ``FAILED``. It polls, and tolerates errors, as `wait_run`
+        does. A step that is cancelled loses nothing: ``asyncio.wait_for(anext(watch), 1)`` may be repeated.
+
+        Args:
+            workflow_id: the workflow's id.
+            run_id: the run's id.
+            max_poll_interval: seconds between two polls at most.
+            final_statuses: as for `wait_run`.
+
+        Raises:
+            ValueError: an argument is invalid; raised here, before anything is sent.
+            CopyAIError: while iterating: the run cannot be read, and trying again will not help.
+        """
+        path_segment("workflow_id", workflow_id)
+        path_segment("run_id", run_id)
+        options = WaitOptions(None, max_poll_interval, final_statuses)
+        return RunWatch(RunPoller(self.get_run, workflow_id, run_id, options), self._tasks)
+
+    def watch(
+        self,
+        workflow_id: str,
+        *,
+        interval: float = 10.0,
+        since: datetime | None = None,
+        statuses: Collection[str] | None = None,
+    ) -> Watch:
+        """Watch a workflow without end: ``async for event in session.watch(workflow_id)``.
+
+        There is one event for each new run, and one for each later change of its status. Each round reads the runs of
+        the last ten minutes again, and some of the older ones that are not finished. A run that appears in the list
+        later than that is missed. Outages are tolerated, with growing waits. Requests are sent only while the next
+        event is awaited. If that is cancelled, the request in progress goes on, and the next call continues.
 
         Args:
             workflow_id: the workflow's id.
             interval: seconds between two rounds.
             since: begin with the runs created at or after this time, which must have a time zone; None to begin with
                 new runs. In that case the latest runs are yielded as soon as their status changes.
+            statuses: yield only the events of runs that now have one of these statuses, such as
+                ``{"COMPLETE", "FAILED"}``; None for all.
 
         Raises:
             ValueError: an argument is invalid; raised here, before anything is sent.
@@ -521,17 +561,17 @@ class CopyAISession:
         path_segment("workflow_id", workflow_id)
         check_seconds("interval", interval)
         check_datetime("since", since)
-        return Watch(
-            WatchPlan(
-                workflow_id,
-                interval,
-                since,
-                lambda since, limit, page_size, start_page: self.runs(
-                    workflow_id, page_size=page_size, start_page=start_page, limit=limit, since=since, prefetch=0
-                ),
-                lambda run_id: self.get_run(workflow_id, run_id),
-            )
+        plan = WatchPlan(
+            workflow_id,
+            interval,
+            since,
+            None if statuses is None else check_statuses("statuses", statuses, "COMPLETE"),
+            lambda since, limit, page_size, start_page: self.runs(
+                workflow_id, page_size=page_size, start_page=start_page, limit=limit, since=since, prefetch=0
+            ),
+            lambda run_id: self.get_run(workflow_id, run_id),
         )
+        return Watch(plan, self._tasks)
 
     def webhooks(self) -> Pager[Webhook]:
         """List the workspace's webhooks: ``async for webhook in session.webhooks()``. Each is yielded once.

@@ -1,4 +1,4 @@
-"""Waiting until a run finishes: polls at growing intervals, within a time-out."""
+"""Polling one run at growing intervals until it finishes, and waiting for that within a time-out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from aiocopyai._text import escape, excerpt, truncate
-from aiocopyai._validation import check_seconds
-from aiocopyai.errors import CopyAIError, NotFoundError, RunFailedError, RunTimeoutError
+from aiocopyai._text import escape, truncate
+from aiocopyai._validation import check_seconds, check_statuses
+from aiocopyai.errors import CopyAIError, NotFoundError, RunFailedError, RunTimeoutError, is_gateway_page
 from aiocopyai.models import Run, RunStatus
 
 
@@ -27,14 +27,12 @@ _GROWTH: Final = 1.5
 _MAX_STATUS_LENGTH: Final = 80
 _MAX_UNKNOWN: Final = 10
 """Statuses for which a wait logs a warning, if the API reference does not name them."""
+_PROGRESS: Final = {RunStatus.NEW: 0, RunStatus.WAITING: 1, RunStatus.COMPLETE: 3, RunStatus.FAILED: 3}
+"""How far a run with a status is; 2 for any other status."""
 
 
-def _statuses(value: Collection[str]) -> frozenset[str]:
-    if isinstance(value, str) or not all(isinstance(status, str) for status in value):
-        raise ValueError(
-            f"final_statuses must be a collection of strings, such as {{'CANCELLED'}}, got {excerpt(value)}"
-        )
-    return frozenset(value)
+def _final_statuses(value: Collection[str]) -> frozenset[str]:
+    return check_statuses("final_statuses", value, "CANCELLED")
 
 
 @frozen
@@ -45,12 +43,12 @@ class WaitOptions:
         timeout: seconds to wait in total; None for no limit.
         max_poll_interval: seconds between two polls at most.
         final_statuses: statuses with which a run is finished, beside ``COMPLETE`` and ``FAILED``.
-        not_found_grace: seconds for which a 404 is tolerated.
+        not_found_grace: seconds for which a 404 is tolerated, from the first poll or the latest response with the run.
     """
 
     timeout: float | None
     max_poll_interval: float
-    final_statuses: Collection[str] = field(default=(), converter=_statuses)
+    final_statuses: Collection[str] = field(default=(), converter=_final_statuses)
     not_found_grace: float = NOT_FOUND_GRACE
 
     def __attrs_post_init__(self) -> None:
@@ -74,29 +72,33 @@ async def wait_for_run(
         NotFoundError: it is unknown, beyond the first seconds.
         CopyAIError: it cannot be read, and trying again will not help.
     """
-    waiting = _Waiting(get, workflow_id, run_id, options)
+    poller = RunPoller(get, workflow_id, run_id, options)
     deadline = asyncio.timeout(options.timeout)
     try:
         async with deadline:
-            await waiting.poll_until_finished()
+            while not poller.is_done:
+                await asyncio.sleep(poller.due - time.monotonic())
+                await poller.poll()
     except TimeoutError:
         # A time-out of the caller, or of a request, is not ours.
         if options.timeout is None or not deadline.expired():
             raise
-    if waiting.finished is None:
-        raise RunTimeoutError(workflow_id, run_id, options.timeout or 0.0, waiting.status)
-    if waiting.finished.status == RunStatus.FAILED:
-        raise RunFailedError(waiting.finished)
-    return waiting.finished
+    if poller.finished is None:
+        raise RunTimeoutError(workflow_id, run_id, options.timeout or 0.0, poller.status)
+    if poller.finished.status == RunStatus.FAILED:
+        raise RunFailedError(poller.finished)
+    return poller.finished
 
 
 @define
-class _Waiting:
-    """The state of one wait.
+class RunPoller:
+    """Polls one run at growing intervals, until it is finished.
 
     Attributes:
         status: the latest status received.
         finished: the run, once it is finished.
+        is_done: whether no further poll is needed.
+        due: when the next poll is due, by the monotonic clock.
     """
 
     get: Callable[[str, str], Awaitable[Run]]
@@ -105,35 +107,58 @@ class _Waiting:
     options: WaitOptions
     status: RunStatus | None = None
     finished: Run | None = None
-    _started_at: float = field(factory=time.monotonic)
+    is_done: bool = False
+    due: float = field(factory=time.monotonic)
+    _interval: float = field(init=False)
+    _known_at: float | None = None  # when the run was last read, or at first when it was first requested
+    _latest: Run | None = None  # what `poll` returned last
     _unknown: set[str] = field(factory=set[str])
 
-    async def poll_until_finished(self) -> None:
-        """Poll at growing intervals, and set `finished`."""
-        interval = first_interval = min(FIRST_INTERVAL, self.options.max_poll_interval)
-        await self._poll()
-        while self.finished is None:
-            await _sleep_about(interval)
-            await self._poll()
-            interval = min(interval * _GROWTH, self.options.max_poll_interval)
-        if self.finished.status == RunStatus.COMPLETE and not self.finished.output:
-            # The status may be visible before the output is.
-            await _sleep_about(first_interval)
-            await self._poll()
+    def __attrs_post_init__(self) -> None:
+        self._interval = min(FIRST_INTERVAL, self.options.max_poll_interval)
 
-    async def _poll(self) -> None:
-        """Read the run once; tolerate what may pass."""
+    async def poll(self) -> Run | None:
+        """Read the run once, and return it if it has changed; tolerate what may pass.
+
+        A run that is ``COMPLETE`` without output is read once more first, as the status may be visible before the
+        output is.
+        """
+        was_finished = self.finished is not None
+        try:
+            run = await self._read()
+        finally:
+            self._schedule()
+        if run is not None:
+            self._note(run)
+        if self.finished is not None:
+            self.is_done = was_finished or bool(self.finished.output) or self.finished.status != RunStatus.COMPLETE
+            run = self.finished if self.is_done else None
+            self._interval = min(FIRST_INTERVAL, self.options.max_poll_interval)
+            self._schedule()
+        if run is None or not self._has_changed(run):
+            return None
+        self._latest = run
+        return run
+
+    async def _read(self) -> Run | None:
+        if self._known_at is None:
+            self._known_at = time.monotonic()
         try:
             run = await self.get(self.workflow_id, self.run_id)
         except NotFoundError:
-            if self.finished is None and time.monotonic() - self._started_at >= self.options.not_found_grace:
+            if self.finished is None and time.monotonic() - self._known_at >= self.options.not_found_grace:
                 raise
-            return
+            return None
         except CopyAIError as error:
-            if self.finished is None and not error.retryable:
+            if self.finished is None and not error.retryable and not is_gateway_page(error):
                 raise
             logger.warning("polling run %s: %s; polling again", escape(self.run_id), error)
-            return
+            return None
+        self._known_at = time.monotonic()
+        return run
+
+    def _note(self, run: Run) -> None:
+        """Remember the status of a run that was read."""
         if run.status is None:
             return
         self.status = run.status
@@ -141,6 +166,22 @@ class _Waiting:
             self.finished = run
         elif run.status not in RunStatus.__members__:
             self._warn_of(run.status)
+
+    def _has_changed(self, run: Run) -> bool:
+        """Return whether a run differs from the latest one. A status that goes back comes from a lagging replica."""
+        latest = self._latest
+        if latest is None:
+            return True
+        if progress(run.status) < progress(latest.status):
+            return False
+        return (run.status, run.output, run.error, run.credits) != (
+            latest.status, latest.output, latest.error, latest.credits
+        )  # fmt: skip
+
+    def _schedule(self) -> None:
+        """Set the time of the next poll, with jitter that only ever shortens: the caller's maximum is a promise."""
+        self.due = time.monotonic() + self._interval * random.uniform(0.75, 1.0)  # noqa: S311 (jitter is not a secret)
+        self._interval = min(self._interval * _GROWTH, self.options.max_poll_interval)
 
     def _warn_of(self, status: RunStatus) -> None:
         """Log a status that the API reference does not name, once."""
@@ -155,6 +196,6 @@ class _Waiting:
         )
 
 
-async def _sleep_about(seconds: float) -> None:
-    """Sleep with jitter, which only ever shortens: the caller's maximum is a promise."""
-    await asyncio.sleep(seconds * random.uniform(0.75, 1.0))  # noqa: S311 (jitter is not a secret)
+def progress(status: RunStatus | None) -> int:
+    """Return how far a run with a status is, as a number to compare."""
+    return -1 if status is None else _PROGRESS.get(status, 2)

@@ -1,7 +1,8 @@
-"""Watching a workflow: each new run once, and again at each later change of its status.
+"""Watching one run until it finishes, or a workflow: each new run once, and again at each change of its status.
 
-The list has no cursor and shows no time of change, so each round reads the runs of the last minutes again; runs that
-are older and not finished are read one by one, some of them in each round. What is remembered is bounded.
+The list of a workflow's runs has no cursor and shows no time of change, so each round reads the runs of the last
+minutes again; runs that are older and not finished are read one by one, some of them in each round. What is remembered
+is bounded.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from attrs import define, frozen
 
 from aiocopyai._pager import ItemIterator, Pager
+from aiocopyai._tasks import TaskSet, cancel_and_wait
 from aiocopyai._text import escape
 from aiocopyai._validation import MAX_PAGE_SIZE
+from aiocopyai._waiting import RunPoller, progress
 from aiocopyai.errors import (
     AuthenticationError,
     CopyAIError,
@@ -29,7 +32,7 @@ from aiocopyai.errors import (
     PaginationError,
     is_gateway_page,
 )
-from aiocopyai.models import Run, RunStatus
+from aiocopyai.models import Run, RunEvent, RunStatus
 
 
 logger = logging.getLogger("aiocopyai")
@@ -45,10 +48,12 @@ _MAX_BACKOFF: Final = 300.0
 """Seconds between two attempts in a long outage, unless the interval is longer."""
 _MAX_SKIPPED_ROUNDS: Final = 64
 """Rounds between two reads of a run that cannot be read."""
+_CONSUMER_GRACE: Final = 0.2
+"""Seconds after which a request is cancelled whose consumer was cancelled, and did not come back."""
 _FIRST_LOOK: Final = 10
 """Runs that show, at the beginning, how new the newest one is."""
-_PROGRESS: Final = {RunStatus.NEW: 0, RunStatus.WAITING: 1, RunStatus.COMPLETE: 3, RunStatus.FAILED: 3}
-"""How far a run with a status is; 2 for any other status."""
+
+T = TypeVar("T")
 
 
 @frozen
@@ -59,6 +64,7 @@ class WatchPlan:
         workflow_id: the workflow's id.
         interval: seconds between two rounds.
         since: the creation time to begin with; None to begin with new runs.
+        statuses: the statuses whose events are yielded; None for all events.
         list_runs: lists runs without prefetch, given `since`, `limit`, `page_size` and `start_page`.
         get_run: reads one run.
     """
@@ -66,52 +72,130 @@ class WatchPlan:
     workflow_id: str
     interval: float
     since: datetime | None
+    statuses: frozenset[str] | None
     list_runs: Callable[[datetime | None, int | None, int, int], Pager[Run]]
     get_run: Callable[[str], Awaitable[Run]]
 
 
-class Watch(AsyncIterator[Run]):
-    """An endless iterator over new runs and changes. Requests are sent only while its next item is awaited."""
+class _Polling(AsyncIterator[T]):
+    """An iterator whose items come from polls.
 
-    def __init__(self, plan: WatchPlan) -> None:
+    A poll runs in a task of the session. Where the consumer is cancelled and comes back at once, as in repeated calls
+    of ``asyncio.wait_for(anext(watch), 1)``, the poll continues: so a request may take longer than the consumer waits.
+    """
+
+    def __init__(self, tasks: TaskSet) -> None:
+        self._tasks = tasks
+        self._items: deque[T] = deque()
+        self._poll_task: asyncio.Task[None] | None = None
+        self._abandoning: asyncio.TimerHandle | None = None
+        self._is_over = False
+        self._consumers = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        """End the iteration, cancel its request, and wait until that is gone."""
+        self._is_over = True
+        self._items.clear()
+        if self._poll_task is not None:
+            await cancel_and_wait(self._poll_task)
+
+    async def __anext__(self) -> T:
+        async with self._consumers:
+            while not self._items:
+                if self._is_over:
+                    raise StopAsyncIteration
+                if self._poll_task is None:
+                    if (delay := self._due - time.monotonic()) > 0:
+                        await asyncio.sleep(delay)
+                        continue
+                    self._poll_task = self._tasks.spawn(self._poll())
+                task = self._poll_task
+                await self._wait_for(task)
+                self._poll_task = None
+                if not task.cancelled():
+                    task.result()
+                elif not self._is_over:
+                    msg = "this CopyAISession was closed while it was watching"
+                    raise RuntimeError(msg)
+            return self._items.popleft()
+
+    async def _wait_for(self, task: asyncio.Task[None]) -> None:
+        """Wait until a poll is done. If that is cancelled, so is the poll, unless the consumer comes back soon."""
+        if self._abandoning is not None:
+            self._abandoning.cancel()
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            self._abandoning = asyncio.get_running_loop().call_later(_CONSUMER_GRACE, self._abandon, task)
+            raise
+
+    def _abandon(self, task: asyncio.Task[None]) -> None:
+        if task.cancel():
+            self._poll_task = None
+
+    @property
+    def _due(self) -> float:
+        """When the next poll is due, by the monotonic clock."""
+        raise NotImplementedError
+
+    async def _poll(self) -> None:
+        """Poll, and add to the items."""
+        raise NotImplementedError
+
+
+class RunWatch(_Polling[Run]):
+    """An iterator over the changes of one run, up to the finished run."""
+
+    def __init__(self, poller: RunPoller, tasks: TaskSet) -> None:
+        super().__init__(tasks)
+        self._poller = poller
+
+    def __repr__(self) -> str:
+        return f"<RunWatch: {self._poller.run_id}>"
+
+    @property
+    def _due(self) -> float:
+        return self._poller.due
+
+    async def _poll(self) -> None:
+        run = await self._poller.poll()
+        if run is not None:
+            self._items.append(run)
+        self._is_over = self._poller.is_done
+
+
+class Watch(_Polling[RunEvent]):
+    """An endless iterator over new runs and changes of status."""
+
+    def __init__(self, plan: WatchPlan, tasks: TaskSet) -> None:
+        super().__init__(tasks)
         self._plan = plan
         self._memory = _Memory()
-        self._events: deque[Run] = deque()
         self._listing: ItemIterator[Run] | None = None
         self._listed_since: datetime | None = None
         self._isolated_page: int | None = None  # the page whose runs are being listed one by one
         self._listed: set[str] = set()  # runs whose status this round's listing showed
         self._start: _Start | None = None
         self._is_first_round = True
-        self._due = 0.0  # when the next request is due, by the monotonic clock
+        self._next_round = 0.0  # when it is due, by the monotonic clock
         self._failures = 0
-        self._is_closed = False
-        self._consumers = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Watch: {self._plan.workflow_id}>"
 
-    async def aclose(self) -> None:
-        """End the iteration; nothing is in progress unless the next item is awaited elsewhere."""
-        self._is_closed = True
-        self._events.clear()
-        if self._listing is not None:
-            await self._listing.aclose()
+    @property
+    def _due(self) -> float:
+        return self._next_round
 
-    async def __anext__(self) -> Run:
-        async with self._consumers:
-            while not self._events and not self._is_closed:
-                # The due time is kept, so that an iteration that is cancelled again and again makes progress, too.
-                await asyncio.sleep(max(0.0, self._due - time.monotonic()))
-                try:
-                    await self._step()
-                except CopyAIError as error:
-                    self._back_off(error)
-                else:
-                    self._failures = 0
-            if self._is_closed:
-                raise StopAsyncIteration
-            return self._events.popleft()
+    async def _poll(self) -> None:
+        """Read until there is an event, an error, or the end of a round."""
+        try:
+            while not self._items and self._due <= time.monotonic():
+                await self._step()
+        except CopyAIError as error:
+            self._back_off(error)
+        else:
+            self._failures = 0
 
     def _back_off(self, error: CopyAIError) -> None:
         """Schedule the next attempt, later after each failure; raise what will not pass."""
@@ -125,7 +209,7 @@ class Watch(AsyncIterator[Run]):
         self._failures += 1
         longest = max(_MAX_BACKOFF, self._plan.interval)
         seconds = min(self._plan.interval * 2.0 ** min(self._failures - 1, 30), longest)
-        self._due = time.monotonic() + seconds
+        self._next_round = time.monotonic() + seconds
         name = escape(self._plan.workflow_id)
         logger.warning("watch of %s: %s; trying again in %.1f s", name, error, seconds)
 
@@ -160,7 +244,7 @@ class Watch(AsyncIterator[Run]):
         await self._read_unlisted()
         self._listing, self._is_first_round = None, False
         self._memory.end_round()
-        self._due = time.monotonic() + self._plan.interval
+        self._next_round = time.monotonic() + self._plan.interval
 
     async def _begin_round(self) -> ItemIterator[Run]:
         """List what may be new."""
@@ -178,9 +262,12 @@ class Watch(AsyncIterator[Run]):
     def _report_change(self, run: Run) -> None:
         """Remember a run, and report it if it is new or its status has changed."""
         is_baseline = self._is_first_round and self._start is not None and self._start.is_before(run)
-        is_known = run.id in self._memory.runs
-        if self._memory.update(run) and (is_known or not is_baseline):
-            self._events.append(run)
+        known = self._memory.runs.get(run.id)
+        previous_status = None if known is None else known.status
+        if not self._memory.update(run) or (known is None and is_baseline):
+            return
+        if self._plan.statuses is None or run.status in self._plan.statuses:
+            self._items.append(RunEvent("new" if known is None else "changed", run, previous_status))
 
     async def _read_unlisted(self) -> None:
         """Read some of the unfinished runs whose status this round's listing did not show."""
@@ -295,7 +382,7 @@ class _Memory:
             return False
         self.note_read(run.id)
         # A status that goes back comes from a replica that lags behind.
-        if run.status == known.status or _progress(run.status) < _progress(known.status):
+        if run.status == known.status or progress(run.status) < progress(known.status):
             return False
         known.status = run.status
         return True
@@ -344,7 +431,3 @@ class _Memory:
         for run_id in (*finished[:-MAX_REMEMBERED], *unfinished[:-MAX_REMEMBERED]):
             del self.runs[run_id]
         self._prune_at = len(self.runs) + _PRUNE_EVERY
-
-
-def _progress(status: RunStatus | None) -> int:
-    return -1 if status is None else _PROGRESS.get(status, 2)

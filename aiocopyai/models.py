@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, NoReturn, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
@@ -163,6 +163,21 @@ def utc_isoformat(time: datetime | None) -> str | None:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+@frozen
+class RunEvent:
+    """A change of a run that `CopyAISession.watch` has seen.
+
+    Attributes:
+        kind: ``"new"`` for a run that appeared, ``"changed"`` for a change of its status.
+        run: the run after the change.
+        previous_status: the status before the change, as far as it was seen; None for a new run.
+    """
+
+    kind: Literal["new", "changed"]
+    run: Run
+    previous_status: RunStatus | None = None
 
 
 @frozen

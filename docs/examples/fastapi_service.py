@@ -1,20 +1,24 @@
-"""A FastAPI service that awaits a run inside a request, and also receives webhooks.
+"""A FastAPI service that awaits a run inside a request, follows one as server-sent events, and receives webhooks.
 
 Settings come from the environment: COPYAI_API_KEY and COPYAI_WORKFLOW_ID.
 
     uvicorn --app-dir docs/examples fastapi_service:app --no-access-log
     curl -X POST 'http://127.0.0.1:8000/fit?company=Northwind'
+    curl -X POST 'http://127.0.0.1:8000/runs?company=Northwind'
+    curl -N http://127.0.0.1:8000/runs/WRUN-…/events
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from fastapi import FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
 
-from aiocopyai import CopyAIError, CopyAISession, RunFailedError, RunTimeoutError, WebhookEvent
+from aiocopyai import CopyAIError, CopyAISession, RunFailedError, RunTimeoutError, RunWatch, WebhookEvent
 from aiocopyai.webhooks import WebhookReceiver
 
 
@@ -54,6 +58,38 @@ async def fit(company: str) -> dict[str, object]:
     except CopyAIError as error:
         raise HTTPException(502, "Copy.ai is not available") from error
     return {"run": run.id, "output": dict(run.output), "credits": run.credits}
+
+
+@app.post("/runs")
+async def start(company: str) -> dict[str, str]:
+    """Start a run, and respond with its id at once."""
+    try:
+        run = await session.start_run(WORKFLOW_ID, {"Company": company})
+    except CopyAIError as error:
+        raise HTTPException(502, "Copy.ai is not available") from error
+    return {"run": run.id}
+
+
+@app.get("/runs/{run_id}/events")
+async def events(run_id: str) -> StreamingResponse:
+    """Follow a run as server-sent events: ``new EventSource("/runs/WRUN-…/events")`` in a browser."""
+    try:
+        watched = session.watch_run(WORKFLOW_ID, run_id, max_poll_interval=2)
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
+    return StreamingResponse(server_sent_events(watched), media_type="text/event-stream")
+
+
+async def server_sent_events(watched: RunWatch) -> AsyncIterator[str]:
+    """Yield an event for each change of a run, and a last one, at which the client should close the connection."""
+    async with aclosing(watched):
+        try:
+            async for run in watched:
+                state = {"status": run.status, "output": dict(run.output), "error": run.error}
+                yield f"data: {json.dumps(state)}\n\n"
+        except CopyAIError:
+            yield "event: failure\ndata: the run cannot be read\n\n"
+    yield "event: end\ndata: end\n\n"
 
 
 @app.get("/ended")

@@ -54,7 +54,12 @@ async def ensure_webhook(session: CopyAISession, workflow_id: str) -> None:
     await session.ensure_webhook("http://127.0.0.1:9/hook", "workflowRun.completed", workflow_id)
 
 
-METHODS: Final = (runs, start_run, run_many, watch, wait_run, ensure_webhook)
+async def watch_run(session: CopyAISession, workflow_id: str) -> None:
+    async for _ in session.watch_run(workflow_id, "WRUN-1", max_poll_interval=0.01):
+        pass
+
+
+METHODS: Final = (runs, start_run, run_many, watch, wait_run, watch_run, ensure_webhook)
 
 
 @define
@@ -219,7 +224,11 @@ async def test_cancelled_watch_continues() -> None:
     """A watch whose steps are cancelled again and again reports each run once."""
     async with connected() as setup:
         events = setup.session.watch("W", interval=0.001, since=LONG_AGO)
-        ids = await collect_with_cancellations(lambda: anext(events), count=21)
+
+        async def next_run() -> Run:
+            return (await anext(events)).run
+
+        ids = await collect_with_cancellations(next_run, count=21)
 
         assert Counter(ids) == Counter(str(run["id"]) for run in setup.emulator.runs())
 

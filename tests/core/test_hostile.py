@@ -139,10 +139,10 @@ async def test_an_id_that_cannot_be_requested(session: CopyAISession, copyai_emu
     new = {"id": "WRUN-new", "status": "COMPLETE", "createdAt": "2026-03-01T00:00:00Z", "input": {"a": 1}}
     copyai_emulator.replace_runs([new, {**old, "id": run_id}, {**old, "id": "WRUN-old"}])
     changes = session.watch(copyai_emulator.workflow_id, interval=0.001, since=LONG_AGO)
-    first = [(await anext(changes)).id for _ in range(3)]
+    first = [(await anext(changes)).run.id for _ in range(3)]
     copyai_emulator.replace_runs([new, {**old, "id": run_id}, {**old, "id": "WRUN-old", "status": "FAILED"}])
     async with asyncio.timeout(10):
-        last = await anext(changes)
+        last = (await anext(changes)).run
     with pytest.raises(AmbiguousStartError):
         await session.find_run(copyai_emulator.workflow_id, "key-1")
 

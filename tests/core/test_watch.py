@@ -1,19 +1,19 @@
-"""Watching a workflow on the emulator: each new run once, and each change of its status once."""
+"""Watching a run and a workflow on the emulator: each new run once, and each change once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from aiocopyai import AuthenticationError, CopyAISession, NotFoundError, Run, RunStatus
+from aiocopyai import AuthenticationError, CopyAISession, NotFoundError, Run, RunEvent, RunStatus, RunWatch
 from aiocopyai._watch import Watch, _Memory
-from aiocopyai.emulator import Emulator, Fault, Quirks, Request
+from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
 
 
 SOON = 0.005
@@ -24,12 +24,16 @@ def watch(session: CopyAISession, emulator: Emulator, **arguments: Any) -> Watch
     return session.watch(emulator.workflow_id, **{"interval": SOON, **arguments})
 
 
-async def take(events: AsyncIterator[Run], count: int) -> list[tuple[str, str | None]]:
+def watch_run(session: CopyAISession, emulator: Emulator, **arguments: Any) -> RunWatch:  # noqa: ANN401 (any argument)
+    return session.watch_run(emulator.workflow_id, **{"run_id": "WRUN-1", "max_poll_interval": SOON, **arguments})
+
+
+async def take(events: Watch, count: int) -> list[tuple[str, str | None]]:
     async with asyncio.timeout(20):
-        return [(run.id, run.status) for run in [await anext(events) for _ in range(count)]]
+        return [(event.run.id, event.run.status) for event in [await anext(events) for _ in range(count)]]
 
 
-async def nothing(events: AsyncIterator[Run], seconds: float = 0.05) -> None:
+async def nothing(events: Watch, seconds: float = 0.05) -> None:
     """Check that nothing is reported for some rounds."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -53,15 +57,114 @@ async def test_new_runs_and_changes(session: CopyAISession, copyai_emulator: Emu
     copyai_emulator.add_runs(120, status="COMPLETE")
     older = copyai_emulator.runs()
     events = watch(session, copyai_emulator)
-    first = asyncio.ensure_future(take(events, 1))
+    first = asyncio.ensure_future(anext(events))
     await requested(copyai_emulator, 3)
     copyai_emulator.replace_runs([a_run("new", "NEW"), *older])
 
-    assert await first == [("WRUN-new", "NEW")]
-    for status in ("PROCESSING", "COMPLETE"):
+    event = await first
+    assert (event.kind, event.run.id, event.run.status, event.previous_status) == ("new", "WRUN-new", "NEW", None)
+    for previous, status in pairwise(("NEW", "PROCESSING", "COMPLETE")):
         copyai_emulator.replace_runs([a_run("new", status), *older])
-        assert await take(events, 1) == [("WRUN-new", status)]
+        event = await anext(events)
+        assert (event.kind, event.run.status, event.previous_status) == ("changed", status, previous)
     await nothing(events)
+
+
+async def test_statuses(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Only events whose run has one of the statuses are yielded; what happened before is still known."""
+    events = watch(session, copyai_emulator, since=LONG_AGO, statuses={"COMPLETE", "FAILED"})
+    (run_id,) = copyai_emulator.add_runs(1, status="PROCESSING")
+    await nothing(events)
+    copyai_emulator.replace_runs([{**copyai_emulator.runs()[0], "status": "FAILED"}])
+
+    event = await anext(events)
+    assert (event.kind, event.run.id, event.run.status) == ("changed", run_id, "FAILED")
+    assert event.previous_status == "PROCESSING"
+
+
+async def test_slow_responses(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A consumer that waits for less than a request takes at a time still gets everything."""
+    (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE")
+    copyai_emulator.inject(Fault(delay=0.05), times=None)
+    watches = (
+        watch(session, copyai_emulator, since=LONG_AGO),
+        session.watch_run(copyai_emulator.workflow_id, run_id),
+    )
+    for iterator in watches:
+        got: list[RunEvent | Run] = []
+        async with asyncio.timeout(5):
+            while not got:
+                with suppress(TimeoutError):
+                    got.append(await asyncio.wait_for(anext(iterator), 0.01))
+
+
+async def test_watch_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A run is yielded once in each state, with its output as it grows; the finished one is the last."""
+    states = [
+        {"status": "NEW"},
+        {"status": "PROCESSING"},
+        {"status": "PROCESSING", "output": {"Draft": "a"}},
+        {"status": "NEW"},  # a replica that lags behind
+        {"status": "PROCESSING", "output": {"Draft": "a"}, "error": "a step failed"},
+        {"status": "COMPLETE"},  # the output is late
+        {"status": "COMPLETE", "output": {"Draft": "a", "Email": "b"}, "credits": 2},
+    ]
+
+    def next_state(emulator: Emulator, _request: Request) -> None:
+        emulator.replace_runs([{"id": "WRUN-1", **states[len(emulator.requests) - 1]}])
+
+    copyai_emulator.on_request = next_state
+    async with asyncio.timeout(5), aclosing(watch_run(session, copyai_emulator)) as watched:
+        runs = [run async for run in watched]
+
+    assert [(run.status, dict(run.output)) for run in runs] == [
+        ("NEW", {}),
+        ("PROCESSING", {}),
+        ("PROCESSING", {"Draft": "a"}),
+        ("PROCESSING", {"Draft": "a"}),
+        ("COMPLETE", {"Draft": "a", "Email": "b"}),
+    ]
+    assert [run async for run in watched] == []
+
+
+@pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
+async def test_watch_run_ends(session: CopyAISession, copyai_emulator: Emulator, status: str) -> None:
+    """A run that fails, or has one of the caller's final statuses, is the last one that is yielded."""
+    copyai_emulator.script_next_runs(Script(states=("NEW", status)))
+    started = await session.start_run(copyai_emulator.workflow_id, {})
+    async with asyncio.timeout(5):
+        watched = watch_run(session, copyai_emulator, run_id=started.id, final_statuses={"CANCELLED"})
+        statuses = [run.status async for run in watched]
+
+    assert statuses[-1] == status
+
+
+async def test_watch_run_errors(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """An outage, an HTML page and a 404 at first are tolerated, and a refused key is raised; then it can continue."""
+    copyai_emulator.add_runs(1, id="WRUN-1", workflowRunId="WRUN-1", status="COMPLETE")
+    for fault in (Fault(status=404), Fault(status=403, body=b"<html>"), *[Fault(status=503)] * 6, Fault(status=401)):
+        copyai_emulator.inject(fault)
+    watched = watch_run(session, copyai_emulator)
+    async with asyncio.timeout(5):
+        with pytest.raises(AuthenticationError):
+            await anext(watched)
+        assert [run.status async for run in watched] == ["COMPLETE"]
+
+
+async def test_aclose_of_watch_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Closing it, or the session, ends an iteration that awaits a response."""
+    copyai_emulator.inject(Fault(delay=60), times=None)
+    watched = watch_run(session, copyai_emulator)
+    next_run = asyncio.ensure_future(anext(watched, None))
+    await requested(copyai_emulator, 1)
+    await watched.aclose()
+    assert await next_run is None
+
+    next_run = asyncio.ensure_future(anext(watch_run(session, copyai_emulator), None))
+    await requested(copyai_emulator, 2)
+    await session.close()
+    with pytest.raises(RuntimeError, match="closed while it was watching"):
+        await next_run
 
 
 async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
@@ -136,8 +239,8 @@ async def test_many_runs(session: CopyAISession, copyai_emulator: Emulator) -> N
     copyai_emulator.run_time = 0.06
 
     async def follow() -> None:
-        async for run in watch(session, copyai_emulator, since=LONG_AGO):
-            seen[run.id, run.status] += 1
+        async for event in watch(session, copyai_emulator, since=LONG_AGO):
+            seen[event.run.id, event.run.status] += 1
 
     task = asyncio.create_task(follow())
     ids = []
@@ -165,7 +268,7 @@ async def test_short_polls(session: CopyAISession, copyai_emulator: Emulator) ->
     got: list[str] = []
     for _ in range(20):
         try:
-            got.append((await asyncio.wait_for(anext(events), 0.02)).id)
+            got.append((await asyncio.wait_for(anext(events), 0.02)).run.id)
         except TimeoutError:
             continue
         break
@@ -281,8 +384,7 @@ async def test_lagging_replica(session: CopyAISession, copyai_emulator: Emulator
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.06):
                 while True:
-                    run = await anext(events)
-                    got.append((run.id, run.status))
+                    got.extend(await take(events, 1))
 
     assert Counter(got) == Counter(
         [
@@ -354,9 +456,9 @@ async def test_every_unfinished_run_has_its_turn(
     finished: set[str] = set()
     async with asyncio.timeout(10):
         while len(finished) < 91 - (not quirks.sparse):
-            run = await anext(events)
-            if run.status == "COMPLETE":
-                finished.add(run.id)
+            ((run_id, status),) = await take(events, 1)
+            if status == "COMPLETE":
+                finished.add(run_id)
 
     assert finished >= {str(run["id"]) for run in runs}
 
@@ -382,8 +484,8 @@ def test_memory_is_bounded() -> None:
     assert len(memory.runs) < 2_500
 
 
-@pytest.mark.parametrize("arguments", [{"interval": 0}, {"since": datetime(2026, 1, 1)}])  # noqa: DTZ001 (invalid on purpose)
+@pytest.mark.parametrize("arguments", [{"interval": 0}, {"since": datetime(2026, 1, 1)}, {"statuses": "FAILED"}])  # noqa: DTZ001 (invalid on purpose)
 def test_invalid_arguments(arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
     """An invalid argument is a ValueError at the call."""
-    with pytest.raises(ValueError, match=r"interval|since"):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
         CopyAISession("key").watch("WCFG-1", **arguments)

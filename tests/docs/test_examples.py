@@ -95,7 +95,7 @@ async def test_aiohttp_bot_replies_when_a_run_ends(emulator: Emulator) -> None:
 
 
 async def test_service_awaits_a_run_inside_a_request(emulator: Emulator) -> None:
-    """Requests wait for their runs concurrently; a failed run is a 422; the webhook of an ended run is remembered."""
+    """Requests wait for their runs concurrently, a failed run is a 422, and webhooks and server-sent events work."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     serve = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_service:app", "--no-access-log")
@@ -117,6 +117,8 @@ async def test_service_awaits_a_run_inside_a_request(emulator: Emulator) -> None
         delivery = {"type": "workflowRun.completed", "workflowRunId": run_id, "workflowId": emulator.workflow_id}
         async with http.post(f"{base}/copyai/{SECRET}", json=delivery) as response:
             assert response.status == 202
+        async with http.get(f"{base}/runs/{run_id}/events") as response:
+            stream = await response.text()
         ended = list[str]()
         while not ended:
             async with http.get(f"{base}/ended") as response:
@@ -124,6 +126,8 @@ async def test_service_awaits_a_run_inside_a_request(emulator: Emulator) -> None
 
     assert [(status, body["output"]) for status, body in responses] == [(200, OUTPUT)] * 3
     assert failure == (422, {"detail": "the workflow failed: no such company"})
+    state = json.dumps({"status": "COMPLETE", "output": OUTPUT, "error": None})
+    assert stream == f"data: {state}\n\nevent: end\ndata: end\n\n"
     assert ended == [run_id]
     assert len(emulator.runs()) == 4
 

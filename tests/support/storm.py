@@ -199,8 +199,8 @@ async def watch(setup: Setup) -> None:
     events = setup.session.watch(setup.emulator.workflow_id, interval=0.005, since=LONG_AGO)
 
     async def follow() -> None:
-        async for run in events:
-            actual.append(f"{run.id} {run.status}")
+        async for event in events:
+            actual.append(f"{event.run.id} {event.run.status}")
             if len(expected) == 8 * setup.scale and set(expected) <= set(actual):
                 return
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict, assert_type
+from typing import Any, Literal, TypedDict, assert_type
 
 import aiohttp
 from aiohttp import web
@@ -41,11 +41,13 @@ from aiocopyai import (
     RequestInvalidError,
     RetryPolicy,
     Run,
+    RunEvent,
     RunFailedError,
     RunResult,
     RunResults,
     RunStatus,
     RunTimeoutError,
+    RunWatch,
     ServerError,
     Watch,
     Webhook,
@@ -112,11 +114,21 @@ async def starts_runs(session: CopyAISession) -> None:
     watch = session.watch("WCFG-1", interval=1, since=datetime(2026, 1, 1, tzinfo=UTC))
     assert_type(watch, Watch)
     async with aclosing(watch):
-        assert_type(await anext(watch), Run)
+        event = await anext(watch)
+        assert_type(event, RunEvent)
+        assert_type(event.kind, Literal["new", "changed"])
+        assert_type(event.run, Run)
+        assert_type(event.previous_status, RunStatus | None)
+    session.watch("WCFG-1", statuses={RunStatus.FAILED, "CANCELLED"})
+    watched = session.watch_run("WCFG-1", "WRUN-1", max_poll_interval=2, final_statuses=["CANCELLED"])
+    assert_type(watched, RunWatch)
+    async with aclosing(watched):
+        async for run in watched:
+            assert_type(run, Run)
     day = timedelta(days=1)
-    run = await session.start_run("WCFG-1", {}, idempotency_key="key", reuse_within=day)
-    assert_type(run, Run)
-    assert_type(await session.wait_run("WCFG-1", run.id, final_statuses={"CANCELLED"}), Run)
+    started = await session.start_run("WCFG-1", {}, idempotency_key="key", reuse_within=day)
+    assert_type(started, Run)
+    assert_type(await session.wait_run("WCFG-1", started.id, final_statuses={"CANCELLED"}), Run)
     assert_type(session.run_many("WCFG-1", [], idempotency_key=lambda n, _: f"{n}", reuse_within=day), RunResults)
 
 

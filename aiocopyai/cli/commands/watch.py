@@ -66,8 +66,8 @@ async def _watch(
         writer = open_run_writer(output_format)
         writer.flush()  # the header of a table or of CSV
         async with starting_runs(session) if settings.demo else nullcontext():
-            async for run in changes:
-                writer.write(run)
+            async for event in changes:
+                writer.write(event.run)
                 writer.flush()
                 shown.count += 1
                 if shown.count == limit:
