@@ -98,6 +98,8 @@ async def read_range(
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         chain = _Chain(wanted, start, end, prefetch if attempts_left else 0, is_final=not attempts_left)
         next_start = await chain.read(session)
+        for page in read:  # nothing connects the pages of this iteration with those of an earlier one
+            page.is_connected = False
         read += chain.pages
         if next_start is None:
             break

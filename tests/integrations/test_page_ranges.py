@@ -143,6 +143,21 @@ def test_no_run_that_stays_is_lost(kind: str, data: st.DataObject, pages: int, c
     asyncio.run(check())
 
 
+async def test_readings_of_a_range_are_not_connected(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """Where the reading of a range starts again at another page, only the pages of the last reading are connected."""
+    lengths = iter([48, 50, 40, 40, 40, 40, 32])
+
+    def shorten(emulator: Emulator, _: Request) -> None:
+        emulator.replace_runs([raw_run(number) for number in range(next(lengths, 22), 0, -1)])
+
+    copyai_emulator.on_request = shorten
+    pages = await read_range(session, PageRange(0, copyai_emulator.workflow_id, 57, 12, 0))
+    connected = {run.id for page in pages if page.is_connected for run in page.runs}
+
+    assert len(pages) > 2
+    assert connected == {raw_run(1)["id"], raw_run(2)["id"]}
+
+
 async def test_list_that_shrinks_at_every_second_request(copyai_emulator: Emulator, session: CopyAISession) -> None:
     """A list that keeps losing runs is read, as it is by one iteration."""
     copyai_emulator.replace_runs([raw_run(number) for number in range(100, 0, -1)])
