@@ -232,7 +232,7 @@ class Listing(Generic[T]):
         if total is None or start < total:
             has_changed |= self._repeats.explain(known, start, len(ids)) > 0
             if not new and self._ahead.first_page is not None and ids == self._ahead.first_page.ids:
-                self._repeats.is_page_ignored = request.page != self._start_page
+                self._repeats.is_page_ignored = request.page != self._start_page and self._repeats.new_pages == 1
         self._note_repeats(len(ids) - len(new))
         selected = self._filter.select(new)
         is_joined = self._move_border(request, total, has_changed=has_changed)
@@ -343,7 +343,7 @@ class Listing(Generic[T]):
             is_end = start >= total or (self._border.position >= total and length != self._page_length)
         if is_end:
             self._end(self._unfilled)
-        elif self._filter.is_past(page.items) or self._is_at_stop(self._border.position):
+        elif self._filter.is_past(page.items) or self._is_at_stop(self._border.position) or self._has_found_missing:
             self._end(0)
 
     def _end(self, missing: int) -> None:
@@ -355,6 +355,12 @@ class Listing(Generic[T]):
     def _is_doubtful(self) -> bool:
         """Whether repeated items may have taken the places of others."""
         return self._is_read_through and (self._repeats.unexplained > 0 or self._passes > 1)
+
+    @property
+    def _has_found_missing(self) -> bool:
+        """Whether the second pass has found as many items as were missing after the first."""
+        start, total = (self._start_page - 1) * self._page_length, self._border.total
+        return self._passes > 1 and total is not None and self._repeats.count >= total - start
 
     @property
     def _is_stuck(self) -> bool:
@@ -382,8 +388,9 @@ class Listing(Generic[T]):
             self._state = _State.FINISHED
             return PageResult(is_outdated=True)
         new, known = self._repeats.remove_from_head(page.items, ids)
-        # Where the first page holds new items only, even more of them may follow on the next.
-        explains_all = not known and (len(new) >= _MANY_NEW or self._passes > 1)
+        # Where the first page holds new items only, even more of them may follow on the next. The second pass finds
+        # those that were added during the first.
+        explains_all = not known and len(new) >= _MANY_NEW and self._passes > 1
         self._conclude(None if explains_all else page.total, len(ids), len(new))
         return PageResult(self._filter.select(new), is_outdated=True)
 

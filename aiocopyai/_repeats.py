@@ -34,6 +34,7 @@ class Repeats(Generic[T]):
         reach: up to which position items may come again: up to where they were read, or were moved since by items
             added in front of them.
         count: how many items came for the first time.
+        new_pages: how many pages brought such items.
         unexplained: how many items came again behind `reach`.
         stale_pages: how many pages in a row brought nothing new, without an explanation.
         is_page_ignored: whether the server sends the first page whatever page is requested.
@@ -42,6 +43,7 @@ class Repeats(Generic[T]):
     def __init__(self, position: int) -> None:
         self.reach = position
         self.count = 0
+        self.new_pages = 0
         self.unexplained = 0
         self.stale_pages = 0
         self.is_page_ignored = False
@@ -72,6 +74,7 @@ class Repeats(Generic[T]):
         self._known.add(unique)
         self.count += len(new)
         if new:
+            self.new_pages += 1
             self.is_page_ignored = False
         return new, len(known)
 
