@@ -27,6 +27,22 @@ JSON_COLUMNS: Final = frozenset({"input", "output", "metadata", "error", "extra"
 """The columns that hold JSON text where a cell can hold only text."""
 
 
+def row_of(run: Run) -> dict[str, Any]:
+    """Return what is the same JSON as `Run.to_dict`, in a fraction of the time: without copies, with a datetime."""
+    return {
+        "id": run.id,
+        "workflow_id": run.workflow_id,
+        "status": run.status,
+        "created_at": run.created_at and run.created_at.astimezone(UTC),
+        "credits": run.credits,
+        "input": run.input,
+        "output": run.output,
+        "metadata": run.metadata,
+        "error": run.error,
+        "extra": run.extra,
+    }
+
+
 def run_of(row: Mapping[str, Any]) -> Run:
     """Return the run of a row; a missing column is empty.
 

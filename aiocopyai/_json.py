@@ -7,8 +7,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
 from itertools import chain
-from typing import Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 from aiocopyai._text import excerpt
 
@@ -120,7 +122,7 @@ def find_nested_object(body: bytes, depth: int) -> tuple[str, str] | None:
 
 
 def dump_json(value: object) -> bytes:
-    r"""Return a JSON value as compact UTF-8. Any mapping is an object.
+    r"""Return a JSON value as compact UTF-8. Any mapping is an object, and a datetime a string in ISO 8601.
 
     A lone surrogate is escaped (``\ud83d``), which is the same JSON; integers of any size are kept. A number beyond the
     range of a float, which Python reads as infinity, becomes ``null``.
@@ -130,7 +132,7 @@ def dump_json(value: object) -> bytes:
     """
     if orjson is not None:
         try:
-            return orjson.dumps(value, default=dict)
+            return orjson.dumps(value, default=dict, option=orjson.OPT_UTC_Z)
         except TypeError:
             # orjson refuses values that a run may have: integers beyond 64 bits, lone surrogates, deep nesting.
             pass
@@ -149,9 +151,18 @@ def dump_each(values: Sequence[object]) -> list[bytes]:
     separated: list[object] = [orjson.Fragment(b"\n")] * (2 * len(values) - 1)
     separated[::2] = values
     try:
-        return orjson.dumps(separated, default=dict)[1:-1].split(b",\n,")
+        return orjson.dumps(separated, default=dict, option=orjson.OPT_UTC_Z)[1:-1].split(b",\n,")
     except TypeError:
         return [dump_json(value) for value in values]
+
+
+def dump_lines(values: Sequence[object]) -> bytes:
+    """Return what `dump_json` returns for each of some values, each with a line break behind it."""
+    if orjson is not None:
+        option = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+        with suppress(TypeError):
+            return b"".join([orjson.dumps(value, default=dict, option=option) for value in values])
+    return b"".join([dump_json(value) + b"\n" for value in values])
 
 
 def encode_json(name: str, value: Mapping[str, object]) -> bytes:
@@ -208,6 +219,10 @@ def _check_keys(value: object) -> None:
             _check_keys(inner)
 
 
+def _plain(value: Any) -> object:  # noqa: ANN401 (anything that `dump_json` accepts)
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else dict(value)
+
+
 def _plain_mapping(value: object) -> dict[object, object]:
     if isinstance(value, Mapping):
         return dict(cast("Mapping[object, object]", value))
@@ -244,4 +259,4 @@ def _without_infinity(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=dict)
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)

@@ -6,15 +6,16 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, TypeAlias, TypeVar
 
-from aiocopyai._columns import COLUMNS, JSON_COLUMNS, run_of
-from aiocopyai._json import dump_json
-from aiocopyai.models import JSON, Run
+from aiocopyai._columns import COLUMNS, JSON_COLUMNS, row_of, run_of
+from aiocopyai._json import dump_each, dump_lines
+from aiocopyai.models import Run
 
 
 T = TypeVar("T")
@@ -25,6 +26,7 @@ Keep: TypeAlias = "Callable[[Sequence[str]], Sequence[bool]]"
 _COPY_BYTES: Final = 2**20
 _FILTER_ROWS: Final = 500
 _GZIP_LEVEL: Final = 4  # three times as fast as 6, and the files are a tenth larger
+_NEEDS_QUOTES: Final = re.compile(rb'[",\r\n]')
 _FIELD_LIMIT: Final = 2**31 - 1
 
 
@@ -77,7 +79,7 @@ class JSONLines:
     rows_are_file = True
 
     def encode(self, runs: Sequence[Run]) -> bytes:
-        return b"".join([dump_json(run.to_dict()) + b"\n" for run in runs])
+        return dump_lines([row_of(run) for run in runs])
 
     def read(self, path: Path) -> Iterator[Run]:
         for number, line in enumerate(self._lines(path), start=1):
@@ -127,7 +129,8 @@ class CSV:
     rows_are_file = True
 
     def encode(self, runs: Sequence[Run]) -> bytes:
-        return self._encode([[_cell(name, value) for name, value in run.to_dict().items()] for run in runs])
+        rows = [row_of(run) for run in runs]
+        return _csv_lines([_cells(name, [row[name] for row in rows]) for name in COLUMNS])
 
     def read(self, path: Path) -> Iterator[Run]:
         for number, cells in enumerate(self._rows(path), start=2):
@@ -139,14 +142,10 @@ class CSV:
         elif base is not None and keep is not None:
             out.write(self.head)
             for kept in _batched(self._rows(base), _FILTER_ROWS):
-                out.write(self._encode(compress(kept, keep([cells[0] for cells in kept]))))
+                lasting = compress(kept, keep([cells[0] for cells in kept]))
+                out.write(_csv_lines([list(map(str.encode, column)) for column in zip(*lasting, strict=True)]))
                 yield
         yield from _copy(rows, out)
-
-    def _encode(self, rows: Iterable[Sequence[str]]) -> bytes:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows(rows)
-        return text.getvalue().encode("utf-8", "backslashreplace")
 
     def _rows(self, path: Path) -> Iterator[list[str]]:
         with path.open("rb") as file:
@@ -184,10 +183,25 @@ def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _cell(name: str, value: JSON) -> str:
-    if value is None:
-        return ""
-    return dump_json(value).decode() if name in JSON_COLUMNS else str(value)
+def _cells(name: str, values: Sequence[object]) -> list[bytes]:
+    """Return a column as text; None is empty."""
+    if name in JSON_COLUMNS:
+        texts = dump_each(values)
+    elif name == "created_at":
+        texts = [text.strip(b'"') for text in dump_each(values)]
+    else:
+        texts = [str(value).encode("utf-8", "backslashreplace") for value in values]
+    return [b"" if value is None else text for value, text in zip(values, texts, strict=True)]
+
+
+def _csv_lines(columns: Sequence[Sequence[bytes]]) -> bytes:
+    """Return rows as CSV: like `csv.writer`, in a third of the time."""
+    rows = zip(*[[_quoted(cell) for cell in column] for column in columns], strict=True)
+    return b"".join([b",".join(row) + b"\r\n" for row in rows])
+
+
+def _quoted(cell: bytes) -> bytes:
+    return b'"%b"' % cell.replace(b'"', b'""') if _NEEDS_QUOTES.search(cell) else cell
 
 
 def _row_of_cells(cells: Sequence[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 from hypothesis import given
@@ -39,13 +40,16 @@ def test_output_is_the_same_without_orjson() -> None:
     """If the extra `speedups` is not installed, the standard library writes the same bytes."""
     code = (
         "import sys; sys.modules['orjson'] = None\n"
+        "from datetime import UTC, datetime\n"
         "from types import MappingProxyType\n"
         "from aiocopyai._json import dump_json\n"
         "value = {'m': MappingProxyType({'é': [1.5, None, True]}), 'i': float('inf'), 's': '\\u2028\\x7f'}\n"
+        "value['t'] = datetime(9, 1, 31, 9, tzinfo=UTC)\n"
         "sys.stdout.buffer.write(dump_json(value))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)  # noqa: S603
     value = {"m": MappingProxyType({"é": [1.5, None, True]}), "i": float("inf"), "s": "\u2028\x7f"}
+    value["t"] = datetime(9, 1, 31, 9, tzinfo=UTC)
 
-    assert done.stdout == '{"m":{"é":[1.5,null,true]},"i":null,"s":"\u2028\x7f"}'.encode()
+    assert done.stdout == '{"m":{"é":[1.5,null,true]},"i":null,"s":"\u2028\x7f","t":"0009-01-31T09:00:00Z"}'.encode()
     assert dump_json(value) == done.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import tempfile
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
+from aiocopyai._columns import JSON_COLUMNS
+from aiocopyai._json import dump_json
 from aiocopyai.export import ExportError, _formats, read_export
 from aiocopyai.export._parquet import Parquet
 from aiocopyai.models import Run
@@ -50,6 +54,18 @@ def test_csv_accepts_lone_surrogates(runs: list[Run]) -> None:
 
     assert [run.id for run in back] == [run.id.encode("utf-8", "backslashreplace").decode() for run in runs]
     assert [run.output for run in back] == [run.output for run in runs]
+
+
+@given(ODDITIES)
+def test_lines_are_those_of_each_run(runs: list[Run]) -> None:
+    """JSON lines are what `Run.to_json` returns, and CSV what the standard library writes of the same values."""
+    text = io.StringIO(newline="")
+    for run in runs:
+        row = run.to_dict() | {name: dump_json(getattr(run, name)).decode() for name in JSON_COLUMNS}
+        csv.writer(text).writerow(row.values() if run.error is not None else (row | {"error": None}).values())
+
+    assert _formats.JSONLines().encode(runs) == "".join(f"{run.to_json()}\n" for run in runs).encode()
+    assert _formats.CSV().encode(runs) == text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def test_long_outputs_are_read_from_csv() -> None:
