@@ -6,16 +6,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import datetime
-from typing import Generic
+from typing import Any, Generic
 from weakref import WeakSet
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from aiocopyai._pagination import Border, Listing, PageRequest, PageResult, may_be_past_end
 from aiocopyai._repeats import T
 from aiocopyai._tasks import TaskSet, cancel_and_wait
+from aiocopyai._validation import check_integer
 from aiocopyai.errors import CopyAIError
 from aiocopyai.models import Changes, Page
 
@@ -37,6 +38,7 @@ class Plan:
         limit: the number of items after which to stop; None for all.
         since: the time before which items are left out; None for all.
         prefetch: the largest number of requests in progress while the caller works; 0 for none.
+        matches: returns whether an item is wanted; None for all.
         tasks: runs the requests; its owner may cancel them all.
     """
 
@@ -46,12 +48,13 @@ class Plan:
     limit: int | None = None
     since: datetime | None = None
     prefetch: int = 4
+    matches: Callable[[Any], bool] | None = field(default=None, repr=False)
     tasks: TaskSet = field(factory=TaskSet, repr=False)
 
     @property
     def size(self) -> int:
         """The page size to request: at most `limit`, where that does not change the numbers of the pages."""
-        if self.limit is not None and self.start_page == 1:
+        if self.limit is not None and self.start_page == 1 and self.matches is None:
             return min(self.page_size, self.limit)
         return self.page_size
 
@@ -88,13 +91,43 @@ class Pager(Generic[T]):
 
     def pages(self) -> PageIterator[T]:
         """Iterate over the pages, each with only those items that were on no page before."""
-        self._changes = Changes()
-        iterator = PageIterator(self._fetch, self._plan, self._set_changes)
-        self._iterators.add(iterator)
-        return iterator
+        return self._pages(self._plan)
 
     def __aiter__(self) -> ItemIterator[T]:
         return ItemIterator(self.pages())
+
+    async def first(self) -> T | None:
+        """Return the first item, or None if there is none; it is read with one request at a time.
+
+        Raises:
+            CopyAIError: no response, or an error.
+        """
+        limit = 1 if self._plan.limit is None else min(1, self._plan.limit)
+        items = await self._collect(evolve(self._plan, limit=limit, prefetch=0))
+        return items[0] if items else None
+
+    async def collect(self, limit: int | None = None) -> list[T]:
+        """Return the items as a list, at most `limit` of them; all are held in memory.
+
+        Raises:
+            ValueError: the limit is not an integer of 0 or more.
+            CopyAIError: a page cannot be read. What was read before is lost: iterate to continue after an error.
+        """
+        if limit is None:
+            return await self._collect(self._plan)
+        check_integer("limit", limit, 0)
+        own = self._plan.limit
+        return await self._collect(evolve(self._plan, limit=limit if own is None else min(limit, own)))
+
+    async def _collect(self, plan: Plan) -> list[T]:
+        async with aclosing(ItemIterator(self._pages(plan))) as items:
+            return [item async for item in items]
+
+    def _pages(self, plan: Plan) -> PageIterator[T]:
+        self._changes = Changes()
+        iterator = PageIterator(self._fetch, plan, self._set_changes)
+        self._iterators.add(iterator)
+        return iterator
 
     async def aclose(self) -> None:
         """End all iterations, cancel their requests, and wait until they are gone."""
@@ -114,7 +147,9 @@ class PageIterator(AsyncIterator[Page[T]]):
         self._fetch = fetch
         self._plan = plan
         self._report = report
-        self._listing: Listing[T] = Listing(plan.size, plan.start_page, limit=plan.limit, since=plan.since)
+        self._listing: Listing[T] = Listing(
+            plan.size, plan.start_page, limit=plan.limit, since=plan.since, matches=plan.matches
+        )
         self._window = plan.prefetch
         self._in_progress: deque[tuple[PageRequest, asyncio.Task[Page[T]]]] = deque()
         self._lock = asyncio.Lock()

@@ -16,7 +16,7 @@ for was added meanwhile. If it shows anything else, the list is read again from 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum, auto
 from itertools import pairwise
@@ -110,10 +110,17 @@ class Listing(Generic[T]):
         start_page: the page to start at, from 1.
         limit: the number of items after which to stop; None for all.
         since: the time before which items are left out; None for all.
+        matches: returns whether an item is wanted; None for all.
     """
 
     def __init__(
-        self, size: int, start_page: int = 1, *, limit: int | None = None, since: datetime | None = None
+        self,
+        size: int,
+        start_page: int = 1,
+        *,
+        limit: int | None = None,
+        since: datetime | None = None,
+        matches: Callable[[T], bool] | None = None,
     ) -> None:
         self._size = size
         self._start_page = start_page
@@ -122,7 +129,7 @@ class Listing(Generic[T]):
         self._border = Border((start_page - 1) * size, None)
         self._ahead = _ReadAhead(self._border)
         self._repeats: Repeats[T] = Repeats(self._border.position)
-        self._filter: _Filter[T] = _Filter(limit, since)
+        self._filter: _Filter[T] = _Filter(limit, since, matches)
         self._ignores_total = False
         self._gap = (0, 0)  # the page in front of which the latest gap is, and how many in a row were there
         self._passes = 1
@@ -508,8 +515,9 @@ class _ReadAhead:
 class _Filter(Generic[T]):
     """Which of the new items are wanted."""
 
-    def __init__(self, limit: int | None, since: datetime | None) -> None:
+    def __init__(self, limit: int | None, since: datetime | None, matches: Callable[[T], bool] | None) -> None:
         self._remaining = limit
+        self._matches = matches
         self._since = None if since is None else Since(since)
 
     @property
@@ -519,12 +527,15 @@ class _Filter(Generic[T]):
 
     def needs(self, items: int) -> bool:
         """Return whether more than this number of items are wanted."""
-        return self._remaining is None or self._remaining > items
+        # Of those that may not match, any number may be.
+        return self._remaining is None or self._remaining > (items if self._matches is None else 0)
 
     def select(self, items: Sequence[T]) -> Sequence[T]:
         """Return the wanted items."""
         if self._since is not None:
             items = self._since.filter(items)
+        if self._matches is not None:
+            items = list(filter(self._matches, items))
         if self._remaining is not None:
             items = items[: self._remaining]
             self._remaining -= len(items)

@@ -27,6 +27,7 @@ from aiocopyai._parsing import (
     read_webhook_page,
 )
 from aiocopyai._retry import RetryPolicy
+from aiocopyai._run_filter import run_filter
 from aiocopyai._run_many import Inputs, RunManyPlan, RunResults
 from aiocopyai._tasks import TaskSet
 from aiocopyai._text import Secret, escape, excerpt
@@ -160,6 +161,8 @@ class CopyAISession:
         start_page: int = 1,
         limit: int | None = None,
         since: datetime | None = None,
+        status: str | Collection[str] | None = None,
+        metadata: Mapping[str, object] | None = None,
         prefetch: int = 4,
     ) -> Pager[Run]:
         """List the runs of a workflow: ``async for run in session.runs(workflow_id)``.
@@ -172,9 +175,14 @@ class CopyAISession:
             workflow_id: the workflow's id, such as ``WCFG-…``.
             page_size: the number of runs to request with each page, 1 to 100.
             start_page: the page to start at, from 1; after an error, its `page` continues in another process.
-            limit: the number of runs after which to stop; None for all.
+            limit: the number of runs after which to stop, those counted that `since`, `status` and `metadata` select;
+                None for all.
             since: yield only runs created at or after this time, which must have a time zone, and runs without a time.
                 Reading ends early only while the list proves to be newest first.
+            status: yield only runs with this status, or one of these, such as ``{"FAILED", "RETRYING"}``; in any case.
+            metadata: yield only runs that have each of these keys in their metadata, with this value or one of these:
+                ``{"batch": [7, 8]}``. Values are compared as text, so that ``7`` and ``"7"`` are equal. The API has no
+                filters: every page is requested, and a run that is listed without its metadata is left out.
             prefetch: how many requests may be in progress while the caller works; 0 for none. With 2 or more, the first
                 page is requested once more at the end and every 100 pages, to prove that no run was skipped.
 
@@ -191,7 +199,8 @@ class CopyAISession:
             check_integer("limit", limit, 0)
         check_datetime("since", since)
         name = f"runs of {escape(workflow_id)}"
-        plan = Plan(name, page_size, start_page, limit, since, prefetch, self._tasks)
+        matches = run_filter(status, metadata)
+        plan = Plan(name, page_size, start_page, limit, since, prefetch, matches, self._tasks)
         return Pager(lambda page, size: self._fetch_runs(workflow_id, page, size), plan)
 
     async def runs_page(self, workflow_id: str, page: int = 1, *, size: int = 10) -> Page[Run]:

@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 
 from aiocopyai import (
+    JSON,
+    BadRequestError,
     Changes,
     ConfigurationError,
     CopyAISession,
@@ -183,6 +185,69 @@ async def test_since_on_a_list_that_is_oldest_first(session: CopyAISession, copy
     assert await read_ids(session, copyai_emulator, page_size=10, since=start) == ids(copyai_emulator)[70:]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "selected"),
+    [
+        ({"status": "failed"}, [1]),
+        ({"status": {"FAILED", "PAUSED"}}, [1, 3]),
+        ({"status": ["NEW"]}, []),
+        ({"metadata": {"batch": 7}}, [1, 2]),
+        ({"metadata": {"batch": ["7", 8], "api": True}}, [1, 2, 3]),
+        ({"metadata": {"batch": None}}, [5]),
+        ({"metadata": {"nested": {"x": [1]}}, "status": None}, [5]),
+        ({"metadata": {}}, [1, 2, 3, 4, 5]),
+        ({"metadata": {"batch": 7}, "limit": 1}, [1]),
+        ({"metadata": {"batch": 7}, "limit": 0}, []),
+        ({"metadata": {"batch": (7, 8)}, "limit": 2, "since": datetime(2026, 1, 3, tzinfo=UTC)}, [1, 2]),
+        ({"metadata": {"batch": [7, 8]}, "since": datetime(2026, 1, 4, tzinfo=UTC)}, [1, 2]),
+    ],
+)
+async def test_status_and_metadata(
+    session: CopyAISession, copyai_emulator: Emulator, arguments: dict[str, Any], selected: list[int]
+) -> None:
+    """One of the given statuses and, for each given metadata key, one of its values must match; limit counts those."""
+    tags: list[dict[str, JSON]] = [
+        {"status": "FAILED", "metadata": {"api": True, "batch": 7}},
+        {"status": "COMPLETE", "metadata": {"api": True, "batch": "7"}},
+        {"status": "PAUSED", "metadata": {"api": "true", "batch": 8}},
+        {"status": "COMPLETE", "metadata": None},
+        {"metadata": {"batch": None, "nested": {"x": [1]}}},
+    ]
+    copyai_emulator.replace_runs(
+        [{"id": f"{n}", "createdAt": f"2026-01-0{6 - n}T00:00:00Z", **tag} for n, tag in enumerate(tags, start=1)]
+    )
+    pager = session.runs(copyai_emulator.workflow_id, page_size=2, **arguments)
+
+    assert [int(run.id) for run in await pager.collect()] == selected
+    assert pager.changes.missing == 0
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+async def test_first_and_collect(session: CopyAISession, copyai_emulator: Emulator, prefetch: int) -> None:
+    """The first run takes one small request, a list ends at its limit, and what was requested ahead is cancelled."""
+    assert await session.runs(copyai_emulator.workflow_id).first() is None
+    copyai_emulator.add_runs(25)
+    listed = ids(copyai_emulator)
+    pager = session.runs(copyai_emulator.workflow_id, page_size=5, prefetch=prefetch)
+    before = len(copyai_emulator.requests)
+    first = await pager.first()
+
+    assert first is not None
+    assert (first.id, pager.total) == (listed[0], 25)
+    assert [request.query["size"] for request in copyai_emulator.requests[before:]] == ["1"]
+    assert [run.id for run in await pager.collect()] == listed
+    assert [run.id for run in await pager.collect(7)] == listed[:7]
+    assert [run.id for run in await session.runs(copyai_emulator.workflow_id, limit=3).collect(7)] == listed[:3]
+    assert await pager.collect(0) == []
+    assert await session.runs(copyai_emulator.workflow_id, limit=0).first() is None
+    with pytest.raises(ValueError, match="limit must be at least 0, got -1"):
+        await pager.collect(-1)
+    copyai_emulator.inject(Fault(status=400))
+    with pytest.raises(BadRequestError) as caught:
+        await pager.collect()
+    assert caught.value.page == 1
+
+
 async def test_start_page_continues_after_an_error(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """With the page of an error as `start_page`, another iteration continues there."""
     copyai_emulator.add_runs(95)
@@ -278,6 +343,12 @@ async def test_an_id_is_one_segment(session: CopyAISession, copyai_emulator: Emu
         ("prefetch", -1),
         ("since", datetime(2026, 1, 1)),  # noqa: DTZ001 (the point of the test)
         ("since", "2026-01-01"),
+        ("status", []),
+        ("status", {"NEW", 5}),
+        ("status", 5),
+        ("metadata", ["batch"]),
+        ("metadata", {"batch": []}),
+        ("metadata", {"when": datetime(2026, 1, 1, tzinfo=UTC)}),
     ],
 )
 async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, name: str, value: object) -> None:

@@ -75,6 +75,12 @@ async def lists_runs() -> None:
         assert_type(pager.changes.first_total, int | None)
         assert_type(pager.changes.last_total, int | None)
         assert_type([run.id async for run in pager], list[str])
+        assert_type(await pager.first(), Run | None)
+        assert_type(await pager.collect(), list[Run])
+        assert_type(await pager.collect(10), list[Run])
+        assert_type(await session.webhooks().first(), Webhook | None)
+        session.runs("WCFG-1", status="FAILED", metadata={"batch": 7, "api": [True, "yes"]})
+        session.runs("WCFG-1", status={RunStatus.FAILED, "PAUSED"})
 
 
 async def reads_pages(session: CopyAISession) -> None:

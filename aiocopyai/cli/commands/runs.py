@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from attrs import Factory, frozen
+from attrs import frozen
 
 import aiocopyai
-from aiocopyai._display import plural, value_text
+from aiocopyai._display import plural
 from aiocopyai.cli._client import choose_workflow, find_key, open_session
 from aiocopyai.cli._errors import run_async, usage_errors
 from aiocopyai.cli._options import FormatOption, Prefetch, Settings, Since, WorkflowId, read_pairs, shared_options
@@ -55,40 +55,13 @@ def runs(
       aiocopyai runs WCFG-6db59f06-… | jq -r 'select(.status == "FAILED") | .id'
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     workflow_id = choose_workflow(workflow_id, settings)
-    run_filter = _RunFilter.parse(status or [], metadata or [])
-    for unknown in sorted(run_filter.statuses.difference(aiocopyai.RunStatus)):
+    pairs = read_pairs("--metadata", metadata or [])
+    values = {key: [value for other, value in pairs if other == key] for key, _ in pairs}
+    for unknown in sorted({name.upper() for name in status or []}.difference(aiocopyai.RunStatus)):
         echo_err(f"warning: the API reference has no status {unknown}, only {', '.join(aiocopyai.RunStatus)}")
     tally = Tally()
-    query = _Query(workflow_id, run_filter, limit, since, prefetch, output_format)
+    query = _Query(workflow_id, status, values, limit, since, prefetch, output_format)
     raise typer.Exit(run_async(_list_runs(query, settings, find_key(settings), tally), settings, so_far=tally))
-
-
-@frozen
-class _RunFilter:
-    """Selects runs by status and metadata; an empty filter selects all."""
-
-    statuses: frozenset[str] = frozenset()
-    """The accepted statuses, in upper case."""
-    metadata: Mapping[str, frozenset[str]] = Factory(dict[str, frozenset[str]])
-    """The required keys, with the accepted values of each as text."""
-
-    @classmethod
-    def parse(cls, statuses: list[str], metadata: list[str]) -> _RunFilter:
-        """Read the values of ``--status`` and ``--metadata``."""
-        pairs = read_pairs("--metadata", metadata)
-        values = {key: frozenset(value for other, value in pairs if other == key) for key, _ in pairs}
-        return cls(frozenset(status.upper() for status in statuses), values)
-
-    def __bool__(self) -> bool:
-        return bool(self.statuses or self.metadata)
-
-    def matches(self, run: Run) -> bool:
-        """Return whether a run is selected."""
-        if self.statuses and (run.status or "").upper() not in self.statuses:
-            return False
-        return all(
-            key in run.metadata and value_text(run.metadata[key]) in values for key, values in self.metadata.items()
-        )
 
 
 @frozen
@@ -96,37 +69,39 @@ class _Query:
     """What the command lists, and how."""
 
     workflow_id: str
-    run_filter: _RunFilter
+    status: list[str] | None
+    metadata: Mapping[str, list[str]]
     limit: int | None
     since: datetime | None
     prefetch: int | None
     output_format: OutputFormat | None
 
     def open_pager(self, session: CopyAISession) -> Pager[Run]:
-        """Return a pager that requests no more runs than needed, where that is known beforehand."""
-        limit = None if self.run_filter and self.limit else self.limit
+        """Return a pager of the runs."""
         prefetch = {} if self.prefetch is None else {"prefetch": self.prefetch}
         with usage_errors():
-            return session.runs(self.workflow_id, limit=limit, since=self.since, **prefetch)
+            return session.runs(
+                self.workflow_id,
+                limit=self.limit,
+                since=self.since,
+                status=self.status or None,
+                metadata=self.metadata,
+                **prefetch,
+            )
 
 
 async def _list_runs(query: _Query, settings: Settings, key: str | None, tally: Tally) -> None:
-    read, left = 0, query.limit
     async with open_session(settings, key) as session:
         pager = query.open_pager(session)
         writer = open_run_writer(query.output_format)
         async with aclosing(pager.pages()) as pages:
             async for page in pages:
-                read += len(page.items)
-                matching = [run for run in page.items if query.run_filter.matches(run)][:left]
-                for run in matching:
+                for run in page.items:
                     writer.write(run)
                     tally.add(run)
                 writer.flush()
-                if left is not None:
-                    left -= len(matching)
-                    if not left:
-                        break
-    settings.inform(f"{tally} (of {plural(read, 'run')} read)" if query.run_filter else str(tally))
+            read = min(pages.position, pages.position if pager.total is None else pager.total)
+    is_filtered = query.status or query.metadata
+    settings.inform(f"{tally} (of {plural(read, 'run')} read)" if is_filtered else str(tally))
     if pager.changes:
         settings.inform(f"the list changed while it was read: {pager.changes}")
