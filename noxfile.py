@@ -97,12 +97,13 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, import rules and spelling."""
+    """Check style, formatting, import rules, spelling and words to avoid."""
     session.install("-e", ".", *_group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", "--no-cache")
     session.run("codespell")
+    session.run("python", "-m", "tests.support.language")
 
 
 @nox.session
@@ -132,7 +133,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def storm(session: nox.Session) -> None:
-    """Run storms of faults for some minutes; print the table of docs/faults.md."""
+    """Run storms of faults for a few minutes; print the table of docs/faults.md."""
     session.install("-e", ".[speedups]", *_group("test"))
     session.run("python", "-m", "tests.support.storm", *session.posargs)
 
@@ -179,7 +180,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def smoke(session: nox.Session) -> None:
-    """Install a wheel alone in an empty environment, and use it."""
+    """Install only a wheel in an empty environment, and use it."""
     script = Path("tests", "support", "smoke.py").resolve()
     session.chdir(session.create_tmp())  # outside the source tree, so that the wheel is imported
     session.install(*session.posargs)

@@ -46,7 +46,7 @@ class Decompressor:
         """Yield the decompressed data in pieces of at most `PIECE_SIZE` bytes.
 
         Raises:
-            ValueError: the data is not compressed as its encoding says.
+            ValueError: the data is not in the named encoding.
         """
         if self._encoding == "deflate" and self._zlib is None and data:
             # "deflate" is the format of zlib, but some servers send the raw data inside of it.
@@ -87,7 +87,7 @@ async def decompress(chunks: AsyncIterable[bytes], encoding: str) -> AsyncGenera
         encoding: as for `Decompressor`.
 
     Raises:
-        ValueError: the body is not compressed as its encoding says, or is incomplete.
+        ValueError: the body is not in the named encoding, or is incomplete.
     """
     decompressor = Decompressor(encoding)
     async for chunk in chunks:

@@ -1,7 +1,7 @@
 """Idempotency keys: one run per key, although the API has no such keys and every accepted start spends credits.
 
 A key travels in the run's metadata. After a lost response the newest runs are searched for it before the start is sent
-again, and a session remembers the keys that it has used. Nothing else is known of a key: not by the API, and not by
+again, and a session remembers the keys that it has used. Nothing else knows about a key: not by the API, and not by
 another process unless it searches for it, too.
 """
 
@@ -45,8 +45,7 @@ KEY_NAME: Final = "idempotencyKey"
 SEARCH_DELAYS: Final = (0.0, 0.5, 1.5, 3.0)
 """Seconds after a lost response at which the runs are searched, before the start is sent again at the earliest.
 
-They do not depend on the `RetryPolicy`: a run may be listed some seconds after its start, however fast the caller wants
-to retry.
+They do not depend on the `RetryPolicy`: a run may be listed a few seconds after its start.
 """
 MAX_REMEMBERED: Final = 10_000
 """The number of keys, and of run ids, that a session remembers."""
@@ -55,7 +54,7 @@ _LOOK_BACK: Final = timedelta(hours=1)
 CLOCK_SKEW: Final = timedelta(minutes=5)
 """How much the clocks of client and server may differ where nothing but the age of a run counts."""
 _UNREADABLE: Final = (NotFoundError, BadRequestError, RequestInvalidError, PermissionDeniedError, InvalidResponseError)
-"""Errors of reading one run that say nothing about the others. A run just started may be unknown for some seconds."""
+"""Errors of reading one run that imply nothing for the others. A new run may be unknown for a few seconds."""
 _FRUITLESS_READS: Final = 20
 """After this many reads in a row that show no more than the list, or fail, runs are no longer read one by one."""
 
@@ -79,7 +78,7 @@ class StartRequest:
     is_one_off: bool = False
 
     def to_run(self, run_id: str) -> Run:
-        """Return what is known of the run right after its start."""
+        """Return the run as it is right after its start: what was sent, without a status."""
         return Run(run_id, self.workflow_id, input=self.inputs, metadata=self.metadata)
 
 
@@ -118,7 +117,7 @@ class KeySearch:
 
 @define
 class _KeyRecord:
-    """What a session knows of one key.
+    """The state of one key in a session.
 
     Attributes:
         digest: the inputs, hashed.

@@ -55,7 +55,7 @@ def loads(body: bytes, *, exact: bool = False) -> object:
         value: object = orjson.loads(body)
     except ValueError as error:
         # orjson refuses half a surrogate pair and a number beyond the range of a float. Neither may cost a page.
-        # Whatever else is refused is not parsed again, as a large body would block the event loop for seconds.
+        # Anything else that orjson refuses is not parsed again: a large body would block the event loop for seconds.
         if _TOO_DEEP.search(str(error)):
             raise RecursionError from None
         if _LONE_SURROGATE.search(body) is None and _LONG_NUMBER.search(body) is None:
@@ -147,7 +147,7 @@ def dump_each(values: Sequence[object]) -> list[bytes]:
     """Return for each of some values what `dump_json` returns, in a fraction of the time."""
     if orjson is None or not values:
         return [dump_json(value) for value in values]
-    # One call, as each costs more than most values do. Compact JSON has no line breaks of its own.
+    # One call, as each costs more than most values do. Compact JSON contains no line breaks.
     separated: list[object] = [orjson.Fragment(b"\n")] * (2 * len(values) - 1)
     separated[::2] = values
     try:
@@ -186,7 +186,7 @@ def _encode(value: object) -> str:
     try:
         return _ENCODER.encode(value)
     except RecursionError:
-        # `MAX_DEPTH` levels need a stack of their own.
+        # `MAX_DEPTH` levels need a larger stack.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(_ENCODER.encode, value).result()
 

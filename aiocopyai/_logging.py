@@ -32,7 +32,7 @@ def level_from_environment() -> int | None:
 
 
 def configure_from_environment() -> None:
-    """Set up the log as ``COPYAI_LOG`` says, unless the program has set up that of the library itself.
+    """Set up the log according to ``COPYAI_LOG``, unless the program has configured the library's logger itself.
 
     At ``debug`` each request is one line: method, path, status, milliseconds and number of the attempt.
 

@@ -7,10 +7,10 @@ back by n, and reading continues from there. Where the total has not fallen, no 
 border; items that come again are dropped. The number of items is never compared with the total to end the list: items
 removed behind the border would end it too early.
 
-The rule needs responses in the order of their pages. A page that was requested ahead may have been answered before the
-page in front of it, and an item added and another removed in between hide the difference from the total. So pages
-requested ahead stay unproven until the first page, requested once more, shows that nothing but what the total accounts
-for was added meanwhile. If it shows anything else, the list is read again from the last proven border, page by page.
+The rule needs responses in the order of their pages. The response for a page that was requested ahead may be older
+than that for the page in front of it, and if an item was added and another removed in between, the total does not show
+it. So pages requested ahead stay unproven until the first page, requested once more, shows that no more items were
+added than the total accounts for. Otherwise the list is read again from the last proven border, page by page.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Border:
 
 
 def may_be_past_end(error: BaseException) -> bool:
-    """Return whether a server may answer with this error for a page past the end of a list: 400, 404 or 422."""
+    """Return whether this error may mean that a page is past the end of a list: 400, 404 or 422."""
     return isinstance(error, BadRequestError | NotFoundError | RequestInvalidError)
 
 

@@ -56,7 +56,7 @@ def parse_json(body: bytes, *, exact: bool = False) -> JSON:
     """Parse JSON, with integers beyond 64 bits rounded unless `exact`.
 
     Raises:
-        InvalidResponseError: it is not JSON, which is retryable, as gateways respond with pages of their own; or it is
+        InvalidResponseError: it is not JSON, which is retryable, as gateways respond with their own pages; or it is
             nested too deeply.
     """
     try:
@@ -313,7 +313,7 @@ def _read_run_item(item: JSON, place: str, workflow_id: str | None) -> tuple[Run
     values, misfits = _read_fields(item, _RUN_FIELDS)
     if "id" not in values:
         values["id"] = _item_id(item, place, "run")
-    run = Run(**values)  # type: ignore[arg-type]  # each value is that of its own field
+    run = Run(**values)  # type: ignore[arg-type]  # each value has the type of its field
     return (run if run.workflow_id or workflow_id is None else evolve(run, workflow_id=workflow_id)), misfits
 
 
@@ -323,7 +323,7 @@ def _read_webhook_item(item: JSON, place: str) -> tuple[Webhook, set[str]]:
     values, misfits = _read_fields(item, _WEBHOOK_FIELDS)
     if "id" not in values:
         values["id"] = _item_id(item, place, "webhook")
-    return Webhook(**values), misfits  # type: ignore[arg-type]  # each value is that of its own field
+    return Webhook(**values), misfits  # type: ignore[arg-type]  # each value has the type of its field
 
 
 def _read_fields(item: dict[str, JSON], table: Mapping[str, tuple[str, _Value]]) -> tuple[dict[str, object], set[str]]:

@@ -17,7 +17,7 @@ _START_PACE: Final = 20.0
 _MIN_PACE: Final = 0.5
 """Requests per second below which the pace is not halved further."""
 _MAX_PACE: Final = 1000.0
-"""Requests per second from which on the pace is not limited any more."""
+"""Requests per second at which the pace is no longer limited."""
 _GROWTH: Final = 1.1
 """By which the pace grows in each second without a 429: it doubles in about 7 s."""
 
@@ -54,7 +54,7 @@ class RateLimiter:
 
     async def acquire(self, *, is_retry: bool = False) -> float:
         """Wait until a request may be sent, and return the time at which it was. Call `release` after it."""
-        # Requests that were sent before wait for their turn alone, so that no queue of new ones delays them.
+        # Requests that were sent before wait in a separate queue, so that new ones do not delay them.
         async with nullcontext() if is_retry else self._first_attempts:
             if self._connections is not None:
                 await self._connections.acquire()
@@ -71,7 +71,7 @@ class RateLimiter:
             self._connections.release()
 
     def slow_down(self, sent: float, pause: float) -> None:
-        """Pause for some seconds because of a 429, and halve the pace.
+        """Pause because of a 429, and halve the pace.
 
         The pace is halved once for all the requests that were sent before it was halved.
 

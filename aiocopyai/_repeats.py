@@ -37,7 +37,7 @@ class Repeats(Generic[T]):
         new_pages: how many pages brought such items.
         unexplained: how many items came again behind `reach`.
         stale_pages: how many pages in a row brought nothing new, without an explanation.
-        is_page_ignored: whether the server sends the first page whatever page is requested.
+        is_page_ignored: whether the server sends the first page for every page number.
     """
 
     def __init__(self, position: int) -> None:

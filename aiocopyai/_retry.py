@@ -34,7 +34,7 @@ class RetryPolicy:
     part of `wait_jitter`, or longer if the server asks for that with ``Retry-After``. A wait never extends beyond
     `timeout`: the last error is raised at once instead.
 
-    A 429 uses up the time but not the attempts, as it says that the session is too fast, not that the request fails.
+    A 429 uses up the time but not the attempts: the session is too fast, but the request did not fail.
     It counts as an attempt where `timeout` is None, and it is raised at once where `attempts` is 1.
 
     Attributes:

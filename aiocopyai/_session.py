@@ -168,8 +168,8 @@ class CopyAISession:
         """List the runs of a workflow: ``async for run in session.runs(workflow_id)``.
 
         Nothing is sent before it is iterated. Each run is yielded once, in the server's order (not documented; newest
-        first in the one example of the reference), and none that stays on the list meanwhile is missing, whatever the
-        `prefetch`. Items that come to light when a part of the list is read again are yielded then.
+        first in the one example of the reference), and none that stays on the list while it is read is missing, for
+        any `prefetch`. Runs that are found when a part of the list is read again are yielded then.
 
         Args:
             workflow_id: the workflow's id, such as ``WCFG-…``.
@@ -269,7 +269,7 @@ class CopyAISession:
         `idempotency_key` that is an `AmbiguousStartError`.
 
         With a key, which travels in the run's metadata as ``idempotencyKey``, the newest runs are then searched for it
-        for some seconds, and only if it is not found is the start sent again, within the `RetryPolicy`. In one session
+        for a few seconds, and only if it is not found is the start sent again, within the `RetryPolicy`. In one session
         the same workflow and key give the same run: a call in progress is waited for, a finished one is not repeated,
         and one that is unconfirmed is searched for. The session remembers the latest 10,000 keys. The API itself knows
         nothing of keys; what other processes or earlier sessions started is found only with `reuse_within`, and two

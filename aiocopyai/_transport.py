@@ -126,7 +126,7 @@ class Transport:
             await self._http.close()
 
     async def send(self, request: APIRequest, read: Callable[[JSON], T]) -> T:
-        """Send a request, again as the policy says, and return what `read` makes of the response's JSON.
+        """Send a request, retry it according to the policy, and return what `read` makes of the response's JSON.
 
         A POST is sent again only where the server did not execute it: no connection was made, or 429. The body of a
         response to a DELETE is not parsed, and `read` is called with None.

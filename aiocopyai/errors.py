@@ -39,7 +39,7 @@ from aiocopyai.models import Run, RunStatus
 _MAX_DETAILS: Final = 300
 """Characters of a server's own details that a message shows."""
 _MAX_MESSAGE: Final = 1_000
-"""Characters of a message, whatever a server sent."""
+"""The maximum length of a message, in characters."""
 
 
 @frozen

@@ -65,7 +65,7 @@ class BatchFiles:
     ledger: Ledger
     results: ResultsFile
     entries: dict[int, RowEntry]
-    """What was known of each row when the files were opened."""
+    """The state of each row when the files were opened."""
 
     @classmethod
     def open(cls, plan: BatchPlan) -> Self:

@@ -63,7 +63,7 @@ def _read_csv(file: TextIO, path: Path, delimiter: str | None) -> Iterator[dict[
     try:
         names = next(reader, list[str]())
         if not all(names) or len(set(names)) < len(names):
-            raise ValueError(f"{path}, line 1: every column must have a name of its own, got {', '.join(names)}")
+            raise ValueError(f"{path}, line 1: column names must be unique and not empty, got {', '.join(names)}")
         for cells in reader:
             if len(cells) not in {0, len(names)}:
                 raise ValueError(f"{path}, line {reader.line_num}: {len(cells)} cells for {len(names)} columns")

@@ -37,7 +37,7 @@ class BatchError(ValueError):
 
 
 class RowState(StrEnum):
-    """What is known of a row; a row without a state was not started."""
+    """The state of a row; a row without one was not started."""
 
     STARTING = "starting"
     """The start was sent, or was about to be: there may be a run."""

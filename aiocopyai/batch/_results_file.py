@@ -26,7 +26,7 @@ class ResultsFile:
 
     path: Path
     rows: dict[int, RowEntry]
-    """What the file says of each row, by its number, counted from 1."""
+    """The state of each row in the file, by row number, counted from 1."""
     _file: BinaryIO
 
     @classmethod
@@ -89,7 +89,7 @@ def result_line(number: int, inputs: Mapping[str, JSON], run: Run | None, error:
 
 
 def result_fields(number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None) -> dict[str, JSON]:
-    """Return what a line of results says."""
+    """Return the entry of a line of results."""
     return {
         "row": number,
         **(run or Run("", input=inputs)).to_dict(),
@@ -100,7 +100,7 @@ def result_fields(number: int, inputs: Mapping[str, JSON], run: Run | None, erro
 
 
 def read_results(path: Path) -> dict[int, RowEntry]:
-    """Read what a file of results says of each row.
+    """Read the state of each row from a file of results.
 
     Raises:
         BatchError: it does not hold the results of a batch.

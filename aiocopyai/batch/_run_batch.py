@@ -206,7 +206,7 @@ class _Batch:
     session: CopyAISession
     plan: BatchPlan
     states: dict[int, RowState] = field(factory=dict[int, RowState])
-    """What this process or an earlier one knows of the rows, by their numbers."""
+    """The states of the rows, by row number, as recorded by this process or an earlier one."""
     waiting: dict[int, Run] = field(factory=dict[int, Run])
     """The runs of an earlier process that are waited for."""
     started: RunResults | None = None

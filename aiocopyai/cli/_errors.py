@@ -41,7 +41,7 @@ _NAMES: Final = {
 
 
 class CommandError(Exception):
-    """A command failed for a reason of its own.
+    """A command failed for another reason than an error of the API.
 
     Args:
         message: one line.
@@ -83,7 +83,7 @@ def describe(error: Exception) -> str:
 
 
 def run_async(work: Coroutine[object, object, None], settings: Settings, *, so_far: object = "") -> int:
-    """Run a command's coroutine in an event loop of its own, and return the exit code.
+    """Run a command's coroutine in a new event loop, and return the exit code.
 
     Args:
         work: the command.
@@ -98,7 +98,7 @@ def run_async(work: Coroutine[object, object, None], settings: Settings, *, so_f
 
 
 def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object = "") -> int:
-    """Run a command that needs no event loop of its own, and return the exit code; see `run_async`."""
+    """Run a command that needs no event loop, and return the exit code; see `run_async`."""
     try:
         with log_to_stderr(settings):
             work()

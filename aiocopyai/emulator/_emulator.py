@@ -41,7 +41,7 @@ class Emulator:
             async with CopyAISession(emulator.api_key, base_url=emulator.url) as session:
                 ...
 
-    From synchronous code, ``with Emulator() as emulator:`` runs it in a thread of its own. Its methods can be called
+    From synchronous code, ``with Emulator() as emulator:`` runs it in its own thread. Its methods can be called
     from any thread then, and `on_request` is called in the emulator's.
 
     It implements the seven calls, with or without a slash at the end of the path, as the vendor's reference documents
@@ -50,7 +50,7 @@ class Emulator:
     header that does not name the loopback interface a 403. The reference does not show the body of a 401 or 403; here
     it is like the documented error bodies.
 
-    A started run goes from its first to its last state in `run_time` seconds, by the clock alone (see
+    A started run goes from its first to its last state in `run_time` seconds, by the clock (see
     `script_next_runs`). It is listed before the sample runs. Registered webhooks receive its start and its end, and
     starts refused for lack of credits; see `deliveries`.
 
@@ -202,7 +202,7 @@ class Emulator:
         Webhooks do not receive the end of runs that end before the next `start()`.
 
         Raises:
-            RuntimeError: the emulator runs in a thread of its own, until the end of its ``with`` block.
+            RuntimeError: the emulator runs in its own thread, until the end of its ``with`` block.
         """
         if self._thread is not None:
             raise RuntimeError("the emulator runs in a thread: leave its `with` block to stop it")

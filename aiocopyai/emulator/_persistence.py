@@ -78,7 +78,7 @@ class StateFile(Storage):
             connection.close()
 
     def load(self, state: EmulatorState) -> None:
-        """Fill a new state from the file. What the file says replaces the state's seed and credits.
+        """Fill a new state from the file. The seed and credits in the file replace those of the state.
 
         A new file takes over the seed, and a file without a credit limit takes over the credits.
         """

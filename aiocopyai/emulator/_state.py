@@ -180,7 +180,7 @@ class Storage:
 class EmulatorState:
     """Everything that the emulator knows. Each method that changes it also passes the change to `storage`.
 
-    Hold `lock` while using it: the emulator may run in a thread of its own.
+    Hold `lock` while using it: the emulator may run in its own thread.
     """
 
     seed: int

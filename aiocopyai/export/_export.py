@@ -41,7 +41,7 @@ _COMMIT_RUNS: Final = 2_000
 _COMMIT_SECONDS: Final = 0.25
 """A process that is killed has to read again at most the runs of this time, and at most that many."""
 _POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
-"""What servers answer with for a page past the end of a list."""
+"""The errors that servers may send for a page past the end of a list."""
 
 
 @frozen

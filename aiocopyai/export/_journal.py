@@ -2,7 +2,7 @@
 
 Next to ``runs.jsonl`` there are
 
-- ``runs.jsonl.part``: the rows, which are only ever appended to,
+- ``runs.jsonl.part``: the rows, which are only appended to,
 - ``runs.jsonl.part.db`` and, while an export runs or after it was killed, ``runs.jsonl.part.db-wal``: an SQLite
   database with the ids that were seen, how many bytes of the rows are valid, and how far each list was read,
 - ``runs.jsonl.part.out``: the complete file, while it is put together where the rows are not the file already.

@@ -1,6 +1,6 @@
 """Parquet, with pyarrow: the rows file is a sequence of Arrow streams, of which the file is made in the end."""
 
-# pyarrow has no types of its own: what comes from it is unknown to the type checkers.
+# pyarrow is not typed: its values are unknown to the type checkers.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 from __future__ import annotations

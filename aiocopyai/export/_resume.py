@@ -150,7 +150,7 @@ class Tracker:
 
 @define
 class ExportState:
-    """All that is known of an unfinished export."""
+    """The state of an unfinished export."""
 
     selection: Selection
     replaces: bool

@@ -1,1 +1,1 @@
-"""Connections to other libraries. Each module needs an extra of its own; ``import aiocopyai`` loads none of them."""
+"""Integrations with other libraries. Each module needs an extra; ``import aiocopyai`` loads none of them."""

@@ -106,7 +106,7 @@ class Destination:
         except ConfigurationException as error:
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"dlt's configuration of {self.name} is incomplete: {reason}") from None
-        except Exception as error:  # each destination has errors of its own
+        except Exception as error:  # each destination raises its own errors
             raise DestinationError(f"dlt cannot load to {self.label}: {error}".partition("\n")[0]) from error
         if "delete-insert" not in (capabilities.supported_merge_strategies or ()):
             raise ValueError(f"{self.name} cannot be kept up to date: dlt does not merge rows there")
@@ -155,7 +155,7 @@ def load(pipeline: dlt.Pipeline, source: DltSource, on_progress: Callable[[int],
         before = _count_rows(pipeline)
         pipeline.run(source)
         total = _count_rows(pipeline)
-    except Exception as error:  # noqa: BLE001 (each destination has errors of its own)
+    except Exception as error:  # noqa: BLE001 (each destination raises its own errors)
         _raise_cause(error)
     return LoadResult(total - first, max(0, read - (total - before)), total)
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """A context manager that runs an event loop in a thread of its own; tasks on it continue between calls."""
+    """A context manager that runs an event loop in its own thread; tasks on it continue between calls."""
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()

@@ -33,7 +33,7 @@ _MAX_ATTEMPTS: Final = 4
 _MAX_EARLY_PAGES: Final = 2
 """How many pages in front of a range are read rather than starting again at the right page."""
 _POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
-"""What servers answer with for a page past the end of a list."""
+"""The errors that servers may send for a page past the end of a list."""
 
 
 @frozen

@@ -13,14 +13,14 @@ error                    string                       JSON text; null if there i
 extra                    map<string, string>          fields without a column, by wire name, as JSON text
 ======================== ============================ ==========================================================
 
-The values of a map are JSON, so that a string is quoted there. Columns are only ever added, at the end.
+The values of a map are JSON, so that a string is quoted there. New columns are added at the end.
 
 A value that does not fit its column is kept elsewhere: credits of more than 64 bits are null and in `extra` as
 ``credits``; a lone surrogate, which Arrow strings cannot hold, becomes its escape, such as ``\ud83d``, in ids and
 names. In JSON text that escape means the same. A number beyond the range of a float is ``null`` in JSON text.
 """
 
-# pyarrow has no types of its own, and those of pyarrow-stubs are wrong for maps: what comes from it is unknown.
+# pyarrow is not typed, and pyarrow-stubs is wrong for maps: its values are unknown to the type checkers.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 from __future__ import annotations

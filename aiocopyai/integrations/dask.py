@@ -4,7 +4,7 @@ How a list is read in parts without losing a run is in `_page_ranges`; here is t
 need for it.
 """
 
-# pandas and pyarrow have no types of their own, and Dask has some: what comes from them is unknown to type checkers.
+# pandas and pyarrow are not typed, and Dask is in part: their values are unknown to the type checkers.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 from __future__ import annotations
@@ -107,7 +107,7 @@ def read_runs(
     ranges = dd.from_map(reader.read, partitions, meta=meta, label="read-runs")
     hashes = ranges.map_partitions(_hashes, meta=_hashes(meta)).repartition(npartitions=1)
     between = hashes.map_partitions(reader.read_between, all_ranges, meta=meta)
-    # Not the peer-to-peer shuffle, a cluster's default: it knows no maps, and reads all again if a worker is lost.
+    # The peer-to-peer shuffle, a cluster's default, does not support maps, and reads all again if a worker is lost.
     shuffled = dd.concat([ranges, between]).shuffle("id", npartitions=len(partitions), shuffle_method="tasks")
     frame: dd.DataFrame = shuffled.map_partitions(_latest, meta=_latest(meta))
     return frame

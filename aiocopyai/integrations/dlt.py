@@ -14,7 +14,7 @@ The columns are those of `aiocopyai.integrations.arrow`, with two differences:
   more, and a lone surrogate in it stops a load into DuckDB.
 """
 
-# pyarrow has no types of its own: what comes from it is unknown to the type checkers.
+# pyarrow is not typed: its values are unknown to the type checkers.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def copyai_source(
     together = dlt.resource(read, name="runs", write_disposition="merge", primary_key=(_KEY_NAME, "id"))
     yield together(chosen)
     for workflow_id in chosen:
-        alone = dlt.resource(
+        own_table = dlt.resource(
             read,
             name=f"runs_{workflow_id}",
             table_name=_table_name(workflow_id),
@@ -116,7 +116,7 @@ def copyai_source(
             primary_key="id",
             selected=False,
         )
-        yield alone([workflow_id])
+        yield own_table([workflow_id])
 
 
 def _read_lists(

@@ -1,6 +1,6 @@
 """The charts of the report page, as plotly draws them. The page itself sets the colours of text and lines."""
 
-# plotly has no types of its own.
+# plotly is not typed.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 from __future__ import annotations

@@ -35,7 +35,7 @@ async def _chunks(request: web.Request) -> AsyncGenerator[bytes, None]:
     """Yield the body as aiohttp reads it from the socket, decompressed.
 
     Raises:
-        ValueError: the body is incomplete, or not compressed as its header says.
+        ValueError: the body is incomplete, or not in the encoding of its header.
     """
     try:
         async for chunk in request.content.iter_any():

@@ -88,7 +88,7 @@ async def _read_run(reader: RunReader, event: WebhookEvent) -> Run:
         raise UnconfirmedError(str(error), may_change=error.retryable, level=level) from None
     except ValueError as error:  # an id that cannot be one
         raise UnconfirmedError(str(error)) from None
-    except Exception as error:  # noqa: BLE001 (the next event must be read, whatever happens to this one)
+    except Exception as error:  # noqa: BLE001 (an error of one event must not stop the next)
         raise UnconfirmedError(f"{type(error).__name__}: {error}", level=logging.ERROR) from None
 
 

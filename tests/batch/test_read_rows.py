@@ -31,7 +31,7 @@ def read(folder: Path, name: str, content: str | bytes, delimiter: str | None = 
 def test_any_csv_is_read_with_its_delimiter(
     data: st.DataObject, names: list[str], delimiter: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever the cells hold, a file that the csv module writes is read as it was written."""
+    """A file with any cells that the csv module writes is read as it was written."""
     cells = st.lists(CELLS, min_size=len(names), max_size=len(names)).filter(any)
     rows = data.draw(st.lists(cells, min_size=1, max_size=5))
     file = io.StringIO(newline="")
@@ -95,9 +95,9 @@ def test_json_lines_are_read_as_any_json(runs: list[Run], tmp_path_factory: pyte
     [
         ("rows.csv", "a,b\n1,2\n3\n", r"rows\.csv, line 3: 1 cells for 2 columns"),
         ("rows.csv", "a;b\n1;2\n3,4\n", r"rows\.csv, line 3: 1 cells for 2 columns"),
-        ("rows.csv", "a,a\n1,2\n", "every column must have a name of its own, got a, a"),
-        ("rows.csv", "a,\n1,2\n", "every column must have a name of its own"),
-        ("rows.csv", "sep=;\na;b\n1;2\n", "every column must have a name of its own"),
+        ("rows.csv", "a,a\n1,2\n", "column names must be unique and not empty, got a, a"),
+        ("rows.csv", "a,\n1,2\n", "column names must be unique and not empty"),
+        ("rows.csv", "sep=;\na;b\n1;2\n", "column names must be unique and not empty"),
         ("rows.csv", 'a\n"1\n', r"rows\.csv, line 2"),
         ("rows.csv", "", r"rows\.csv has no rows"),
         ("rows.csv", "a\n", r"rows\.csv has no rows"),

@@ -143,7 +143,7 @@ async def test_a_finished_batch_is_not_started_again(
 @settings(max_examples=20)
 @given(data=st.data())
 def test_a_crash_at_any_request_costs_no_second_run(data: st.DataObject) -> None:
-    """However often the process crashes, and whatever lists leave out: one run and one line for each row."""
+    """Each row has one run and one line, however often the process crashes, and even if lists omit fields."""
     quirks = data.draw(st.sampled_from(QUIRKS))
     crashes = data.draw(st.lists(st.integers(1, 25), max_size=4))
     wait = data.draw(st.booleans())
@@ -155,7 +155,7 @@ def test_a_crash_at_any_request_costs_no_second_run(data: st.DataObject) -> None
         async with Emulator(quirks=quirks, run_time=0.02) as emulator:
             options = {"resume": True, "wait": wait, "concurrency": 3, "listing_delay": 0.15}
             for requests in crashes:
-                # Each process has a session of its own: a session remembers the starts that were interrupted.
+                # Each process has its own session: a session remembers the starts that were interrupted.
                 async with connect(emulator) as session:
                     await crash(emulator, start(session, path, limit=limit, **options), requests)
             async with connect(emulator) as session:

@@ -1,4 +1,4 @@
-"""One measurement in its own process: ``python measure.py floor http://127.0.0.1:8000/api`` prints it as JSON.
+"""One measurement in its own process: ``python measure.py baseline http://127.0.0.1:8000/api`` prints it as JSON.
 
 The first reading warms up: imports at first use, generated code, connections. The second is what counts.
 """

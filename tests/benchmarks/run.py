@@ -1,8 +1,8 @@
-"""Compare aiocopyai with the floor and with other ways to read the same pages, and print tables of ratios.
+"""Compare aiocopyai with the baseline and with other ways to read the same pages, and print tables of ratios.
 
 ``python tests/benchmarks/run.py`` takes about five minutes; ``--quick`` about one, with rough figures; ``--only cpu``
 (or another section) runs one section. Every figure comes from fresh processes, the contenders take turns, and the best
-of each contender's rounds counts: whatever else the machine does can only add to it.
+of each contender's rounds counts: other work of the machine can only add to it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from servers import NginxMissingError, body_server, nginx, page_server
 
 
 HERE: Final = Path(__file__).parent
-AIOCOPYAI, FLOOR, OPENAI = "with_aiocopyai", "floor", "with_openai"
+AIOCOPYAI, BASELINE, OPENAI = "with_aiocopyai", "baseline", "with_openai"
 CONTENDERS: Final = {
-    "floor: aiohttp + orjson, no objects": (FLOOR, None),
+    "baseline: aiohttp + orjson, no objects": (BASELINE, None),
     "aiocopyai": (AIOCOPYAI, None),
     "aiocopyai, prefetch=0": (AIOCOPYAI, 0),
     "openai SDK's async pager": (OPENAI, None),
@@ -37,7 +37,7 @@ CONTENDERS: Final = {
     "requests by hand (dictionaries)": ("with_requests", None),
 }
 SIZES: Final[dict[pages.Size, float]] = {"small": 2.5, "medium": 1.7, "large": 1.5}
-"""The sizes of runs, and the aim for each as a multiple of the floor."""
+"""The sizes of runs, and the aim for each as a multiple of the baseline."""
 LATENCY: Final = 0.05
 LATE_PAGES: Final = 40
 PREFETCH: Final = 8
@@ -97,7 +97,7 @@ def cpu_rows(scale: Scale) -> Iterator[Row]:
 
 
 def _cpu_of(url: str, size: int, aim: float, scale: Scale, *, all_contenders: bool) -> Iterator[Row]:
-    names = [name for name, (module, _) in CONTENDERS.items() if all_contenders or module in {FLOOR, AIOCOPYAI}]
+    names = [name for name, (module, _) in CONTENDERS.items() if all_contenders or module in {BASELINE, AIOCOPYAI}]
     runs = scale.pages * PAGE_SIZE
     best: dict[str, Sample] = {}
     for number in range(scale.rounds):
@@ -106,11 +106,11 @@ def _cpu_of(url: str, size: int, aim: float, scale: Scale, *, all_contenders: bo
             sample = _sample(*CONTENDERS[name], url)
             _check_count(name, sample, runs)
             best[name] = min(sample, best.get(name, sample), key=lambda each: each.cpu)
-    floor, ours, *_ = (sample.cpu for sample in best.values())
-    yield Row(f"CPU for a run ({runs:,} runs of {size} bytes, nginx)", "", "x floor")
+    baseline, ours, *_ = (sample.cpu for sample in best.values())
+    yield Row(f"CPU for a run ({runs:,} runs of {size} bytes, nginx)", "", "x baseline")
     for name, sample in best.items():
-        yield Row(f"  {name}", f"{sample.cpu / runs * 1e6:.2f} us", f"{sample.cpu / floor:.2f}")
-    yield _judged("  aiocopyai / floor", ours / floor, aim)
+        yield Row(f"  {name}", f"{sample.cpu / runs * 1e6:.2f} us", f"{sample.cpu / baseline:.2f}")
+    yield _judged("  aiocopyai / baseline", ours / baseline, aim)
     if all_contenders:
         openai = next(sample.cpu for name, sample in best.items() if CONTENDERS[name][0] == OPENAI)
         yield _judged("  aiocopyai / openai", ours / openai, 1 / 10)
@@ -155,7 +155,7 @@ def latency_rows(scale: Scale) -> Iterator[Row]:
     with page_server(LATE_PAGES * PAGE_SIZE, latency=LATENCY) as url:
         for number in range(scale.rounds):
             _progress(f"latency, round {number + 1} of {scale.rounds}")
-            in_sequence.append(_sample(FLOOR, None, url))
+            in_sequence.append(_sample(BASELINE, None, url))
             samples.append(_sample(AIOCOPYAI, PREFETCH, url))
     _check_count("aiocopyai", samples[0], LATE_PAGES * PAGE_SIZE)
     trip = min(sample.wall for sample in in_sequence) / LATE_PAGES

@@ -137,7 +137,7 @@ async def test_error_after_some_pages(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize(("options", "requests"), [([], 5), (["--retries", "1"], 2), (["--retries", "0"], 1)])
 async def test_retries(emulator: Emulator, options: list[str], requests: int) -> None:
-    """A failed request is sent again as often as `--retries` says, 4 times by default; each retry is one warning."""
+    """A failed request is sent again up to `--retries` times, 4 by default; each retry is one warning."""
     emulator.inject(Fault(status=503, headers={"Retry-After": "0"}), times=None)
     done = await cli("check-key", *options, emulator=emulator)
 

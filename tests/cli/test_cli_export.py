@@ -213,7 +213,7 @@ async def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
 
 
 async def test_help_has_examples() -> None:
-    """The help text has examples, each on a line of its own."""
+    """The help text has examples, each on its own line."""
     done = await cli("export", "--help")
 
     assert done.code == 0

@@ -183,7 +183,7 @@ async def test_messages_that_cannot_be_written_are_lost(emulator: Emulator) -> N
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("arguments", [["runs", "--help"], ["runs", "WCFG-…", "--since", "…"], ["--vorgängig 🎉"]])
 async def test_help_and_errors_in_a_poor_encoding(encoding: str, arguments: list[str]) -> None:
-    """A help text or a message is printed whatever the encoding lacks."""
+    """A help text or a message is printed even if the encoding lacks some of its characters."""
     process = await start(*MAIN, *arguments, env=environment(PYTHONIOENCODING=encoding))
     out, err = await process.communicate()
 
@@ -274,18 +274,18 @@ async def test_terminal_prompts_for_the_key(emulator: Emulator) -> None:
     assert emulator.requests[0].headers["x-copy-ai-api-key"] == emulator.api_key
 
 
-@pytest.mark.parametrize("answer", [b"\x03", b"\x04", signal.SIGTERM])
-async def test_prompt_for_the_key_can_be_left(emulator: Emulator, answer: bytes | signal.Signals) -> None:
+@pytest.mark.parametrize("reply", [b"\x03", b"\x04", signal.SIGTERM])
+async def test_prompt_for_the_key_can_be_left(emulator: Emulator, reply: bytes | signal.Signals) -> None:
     """Ctrl-C, Ctrl-D and SIGTERM end the prompt with 130, restore the terminal's echo, and send nothing."""
     ours, theirs = pty.openpty()
     code = START + "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + RUN_MAIN
     env = environment(COPYAI_BASE_URL=emulator.url)
     process = await start("-c", code, "runs", "WCFG-1", env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     await asyncio.to_thread(read_until, ours, b"Copy.ai API key: ")
-    if isinstance(answer, bytes):
-        os.write(ours, answer)
+    if isinstance(reply, bytes):
+        os.write(ours, reply)
     else:
-        process.send_signal(answer)
+        process.send_signal(reply)
     done = await finish(process)
     has_echo = termios.tcgetattr(theirs)[3] & termios.ECHO
     os.close(theirs)

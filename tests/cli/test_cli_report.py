@@ -284,7 +284,7 @@ async def test_a_reader_that_leaves_is_not_an_error(emulator: Emulator) -> None:
 
 
 async def test_ctrl_c_ends_the_reading_of_a_file() -> None:
-    """At once, whatever the size of the file, with exit code 130."""
+    """The command ends at once, regardless of the size of the file, with exit code 130."""
     with gzip.open("runs.jsonl.gz", "wt", compresslevel=1) as file:
         file.writelines(f'{{"id": "{number}", "output": {{"a": "{"b" * 100}"}}}}\n' for number in range(200_000))
     code = START + (

@@ -327,7 +327,7 @@ async def killed(emulator: Emulator, *options: str, requests: int) -> None:
     ids=["plain", "lists without metadata", "lists of ids", "listed late"],
 )
 async def test_the_runs_of_a_killed_process_are_found(emulator: Emulator, quirks: Quirks) -> None:
-    """Whatever lists leave out, and however late a run is listed: a resumed batch starts no row twice."""
+    """A resumed batch starts no row twice, even if lists omit fields or show runs late."""
     write_rows(12)
     emulator.quirks = quirks
     emulator.latency = 0.03

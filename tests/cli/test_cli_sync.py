@@ -86,7 +86,7 @@ async def test_database_is_kept_up_to_date(emulator: Emulator, folder: Path) -> 
 
 @pytest.mark.slow
 async def test_several_workflows_and_files(emulator: Emulator, folder: Path) -> None:
-    """`--to` names a file anywhere, and each file has a state of its own, also after it was moved."""
+    """`--to` names a file anywhere, and each file has its own state, also after it was moved."""
     emulator.add_runs(5, workflow_id="WCFG-2")
     both = (emulator.workflow_id, "WCFG-2")
     here = await sync(*both, "--to", "duckdb:///here.duckdb", emulator=emulator)
@@ -302,7 +302,7 @@ async def test_progress_on_a_terminal() -> None:
 
 
 async def test_help_has_examples() -> None:
-    """The help text has examples, each on a line of its own."""
+    """The help text has examples, each on its own line."""
     done = await cli("sync", "--help")
 
     assert done.code == 0

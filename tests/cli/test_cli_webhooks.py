@@ -108,8 +108,8 @@ async def start_listening(emulator: Emulator, *options: str, **env: str) -> tupl
 
 
 async def post(url: str, body: object) -> int:
-    async with aiohttp.ClientSession() as http, http.post(url, json=body) as answer:
-        return answer.status
+    async with aiohttp.ClientSession() as http, http.post(url, json=body) as response:
+        return response.status
 
 
 async def test_listen(emulator: Emulator) -> None:

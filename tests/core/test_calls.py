@@ -26,7 +26,7 @@ COMPLETED = WebhookEventType.RUN_COMPLETED
 
 
 async def test_get_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that is read alone equals the same run of the list."""
+    """A run that is read by its id equals the same run of the list."""
     copyai_emulator.add_runs(3)
     for listed in [run async for run in session.runs(copyai_emulator.workflow_id)]:
         assert await session.get_run(copyai_emulator.workflow_id, listed.id) == listed

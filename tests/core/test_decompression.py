@@ -87,7 +87,7 @@ def test_a_cut_body_is_incomplete(encoding: str, compress: type[bytes]) -> None:
     ],
 )
 def test_an_invalid_body(encoding: str, body: bytes) -> None:
-    """A body that is not compressed as it says, or has other data behind its end, is refused or incomplete."""
+    """A body that is not in its encoding, or has other data behind its end, is refused or incomplete."""
     try:
         is_complete = restore(encoding, [body])[1]
     except ValueError as error:

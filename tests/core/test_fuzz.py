@@ -150,7 +150,7 @@ FAULTS = st.builds(
 @settings(max_examples=settings().max_examples // 2)  # half of the profile, as each example takes some requests
 @given(faults=st.lists(FAULTS, min_size=1, max_size=3))
 def test_client(call: str, faults: list[Fault], runner: asyncio.Runner, emulator: Emulator) -> None:
-    """Whatever a server responds, a call returns a value or raises a `CopyAIError`, and nothing shows the key."""
+    """For any response, a call returns a value or raises a `CopyAIError`, and nothing shows the key."""
 
     async def call_faulty_server() -> None:
         emulator.clear_faults()

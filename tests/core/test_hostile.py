@@ -90,7 +90,7 @@ async def test_no_error_controls_a_log(
     ids=lambda error: type(error).__name__,
 )
 def test_every_message_is_one_line(error: CopyAIError) -> None:
-    """A message is one printable line of bounded length, whatever it is made of."""
+    """A message is one printable line of bounded length, for any input."""
     assert error.message.isprintable()
     assert str(error) == error.message
     assert len(str(error)) <= 1_001

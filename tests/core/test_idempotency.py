@@ -1,4 +1,4 @@
-"""Starting runs on the emulator: each is started once, whatever happens to responses, sessions and callers."""
+"""Starting runs on the emulator: each is started once, even if responses are lost and sessions or callers end."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def posts(emulator: Emulator) -> list[Request]:
 
 
 def other_process(emulator: Emulator, retry: RetryPolicy = AT_ONCE) -> CopyAISession:
-    """Return another session with the same key, which knows nothing of the first one."""
+    """Return another session with the same API key and no memory of the first one."""
     return CopyAISession(emulator.api_key, base_url=emulator.url, retry=retry)
 
 
@@ -353,7 +353,7 @@ class TestHiddenMetadata:
         assert len(posts(copyai_emulator)) == 1
 
     async def test_other_new_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A run as new as the start that never shows metadata leaves the start unconfirmed, whatever its inputs."""
+        """A run as new as the start that never shows metadata leaves the start unconfirmed, with any inputs."""
         copyai_emulator.inject(Fault(status=502), method="POST")
         copyai_emulator.add_runs(1, input={"b": 2}, metadata=None, createdAt=datetime.now(UTC).isoformat())
         with pytest.raises(AmbiguousStartError, match="does not show the metadata"):
@@ -484,7 +484,7 @@ class TestInOneSession:
         assert len(posts(copyai_emulator)) == 2
 
     async def test_error_is_shared(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Calls that waited for one that was refused are refused, too, without a request of their own."""
+        """Calls that waited for one that was refused are refused, too, without another request."""
         copyai_emulator.inject(Fault(status=422, delay=0.02), method="POST")
         results = await asyncio.gather(
             *(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1") for _ in range(3)),
@@ -708,7 +708,7 @@ class TestFindRun:
     keys=st.lists(st.integers(0, 3), min_size=1, max_size=12),
 )
 def test_any_calls_with_any_keys(faults: list[Fault | None], keys: list[int]) -> None:
-    """Whatever is called with whichever keys, at once, through lost responses: one run for each key."""
+    """Any concurrent calls with any keys start one run for each key, even if responses are lost."""
 
     async def check() -> None:
         async with Emulator() as emulator:

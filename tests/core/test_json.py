@@ -23,8 +23,8 @@ def test_any_value_is_read_as_it_was_written(value: JSON) -> None:
 
 
 @given(st.lists(JSON_VALUES))
-def test_many_values_are_written_as_each_alone(values: list[JSON]) -> None:
-    """Values that are written in one call are the same bytes, whatever line breaks and commas are in them."""
+def test_many_values_are_written_as_one_by_one(values: list[JSON]) -> None:
+    """Values that are written in one call are the same bytes as one by one, with any line breaks and commas in them."""
     values += ["\n,", {",\n": [[], {}]}, None]
 
     assert dump_each(values) == [dump_json(value) for value in values]

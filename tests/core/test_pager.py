@@ -38,7 +38,7 @@ PLAN = Plan("runs of W", page_size=10)
 
 
 class Server:
-    """Answers from a list, counts the requests in progress, and can be stopped or made to fail."""
+    """Serves pages of a list, counts the requests in progress, and can be stopped or made to fail."""
 
     def __init__(self, changing: ChangingList) -> None:
         self.changing = changing
@@ -91,7 +91,7 @@ def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, limit:
 @pytest.mark.parametrize("kind", ["any", "capped"])
 @given(data=st.data(), size=st.integers(1, 12), prefetch=st.integers(0, 9), limit=st.none() | st.integers(100, 200))
 def test_changing_list(kind: str, data: st.DataObject, size: int, prefetch: int, limit: int | None) -> None:
-    """Whatever the prefetch, no run of a changing list is yielded twice, and none that stays is missing."""
+    """With any prefetch, no run of a changing list is yielded twice, and none that stays is missing."""
     changing = data.draw(changing_lists(kind))
 
     async def check() -> None:
@@ -107,7 +107,7 @@ def test_changing_list(kind: str, data: st.DataObject, size: int, prefetch: int,
 
 @asynccontextmanager
 async def listing_server(changing: ChangingList, delays: Callable[[], float]) -> AsyncIterator[str]:
-    """Serve a list of runs on a port of its own, each response made after a delay of its own; yield the base URL."""
+    """Serve a list of runs on a free port, each response after its own delay; yield the base URL."""
 
     async def runs(request: web.Request) -> web.Response:
         await asyncio.sleep(delays())
@@ -393,7 +393,7 @@ async def test_two_consumers() -> None:
 
 
 async def test_aclose() -> None:
-    """A closed iteration is over, and its requests are gone when `aclose` returns."""
+    """A closed iteration ends, and its requests are gone when `aclose` returns."""
     server = Server(ChangingList.of(100))
     iterator = aiter(Pager(server.fetch, PLAN))
     await anext(iterator)

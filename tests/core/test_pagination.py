@@ -32,8 +32,8 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SIZES = st.integers(1, 12)
 PREFETCHES = st.sampled_from([0, 1, 2, 4, 16])
 ORDERS = st.randoms(use_true_random=False)
-Answer = Callable[[int, int], Page[Run]]
-"""Answers a request for a page of a size."""
+Respond = Callable[[int, int], Page[Run]]
+"""Returns the response to a request for a page of a size."""
 
 
 def runs(*ids: object) -> list[Run]:
@@ -50,14 +50,14 @@ class Reading:
 
 
 def read(
-    answer: Answer,
+    respond: Respond,
     size: int,
     prefetch: int = 0,
     choose: Callable[[Sequence[PageRequest]], PageRequest] = itemgetter(0),
     start_page: int = 1,
     stop_at: int | None = None,
 ) -> Reading:
-    """Read a list to its end, with several requests in progress, of which `choose` says which one is answered next.
+    """Read a list to its end, with several requests in progress, of which `choose` picks the next response.
 
     With `stop_at`, it is read only up to that position, as it is after the first response.
 
@@ -66,17 +66,17 @@ def read(
     """
     reading = Reading(Listing(size, start_page), [], [])
     in_progress: list[PageRequest] = []
-    answered: dict[int, Page[Run]] = {}
+    responses: dict[int, Page[Run]] = {}
     while not reading.listing.is_finished:
         while len(in_progress) < max(1, prefetch) and (request := reading.listing.next_request(in_progress)):
             in_progress.append(request)
             reading.requested.append(request.page)
-        while id(in_progress[0]) not in answered:
-            open_requests = [request for request in in_progress if id(request) not in answered]
+        while id(in_progress[0]) not in responses:
+            open_requests = [request for request in in_progress if id(request) not in responses]
             request = choose(open_requests)
-            answered[id(request)] = answer(request.page, size)
+            responses[id(request)] = respond(request.page, size)
         request = in_progress.pop(0)
-        result = reading.listing.take(request, answered.pop(id(request)))
+        result = reading.listing.take(request, responses.pop(id(request)))
         reading.ids += [run.id for run in result.items]
         if result.again:
             in_progress.insert(0, result.again)
@@ -86,7 +86,7 @@ def read(
             stop_at = None
         if result.is_outdated or reading.listing.is_proving:
             in_progress.clear()
-            answered.clear()
+            responses.clear()
     return reading
 
 
@@ -120,12 +120,12 @@ def test_stop_at_a_position(kind: str, data: st.DataObject, size: int, prefetch:
     changing, position = data.draw(changing_lists(kind)), data.draw(st.integers(0, 150))
     first = list[str]()
 
-    def answer(page: int, size: int) -> Page[Run]:
+    def respond(page: int, size: int) -> Page[Run]:
         response = changing.page(page, size)
         first[:] = first or changing.ids[:position]
         return response
 
-    reading = read(answer, size, prefetch, order.choice, stop_at=position)
+    reading = read(respond, size, prefetch, order.choice, stop_at=position)
 
     assert len(set(reading.ids)) == len(reading.ids)
     assert changing.stayed & set(first) <= set(reading.ids)
@@ -176,7 +176,7 @@ def test_burst_without_a_trace(burst: int) -> None:
     """Where as many runs are added as removed between two pages, and no run repeats, the proof shows the change."""
     changes: list[tuple[int, list[float]]] = [(0, [])] * 5 + [(burst, [AT_THE_END] * min(burst, 4))] + [(0, [])] * 50
     changing = ChangingList.of(10, changes)
-    # Page 2 is answered last, and holds added runs only.
+    # The response for page 2 comes last, and contains only added runs.
     reading = read(changing.page, 2, 16, itemgetter(-1))
 
     assert changing.stayed <= set(reading.ids)
@@ -283,12 +283,12 @@ def test_start_page_of_a_changing_list(
     """No run behind the start page that stays is missing, whichever page that is."""
     first: list[list[str]] = []
 
-    def answer(page: int, size: int) -> Page[Run]:
+    def respond(page: int, size: int) -> Page[Run]:
         response = changing.page(page, size)
         first.append(changing.ids[(start_page - 1) * size :])
         return response
 
-    reading = read(answer, size, prefetch, order.choice, start_page)
+    reading = read(respond, size, prefetch, order.choice, start_page)
 
     assert len(set(reading.ids)) == len(reading.ids)
     assert changing.stayed & set(first[0]) <= set(reading.ids)
@@ -348,11 +348,11 @@ def test_total_too_low(count: int, total: int, prefetch: int) -> None:
     """All runs are yielded although the total promises fewer."""
     changing = ChangingList.of(count)
 
-    def answer(page: int, size: int) -> Page[Run]:
+    def respond(page: int, size: int) -> Page[Run]:
         response = changing.page(page, size)
         return Page(page, size, total, response.items)
 
-    reading = read(answer, 100, prefetch)
+    reading = read(respond, 100, prefetch)
 
     assert reading.ids == changing.ids
     assert reading.listing.changes.missing == 0
@@ -363,11 +363,11 @@ def test_total_is_the_length_of_the_page(prefetch: int) -> None:
     """All runs are yielded where each page counts only itself."""
     changing = ChangingList.of(350)
 
-    def answer(page: int, size: int) -> Page[Run]:
+    def respond(page: int, size: int) -> Page[Run]:
         response = changing.page(page, size)
         return Page(page, size, len(response.items), response.items)
 
-    assert read(answer, 100, prefetch).ids == changing.ids
+    assert read(respond, 100, prefetch).ids == changing.ids
 
 
 @pytest.mark.parametrize("prefetch", [0, 4])
@@ -417,12 +417,12 @@ def test_server_ignores_the_page(size: int, total: int | None, prefetch: int) ->
     """A server that sends its first page for every page is an error after a bounded number of requests."""
     listing_requests: list[int] = []
 
-    def answer(page: int, size: int) -> Page[Run]:
+    def respond(page: int, size: int) -> Page[Run]:
         listing_requests.append(page)
         return Page(page, size, total, runs(*range(size)))
 
     with pytest.raises(PaginationError, match="does not advance"):
-        read(answer, size, prefetch)
+        read(respond, size, prefetch)
 
     assert len(listing_requests) <= 2 * MAX_STALE_PAGES + 16
 
@@ -459,7 +459,7 @@ def test_last_page_again_where_the_total_ends(prefetch: int) -> None:
 
 
 def test_growth_explains_repeats() -> None:
-    """Pages of repeated runs are no sign of a list that does not advance while as many runs were added."""
+    """Pages of repeated runs do not end a list to which as many runs were added."""
     listing: Listing[Run] = Listing(10)
     take(listing, Page(1, 10, 100, runs(*range(10))))
     for page in range(2, 40):

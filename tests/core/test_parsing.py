@@ -99,7 +99,7 @@ def test_no_field_is_lost(item: dict[str, JSON], run_id: str) -> None:
 
 @given(st.lists(ITEMS, max_size=4), st.data())
 def test_columns_read_what_single_items_do(items: list[dict[str, JSON]], data: st.DataObject) -> None:
-    """A page is read as its items one by one, whatever fields each has."""
+    """A page is read like its items one by one, with any fields."""
     for index, item in enumerate(items):
         item["id"] = data.draw(st.sampled_from([f"W{index}", "W"]))
     page = page_of(*items)

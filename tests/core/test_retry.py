@@ -190,7 +190,7 @@ def test_waits_grow() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_a_minimum(status: int) -> None:
-    """The server's Retry-After is the shortest wait, whatever the status, also beyond `wait_max`."""
+    """The server's Retry-After is the shortest wait, for any status, also beyond `wait_max`."""
     error = RateLimitedError if status == 429 else ServerError
 
     assert RetryPolicy().wait_after(1, error(status, retry_after=60.0)) == 60

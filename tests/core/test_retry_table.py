@@ -25,7 +25,7 @@ ROWS = re.findall(
     r"^\| (.+?) \| (\w.+?) \| (\w.+?) \| (\w.+?) \|$", (ROOT / "docs" / "retries.md").read_text("utf-8"), re.MULTILINE
 )
 TABLE = {what: dict(zip(METHODS, cells, strict=True)) for what, *cells in ROWS[1:]}
-"""What the page says for each cause and method."""
+"""The column of the page for each cause and method."""
 
 Cause = Callable[[Emulator], AbstractAsyncContextManager[CopyAISession]]
 
@@ -84,7 +84,7 @@ CAUSES: dict[str, list[Cause]] = {
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("cause", CAUSES)
 async def test_the_client_does_what_the_page_says(cause: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request is retried, raised or unconfirmed as the page says."""
+    """A request is retried, raised or unconfirmed as documented on the page."""
     monkeypatch.setattr(_transport, "MAX_BODY", 1_000)
     for prepare in CAUSES[cause]:
         async with Emulator() as emulator, prepare(emulator) as opened:

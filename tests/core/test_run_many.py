@@ -179,7 +179,7 @@ class TestStopping:
         assert many.stopped_by is not None
 
     async def test_page_of_a_gateway(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """An HTML 403, which a firewall sends for one request, costs that row alone."""
+        """An HTML 403, which a firewall sends for one request, affects only that row."""
         copyai_emulator.inject(Fault(status=403, body=b"<html>Blocked</html>"), method="POST")
         many = session.run_many(copyai_emulator.workflow_id, rows(4), concurrency=1, max_poll_interval=SOON)
         results = [result async for result in many]
@@ -608,7 +608,7 @@ class TestReuseWithin:
         assert posts(copyai_emulator) == 1
 
     async def test_invalid_row(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A row with invalid inputs costs that row alone."""
+        """A row with invalid inputs affects no other row."""
         many = session.run_many(
             copyai_emulator.workflow_id,
             [{"n": float("nan")}, {"n": 1}],

@@ -1,4 +1,4 @@
-"""API keys and other secrets: they are sent to the server alone, and are shown nowhere on this side."""
+"""API keys and other secrets: they are sent only to the server, and never shown."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ ECHOES: Final = [
 
 @pytest.mark.parametrize("fault", ECHOES, ids=range(len(ECHOES)))
 async def test_no_error_shows_it(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever a server does, echoes included, nothing of the error shows the key, and no log does."""
+    """No error and no log shows the key, even if the server echoes it."""
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
     is_refused = fault.delay or fault.status in {302, 401, 403, 422}
@@ -154,7 +154,7 @@ async def test_no_repr_shows_it() -> None:
     """No `repr` shows the key: not of the session, of its parts, or of aiohttp's data about its requests."""
     traced: list[str] = []
 
-    async def trace(*parts: Any) -> None:  # noqa: ANN401 (whatever aiohttp reports)
+    async def trace(*parts: Any) -> None:  # noqa: ANN401 (the arguments depend on the event)
         traced.extend(map(repr, parts))
         traced.append(repr(getattr(parts[-1], "headers", None)))
         traced.append(repr(getattr(getattr(parts[-1], "response", None), "request_info", None)))
@@ -271,7 +271,7 @@ async def test_the_environment_takes_it_nowhere(
     assert KEY not in request.path
 
 
-async def test_trust_env_uses_the_proxy_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_trust_env_uses_only_the_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With `trust_env` the proxy of the environment is used, NO_PROXY is honoured, and no login is sent."""
     set_environment(monkeypatch, tmp_path)
     proxied: list[web.BaseRequest] = []

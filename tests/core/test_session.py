@@ -86,7 +86,7 @@ async def test_a_runs_fields(session: CopyAISession, copyai_emulator: Emulator) 
     ],
 )
 async def test_quirks(session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks, prefetch: int) -> None:
-    """Every run is yielded once, whatever the server does where the reference says nothing."""
+    """Every run is yielded once, for each behavior that the API reference leaves open."""
     copyai_emulator.add_runs(95)
     copyai_emulator.quirks = quirks
     try:

@@ -68,7 +68,7 @@ async def test_a_trusted_certificate(copyai_emulator: Emulator, authority: Autho
 
 
 async def test_a_proxy_sees_no_key(authority: Authority) -> None:
-    """A proxy sees the host, but neither the key nor the request; its own password is sent to it alone."""
+    """A proxy sees the host, but neither the key nor the request; its own password is sent only to it."""
     proxy = CutProxy(random.Random(0))  # noqa: S311 (cuts nothing)
     async with (
         Emulator(3, api_key=KEY) as emulator,

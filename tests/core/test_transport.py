@@ -436,7 +436,7 @@ async def test_gzip(session: CopyAISession, copyai_emulator: Emulator, members: 
 async def test_the_body_of_a_deletion_does_not_matter(
     session: CopyAISession, copyai_emulator: Emulator, status: int, body: bytes
 ) -> None:
-    """A DELETE with any 2xx is done after one request, whatever its body is."""
+    """A DELETE with any 2xx is done after one request, with any body."""
     copyai_emulator.inject(Fault(status=status, body=body), method="DELETE")
     await session.delete_webhook("any")
 

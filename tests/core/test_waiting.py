@@ -177,7 +177,7 @@ async def test_late_output(session: CopyAISession, copyai_emulator: Emulator) ->
 
 @pytest.mark.parametrize("fault", [None, Fault(status=404), Fault(status=503), Fault(status=403), Fault(delay=60)])
 async def test_no_output_at_all(session: CopyAISession, copyai_emulator: Emulator, fault: Fault | None) -> None:
-    """A complete run without output is returned after one more poll, whatever that brings, and never times out."""
+    """A complete run without output is returned after one more poll, regardless of its result, and never times out."""
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE", output={})
 
     def fail_second(emulator: Emulator, _request: Request) -> None:

@@ -464,7 +464,7 @@ async def test_every_unfinished_run_has_its_turn(
 
 
 async def test_aclosing(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A watch can be closed, and is over then."""
+    """A watch can be closed, which ends its iteration."""
     copyai_emulator.add_runs(3, status="COMPLETE")
     async with aclosing(watch(session, copyai_emulator, since=LONG_AGO)) as events:
         assert len(await take(events, 1)) == 1

@@ -120,7 +120,7 @@ async def test_replace_runs(api: RawAPI) -> None:
 
 
 async def test_other_workflow(api: RawAPI) -> None:
-    """A workflow is created by adding runs to it, and has a list of its own."""
+    """A workflow is created by adding runs to it, and has its own list."""
     api.emulator.add_runs(1)
     ids = api.emulator.add_runs(2, workflow_id="other")
     _, body = await api.call("GET", "/workflow/other/run")
@@ -212,7 +212,7 @@ async def test_client_disconnects(caplog: pytest.LogCaptureFixture, fault: Fault
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
-# In a thread of its own
+# In its own thread
 
 
 def test_thread() -> None:
@@ -256,7 +256,7 @@ def _port(emulator: Emulator) -> int:
 
 
 async def test_stop_of_a_thread() -> None:
-    """An emulator in a thread is stopped by the end of its block alone."""
+    """An emulator in a thread is stopped only by the end of its block."""
     with Emulator() as emulator:
         with pytest.raises(RuntimeError, match="leave its `with` block"):
             await emulator.stop()

@@ -39,7 +39,7 @@ async def test_body(api: RawAPI, body: AnyValue, sent: bytes) -> None:
 
 
 async def test_headers_keep_the_response(api: RawAPI) -> None:
-    """With headers alone, the response is the true one."""
+    """A fault with only headers adds them to the normal response."""
     api.emulator.add_runs(2)
     api.emulator.inject(Fault(headers={"x-extra": "1"}))
     async with api.http.get(api.runs_url) as response:

@@ -73,7 +73,7 @@ async def test_other_key() -> None:
     "host", ["attacker.example.com", "127.0.0.1.example.com:80", "10.0.0.1", "", "[", "localhost.x"]
 )
 async def test_foreign_host(api: RawAPI, host: str) -> None:
-    """A web page that reaches the emulator by a host name of its own, as in DNS rebinding, is refused."""
+    """A web page that reaches the emulator by another host name, as in DNS rebinding, is refused."""
     for path in (api.runs_path, "/webhook"):
         response = await api.call("GET", path, headers={"Host": host})
         assert response == (403, {"status": "error", "errorCode": "HOST_NOT_ALLOWED"})

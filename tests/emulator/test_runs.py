@@ -218,7 +218,7 @@ async def test_default_states(api: RawAPI) -> None:
 
 
 async def test_runs_end_by_the_clock(api: RawAPI) -> None:
-    """A run ends by the clock alone."""
+    """A run ends when its time has passed, without requests."""
     api.emulator.run_time = 0.01
     run_id = await api.start_run()
     async with asyncio.timeout(5):

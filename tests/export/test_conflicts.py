@@ -135,7 +135,7 @@ class TestDamage:
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since=since))
         self.inflict(Path(f"{lines}.part"), Path(f"{lines}.part.db"), damage)
-        if damage in {"empty database", "log"}:  # nothing is known of an unfinished export then
+        if damage in {"empty database", "log"}:  # then there is no sign of an unfinished export
             await export_runs(session, ids, lines, since=since, resume=True)
         else:
             with pytest.raises(ExportError, match=r"are [^)]*runs\.jsonl\.part\.db\): use force to discard it"):

@@ -353,7 +353,7 @@ async def export_until_complete(changing: ChangingList, path: Path) -> None:
 @pytest.mark.slow
 @given(changing_lists(), st.integers(1, 25), st.integers(0, 4))
 def test_no_kill_and_no_change_loses_or_repeats_a_run(changing: ChangingList, commit_runs: int, prefetch: int) -> None:
-    """A run that stays on the list is in the file once, whatever is added, removed and killed, and when."""
+    """A run that stays on the list is in the file once, regardless of additions, removals and killed processes."""
     commit = Journal.commit
 
     def commit_unless_killed(journal: Journal, *, durably: bool = False) -> None:

@@ -77,7 +77,7 @@ class TestNewRuns:
         assert {f"WRUN-{number}" for number in range(1, 1351)} <= set(found)
         assert next(newest) > 1353  # the first page, its proof, and once more
 
-    async def test_unchanged_list_leaves_the_file_alone(
+    async def test_unchanged_list_does_not_write_the_file(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
         """If nothing is new, the file is not written."""
@@ -122,7 +122,7 @@ class TestNewRuns:
     async def test_list_in_another_order_is_read_completely(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """If new runs may be anywhere on the list, they are found anywhere, whatever their dates."""
+        """If new runs may be anywhere on the list, they are found anywhere, with any dates."""
         emulator.replace_runs([raw_run(number) for number in range(1050)])
         await export_runs(session, [emulator.workflow_id], lines)
         emulator.replace_runs([*emulator.runs(), raw_run(5000), raw_run(-5000), {"id": "undated"}])
@@ -228,7 +228,7 @@ class TestRefresh:
     async def test_unchanged_unfinished_run_is_not_written(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
-        """A run that is still as it was in the file does not count as new, whatever it contains."""
+        """A run that is still as it was in the file does not count as new, with any content."""
         odd = {"status": "PROCESSING", "credits": 10**30, "output": {"a": [1.5, None, "\ud800"], "é": {}}}
         emulator.replace_runs([raw_run(2, id="WRUN-\ud800", **odd), raw_run(1, status=None)])
         await export_runs(session, [emulator.workflow_id], path)

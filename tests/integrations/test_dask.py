@@ -148,7 +148,7 @@ async def test_workflow_without_runs_is_an_empty_frame(
     copyai_emulator: Emulator,
     convert: bool,  # noqa: FBT001 (a parameter)
 ) -> None:
-    """Without runs the columns are the same, whatever Dask is configured to do with strings."""
+    """Without runs the columns are the same, for every setting of Dask for strings."""
     with dask.config.set({"dataframe.convert-string": convert}):
         frame = await compute(copyai_emulator, scheduler="sync")
 
@@ -328,7 +328,7 @@ async def _slow_emulator() -> AsyncIterator[Emulator]:
 async def test_cluster_reads_every_run(
     slow_emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers use the key of their own environment, and read every run once."""
+    """Workers use the key in their environment, and read every run once."""
     frame = await asyncio.to_thread(
         read_runs, slow_emulator.workflow_id, partition_pages=2, base_url=slow_emulator.url, max_rate=1e4
     )

@@ -213,7 +213,7 @@ async def test_failed_load_changes_nothing(loads: Loads) -> None:
 
 
 async def test_only_selected_resources_are_read(loads: Loads) -> None:
-    """By default each list is read once, into one table; other resources have a table and a state of their own."""
+    """By default each list is read once, into one table; other resources have their own tables and states."""
     emulator = loads.emulator
     emulator.add_runs(130, status="COMPLETE")
     emulator.add_runs(5, workflow_id="WCFG-2")

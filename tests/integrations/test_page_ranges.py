@@ -118,7 +118,7 @@ async def test_unchanged_list_costs_little_more_than_its_pages(
 @settings(max_examples=25)
 @given(st.data(), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_no_run_that_stays_is_lost(kind: str, data: st.DataObject, pages: int, chance: random.Random) -> None:
-    """Whatever is added at the head and removed anywhere, and in any order of reading, what stays is read."""
+    """Runs that stay on the list are read, regardless of additions at the head, removals and the order of reading."""
     changing: ChangingList = data.draw(changing_lists(kind))
 
     async def check() -> None:

@@ -160,7 +160,7 @@ def test_an_impossible_date_is_on_no_day(created_at: datetime) -> None:
 
 @given(st.lists(st.integers(0, 9)), st.integers(1, 12))
 def test_others_are_counted_together(keys: list[int], limit: int) -> None:
-    """The first keys have totals of their own, and `others` has those of all other runs."""
+    """The first keys have their own totals, and `others` has those of all other runs."""
     groups = Groups[int](limit)
     for key in keys:
         groups.add(key, Run(id="a"))

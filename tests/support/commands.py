@@ -1,4 +1,4 @@
-"""Run the command line in tests: in this process, in a process of its own, or on a pseudo-terminal."""
+"""Run the command line in tests: in this process, in a child process, or on a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def environment(emulator: Emulator | None = None, **more: str) -> dict[str, str]
 
 
 async def cli(*arguments: str, emulator: Emulator | None = None, **env: str) -> Done:
-    """Run the command to its end, in a thread of this process: an interpreter of its own would cost a second.
+    """Run the command to its end, in a thread of this process: a new interpreter would take a second.
 
     Tests of signals, terminals, pipes, resource limits and missing extras use `start` or `terminal` instead.
     """
@@ -83,7 +83,7 @@ async def _in_thread(work: Callable[[], Done]) -> Done:
 
 
 def _run(command: Callable[[], object], arguments: Sequence[str], env: Mapping[str, str]) -> Done:
-    """Call `command` as an interpreter of its own would; return its exit code and its output."""
+    """Call `command` as a new interpreter would; return its exit code and its output."""
     # Files rather than StringIO: the command writes to `.buffer`, and to the file descriptor itself.
     with _PROCESS_STATE, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with _replaced_process_state(arguments, env, os.dup(out.fileno()), os.dup(err.fileno())):
@@ -95,7 +95,7 @@ def _run(command: Callable[[], object], arguments: Sequence[str], env: Mapping[s
 
 @contextlib.contextmanager
 def _replaced_process_state(arguments: Sequence[str], env: Mapping[str, str], out: int, err: int) -> Generator[None]:
-    """Give a command standard streams, arguments, an environment, a time zone and a log handler of its own."""
+    """Run a command with separate standard streams, arguments, environment, time zone and log handler."""
     encoding, _, errors = env.get("PYTHONIOENCODING", "utf-8").partition(":")
     streams = ("stdin", "stdout", "stderr")
     names = ("argv", *streams, *(f"__{name}__" for name in streams))
@@ -141,7 +141,7 @@ def _exit_code(command: Callable[[], object]) -> int:
             return stop.code or 0
         sys.stderr.write(f"{stop.code}\n")
         return 1
-    except BaseException:  # noqa: BLE001 (an interpreter prints whatever gets that far)
+    except BaseException:  # noqa: BLE001 (an interpreter prints every exception)
         traceback.print_exc()
         return 1
     return 0
@@ -154,7 +154,7 @@ async def start(
     stdout: int = asyncio.subprocess.PIPE,
     stderr: int = asyncio.subprocess.PIPE,
 ) -> asyncio.subprocess.Process:
-    """Start an interpreter in a session of its own: the terminal that the tests run on is none of its business."""
+    """Start an interpreter in a new session, so that it cannot use the terminal that the tests run on."""
     return await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
     )

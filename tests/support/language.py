@@ -1,4 +1,4 @@
-"""Find words in the repository that its plain English avoids: ``python -m tests.support.language [FILE ...]``."""
+"""Find words that are not plain English in the repository: ``python -m tests.support.language [FILE ...]``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from typing import Final
 
 INSTEAD: Final = {
     r"anew|begin(s|ning)? again": "again, start over",
-    r"(an|the|this|that|each|every|no|its|whose|lost|first|last) answers?": "response",
-    r"arrows|rooms?": "import rules, module",
+    r"a local Copy\.ai": "emulator",
+    r"(?<!leave )(?<!leaves )alone": "only, by itself",
+    r"answer(s|ed|ing)?": "response, respond, reply",
+    r"arrows|rooms?|houses?|floors?": "import rules, module, package, baseline",
+    r"(as|what) (it|((its|the|a) )?[^ \n]+) says": "according to",
     r"asked[ -]for": "requested",
     r"at the (least|most)": "at least, at most",
     r"befall(s|en)?|befell": "happen",
     r"begun": "started",
+    r"bears?|bore": "tolerate",
     r"believ(e|es|ed|ing)": "trust, verify",
     r"blot(s|ted)?[ _]out": "redact",
     r"broken[ _]off|break(s|ing)?[ _]off|broke off": "interrupted",
@@ -26,7 +30,8 @@ INSTEAD: Final = {
     r"dress(es|ed)?|undressed": "apply quirks",
     r"drift(s|ed|ing)?": "changes",
     r"for ever": "forever, without a limit",
-    r"from (\d+|when|where) on": "starting with, >=",
+    r"from (\d+|when|where|which|here|there) on": "starting with, >=, since",
+    r"gates?|pass_through|sinks?|trails?": "rate limit, acquire, writer, resume",
     r"gist": "preview",
     r"give(s)? (it|them|that) up": "stop, cancel",
     r"hand(s|ed|ing)? (over|out)": "pass",
@@ -34,22 +39,27 @@ INSTEAD: Final = {
     r"in doubt": "unconfirmed",
     r"in vain": "without success",
     r"invented|made[ -]up|makes? up": "sample, example",
-    r"(?<!there )is no(?= (?!longer|more|such|doubt)[a-z])": "is not a",
+    r"(?<!there )(is|are|was|were|be) no(?= (?!longer|more|such|doubt)[a-z])": "is not a, are not",
     r"is there already": "already exists",
+    r"(is|are|was) over": "is finished",
     r"is whole": "is complete",
+    r"known? (of|nothing|no)|knows (of|nothing|no)": "known about, does not support",
     r"let(s|ting)?[ _](go|in)": "release, accept",
     r"lives? through": "tolerate",
     r"met twice": "seen",
     r"moment(s)?": "time, datetime",
     r"news|pieces? of news": "events, changes",
     r"whoever|whomever": "users, callers",
+    r"of (its|their) own": "its own, separate",
     r"of one's own|ones own": "your own, custom",
+    r"only ever": "only",
     r"postman": "sender",
     r"putt?(s|ing)? out": "print, write",
     r"roads?": "approach",
     r"sent along": "included",
     r"side by side": "in parallel, concurrently",
     r"so (many|much)": "N, as many",
+    r"some (seconds|minutes|hours|days)": "a few",
     r"stands?|stood|standing": "is, are",
     r"steer(s|ed|ing)?": "control",
     r"stretch(es)?": "page range",
@@ -58,7 +68,8 @@ INSTEAD: Final = {
     r"under way": "in progress",
     r"walk(s|ed|ing)?": "iteration, listing",
     r"weakness(es)?": "vulnerability",
-    r"whatever becomes of": "regardless of",
+    r"whatever": "regardless of, any",
+    r"who (has|have|is|are|wants|reads|needs) [^?\n]*\b(gets|must|may|can)": "if you, callers that",
     r"whole numbers?": "integer",
 }
 """Patterns of words to avoid, in any case, and what to write instead."""

@@ -1,4 +1,4 @@
-"""What the tests of loads by dlt share: a DuckDB file read by plain SQL, and what the server says should be in it."""
+"""Helpers of the tests of dlt: a DuckDB file read by plain SQL, and the rows of the server that it should contain."""
 
 from __future__ import annotations
 

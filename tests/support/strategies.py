@@ -39,7 +39,7 @@ class ChangingList:
         changes: for each request, how many ids are added before it, and where ids are removed: 0 is the head, and just
             below 1 the end of the list. When they are used up, the list stays as it is.
         stayed: the ids that have been on the list from the beginning.
-        requests: how many requests were answered.
+        requests: the number of requests served.
     """
 
     ids: list[str]
@@ -64,7 +64,7 @@ class ChangingList:
                 self.stayed.discard(self.ids.pop(int(place * len(self.ids))))
 
     def page(self, number: int, size: int) -> Page[Run]:
-        """Answer a request as the list is after the next change."""
+        """Serve a page of the list after its next change."""
         self.change()
         self.requests += 1
         ids = self.ids[(number - 1) * size : number * size]

@@ -122,7 +122,7 @@ async def test_forged_events(
 async def test_only_the_type_is_taken_from_a_delivery(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
 ) -> None:
-    """A confirmed event has output, metadata, credits and other fields from the API, whatever was delivered."""
+    """A confirmed event has output, metadata, credits and other fields from the API, regardless of the delivery."""
     run = add_run(copyai_emulator, output={"Email": "true"}, metadata={"chat": 1}, credits=3, toolKey="t")
     forged = delivery_body(run, result={"Email": "forged"}, metadata={"chat": 2}, credits=0, toolKey="f", more="forged")
     async with WebhookReceiver(session, handler) as receiver:
@@ -295,7 +295,7 @@ async def test_other_events_do_not_wait(
 async def test_repeat_of_an_event_that_is_read_again(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A delivery that equals one waiting for another read is a repeat, and takes no read of its own."""
+    """A delivery that equals one waiting for another read is a repeat, and does not cause another read."""
     monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (60,))
     run = add_run(copyai_emulator, "PROCESSING")
     async with WebhookReceiver(session, handler) as receiver:

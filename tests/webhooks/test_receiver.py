@@ -211,7 +211,7 @@ async def test_limit_of_compressed_bodies(client: HTTPClient, receiver: WebhookR
 async def test_invalid_compression(
     client: HTTPClient, receiver: WebhookReceiver, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The response to a body that is not compressed as its header says is a 400, and no server error is logged."""
+    """The response to a body that is not in the encoding of its header is a 400, and no server error is logged."""
     headers = {**JSON_TYPE, "Content-Encoding": encoding}
 
     assert await client.post(receiver.path, data=b"no gzip at all", headers=headers) == 400

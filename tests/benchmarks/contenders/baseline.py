@@ -1,4 +1,4 @@
-"""The floor: aiohttp reads the pages one after the other and orjson parses them; no objects are created."""
+"""The baseline: aiohttp reads the pages in sequence and orjson parses them; no objects are created."""
 
 from __future__ import annotations
 
