@@ -179,7 +179,7 @@ class RunPoller:
         )  # fmt: skip
 
     def _schedule(self) -> None:
-        """Set the time of the next poll, with jitter that only shortens the wait, so that it keeps the caller's maximum."""
+        """Set the time of the next poll, with jitter that only shortens the wait."""
         self.due = time.monotonic() + self._interval * random.uniform(0.75, 1.0)  # noqa: S311 (jitter is not a secret)
         self._interval = min(self._interval * _GROWTH, self.options.max_poll_interval)
 
