@@ -14,8 +14,8 @@ from aiocopyai.batch._ledger import (
     BatchError,
     BatchInfo,
     Ledger,
+    LedgerState,
     RowEntry,
-    RowState,
     damaged,
     ledger_files,
 )
@@ -52,9 +52,9 @@ class BatchPlan:
         return len(self.inputs)
 
     @property
-    def final_states(self) -> frozenset[RowState]:
+    def final_states(self) -> frozenset[LedgerState]:
         """The states of a row for which nothing is left to do."""
-        return frozenset({RowState.COMPLETE, RowState.FAILED, *(() if self.wait else (RowState.STARTED,))})
+        return frozenset({LedgerState.COMPLETE, LedgerState.FAILED, *(() if self.wait else (LedgerState.STARTED,))})
 
 
 @define
@@ -97,7 +97,7 @@ class BatchFiles:
             raise
         return files
 
-    def finished_rows(self, plan: BatchPlan) -> dict[int, RowState]:
+    def finished_rows(self, plan: BatchPlan) -> dict[int, LedgerState]:
         """Return the rows that need nothing more, and their states.
 
         A row whose result is missing is not one of them: its run is read again, which costs nothing.
@@ -124,7 +124,7 @@ class BatchFiles:
                 self.entries[number] = result
 
 
-def read_finished(plan: BatchPlan) -> dict[int, RowState] | None:
+def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
     """Return the states of the rows if an earlier process finished all of them, and so deleted the ledger.
 
     Returns:

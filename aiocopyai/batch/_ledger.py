@@ -33,10 +33,10 @@ PRAGMA user_version = {_VERSION};
 
 
 class BatchError(ValueError):
-    """The batch can't be run as requested: its files already exist, are damaged, or belong to other rows."""
+    """The batch cannot be run: its files already exist, are damaged, or belong to other rows."""
 
 
-class RowState(StrEnum):
+class LedgerState(StrEnum):
     """The state of a row; a row without one was not started."""
 
     STARTING = "starting"
@@ -53,7 +53,7 @@ class RowState(StrEnum):
 class RowEntry:
     """The state of one row."""
 
-    state: RowState
+    state: LedgerState
     run_id: str | None = None
     """The id of its run, where it is known."""
 
@@ -137,7 +137,7 @@ class Ledger:
                 raise DamagedFileError(f"{path} was written by another version of aiocopyai")
             [(batch_id, workflow_id, digest, created_at)] = database.execute("SELECT * FROM batch").fetchall()
             rows = {
-                number: RowEntry(RowState(state), run_id)
+                number: RowEntry(LedgerState(state), run_id)
                 for number, state, run_id in database.execute("SELECT * FROM rows")
             }
         return BatchInfo(workflow_id, digest, batch_id, datetime.fromisoformat(created_at)), rows
@@ -153,7 +153,7 @@ class Ledger:
             self._database.execute("COMMIT")
         self.batch = batch
 
-    def record(self, number: int, state: RowState, run_id: str | None = None) -> None:
+    def record(self, number: int, state: LedgerState, run_id: str | None = None) -> None:
         """Write the state of a row; on return it is on the disk."""
         with sqlite_errors(self.path):
             self._database.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (number, state, run_id))

@@ -12,7 +12,7 @@ from attrs import define
 
 from aiocopyai._files import replace_file
 from aiocopyai._json import dump_json
-from aiocopyai.batch._ledger import BatchError, RowEntry, RowState
+from aiocopyai.batch._ledger import BatchError, LedgerState, RowEntry
 from aiocopyai.errors import AmbiguousStartError
 from aiocopyai.models import JSON, Run, RunStatus
 
@@ -126,11 +126,11 @@ def _read_fields(fields: Mapping[str, object]) -> tuple[int, RowEntry]:
     if not isinstance(number, int) or not isinstance(run_id, str | None):
         raise TypeError("row must be an integer, and id a string")
     if run_id is None:
-        state = RowState.NOT_STARTED
+        state = LedgerState.NOT_STARTED
     elif status == RunStatus.COMPLETE and fields["problem"] is None:
-        state = RowState.COMPLETE
+        state = LedgerState.COMPLETE
     else:
-        state = RowState.FAILED if status == RunStatus.FAILED else RowState.STARTED
+        state = LedgerState.FAILED if status == RunStatus.FAILED else LedgerState.STARTED
     return number, RowEntry(state, run_id)
 
 

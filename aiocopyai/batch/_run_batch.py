@@ -30,7 +30,7 @@ from aiocopyai._display import plural
 from aiocopyai._text import escape
 from aiocopyai._validation import check_integer, check_positive, check_rows, json_object
 from aiocopyai.batch._batch_files import BatchFiles, BatchPlan, read_finished
-from aiocopyai.batch._ledger import BatchInfo, RowEntry, RowState
+from aiocopyai.batch._ledger import BatchInfo, LedgerState, RowEntry
 from aiocopyai.batch._results_file import result_line
 
 
@@ -169,7 +169,7 @@ class BatchResults(AsyncIterator[RunResult]):
     @property
     def failed(self) -> int:
         """The number of rows whose run failed, by this process or an earlier one."""
-        return sum(state is RowState.FAILED for state in self._batch.states.values())
+        return sum(state is LedgerState.FAILED for state in self._batch.states.values())
 
     @property
     def postponed(self) -> int:
@@ -205,7 +205,7 @@ class _Batch:
 
     session: CopyAISession
     plan: BatchPlan
-    states: dict[int, RowState] = field(factory=dict[int, RowState])
+    states: dict[int, LedgerState] = field(factory=dict[int, LedgerState])
     """The states of the rows, by row number, as recorded by this process or an earlier one."""
     waiting: dict[int, Run] = field(factory=dict[int, Run])
     """The runs of an earlier process that are waited for."""
@@ -242,7 +242,7 @@ class _Batch:
                 if entry.run_id is not None:
                     inputs = self.plan.inputs[number - 1]
                     known.append((number, Run(entry.run_id, self.plan.batch.workflow_id, input=inputs)))
-                elif entry.state is RowState.STARTING:
+                elif entry.state is LedgerState.STARTING:
                     doubtful.append(number)
             found, unclear = await self._search(files.batch, doubtful)
             for number, error in unclear.items():
@@ -297,7 +297,7 @@ class _Batch:
         """Wait for runs that an earlier process started."""
         self.waiting = dict(runs)
         for number, run in runs:
-            files.ledger.record(number, RowState.STARTED, run.id)
+            files.ledger.record(number, LedgerState.STARTED, run.id)
         semaphore = asyncio.Semaphore(self.plan.concurrency)
 
         async def wait(number: int, run: Run) -> tuple[int, Run, CopyAIError | ValueError | None]:
@@ -340,7 +340,7 @@ class _Batch:
 
         def key(index: int, _inputs: Mapping[str, JSON]) -> str:
             # Called right before the start is sent.
-            files.ledger.record(numbers[index], RowState.STARTING)
+            files.ledger.record(numbers[index], LedgerState.STARTING)
             return files.batch.key(numbers[index])
 
         self.started = self.session.run_many(
@@ -366,7 +366,7 @@ class _Batch:
         inputs = self.plan.inputs[number - 1]
         state = self._state(run, error)
         is_stopped = self.started is not None and self.started.stopped_by is not None
-        is_refused_for_all = is_stopped and state is RowState.NOT_STARTED
+        is_refused_for_all = is_stopped and state is LedgerState.NOT_STARTED
         if not is_refused_for_all:  # such a row is like those that were never sent
             try:
                 files.results.write(result_line(number, inputs, run, error))
@@ -380,16 +380,16 @@ class _Batch:
         self.states[number] = state
         return RunResult(number - 1, inputs, run, error)
 
-    def _state(self, run: Run | None, error: Exception | None) -> RowState:
+    def _state(self, run: Run | None, error: Exception | None) -> LedgerState:
         if run is None:
-            return RowState.STARTING if isinstance(error, AmbiguousStartError) else RowState.NOT_STARTED
+            return LedgerState.STARTING if isinstance(error, AmbiguousStartError) else LedgerState.NOT_STARTED
         if isinstance(error, RunFailedError):
-            return RowState.FAILED
-        return RowState.STARTED if error is not None or not self.plan.wait else RowState.COMPLETE
+            return LedgerState.FAILED
+        return LedgerState.STARTED if error is not None or not self.plan.wait else LedgerState.COMPLETE
 
     def _record_in_progress(self, files: BatchFiles) -> None:
         """Record the ids of runs that are still in progress, so that they need not be searched for."""
         for run in self.started.in_progress if self.started else ():
             for number in filter(None, map(files.batch.row_number, run.metadata.values())):
                 if number not in self.states:
-                    files.ledger.record(number, RowState.STARTED, run.id)
+                    files.ledger.record(number, LedgerState.STARTED, run.id)

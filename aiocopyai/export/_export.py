@@ -131,7 +131,7 @@ async def export_runs(
     with closing(journal):
         state = journal.state or await _start(session, journal, request)
         if not state.is_complete:
-            await _Reader(session, journal, state, request.format, on_progress).read()
+            await _ListReader(session, journal, state, request.format, on_progress).read()
             await _write_file(journal, state, request)
         if state.source is not None:
             move_into_place(request.path.with_name(state.source), request.path)
@@ -333,7 +333,7 @@ async def _read_base(journal: Journal, request: _Request) -> dict[str | None, Cu
 
 
 @define
-class _Reader:
+class _ListReader:
     """Reads what is left to read, and stores it in the journal."""
 
     session: CopyAISession

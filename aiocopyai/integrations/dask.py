@@ -97,7 +97,7 @@ def read_runs(
     if not chosen:
         raise ValueError("workflow_ids must name at least one workflow")
     check_integer("partition_pages", partition_pages, 1)
-    reader = _Reader(base_url, retry, max_rate)
+    reader = _PartitionReader(base_url, retry, max_rate)
     totals = _run(reader.count(chosen))
     partitions = plan_ranges(dict(zip(chosen, totals, strict=True)), partition_pages * PAGE_SIZE)
     reader = evolve(reader, partitions=len(partitions))
@@ -114,7 +114,7 @@ def read_runs(
 
 
 @frozen
-class _Reader:
+class _PartitionReader:
     """Reads partitions; this is sent to the workers."""
 
     base_url: str | None

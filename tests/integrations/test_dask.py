@@ -285,7 +285,7 @@ async def test_key_is_not_in_the_graph(copyai_emulator: Emulator, monkeypatch: p
 @pytest.mark.parametrize(("partitions", "threads", "share"), [(100, 4, 2.5), (2, 4, 5.0), (1, 4, 10.0), (100, 1, 10.0)])
 def test_rate_is_divided(partitions: int, threads: int, share: float) -> None:
     """Each partition gets the rate of one thread, or more if there are fewer partitions than threads."""
-    reader = tested._Reader(None, AT_ONCE, 10.0, partitions)
+    reader = tested._PartitionReader(None, AT_ONCE, 10.0, partitions)
 
     with dask.config.set(num_workers=threads):
         assert reader.share() == share
@@ -342,7 +342,7 @@ async def test_cluster_reads_every_run(
 
 async def test_cluster_divides_the_rate(client: Client) -> None:
     """On a cluster the rate is divided by the number of its threads."""
-    reader = tested._Reader(None, AT_ONCE, 10.0, partitions=100)
+    reader = tested._PartitionReader(None, AT_ONCE, 10.0, partitions=100)
 
     assert await asyncio.to_thread(lambda: client.submit(reader.share).result()) == 2.5
 

@@ -140,7 +140,7 @@ def start(
     common: dict[str, JSON] = dict(read_pairs("--input", inputs or []))
     with _usage_errors():
         rows = [{**common, **row} for row in read_rows(input_file, delimiter=delimiter)] if input_file else [common]
-    request = StartRequest(
+    request = StartOptions(
         workflow_id=workflow_id,
         rows=rows,
         metadata=sent,
@@ -160,7 +160,7 @@ def start(
 
 
 @frozen
-class StartRequest:
+class StartOptions:
     """The command's arguments, checked."""
 
     workflow_id: str
@@ -207,9 +207,9 @@ class StartRequest:
 
 @define
 class StartProgress:
-    """What became of the rows so far: shown as a progress bar, and at the end in words."""
+    """The results of the rows so far, for a progress bar and for a sentence at the end."""
 
-    request: StartRequest
+    request: StartOptions
     bar: ProgressBar | None
     results: BatchResults | RunResults | None = None
     tally: Tally = field(factory=Tally)
@@ -260,7 +260,7 @@ class StartProgress:
         return "; ".join(parts)
 
 
-async def _show_rows(request: StartRequest, settings: Settings) -> None:
+async def _show_rows(request: StartOptions, settings: Settings) -> None:
     """Show what would be started."""
     # Only to check the arguments, and to read the files of an earlier process: nothing is sent.
     async with aiocopyai.CopyAISession("dry-run") as session:
@@ -275,7 +275,7 @@ async def _show_rows(request: StartRequest, settings: Settings) -> None:
     settings.inform(f"{len(pending):,} of {plural(len(request.rows), 'row')} would be started; nothing was sent")
 
 
-async def _start(request: StartRequest, settings: Settings, key: str | None, progress: StartProgress) -> None:
+async def _start(request: StartOptions, settings: Settings, key: str | None, progress: StartProgress) -> None:
     if request.output is None:
         _check_stdout()
     async with open_session(settings, key) as session:
@@ -313,7 +313,7 @@ def _confirm(count: int, workflow_id: str) -> None:
 class _Printer:
     """Shows results on standard output, if they go to no file, and their problems on standard error."""
 
-    def __init__(self, request: StartRequest) -> None:
+    def __init__(self, request: StartOptions) -> None:
         self._is_shown = request.output is None
         self._table: OutputWriter[Run] | None = None
         if self._is_shown and request.as_table and sys.stdout.isatty():
