@@ -20,7 +20,7 @@ nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 PYPROJECT = project.load_toml("pyproject.toml")
 PYTHONS = project.python_versions(PYPROJECT)
-EXTRAS = ("cli", "dask", "dlt", "export", "report")
+EXTRAS = ("cli", "dask", "dlt", "export", "mcp", "report")
 """The extras that the tests need, apart from `speedups`."""
 PARALLEL = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup")
 """One process more than there are cores, because many tests wait for a socket or a child process."""
@@ -117,7 +117,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into docs/_build; a warning or a broken reference is an error."""
-    session.install("-e", ".[cli,dask,dlt,export]", *_group("docs"))
+    session.install("-e", ".[cli,dask,dlt,export,mcp]", *_group("docs"))
     session.run("sphinx-build", "-W", "-E", "--keep-going", "-q", "docs", "docs/_build")
 
 

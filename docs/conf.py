@@ -34,7 +34,7 @@ autodoc_type_aliases = {"JSON": "aiocopyai.JSON"}
 nitpicky = True
 nitpick_ignore_regex = [
     # Types of other projects: their inventories would have to be downloaded.
-    (r"py:.*", r"(aiohttp|asyncio|collections|dask|datetime|dlt|os|pathlib|pyarrow|sqlite3|web)\..*|datetime"),
+    (r"py:.*", r"(aiohttp|asyncio|collections|dask|datetime|dlt|mcp|os|pathlib|pyarrow|sqlite3|web)\..*|datetime"),
     (r"py:class", r"aiocopyai\..*\.[KT](_co)?"),  # type variables
     # Types that users of the package do not name.
     (r"py:class", r"aiocopyai\._pager\.PageIterator|aiocopyai\.webhooks\._confirmation\.RunReader|Inputs"),

@@ -6,7 +6,8 @@ The address and the key of the emulator are in the environment, and the working 
   the names of its parameters select the arguments.
 - A ``python`` block that starts with ``# name.py`` is saved as that file, for a later command.
 - Each command of an ``sh`` block is executed, checked or skipped, as `COMMANDS` and `SKIPPED` say.
-- A ``csv`` block is saved as ``rows.csv``, and an ``sql`` block is executed with ``runs.duckdb``.
+- A ``csv`` block is saved as ``rows.csv``, an ``sql`` block is executed with ``runs.duckdb``, and a ``json`` block is
+  parsed.
 - A ``text`` block is compared with the output of the block before it; ``…`` in it matches anything.
 
 Everything runs in this process, in a thread next to the emulator's event loop: a process per block would take half a
@@ -18,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import json
 import os
 import re
 import runpy
@@ -52,6 +54,7 @@ PATIENCE: Final = 60
 SKIPPED: Final = {
     "python -m venv": "the tests use their own environment",
     ". .venv/bin/activate": "the same",
+    "aiocopyai mcp": "it serves until it is stopped; tests/cli/test_cli_mcp.py does that",
     "aiocopyai sync * --to postgres": "there is no PostgreSQL server",
     "pre-commit": "it would write to the repository",
 }
@@ -86,7 +89,9 @@ class Reader:
         code = _PLACEHOLDER_ID.sub(self.emulator.workflow_id, block.code).replace(
             _PLACEHOLDER_KEY, self.emulator.api_key
         )
-        follow = {"csv": self._csv, "python": self._python, "sh": self._shell, "sql": self._sql}[block.language]
+        follow = {"csv": self._csv, "json": self._json, "python": self._python, "sh": self._shell, "sql": self._sql}[
+            block.language
+        ]
         with redirect_stdout(self._out), redirect_stderr(self._out):
             async with asyncio.timeout(PATIENCE):
                 await follow(code)
@@ -109,6 +114,9 @@ class Reader:
 
     async def _csv(self, text: str) -> None:
         Path("rows.csv").write_text(text, "utf-8")  # noqa: ASYNC240 (a few lines)
+
+    async def _json(self, text: str) -> None:
+        json.loads(text)
 
     async def _sql(self, statement: str) -> None:
         with duckdb.connect("runs.duckdb") as database:

@@ -1,4 +1,4 @@
-"""The types of the emulator, the exports and the Arrow tables; see ``api.py``."""
+"""The types of the emulator, the exports, the Arrow tables and the server for agents; see ``api.py``."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 # pyarrow is not typed, so that its values are unknown.
@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_type
 
+from mcp.server.mcpserver import MCPServer
+
 from aiocopyai import CopyAISession, Run
 from aiocopyai.emulator import Delivery, Emulator, Fault, Quirks, Request, Script, main, serve
 from aiocopyai.export import Exported, ExportError, Progress, export_runs, read_export
 from aiocopyai.integrations.arrow import FLAT_SCHEMA, SCHEMA, flat_batch, read_batch, record_batch
+from aiocopyai.integrations.mcp import make_server
 
 
 async def runs_an_emulator() -> None:
@@ -103,6 +106,13 @@ def makes_tables(runs: list[Run]) -> None:
     str(FLAT_SCHEMA)
 
 
+def serves_agents(session: CopyAISession) -> None:
+    """A server for agents, with its options."""
+    server: MCPServer = make_server(session)
+    str(server)
+    make_server(session, ("W",), allow_start=True, max_runs=3, max_credits=5)
+
+
 async def is_refused(session: CopyAISession, emulator: Emulator) -> None:
     """Wrong calls, each an error for both type checkers."""
     Fault(500)  # type: ignore[call-arg]  # fields are named
@@ -113,4 +123,5 @@ async def is_refused(session: CopyAISession, emulator: Emulator) -> None:
     emulator.inject(500)  # type: ignore[arg-type]  # not a Fault
     await export_runs(session, ["W"], "runs.csv", since="yesterday")  # type: ignore[arg-type]  # "last" or a datetime
     await export_runs(session, ["W"])  # type: ignore[call-arg]  # the path is missing
+    make_server(session, 5)  # type: ignore[arg-type]  # not ids
     record_batch(5)  # type: ignore[arg-type]  # not runs

@@ -1,0 +1,67 @@
+"""``aiocopyai mcp``, as a process, with the SDK's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+
+from mcp import Client
+
+from aiocopyai.emulator import Emulator
+from tests.support.commands import START, cli, environment, finish, start
+
+
+EMULATOR_RUNS = 3
+
+
+async def test_serves_standard_input_until_it_is_interrupted(emulator: Emulator) -> None:
+    """The command serves the protocol on its standard streams, and Ctrl-C stops it while its client is connected."""
+    code = f"{START}from aiocopyai.cli import main; main()"
+    process = await start("-c", code, "mcp", env=environment(emulator), stdin=asyncio.subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    client = {"name": "test", "version": "1"}
+    parameters = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": parameters}
+    process.stdin.write(json.dumps(message).encode() + b"\n")
+    async with asyncio.timeout(40):
+        response = json.loads(await process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(40):
+        await process.wait()  # before its standard input is closed
+    done = await finish(process)
+
+    assert response["result"]["serverInfo"]["name"] == "aiocopyai"
+    assert (done.code, done.out, done.err) == (130, "", "stopped\n")
+
+
+async def test_serves_http_until_it_is_interrupted(emulator: Emulator) -> None:
+    """With --http the command serves a loopback address, and Ctrl-C stops it."""
+    code = f"{START}from aiocopyai.cli import main; main()"
+    process = await start("-c", code, "mcp", "--http", "--port", "0", "--allow-start", env=environment(emulator))
+    assert process.stderr is not None
+    async with asyncio.timeout(40):
+        address = re.search(r"http://127\.0\.0\.1:\d+/mcp", (await process.stderr.readline()).decode())
+        assert address
+        async with Client(address[0]) as client:
+            result = await client.call_tool(
+                "start_run", {"workflow_id": emulator.workflow_id, "inputs": {}, "idempotency_key": "order-17"}
+            )
+    process.send_signal(signal.SIGINT)
+    done = await finish(process)
+
+    assert result.structured_content is not None
+    assert result.structured_content["runs_left"] == 9
+    assert len(emulator.runs()) == 4
+    assert (done.code, done.out, done.err) == (130, "", "stopped\n")
+
+
+async def test_wrong_usage(emulator: Emulator) -> None:
+    """Invalid arguments are reported before anything is served."""
+    both = await cli("mcp", "--demo", "WCFG-1", emulator=emulator)
+    invalid = await cli("mcp", "..", emulator=emulator)
+
+    assert (both.code, invalid.code) == (2, 2)
+    assert emulator.requests == []
