@@ -26,6 +26,7 @@ from aiocopyai._text import escape, excerpt
 from aiocopyai._validation import check_string
 from aiocopyai.errors import (
     AmbiguousStartError,
+    AuthenticationError,
     BadRequestError,
     CopyAIError,
     InvalidResponseError,
@@ -42,7 +43,7 @@ FoundRuns: TypeAlias = "dict[str, Run | AmbiguousStartError]"
 
 KEY_NAME: Final = "idempotencyKey"
 """The name of the idempotency key in a run's metadata."""
-SEARCH_DELAYS: Final = (0.0, 0.5, 1.5, 3.0)
+SEARCH_DELAYS: Final = (0.0, 0.5, 1.5, 3.0, 6.0)
 """Seconds after a lost response at which the runs are searched, before the start is sent again at the earliest.
 
 They do not depend on the `RetryPolicy`: a run may be listed a few seconds after its start.
@@ -181,7 +182,7 @@ class Starter:
             The run, and whether it is reused, i.e. was started by another call.
 
         Raises:
-            ValueError: the key was used for other inputs in this session.
+            ValueError: the key was used for other inputs.
             AmbiguousStartError: a run may or may not have been started.
             CopyAIError: no run was started.
         """
@@ -234,7 +235,10 @@ class Starter:
         found = await self.find(workflow_id, searches, since) if searches else {}
         for key, run in found.items():
             if isinstance(run, Run):
-                record = self._records.setdefault((workflow_id, key), _KeyRecord(_digest(requests[key].inputs)))
+                inputs = requests[key].inputs
+                # Of other inputs, so that `start` refuses these.
+                digest = _digest(run.input if _contradict(inputs, run.input) else inputs)
+                record = self._records.setdefault((workflow_id, key), _KeyRecord(digest))
                 record.run_id = record.run_id or run.id
                 self._remember_run(run.id, key)
         self._evict()
@@ -314,10 +318,7 @@ class Starter:
         while True:
             record = self._records.setdefault((request.workflow_id, key), _KeyRecord(digest))
             if record.digest != digest:
-                raise ValueError(
-                    f"idempotency_key {excerpt(key)} was used for other inputs in this session: "
-                    "pass a key that no other start has"
-                )
+                raise _other_inputs(key)
             if record.call is None:
                 self._records.move_to_end((request.workflow_id, key))
                 return record
@@ -338,6 +339,8 @@ class Starter:
         if reuse_within is not None:
             run = await self._find_one(request, KeySearch(request.key or "", request.inputs), _now() - reuse_within)
             if run is not None:
+                if _contradict(request.inputs, run.input):
+                    raise _other_inputs(request.key or "")
                 return run, True
         deadline = math.inf if self._retry.timeout is None else time.monotonic() + self._retry.timeout
         attempt = 0
@@ -377,7 +380,7 @@ class Starter:
         """Search for a run whose start may have been accepted, at growing intervals up to a monotonic time.
 
         Raises:
-            AmbiguousStartError: the search failed, or some run shows too little to be ruled out.
+            AmbiguousStartError: the last search failed, or some run still shows too little to be ruled out.
         """
         lost_at = time.monotonic() if record.lost_at is None else record.lost_at
         search = KeySearch(request.key or "", request.inputs, record.sent)
@@ -390,9 +393,12 @@ class Starter:
             await asyncio.sleep(max(0.0, search_at - now))
             try:
                 run = await self._find_one(request, search, since)
-            except AmbiguousStartError:
-                raise
             except (CopyAIError, RuntimeError) as error:  # the latter where the session is closed meanwhile
+                is_last = next_search_at == math.inf or isinstance(error, AuthenticationError | RuntimeError)
+                if not is_last:
+                    continue
+                if isinstance(error, AmbiguousStartError):
+                    raise
                 reason = f"its response was lost, and the runs could not be searched for it: {_message(error)}"
                 raise AmbiguousStartError(reason, request.workflow_id, request.key) from error
             if run is not None:
@@ -467,6 +473,15 @@ def _digest(inputs: Mapping[str, JSON]) -> bytes:
 
 def _message(error: Exception) -> str:
     return error.message if isinstance(error, CopyAIError) else str(error)
+
+
+def _other_inputs(key: str) -> ValueError:
+    return ValueError(f"idempotency_key {excerpt(key)} was used for other inputs: pass a key that no other start has")
+
+
+def _contradict(sent: Mapping[str, JSON], shown: Mapping[str, JSON]) -> bool:
+    """Return whether a run that shows these inputs was started with others than those sent."""
+    return any(name in shown and not _may_be_equal(value, shown[name]) for name, value in sent.items())
 
 
 def _may_be_equal(sent: JSON, shown: JSON) -> bool:

@@ -288,7 +288,8 @@ class CopyAISession:
             The run with its id, its workflow's id, and what was sent. Its status is not known, unless it was found.
 
         Raises:
-            ValueError: an argument is invalid, or the key was used for other inputs in this session.
+            ValueError: an argument is invalid, or the key was used for other inputs, in this session or by a run that
+                `reuse_within` found.
             AmbiguousStartError: a run may or may not have been started.
             CreditLimitReachedError: the workspace is out of credits.
             CopyAIError: the run was not started.

@@ -243,6 +243,19 @@ class TestLostResponse:
 
         assert (len(posts(copyai_emulator)), len(copyai_emulator.runs())) == (1, 1)
 
+    @pytest.mark.parametrize("path", [None, "/run/"], ids=["list", "run"])
+    async def test_one_search_fails(
+        self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator, path: str | None
+    ) -> None:
+        """A search that fails, or finds a run that cannot be read yet, is repeated before the start is given up."""
+        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.01))
+        copyai_emulator.quirks = Quirks(lists_metadata=False)
+        copyai_emulator.inject(Fault(reset="after"), method="POST")
+        copyai_emulator.inject(Fault(status=404), method="GET", path=path)
+        run = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
+
+        assert [run.id] == [listed["id"] for listed in copyai_emulator.runs()]
+
     async def test_every_response_lost(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """After the policy's attempts the start is given up, and the error names the key."""
         copyai_emulator.inject(Fault(status=503), method="POST", times=None)
@@ -264,8 +277,8 @@ class TestLostResponse:
         assert run.id == copyai_emulator.runs()[0]["id"]
 
     def test_default_delays(self) -> None:
-        """Unless a test changes that, the first search is at once, and the start is sent again after 3 s at least."""
-        assert (SEARCH_DELAYS[0], SEARCH_DELAYS[-1]) == (0.0, 3.0)
+        """Unless a test changes that, the first search is at once, and the start is sent again after 6 s at least."""
+        assert (SEARCH_DELAYS[0], SEARCH_DELAYS[-1]) == (0.0, 6.0)
 
     async def test_policy_timeout(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator) -> None:
         """The policy's time-out bounds a start with a key, also without a limit of attempts."""
@@ -612,6 +625,25 @@ class TestReuseWithin:
 
         assert (run.id, run.status) == (first.id, "COMPLETE")
         assert len(copyai_emulator.runs()) == 1
+
+    async def test_other_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A run with the key but with other inputs is a ValueError; one whose inputs are shown changed is reused."""
+        shown = {"n": "1", "text": "x" * 97 + "..."}
+        copyai_emulator.add_runs(1, metadata={"idempotencyKey": "key-1"}, createdAt=f"{datetime.now(UTC)}", input=shown)
+        arguments: Any = {"idempotency_key": "key-1", "reuse_within": timedelta(hours=1)}
+        with pytest.raises(ValueError, match="'key-1' was used for other inputs"):
+            await session.start_run(copyai_emulator.workflow_id, {"n": 2}, **arguments)
+        rows = session.run_many(
+            copyai_emulator.workflow_id,
+            [{"n": 2}],
+            idempotency_key=lambda _index, _row: "key-1",
+            reuse_within=timedelta(hours=1),
+        )
+        assert [type(result.error) async for result in rows] == [ValueError]
+        async with other_process(copyai_emulator) as other:
+            await other.start_run(copyai_emulator.workflow_id, {"n": 1, "text": "x" * 300}, **arguments)
+
+        assert posts(copyai_emulator) == []
 
     @pytest.mark.parametrize(("minutes", "is_reused"), [(59, True), (61, False)])
     async def test_age(
