@@ -83,7 +83,8 @@ def move_into_place(source: Path, target: Path) -> None:
 def open_locked(path: Path, target: Path | None = None) -> sqlite3.Connection:
     """Open an SQLite database and lock it until the connection is closed or the process ends, however it ends.
 
-    The connection is in autocommit mode. No shared memory is used, which network drives lack.
+    The connection is in autocommit mode, and may be used in any thread, in one at a time. No shared memory is used,
+    which network drives lack.
 
     Args:
         path: the database; created if it does not exist.
@@ -97,7 +98,7 @@ def open_locked(path: Path, target: Path | None = None) -> sqlite3.Connection:
     if target is not None and not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, _mode_of(target)))  # SQLite's own files get the same mode
     with sqlite_errors(path):
-        database = sqlite3.connect(path, timeout=0, isolation_level=None)
+        database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")  # first: the others would use shared memory
             database.execute("BEGIN EXCLUSIVE")

@@ -6,13 +6,15 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from aiocopyai import BadRequestError, CopyAISession, NotFoundError, RequestInvalidError
 from aiocopyai._cursor import Cursor
@@ -37,9 +39,11 @@ LOOK_BACK: Final = timedelta(hours=1)
 REFRESH_FOR: Final = timedelta(days=30)
 """With ``since="last"``: how much older than the newest run of the file an unfinished run may be to be read again."""
 _READ_AT_ONCE: Final = 1_000
-_COMMIT_RUNS: Final = 2_000
+_COMMIT_RUNS: Final = 10_000
 _COMMIT_SECONDS: Final = 0.25
-"""A process that is killed has to read again at most the runs of this time, and at most that many."""
+"""A process that is killed has to read again at most the runs of this time, and at most about that many."""
+_BATCH_RUNS: Final = 500
+"""How many runs are encoded and stored at a time, in a thread, while the next ones are read."""
 _POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
 """The errors that servers may send for a page past the end of a list."""
 
@@ -334,35 +338,44 @@ async def _read_base(journal: Journal, request: _Request) -> dict[str | None, Cu
 
 @define
 class _ListReader:
-    """Reads what is left to read, and stores it in the journal."""
+    """Reads what is left to read, and stores it in the journal, in a thread of its own."""
 
     session: CopyAISession
     journal: Journal
     state: ExportState
+    """As it was stored last; of the list that is being read, `_read_from` has a later state."""
     format: Format
     on_progress: Callable[[Progress], None] | None
-    committed: tuple[int, float] = (0, 0.0)
-    """How many runs were committed last, and when."""
+    thread: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "aiocopyai-export"))
+    unstored: list[Run] = field(factory=list[Run])
+    storing: Future[None] | None = None
+    """The batch in the thread; no other code uses the journal and the state until it is done."""
+    uncommitted: int = 0
+    """How many runs were read since the last commit."""
+    committed_at: float = 0.0
 
     async def read(self) -> None:
         """Read every list that is not done to its end; what was read is stored, however this ends."""
-        for workflow_id, listed in self.state.lists.items():
-            if listed.checkpoint is not None and not listed.is_done:
-                listed.total = (await self.session.runs_page(workflow_id, size=1)).total
-        self._note_commit()
-        for workflow_id, listed in self.state.lists.items():
-            if not listed.is_done:
-                # From the start if pages between are missing; and one by one if changes hide where new runs end.
-                for start_page, prefetch in ((listed.start_page(), True), (1, True), (1, False)):
-                    if await self._read_from(workflow_id, start_page, prefetch=prefetch):
-                        break
-                listed.is_done = True
-                self._commit()
+        with self.thread:
+            for workflow_id, listed in self.state.lists.items():
+                if listed.checkpoint is not None and not listed.is_done:
+                    listed.total = (await self.session.runs_page(workflow_id, size=1)).total
+            self._report()
+            for workflow_id, stored in list(self.state.lists.items()):
+                if not stored.is_done:
+                    await self._read_list(workflow_id, copy(stored))
 
-    async def _read_from(self, workflow_id: str, start_page: int, *, prefetch: bool) -> bool:
+    async def _read_list(self, workflow_id: str, listed: ListState) -> None:
+        # From the start if pages between are missing; and one by one if changes hide where new runs end.
+        for start_page, prefetch in ((listed.start_page(), True), (1, True), (1, False)):
+            if await self._read_from(workflow_id, listed, start_page, prefetch=prefetch):
+                break
+        listed.is_done = True
+        self._finish_storing(workflow_id, listed)
+
+    async def _read_from(self, workflow_id: str, listed: ListState, start_page: int, *, prefetch: bool) -> bool:
         """Read a list from a page on; return whether that certainly left out no unread run."""
-        listed, checkpoint = self.state.lists[workflow_id], self.state.lists[workflow_id].checkpoint
-        tracker = Tracker(listed)
+        checkpoint, tracker = listed.checkpoint, Tracker(listed)
         selected = self.state.selection.since
         since = None if selected in {None, LAST} else datetime.fromisoformat(str(selected))
         ahead = tracker.prefetch if prefetch else 0
@@ -378,31 +391,49 @@ class _ListReader:
                     pages.stop_at(pages.position)
                     rereads_at_horizon = pager.changes.reread
                 listed.total = pager.total
-                self._store(page)
+                await self._store(page, workflow_id, listed)
         except _POSSIBLE_ENDS:
             if start_page == 1 or pager.total is not None:
                 raise
             return False
         finally:
-            self._commit()
+            self._finish_storing(workflow_id, listed)
             await pages.aclose()
         if ahead and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
             return False  # pages were read again, and the runs of interest may have moved behind the position
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 
-    def _store(self, page: Page[Run]) -> None:
-        self.journal.add(page.items, self.format.encode)
-        count, committed_at = self.committed
-        if self.state.runs - count >= _COMMIT_RUNS or time.monotonic() - committed_at >= _COMMIT_SECONDS:
-            self._commit()
+    async def _store(self, page: Page[Run], workflow_id: str, listed: ListState) -> None:
+        """Store a page together with others, once the batch before them is stored."""
+        self.unstored += page.items
+        self.uncommitted += len(page.items)
+        is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
+        if is_due or len(self.unstored) >= _BATCH_RUNS:
+            if self.storing is not None:
+                await asyncio.shield(asyncio.wrap_future(self.storing))
+            if is_due:
+                self._report()
+            batch, self.unstored = self.unstored, []
+            self.storing = self.thread.submit(self._write, batch, workflow_id, copy(listed), commit=is_due)
 
-    def _commit(self) -> None:
-        self.journal.commit()
-        self._note_commit()
+    def _finish_storing(self, workflow_id: str, listed: ListState) -> None:
+        """Commit all that was read. This waits for the thread, as a task that was cancelled cannot."""
+        storing, self.storing = self.storing, None
+        if storing is not None:
+            storing.result()
+        batch, self.unstored = self.unstored, []
+        self._write(batch, workflow_id, copy(listed), commit=True)
+        self._report()
 
-    def _note_commit(self) -> None:
+    def _write(self, runs: Sequence[Run], workflow_id: str, listed: ListState, *, commit: bool) -> None:
+        self.journal.add(runs, self.format.encode)
+        if commit:
+            self.state.lists[workflow_id] = listed
+            self.journal.commit()
+
+    def _report(self) -> None:
         state = self.state
-        self.committed = (state.runs, time.monotonic())
+        self.uncommitted, self.committed_at = 0, time.monotonic()
         if self.on_progress is not None:
             self.on_progress(Progress(state.runs, state.expected_runs(), dict(state.by_status), state.credits))
 

@@ -117,7 +117,7 @@ class Journal:
             by_digest: dict[bytes, Run] = {}
             for run in runs:
                 by_digest.setdefault(_digest(run.id), run)
-            new = self._add_new(list(by_digest), state.runs + 1)  # no earlier addition has this number
+            new = self._add_new(sorted(by_digest), state.runs + 1)  # no earlier addition has this number
             changed = self._replace_changed({digest: run for digest, run in by_digest.items() if digest not in new})
             written = [run for digest, run in by_digest.items() if digest in new or digest in changed]
             if written:

@@ -20,7 +20,7 @@ from aiocopyai.models import Run
 _GROUP_BYTES: Final = 2**21
 """How much of a file is held in memory; it becomes one row group."""
 _BATCH_ROWS: Final = 250
-"""How many runs are converted at a time."""
+"""How many rows are read at a time."""
 
 
 class Parquet:
@@ -33,8 +33,7 @@ class Parquet:
         """Return an Arrow stream: unlike Parquet files, such streams can be appended to each other."""
         stream = pa.BufferOutputStream()
         with pa.ipc.new_stream(stream, SCHEMA) as writer:
-            for start in range(0, len(runs), _BATCH_ROWS):
-                writer.write_batch(record_batch(runs[start : start + _BATCH_ROWS]))
+            writer.write_batch(record_batch(runs))
         encoded: bytes = stream.getvalue().to_pybytes()
         return encoded
 
