@@ -19,11 +19,11 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum, auto
-from itertools import pairwise
 from typing import Final, Generic
 
 from attrs import evolve, frozen
 
+from aiocopyai._filters import Filter
 from aiocopyai._repeats import REMEMBERED_IDS, Repeats, T
 from aiocopyai.errors import BadRequestError, NotFoundError, PaginationError, RequestInvalidError
 from aiocopyai.models import Changes, Page
@@ -129,7 +129,7 @@ class Listing(Generic[T]):
         self._border = Border((start_page - 1) * size, None)
         self._ahead = _ReadAhead(self._border)
         self._repeats: Repeats[T] = Repeats(self._border.position)
-        self._filter: _Filter[T] = _Filter(limit, since, matches)
+        self._filter: Filter[T] = Filter(limit, since, matches)
         self._ignores_total = False
         self._gap = (0, 0)  # the page in front of which the latest gap is, and how many in a row were there
         self._passes = 1
@@ -510,77 +510,3 @@ class _ReadAhead:
     def forbid(self) -> None:
         """Read page by page to the end."""
         self._paused_until = math.inf
-
-
-class _Filter(Generic[T]):
-    """Which of the new items are wanted."""
-
-    def __init__(self, limit: int | None, since: datetime | None, matches: Callable[[T], bool] | None) -> None:
-        self._remaining = limit
-        self._matches = matches
-        self._since = None if since is None else Since(since)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the limit is reached."""
-        return self._remaining == 0
-
-    def needs(self, items: int) -> bool:
-        """Return whether more than this number of items are wanted."""
-        # Of those that may not match, any number may be.
-        return self._remaining is None or self._remaining > (items if self._matches is None else 0)
-
-    def select(self, items: Sequence[T]) -> Sequence[T]:
-        """Return the wanted items."""
-        if self._since is not None:
-            items = self._since.filter(items)
-        if self._matches is not None:
-            items = list(filter(self._matches, items))
-        if self._remaining is not None:
-            items = items[: self._remaining]
-            self._remaining -= len(items)
-        return items
-
-    def is_past(self, page: Sequence[T]) -> bool:
-        """Return whether nothing behind this page can be wanted."""
-        return self._since is not None and self._since.is_past(page)
-
-    def restart(self) -> None:
-        """Continue at an earlier page."""
-        if self._since is not None:
-            self._since.restart()
-
-
-class Since:
-    """Keeps the items created at or after a time, and knows where nothing else can follow.
-
-    The order of the list is not documented. It is trusted only while all items came from newer to older and at least
-    one was older than the one before. An item without a time ends that trust, and is kept.
-    """
-
-    def __init__(self, time: datetime) -> None:
-        self._time = time
-        self._previous: datetime | None = None
-        self._descends = False
-        self._is_ordered = True
-
-    def filter(self, items: Sequence[T]) -> list[T]:
-        """Return the items created at or after the time, and those of unknown time."""
-        times = [item.created_at for item in items]
-        for newer, older in pairwise([self._previous, *times]):
-            if older is None or (newer is not None and newer < older):
-                self._is_ordered = False
-            elif newer is not None and newer > older:
-                self._descends = True
-        if times:
-            self._previous = times[-1]
-        return [item for item, time in zip(items, times, strict=True) if time is None or time >= self._time]
-
-    def is_past(self, page: Sequence[T]) -> bool:
-        """Return whether everything behind a page, whose new items were filtered before, is older than the time."""
-        last = page[-1].created_at if page else None
-        return self._is_ordered and self._descends and last is not None and last < self._time
-
-    def restart(self) -> None:
-        """Continue at an earlier page, whose items may be newer."""
-        self._previous = None

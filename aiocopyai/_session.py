@@ -14,6 +14,7 @@ import aiohttp
 from attrs import evolve
 from yarl import URL
 
+from aiocopyai._filters import run_filter
 from aiocopyai._idempotency import CLOCK_SKEW, KEY_NAME, KeySearch, Starter, StartRequest, check_reuse_within, with_key
 from aiocopyai._json import encode_json
 from aiocopyai._logging import configure_from_environment
@@ -26,12 +27,12 @@ from aiocopyai._parsing import (
     read_webhook,
     read_webhook_page,
 )
+from aiocopyai._redaction import Secret
 from aiocopyai._retry import RetryPolicy
-from aiocopyai._run_filter import run_filter
 from aiocopyai._run_many import Inputs, RunManyPlan, RunResults
 from aiocopyai._tasks import TaskSet
-from aiocopyai._text import Secret, escape, excerpt
-from aiocopyai._transport import APIRequest, Transport
+from aiocopyai._text import escape, excerpt
+from aiocopyai._transport import APIRequest, Transport, proxy_from_environment
 from aiocopyai._validation import (
     MAX_PAGE_SIZE,
     base_url_without_slash,
@@ -47,7 +48,6 @@ from aiocopyai._validation import (
     check_url,
     json_object,
     path_segment,
-    proxy_from_environment,
 )
 from aiocopyai._waiting import RunPoller, WaitOptions, wait_for_run
 from aiocopyai._watch import RunWatch, Watch, WatchPlan

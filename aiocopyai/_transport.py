@@ -15,6 +15,7 @@ from contextlib import aclosing, suppress
 from functools import cache
 from importlib.metadata import version
 from typing import Final, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -24,12 +25,14 @@ from yarl import URL
 from aiocopyai._decompression import ACCEPT_ENCODING, SUPPORTED_ENCODINGS, decompress
 from aiocopyai._parsing import parse_response, read_error
 from aiocopyai._rate_limit import RateLimiter
+from aiocopyai._redaction import Secret, redact
 from aiocopyai._retry import RetryPolicy, parse_retry_after
-from aiocopyai._text import Secret, escape, redact, truncate
+from aiocopyai._text import escape, truncate
 from aiocopyai.errors import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    ConfigurationError,
     CopyAIError,
     InvalidResponseError,
     RateLimitedError,
@@ -368,3 +371,19 @@ def _describe_timeout(error: TimeoutError, timeout: aiohttp.ClientTimeout) -> st
 @cache
 def _user_agent() -> str:
     return f"aiocopyai/{version('aiocopyai')}"
+
+
+def proxy_from_environment(base_url: str) -> URL | None:
+    """Return the proxy that the environment names for a URL (``HTTPS_PROXY``, ``NO_PROXY`` and so on), if any."""
+    url = URL(base_url)
+    proxy = getproxies().get(url.scheme)
+    if not proxy or proxy_bypass(f"{url.host}:{url.port}"):
+        return None
+    try:
+        address = URL(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
+        address = URL()
+    if address.scheme not in {"http", "https"} or not address.host:
+        # The value is not shown: it may hold a password.
+        raise ConfigurationError(f"{url.scheme.upper()}_PROXY must be an http(s) URL such as 'http://proxy:3128'")
+    return address

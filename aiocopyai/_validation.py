@@ -14,7 +14,6 @@ from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Final, cast
 from urllib.parse import quote
-from urllib.request import getproxies, proxy_bypass
 
 from yarl import URL
 
@@ -123,22 +122,6 @@ def base_url_without_slash(value: str) -> str:
     if url.scheme == "http" and not _is_loopback(url.host):
         raise ConfigurationError(f"base_url would send the API key without encryption to {url.host}: use https")
     return str(url).rstrip("/")
-
-
-def proxy_from_environment(base_url: str) -> URL | None:
-    """Return the proxy that the environment names for a URL (``HTTPS_PROXY``, ``NO_PROXY`` and so on), if any."""
-    url = URL(base_url)
-    proxy = getproxies().get(url.scheme)
-    if not proxy or proxy_bypass(f"{url.host}:{url.port}"):
-        return None
-    try:
-        address = URL(proxy if "://" in proxy else f"http://{proxy}")
-    except ValueError:
-        address = URL()
-    if address.scheme not in {"http", "https"} or not address.host:
-        # The value is not shown: it may hold a password.
-        raise ConfigurationError(f"{url.scheme.upper()}_PROXY must be an http(s) URL such as 'http://proxy:3128'")
-    return address
 
 
 def _is_loopback(host: str) -> bool:

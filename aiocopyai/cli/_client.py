@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from aiocopyai._text import Secret
+from aiocopyai._redaction import Secret
 from aiocopyai.cli import _demo
 from aiocopyai.cli._errors import CommandError
 from aiocopyai.cli._options import Settings

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from aiocopyai._text import Secret
+from aiocopyai._redaction import Secret
 from aiocopyai._validation import check_integer, check_positive
 from aiocopyai.webhooks._asgi import ASGIApp
 from aiocopyai.webhooks._confirmation import RunReader

@@ -22,8 +22,9 @@ from aiocopyai._parsing import (
     read_webhook,
     read_webhook_page,
 )
+from aiocopyai._redaction import redact
 from aiocopyai._retry import parse_retry_after
-from aiocopyai._text import excerpt, redact
+from aiocopyai._text import excerpt
 from aiocopyai.emulator import Emulator, Fault
 from tests.support.strategies import BODIES, JSON_VALUES
 

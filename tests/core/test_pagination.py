@@ -23,7 +23,8 @@ from aiocopyai import (
     Run,
     ServerError,
 )
-from aiocopyai._pagination import MAX_STALE_PAGES, PROOF_INTERVAL, Border, Listing, PageRequest, Since, may_be_past_end
+from aiocopyai._filters import Since
+from aiocopyai._pagination import MAX_STALE_PAGES, PROOF_INTERVAL, Border, Listing, PageRequest, may_be_past_end
 from aiocopyai._repeats import REMEMBERED_IDS, RecentIds
 from tests.support.strategies import AT_THE_END, KINDS_OF_CHANGE, ChangingList, changing_lists
 

@@ -34,7 +34,7 @@ from aiocopyai import (
     WebhookEvent,
 )
 from aiocopyai._parsing import parse_json
-from aiocopyai._text import Secret, redact
+from aiocopyai._redaction import Secret, redact
 from aiocopyai.emulator import Emulator, Fault
 from aiocopyai.webhooks import WebhookReceiver
 from tests.support.proxying import serving

@@ -1,0 +1,141 @@
+"""Which items of a list are wanted, by status, metadata, `since` and `limit`: the API itself has no filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Final, Generic, cast
+
+from aiocopyai._display import value_text
+from aiocopyai._repeats import T
+from aiocopyai._text import excerpt
+from aiocopyai._validation import json_object
+from aiocopyai.models import Run
+
+
+_SEVERAL: Final = (list, tuple, set, frozenset)
+
+
+def run_filter(
+    status: str | Collection[str] | None, metadata: Mapping[str, object] | None
+) -> Callable[[Run], bool] | None:
+    """Return a function that says whether a run is wanted; None if all are.
+
+    Args:
+        status: one status, or several of which a run has one, in any case; None for any status, or none.
+        metadata: for each required key one value, or several of which a run has one. Values are compared as text, so
+            that ``7`` and ``"7"`` are equal.
+
+    Raises:
+        ValueError: an argument is invalid.
+    """
+    statuses = None if status is None else _statuses(status)
+    wanted = {key: _texts(key, value) for key, value in json_object("metadata", _as_lists(metadata or {})).items()}
+    if statuses is None and not wanted:
+        return None
+
+    def matches(run: Run) -> bool:
+        if statuses is not None and (run.status or "").upper() not in statuses:
+            return False
+        return all(key in run.metadata and value_text(run.metadata[key]) in texts for key, texts in wanted.items())
+
+    return matches
+
+
+def _statuses(value: str | Collection[str]) -> frozenset[str]:
+    statuses = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else []
+    if not statuses or not all(isinstance(status, str) and status for status in statuses):
+        raise ValueError(
+            f"status must be a status such as 'FAILED', or a collection of at least one, got {excerpt(value)}"
+        )
+    return frozenset(status.upper() for status in statuses)
+
+
+def _as_lists(metadata: object) -> object:
+    """Return metadata with lists of values in place of single values; anything else is refused later."""
+    if not isinstance(metadata, Mapping):
+        return metadata
+    items = cast("Mapping[object, object]", metadata).items()
+    return {key: list(cast("list[object]", v)) if isinstance(v, _SEVERAL) else [v] for key, v in items}
+
+
+def _texts(key: str, values: object) -> frozenset[str]:
+    texts = frozenset(map(value_text, cast("list[str]", values)))
+    if not texts:
+        raise ValueError(f"metadata[{excerpt(key)}] must be a value, or a collection of at least one, got none")
+    return texts
+
+
+class Filter(Generic[T]):
+    """Selects the new items of a list that are wanted: by `matches` and `since`, up to `limit`."""
+
+    def __init__(self, limit: int | None, since: datetime | None, matches: Callable[[T], bool] | None) -> None:
+        self._remaining = limit
+        self._matches = matches
+        self._since = None if since is None else Since(since)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached."""
+        return self._remaining == 0
+
+    def needs(self, items: int) -> bool:
+        """Return whether more than this number of items are wanted."""
+        # Of those that may not match, any number may be.
+        return self._remaining is None or self._remaining > (items if self._matches is None else 0)
+
+    def select(self, items: Sequence[T]) -> Sequence[T]:
+        """Return the wanted items."""
+        if self._since is not None:
+            items = self._since.filter(items)
+        if self._matches is not None:
+            items = list(filter(self._matches, items))
+        if self._remaining is not None:
+            items = items[: self._remaining]
+            self._remaining -= len(items)
+        return items
+
+    def is_past(self, page: Sequence[T]) -> bool:
+        """Return whether nothing behind this page can be wanted."""
+        return self._since is not None and self._since.is_past(page)
+
+    def restart(self) -> None:
+        """Continue at an earlier page."""
+        if self._since is not None:
+            self._since.restart()
+
+
+class Since:
+    """Keeps the items created at or after a time, and knows where nothing else can follow.
+
+    The order of the list is not documented. It is trusted only while all items came from newer to older and at least
+    one was older than the one before. An item without a time ends that trust, and is kept.
+    """
+
+    def __init__(self, time: datetime) -> None:
+        self._time = time
+        self._previous: datetime | None = None
+        self._descends = False
+        self._is_ordered = True
+
+    def filter(self, items: Sequence[T]) -> list[T]:
+        """Return the items created at or after the time, and those of unknown time."""
+        times = [item.created_at for item in items]
+        for newer, older in pairwise([self._previous, *times]):
+            if older is None or (newer is not None and newer < older):
+                self._is_ordered = False
+            elif newer is not None and newer > older:
+                self._descends = True
+        if times:
+            self._previous = times[-1]
+        return [item for item, time in zip(items, times, strict=True) if time is None or time >= self._time]
+
+    def is_past(self, page: Sequence[T]) -> bool:
+        """Return whether everything behind a page, whose new items were filtered before, is older than the time."""
+        last = page[-1].created_at if page else None
+        return self._is_ordered and self._descends and last is not None and last < self._time
+
+    def restart(self) -> None:
+        """Continue at an earlier page, whose items may be newer."""
+        self._previous = None

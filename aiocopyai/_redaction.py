@@ -1,0 +1,79 @@
+"""API keys and other secrets: no `repr` shows them, and they are removed from text that came from outside."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from typing import AnyStr, Final, NoReturn, Self, SupportsIndex
+
+
+_REDACTED: Final = "***"
+_PARTIAL_SECRET: Final = 8
+"""Characters of a secret's beginning that are redacted even where the rest was cut off."""
+_LONG_SECRET: Final = 16
+"""Characters of a secret whose beginning identifies it; of a shorter one, only all of it is redacted."""
+
+
+class Secret(str):
+    """A string that is sent as it is, and shown by no `repr`: not by that of a request's headers or of a frame either.
+
+    Headers with it can be copied, but it cannot be pickled.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Secret:
+        return Secret(super().__getitem__(key))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("an API key cannot be pickled")
+
+
+def redact(data: AnyStr, secret: str) -> AnyStr:
+    r"""Replace a secret in text or bytes with ``***``; data without it is returned as it is.
+
+    Works on raw data, so that no parser has to accept it first. Finds the secret however JSON, Python, URLs and HTML
+    escape it (``\/``, ``\u002f``, ``%2f``, ``&#47;``), at any depth of JSON inside JSON strings, and in any case, as
+    header names are lower-cased. Of a long secret, a beginning of 8 characters is enough, as the rest may have been
+    cut off.
+    """
+    pattern = _pattern(secret)
+    if isinstance(data, bytes):
+        redacted, count = re.subn(pattern.encode(), _REDACTED.encode(), data, flags=re.IGNORECASE)
+    else:
+        redacted, count = re.subn(pattern, _REDACTED, data, flags=re.IGNORECASE)
+    return redacted if count else data
+
+
+def _pattern(secret: str) -> str:
+    spelled = list(_spellings(secret))
+    pattern = "".join(spelled)
+    if len(secret) >= _LONG_SECRET:
+        pattern += f"|{''.join(spelled[:_PARTIAL_SECRET])}" + r"[\w.~%+/=\\-]*"
+    return pattern
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """Yield a pattern for each character of a secret, or for each run of backslashes.
+
+    None of them backtracks (atomic groups and possessive quantifiers), so that no body makes the search slow.
+    """
+    for match in re.finditer(r"\\+|.", secret, re.DOTALL):
+        part = match[0]
+        character, code = part[0], f"0*{ord(part[0]):x}"
+        numeric = rf"%{code}|&#(?:x{code}|0*{ord(character)});"
+        if character == "\\":
+            yield rf"(?>\\u{code}|{numeric}|\\){{{len(part)},{8 * len(part)}}}+"
+        else:
+            plain = "|".join(map(re.escape, {html.escape(character): None, character: None}))
+            yield rf"(?>\\{{1,8}}+u{code}|{numeric}|\\{{0,8}}+(?:{plain}))"
