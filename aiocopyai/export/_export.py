@@ -338,7 +338,7 @@ async def _read_base(journal: Journal, request: _Request) -> dict[str | None, Cu
 
 @define
 class _ListReader:
-    """Reads what is left to read, and stores it in the journal, in a thread of its own."""
+    """Reads what is left to read, and stores it in the journal, in a separate thread."""
 
     session: CopyAISession
     journal: Journal

@@ -146,13 +146,20 @@ def _microseconds(created_at: datetime | None) -> int | None:
 
 
 def _strings(texts: Sequence[str | None]) -> pa.Array:
+    content = [text or "" for text in texts]
+    joined = "".join(content)
+    if joined.isascii():  # a character is a byte, so that one call encodes them all
+        return _string_array(texts, content, joined.encode())
     return _utf8([None if text is None else text.encode("utf-8", "backslashreplace") for text in texts])
 
 
 def _utf8(texts: Sequence[bytes | None]) -> pa.Array:
     content = [text or b"" for text in texts]
-    buffers = [_validity(texts), _offsets(content), pa.py_buffer(b"".join(content))]
-    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
+    return _string_array(texts, content, b"".join(content))
+
+
+def _string_array(texts: Sequence[object], content: Sequence[Sized], joined: bytes) -> pa.Array:
+    return pa.Array.from_buffers(pa.string(), len(texts), [_validity(texts), _offsets(content), pa.py_buffer(joined)])
 
 
 def _integers(numbers: Sequence[int | None], kind: pa.DataType) -> pa.Array:
