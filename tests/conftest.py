@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator
 
@@ -20,6 +21,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # measure the workers, not what tests start: writing its data takes longer
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of later garbage collections, which many tests ask for."""
+    gc.collect()
+    gc.freeze()
+
 
 AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
 

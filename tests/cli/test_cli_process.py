@@ -14,7 +14,7 @@ import pytest
 
 from aiocopyai import JSON
 from aiocopyai.emulator import Emulator, Fault
-from tests.support.commands import MAIN, START, environment, finish, start, terminal
+from tests.support.commands import MAIN, START, cli, environment, finish, start, terminal
 
 
 EMULATOR_RUNS = 230
@@ -184,12 +184,11 @@ async def test_messages_that_cannot_be_written_are_lost(emulator: Emulator) -> N
 @pytest.mark.parametrize("arguments", [["runs", "--help"], ["runs", "WCFG-…", "--since", "…"], ["--vorgängig 🎉"]])
 async def test_help_and_errors_in_a_poor_encoding(encoding: str, arguments: list[str]) -> None:
     """A help text or a message is printed even if the encoding lacks some of its characters."""
-    process = await start(*MAIN, *arguments, env=environment(PYTHONIOENCODING=encoding))
-    out, err = await process.communicate()
+    done = await cli(*arguments, PYTHONIOENCODING=encoding)
 
-    assert process.returncode == (0 if "--help" in arguments else 2)
-    assert out or err
-    assert b"Traceback" not in err
+    assert done.code == (0 if "--help" in arguments else 2)
+    assert done.out or done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", "na\\u00efve \\ud83c\\udf89"), ("utf-8", "naïve 🎉")])
@@ -206,8 +205,8 @@ async def test_poor_encoding_of_json_on_a_terminal(emulator: Emulator, encoding:
 async def test_poor_encoding_of_a_table(emulator: Emulator) -> None:
     """A table shows escapes for the characters that the terminal's encoding lacks."""
     emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": "naïve 🎉"}}])
-    env = environment(emulator, PYTHONIOENCODING="ascii")
-    done = await finish(await start(*MAIN, "runs", emulator.workflow_id, "--format", "table", env=env))
+    arguments = ("runs", emulator.workflow_id, "--format", "table")
+    done = await cli(*arguments, emulator=emulator, PYTHONIOENCODING="ascii")
 
     assert done.code == 0
     assert "na\\xefve" in done.out

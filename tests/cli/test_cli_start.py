@@ -316,6 +316,7 @@ async def killed(emulator: Emulator, *options: str, requests: int) -> None:
     await finish(process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quirks",
     [

@@ -6,10 +6,10 @@ import asyncio
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 from random import Random
 
-import duckdb
 import pytest
 
 from aiocopyai.emulator import Emulator, Fault
@@ -25,22 +25,6 @@ pytestmark = pytest.mark.xdist_group("dlt")  # loads use a core for seconds: one
 PATIENCE = 60
 KILLS = 4
 RUN = "from aiocopyai.cli import main; main()"
-LOOPBACK = """
-import socket
-connect = socket.socket.connect
-def only_loopback(self, address):
-    if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1"):
-        sys.stderr.write(f"connects to {address}\\n")
-    return connect(self, address)
-socket.socket.connect = only_loopback
-look_up = socket.getaddrinfo
-def only_numbers(host, *args, **options):
-    if host not in ("127.0.0.1", "localhost", None):
-        sys.stderr.write(f"looks up {host}\\n")
-    return look_up(host, *args, **options)
-socket.getaddrinfo = only_numbers
-"""
-"""Prints each connection and name lookup that would leave this machine."""
 READS_ONLY = """
 import sys
 from aiocopyai.integrations._dlt_pipeline import Destination
@@ -102,9 +86,20 @@ async def test_several_workflows_and_files(emulator: Emulator, folder: Path) -> 
 
 async def test_demo_connects_to_no_other_machine(folder: Path) -> None:
     """`--demo` loads the sample runs of an emulator; neither it nor dlt connects to another machine."""
-    code = f"import sys{LOOPBACK}{RUN}"
-    done = await finish(await start("-c", code, "sync", "--demo", env=environment()), PATIENCE)
+    hosts = set[object]()
+    has_ended = False
 
+    def note_hosts(event: str, arguments: tuple[object, ...]) -> None:  # called for good: hooks cannot be removed
+        if event == "socket.connect" and isinstance(address := arguments[1], tuple) and not has_ended:
+            hosts.add(address[0])
+        elif event == "socket.getaddrinfo" and not has_ended:
+            hosts.add(arguments[0])
+
+    sys.addaudithook(note_hosts)
+    done = await cli("sync", "--demo")
+    has_ended = True
+
+    assert hosts == {"127.0.0.1"}
     assert (done.code, done.out) == (0, "")
     assert re.fullmatch(
         r"demo: 640 sample runs, from a Copy.ai emulator at http://127\S+\n640 new runs, 0 .*\n", done.err
@@ -167,8 +162,7 @@ async def test_missing_extra(emulator: Emulator) -> None:
 
 async def test_api_error_is_one_line(emulator: Emulator) -> None:
     """A wrong key ends in exit code 1, and is not shown."""
-    env = environment(emulator, COPYAI_API_KEY="wrong-key")
-    done = await finish(await start(*MAIN, "sync", emulator.workflow_id, env=env), PATIENCE)
+    done = await cli("sync", emulator.workflow_id, emulator=emulator, COPYAI_API_KEY="wrong-key")
 
     assert (done.code, done.out) == (1, "")
     assert re.fullmatch(r"aiocopyai: .*401.*\n", done.err)
@@ -177,7 +171,7 @@ async def test_api_error_is_one_line(emulator: Emulator) -> None:
 
 async def test_no_key(emulator: Emulator) -> None:
     """Without a key the exit code is 2."""
-    done = await finish(await start(*MAIN, "sync", emulator.workflow_id, env=environment()), PATIENCE)
+    done = await cli("sync", emulator.workflow_id)
 
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("aiocopyai: no API key")
@@ -200,11 +194,18 @@ async def test_interrupted_load_is_repeated(emulator: Emulator, folder: Path) ->
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
-async def test_database_in_use(emulator: Emulator, folder: Path) -> None:
+async def test_database_in_use(emulator: Emulator) -> None:
     """While another program has locked the file the exit code is 1, and later the sync works."""
-    with duckdb.connect(str(folder / "runs.duckdb")):
-        # In another process: DuckDB locks a file against other processes only.
-        done = await finish(await start(*MAIN, "sync", emulator.workflow_id, env=environment(emulator)), PATIENCE)
+    code = (
+        "import duckdb, time; connection = duckdb.connect('runs.duckdb'); print('locked', flush=True); time.sleep(60)"
+    )
+    # In another process: DuckDB locks a file against other processes only.
+    other = await start("-c", code, env=environment())
+    assert other.stdout is not None
+    await other.stdout.readline()
+    done = await sync(emulator.workflow_id, emulator=emulator)
+    other.kill()
+    await finish(other)
     again = await sync(emulator.workflow_id, emulator=emulator)
 
     assert done.code == 1

@@ -1,4 +1,4 @@
-"""Run the command line in tests: in this process, in a child process, or on a pseudo-terminal."""
+"""Run the command line: in this process, its output in files or on a pseudo-terminal, or in a child process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pty
 import signal
 import struct
 import sys
-import tempfile
 import termios
 import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 from unittest import mock
 
@@ -60,41 +61,70 @@ def environment(emulator: Emulator | None = None, **more: str) -> dict[str, str]
 async def cli(*arguments: str, emulator: Emulator | None = None, **env: str) -> Done:
     """Run the command to its end, in a thread of this process: a new interpreter would take a second.
 
-    Tests of signals, terminals, pipes, resource limits and missing extras use `start` or `terminal` instead.
+    Tests of signals, pipes, resource limits and missing extras use `start` instead.
     """
-    return await _in_thread(lambda: _run(main, arguments, environment(emulator, **env)))
+    # Files rather than StringIO: the command writes to `.buffer`, and to the file descriptor itself.
+    with Path(os.devnull).open() as stdin, TemporaryFile() as out, TemporaryFile() as err:  # noqa: ASYNC230 (a device)
+        code = await _run(arguments, environment(emulator, **env), stdin.fileno(), out.fileno(), err.fileno())
+        out.seek(0)
+        err.seek(0)
+        encoding = env.get("PYTHONIOENCODING", "utf-8")
+        return Done(code, *(stream.read().decode(encoding, "replace") for stream in (out, err)))
 
 
-async def _in_thread(work: Callable[[], Done]) -> Done:
-    """Call `work` in a daemon thread, so that a command that is stuck fails its test but does not stop the others."""
+async def terminal(*arguments: str, key: str = "", width: int = 140, env: Mapping[str, str]) -> tuple[int, str]:
+    """Do the same on a pseudo-terminal, type the key when asked; return the exit code and all that was shown."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    reading = asyncio.create_task(asyncio.to_thread(_read_all, ours, key))
+    try:
+        code = await _run(arguments, env, theirs, theirs, theirs)
+    finally:
+        os.close(theirs)
+    shown = await reading
+    os.close(ours)
+    return code, shown.replace("\r\n", "\n")
+
+
+def _read_all(descriptor: int, key: str) -> str:
+    """Read a terminal until all writers have closed it: Linux raises an error then, other systems return nothing."""
+    shown = b""
+    try:
+        while part := os.read(descriptor, 65536):
+            shown += part
+            if key and shown.endswith((b"key: ", b"[y/N]: ")):  # typed any sooner, it would be thrown away
+                os.write(descriptor, f"{key}\n".encode())
+                key = ""
+    except OSError:
+        pass
+    return shown.decode()
+
+
+async def _run(arguments: Sequence[str], env: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> int:
+    """Run the command as a new interpreter would, with these files as its streams; return its exit code.
+
+    It runs in a daemon thread, so that a command that is stuck fails its test but does not stop the others.
+    """
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    results: list[Done] = []
+    codes: list[int] = []
 
-    def report() -> None:
-        results.append(work())
+    def run() -> None:
+        with _PROCESS_STATE, _replaced_process_state(arguments, env, stdin, stdout, stderr):
+            codes.append(_exit_code(main))
         with contextlib.suppress(RuntimeError):  # the loop is closed where the test has timed out
             loop.call_soon_threadsafe(ended.set)
 
-    threading.Thread(target=report, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     async with asyncio.timeout(PATIENCE):
         await ended.wait()
-    return results[0]
-
-
-def _run(command: Callable[[], object], arguments: Sequence[str], env: Mapping[str, str]) -> Done:
-    """Call `command` as a new interpreter would; return its exit code and its output."""
-    # Files rather than StringIO: the command writes to `.buffer`, and to the file descriptor itself.
-    with _PROCESS_STATE, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        with _replaced_process_state(arguments, env, os.dup(out.fileno()), os.dup(err.fileno())):
-            code = _exit_code(command)
-        out.seek(0)
-        err.seek(0)
-        return Done(code, out.read().decode(), err.read().decode())
+    return codes[0]
 
 
 @contextlib.contextmanager
-def _replaced_process_state(arguments: Sequence[str], env: Mapping[str, str], out: int, err: int) -> Generator[None]:
+def _replaced_process_state(
+    arguments: Sequence[str], env: Mapping[str, str], stdin: int, stdout: int, stderr: int
+) -> Generator[None]:
     """Run a command with separate standard streams, arguments, environment, time zone and log handler."""
     encoding, _, errors = env.get("PYTHONIOENCODING", "utf-8").partition(":")
     streams = ("stdin", "stdout", "stderr")
@@ -104,14 +134,14 @@ def _replaced_process_state(arguments: Sequence[str], env: Mapping[str, str], ou
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     with (
-        open(os.devnull, encoding="utf-8") as stdin,  # noqa: PTH123 (a device)
-        open(out, "w", encoding=encoding, errors=errors or "strict") as stdout,
-        open(err, "w", encoding=encoding, errors="backslashreplace", buffering=1) as stderr,
+        os.fdopen(os.dup(stdin), encoding="utf-8") as read_from,
+        os.fdopen(os.dup(stdout), "w", encoding=encoding, errors=errors or "strict") as write_to,
+        os.fdopen(os.dup(stderr), "w", encoding=encoding, errors="backslashreplace", buffering=1) as log_to,
         mock.patch.object(signal, "signal"),  # only the main thread may call it, and only that receives signals
     ):
         try:
             sys.argv = ["aiocopyai", *arguments]
-            for name, stream in zip(streams, (stdin, stdout, stderr), strict=True):
+            for name, stream in zip(streams, (read_from, write_to, log_to), strict=True):
                 setattr(sys, name, stream)
                 setattr(sys, f"__{name}__", stream)
             root.handlers[:] = []
@@ -169,30 +199,3 @@ async def finish(process: asyncio.subprocess.Process, patience: float = PATIENCE
         if process.returncode is None:
             process.kill()
     return Done(await process.wait(), (out or b"").decode(), (err or b"").decode())
-
-
-async def terminal(*arguments: str, key: str = "", width: int = 140, env: Mapping[str, str]) -> tuple[int, str]:
-    """Run the command on a pseudo-terminal, type the key when asked; return the exit code and all that was shown."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
-    process = await start(*MAIN, *arguments, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    reading = asyncio.create_task(asyncio.to_thread(_read_all, ours, key))
-    done = await finish(process)
-    shown = await reading
-    os.close(ours)
-    return done.code, shown.replace("\r\n", "\n")
-
-
-def _read_all(descriptor: int, key: str) -> str:
-    """Read a terminal until all writers have closed it: Linux raises an error then, other systems return nothing."""
-    shown = b""
-    try:
-        while part := os.read(descriptor, 65536):
-            shown += part
-            if key and shown.endswith((b"key: ", b"[y/N]: ")):  # typed any sooner, it would be thrown away
-                os.write(descriptor, f"{key}\n".encode())
-                key = ""
-    except OSError:
-        pass
-    return shown.decode()
