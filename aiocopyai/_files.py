@@ -11,6 +11,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO, Final
 
+from aiocopyai.errors import CopyAIError
+
 
 _DEFAULT_MODE: Final = 0o666
 _LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -24,11 +26,11 @@ _UNUSABLE: Final = {
 """Primary result codes of SQLite that blame the file system; other errors blame the content."""
 
 
-class FileInUseError(OSError):
+class FileInUseError(CopyAIError, OSError):
     """Another process has locked the file."""
 
 
-class DamagedFileError(ValueError):
+class DamagedFileError(CopyAIError, ValueError):
     """The file exists, but its content cannot be read."""
 
 

@@ -22,6 +22,8 @@
         ├── RateLimitedError       429
         └── ServerError            5xx
 
+`aiocopyai.export` adds `ExportError`, and `aiocopyai.batch` `BatchError`, both also a `ValueError`.
+
 Every error is plain data: it can be pickled and copied, and never holds the API key.
 """
 

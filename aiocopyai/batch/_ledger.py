@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from attrs import define, field, frozen
 
+from aiocopyai import CopyAIError
 from aiocopyai._files import DamagedFileError, open_locked, sqlite_errors
 
 
@@ -32,7 +33,7 @@ PRAGMA user_version = {_VERSION};
 """
 
 
-class BatchError(ValueError):
+class BatchError(CopyAIError, ValueError):
     """The batch cannot be run: its files already exist, are damaged, or belong to other rows."""
 
 

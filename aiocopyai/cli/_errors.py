@@ -62,7 +62,7 @@ def usage_errors(**names: str) -> Generator[None]:
     """
     try:
         yield
-    except aiocopyai.CopyAIError:
+    except aiocopyai.ConfigurationError:
         raise
     except ValueError as error:
         raise typer.BadParameter(_rename(str(error), names)) from error

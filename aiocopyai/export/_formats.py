@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final, Protocol, TypeAlias, TypeVar
 
 from aiocopyai._columns import COLUMNS, JSON_COLUMNS, row_of, run_of
 from aiocopyai._json import dump_each, dump_lines
+from aiocopyai.errors import CopyAIError
 from aiocopyai.models import Run
 
 
@@ -30,7 +31,7 @@ _NEEDS_QUOTES: Final = re.compile(rb'[",\r\n]')
 _FIELD_LIMIT: Final = 2**31 - 1
 
 
-class ExportError(ValueError):
+class ExportError(CopyAIError, ValueError):
     """The export conflicts with existing files, a file is not an export, or its format is unknown or not installed.
 
     Attributes:
@@ -43,7 +44,7 @@ class ExportError(ValueError):
         self.problem = problem
         self.advice = advice
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         return f"{self.problem}: {self.advice}" if self.advice else self.problem
 
 

@@ -27,7 +27,7 @@ _DRIVERS: Final = {"postgresql": "postgres"}
 """URL schemes for which dlt has another name."""
 
 
-class DestinationError(Exception):
+class DestinationError(CopyAIError):
     """A load failed in dlt or in the destination; the message is one line."""
 
 

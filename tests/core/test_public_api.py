@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
+import re
 import types
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def test_every_error_is_public() -> None:
     classes = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 
     assert classes <= set(aiocopyai.__all__)
+
+
+def test_every_error_has_the_same_base() -> None:
+    """Every error class of the package is a `CopyAIError`, except those that never leave the package."""
+    internal = {"HTTPError", "CommandError", "UnconfirmedError", "_DisconnectedError"}
+    bases: dict[str, set[str]] = {}  # read from the sources, as importing all modules takes seconds
+    for path in Path(aiocopyai.__file__).parent.rglob("*.py"):
+        for name, listed in re.findall(
+            r"^class (\w*(?:Error|Exception))\((.*)\):", path.read_text("utf-8"), re.MULTILINE
+        ):
+            bases[name] = set(listed.split(", "))
+    own = {"CopyAIError"}
+    for _ in bases:
+        own |= {name for name in bases if bases[name] & own}
+
+    assert {"ExportError", "BatchError", "DestinationError", "FileInUseError"} < own
+    assert bases.keys() - own == internal
 
 
 def test_version() -> None:

@@ -370,7 +370,7 @@ def _usage_errors() -> Generator[None]:
     with usage_errors():
         try:
             yield
-        except aiocopyai.CopyAIError:
+        except aiocopyai.ConfigurationError:
             raise
         except ValueError as error:
             message = str(error)
