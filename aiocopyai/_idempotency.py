@@ -350,12 +350,12 @@ class Starter:
             if isinstance(lost, Run):
                 return lost, False
             logger.warning("start of %s: %s; searching for its run", escape(request.workflow_id), lost)
-            now = time.monotonic()
-            resend_at = now + max(SEARCH_DELAYS[-1], self._retry.wait_after(attempt, lost))
+            lost_at = record.lost_at or time.monotonic()
+            resend_at = lost_at + max(SEARCH_DELAYS[-1], self._retry.wait_after(attempt, lost))
             has_attempts = self._retry.attempts is None or attempt < self._retry.attempts
             resends = lost.retryable and has_attempts and resend_at < deadline
             run = await self._find_lost(
-                request, record, resend_at if resends else min(now + SEARCH_DELAYS[-1], max(now, deadline))
+                request, record, resend_at if resends else min(lost_at + SEARCH_DELAYS[-1], max(lost_at, deadline))
             )
             if run is not None:
                 return run, False

@@ -22,6 +22,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from enum import Enum, auto
+from http import HTTPStatus
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from attrs import define, field, frozen
@@ -30,6 +31,7 @@ from aiocopyai._tasks import TaskSet
 from aiocopyai._text import escape
 from aiocopyai.errors import (
     AmbiguousStartError,
+    APIStatusError,
     AuthenticationError,
     CopyAIError,
     CreditLimitReachedError,
@@ -547,5 +549,7 @@ async def _each(rows: Iterable[Inputs]) -> AsyncIterator[Inputs]:
 
 def _is_hopeless(error: Exception) -> TypeGuard[CopyAIError]:
     """Return whether every later start would fail with this error, too."""
+    if isinstance(error, APIStatusError) and error.status == HTTPStatus.PAYMENT_REQUIRED:
+        return True
     hopeless = CreditLimitReachedError | AuthenticationError | PermissionDeniedError
     return isinstance(error, hopeless) and not is_gateway_page(error)

@@ -28,8 +28,8 @@ MAX_PAGE_SIZE: Final = 100
 
 _CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ID_EXAMPLES: Final = {"workflow_id": "WCFG-6db59f06-…", "run_id": "WRUN-6fe9e53c-…"}
-_OTHER_ID: Final = {"workflow_id": ("WRUN-", "a run's id"), "run_id": ("WCFG-", "a workflow's id")}
-"""The prefix of the id that is most easily confused with the expected one."""
+_OTHER_ID: Final = {"workflow_id": (("WRUN-",), "a run's id"), "run_id": (("WCFG-", "PKGW-"), "a workflow's id")}
+"""The prefixes of the ids that are most easily confused with the expected one."""
 
 
 def check_integer(
@@ -161,8 +161,8 @@ def path_segment(name: str, value: str) -> str:
     example = _ID_EXAMPLES.get(name, "6db59f06-…")
     if not isinstance(value, str) or not value or value in {".", ".."} or _CONTROL_CHARACTERS.search(value):
         raise ValueError(f"{name} must be an id such as {example!r}, got {excerpt(value)}")
-    prefix, kind = _OTHER_ID.get(name, ("", ""))
-    if prefix and value.startswith(prefix):
+    prefixes, kind = _OTHER_ID.get(name, ((), ""))
+    if value.startswith(prefixes):
         raise ValueError(f"{name} must be an id such as {example!r}, got {kind}: {excerpt(value)}")
     try:
         return quote(value, safe="")

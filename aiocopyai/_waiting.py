@@ -13,7 +13,14 @@ from attrs import define, field, frozen
 
 from aiocopyai._text import escape, truncate
 from aiocopyai._validation import check_seconds, check_statuses
-from aiocopyai.errors import CopyAIError, NotFoundError, RunFailedError, RunTimeoutError, is_gateway_page
+from aiocopyai.errors import (
+    CopyAIError,
+    InvalidResponseError,
+    NotFoundError,
+    RunFailedError,
+    RunTimeoutError,
+    is_gateway_page,
+)
 from aiocopyai.models import Run, RunStatus
 
 
@@ -27,6 +34,8 @@ _GROWTH: Final = 1.5
 _MAX_STATUS_LENGTH: Final = 80
 _MAX_UNKNOWN: Final = 10
 """Statuses for which a wait logs a warning, if the API reference does not name them."""
+_MAX_INVALID: Final = 2
+"""Responses in a row that are not the documented JSON and do not end a wait."""
 _PROGRESS: Final = {RunStatus.NEW: 0, RunStatus.WAITING: 1, RunStatus.COMPLETE: 3, RunStatus.FAILED: 3}
 """How far a run with a status is; 2 for any other status."""
 
@@ -113,6 +122,7 @@ class RunPoller:
     _known_at: float | None = None  # when the run was last read, or at first when it was first requested
     _latest: Run | None = None  # what `poll` returned last
     _unknown: set[str] = field(factory=set[str])
+    _invalid_responses: int = 0  # in a row
 
     def __attrs_post_init__(self) -> None:
         self._interval = min(FIRST_INTERVAL, self.options.max_poll_interval)
@@ -150,11 +160,13 @@ class RunPoller:
                 raise
             return None
         except CopyAIError as error:
-            if self.finished is None and not error.retryable and not is_gateway_page(error):
+            self._invalid_responses += isinstance(error, InvalidResponseError)
+            is_odd = isinstance(error, InvalidResponseError) and self._invalid_responses <= _MAX_INVALID
+            if self.finished is None and not (error.retryable or is_odd or is_gateway_page(error)):
                 raise
             logger.warning("polling run %s: %s; polling again", escape(self.run_id), error)
             return None
-        self._known_at = time.monotonic()
+        self._known_at, self._invalid_responses = time.monotonic(), 0
         return run
 
     def _note(self, run: Run) -> None:

@@ -30,6 +30,7 @@ from aiocopyai.errors import (
     InvalidResponseError,
     NotFoundError,
     PaginationError,
+    PermissionDeniedError,
     is_gateway_page,
 )
 from aiocopyai.models import Run, RunEvent, RunStatus
@@ -46,6 +47,8 @@ _READS_PER_ROUND: Final = 20
 """The number of unfinished runs without a listed status that are read one by one in a round."""
 _MAX_BACKOFF: Final = 300.0
 """Seconds between two attempts in a long outage, unless the interval is longer."""
+_MAX_ODD: Final = 4
+"""Errors in a row, such as a 404, that do not end a watch whose list was read before."""
 _MAX_SKIPPED_ROUNDS: Final = 64
 """Rounds between two reads of a run that cannot be read."""
 _CONSUMER_GRACE: Final = 0.2
@@ -178,7 +181,8 @@ class Watch(_Polling[RunEvent]):
         self._start: _Start | None = None
         self._is_first_round = True
         self._next_round = 0.0  # when it is due, by the monotonic clock
-        self._failures = 0
+        self._failures = 0  # in a row
+        self._has_read = False  # whether any request succeeded
 
     def __repr__(self) -> str:
         return f"<Watch: {self._plan.workflow_id}>"
@@ -192,6 +196,7 @@ class Watch(_Polling[RunEvent]):
         try:
             while not self._items and self._due <= time.monotonic():
                 await self._step()
+                self._has_read = True
         except CopyAIError as error:
             self._back_off(error)
         else:
@@ -204,7 +209,7 @@ class Watch(_Polling[RunEvent]):
         elif isinstance(error, InvalidResponseError):
             if self._failures and error.page is not None:
                 self._isolate(error.page)
-        elif not (error.retryable or is_gateway_page(error)):
+        elif not (error.retryable or is_gateway_page(error) or self._may_be_odd(error)):
             raise error
         self._failures += 1
         longest = max(_MAX_BACKOFF, self._plan.interval)
@@ -212,6 +217,11 @@ class Watch(_Polling[RunEvent]):
         self._next_round = time.monotonic() + seconds
         name = escape(self._plan.workflow_id)
         logger.warning("watch of %s: %s; trying again in %.1f s", name, error, seconds)
+
+    def _may_be_odd(self, error: CopyAIError) -> bool:
+        """Return whether an error may be one odd response: the list was read before, and few errors came in a row."""
+        is_refusal = isinstance(error, AuthenticationError | PermissionDeniedError)
+        return self._has_read and self._failures < _MAX_ODD and not is_refusal
 
     def _isolate(self, page: int) -> None:
         """List the runs of a page one by one, as one of them seems to be unreadable; skip that one."""
@@ -253,7 +263,7 @@ class Watch(_Polling[RunEvent]):
         else:
             if self._is_first_round and self._start is None:
                 first_runs = [run async for run in self._plan.list_runs(None, _FIRST_LOOK, MAX_PAGE_SIZE, 1)]
-                self._start = _Start.of(first_runs)
+                self._start, self._has_read = _Start.of(first_runs), True
                 self._memory.newest = self._start.newest
             self._listed_since = self._memory.horizon(self._plan.since)
         self._isolated_page = None
@@ -264,7 +274,7 @@ class Watch(_Polling[RunEvent]):
         is_baseline = self._is_first_round and self._start is not None and self._start.is_before(run)
         known = self._memory.runs.get(run.id)
         previous_status = None if known is None else known.status
-        if not self._memory.update(run) or (known is None and is_baseline):
+        if not self._memory.update(run, is_baseline=is_baseline):
             return
         if self._plan.statuses is None or run.status in self._plan.statuses:
             self._items.append(RunEvent("new" if known is None else "changed", run, previous_status))
@@ -335,6 +345,7 @@ class _KnownRun:
         failures: reads in a row that failed.
         next_read: the round before which it is not read.
         is_unknown: whether the last read was a 404.
+        is_baseline: whether it was there when the watch began.
     """
 
     status: RunStatus | None
@@ -343,6 +354,7 @@ class _KnownRun:
     failures: int = 0
     next_read: int = 0
     is_unknown: bool = False
+    is_baseline: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -365,18 +377,21 @@ class _Memory:
         time = self.newest - LOOK_BACK
         return time if earliest is None else max(time, earliest)
 
-    def update(self, run: Run) -> bool:
-        """Remember a run as it was read, and return whether it is new, or its status has changed."""
+    def update(self, run: Run, *, is_baseline: bool = False) -> bool:
+        """Remember a run as it was read, and return whether that is an event: it is new, or its status has changed.
+
+        A run that was there when the watch began is not new, and its first known status is not a change.
+        """
         # A run that is dated in the future must not hide those that are created until then.
         if run.created_at is not None and run.created_at <= datetime.now(UTC):
             self.newest = run.created_at if self.newest is None else max(self.newest, run.created_at)
         known = self.runs.get(run.id)
         if known is None:
             last_read = -1 if run.status is None else self._round
-            self.runs[run.id] = _KnownRun(run.status, run.created_at, last_read)
+            self.runs[run.id] = _KnownRun(run.status, run.created_at, last_read, is_baseline=is_baseline)
             if len(self.runs) >= self._prune_at:
                 self.prune()
-            return True
+            return not is_baseline
         self.runs.move_to_end(run.id)
         if run.status is None:  # omitted by the list
             return False
@@ -384,8 +399,9 @@ class _Memory:
         # A status that goes back comes from a replica that lags behind.
         if run.status == known.status or progress(run.status) < progress(known.status):
             return False
+        is_first = known.status is None
         known.status = run.status
-        return True
+        return not (is_first and known.is_baseline)
 
     def note_read(self, run_id: str) -> None:
         """Note that a run was read."""

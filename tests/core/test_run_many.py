@@ -168,9 +168,9 @@ class TestStopping:
         assert all(isinstance(result.error, CreditLimitReachedError) for result in refused)
         assert isinstance(many.stopped_by, CreditLimitReachedError)
 
-    @pytest.mark.parametrize("status", [401, 403])
+    @pytest.mark.parametrize("status", [401, 402, 403])
     async def test_refused_key(self, session: CopyAISession, copyai_emulator: Emulator, status: int) -> None:
-        """A key that the API refuses stops the rest."""
+        """A key that the API refuses, or a payment that it requires, stops the rest."""
         copyai_emulator.inject(Fault(status=status), method="POST", times=None)
         many = session.run_many(copyai_emulator.workflow_id, rows(50), concurrency=2)
         results = [result async for result in many]

@@ -11,6 +11,7 @@ from attrs import evolve
 from aiocopyai import (
     AuthenticationError,
     CopyAISession,
+    InvalidResponseError,
     NotFoundError,
     Run,
     RunFailedError,
@@ -89,6 +90,21 @@ async def test_temporary_errors(session: CopyAISession, copyai_emulator: Emulato
     assert (await session.wait_run(copyai_emulator.workflow_id, run.id, max_poll_interval=SOON)).status == "COMPLETE"
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(body=[]), Fault(body={"status": "error"}), Fault(status=403, body=b"<html>Blocked</html>")],
+    ids=repr,
+)
+async def test_odd_responses(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
+    """One or two odd responses do not end a wait for a run that was paid for; more of them do, except a gateway's."""
+    run = await session.start_run(copyai_emulator.workflow_id, {})
+    copyai_emulator.inject(fault, times=2)
+    assert (await session.wait_run(copyai_emulator.workflow_id, run.id, max_poll_interval=SOON)).status == "COMPLETE"
+    copyai_emulator.inject(fault, times=None)
+    with pytest.raises(RunTimeoutError if fault.status else InvalidResponseError):
+        await session.wait_run(copyai_emulator.workflow_id, run.id, max_poll_interval=0.001, timeout=0.1)
+
+
 async def test_404_after_a_start(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A 404 right after the start is tolerated, by default for 60 s."""
     copyai_emulator.quirks = Quirks(late_runs=0.04)
@@ -104,6 +120,20 @@ async def test_unknown_run(session: CopyAISession, copyai_emulator: Emulator) ->
         await wait_for_run(
             session.get_run, copyai_emulator.workflow_id, "WRUN-0", WaitOptions(9, SOON, not_found_grace=0.03)
         )
+
+
+async def test_404_in_a_wait(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A 404 from a replica that lags behind is tolerated at any time."""
+    (run_id,) = copyai_emulator.add_runs(1, status="PROCESSING")
+    waiting = asyncio.create_task(
+        wait_for_run(session.get_run, copyai_emulator.workflow_id, run_id, WaitOptions(9, SOON, not_found_grace=0.1))
+    )
+    await asyncio.sleep(0.12)
+    copyai_emulator.inject(Fault(status=404), times=2)
+    await asyncio.sleep(0.03)
+    copyai_emulator.replace_runs([{**copyai_emulator.runs()[0], "status": "COMPLETE"}])
+
+    assert (await waiting).status == "COMPLETE"
 
 
 async def test_permanent_error(session: CopyAISession, copyai_emulator: Emulator) -> None:
@@ -225,6 +255,8 @@ async def test_swapped_ids(session: CopyAISession, copyai_emulator: Emulator) ->
         await session.start_run("WRUN-1", {})
     with pytest.raises(ValueError, match=r"run_id must be .*got a workflow's id"):
         await session.wait_run(copyai_emulator.workflow_id, "WCFG-1")
+    with pytest.raises(ValueError, match=r"run_id must be .*got a workflow's id"):
+        await session.get_run(copyai_emulator.workflow_id, "PKGW-1")
 
     assert copyai_emulator.requests == []
 

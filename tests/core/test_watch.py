@@ -296,6 +296,8 @@ async def test_run_dated_in_the_future(session: CopyAISession, copyai_emulator: 
         Fault(body=b"<html>"),
         Fault(body={"status": "error"}),
         Fault(status=403, body=b"<html>Blocked</html>"),
+        Fault(status=404),
+        Fault(status=400, body={}),
     ],
     ids=repr,
 )
@@ -350,6 +352,31 @@ async def test_unreadable_listed_run(session: CopyAISession, copyai_emulator: Em
     copyai_emulator.replace_runs([a_run("new"), *runs[:3], odd, *runs[3:]])
 
     assert await take(events, 1) == [("WRUN-new", "COMPLETE")]
+
+
+async def test_workflow_that_disappears(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A 404 that stays ends a watch after some rounds."""
+    events = watch(session, copyai_emulator, since=LONG_AGO, interval=0.001)
+    copyai_emulator.add_runs(1)
+    await take(events, 1)
+    copyai_emulator.inject(Fault(status=404), times=None)
+    with pytest.raises(NotFoundError):
+        await anext(events)
+
+    assert len(copyai_emulator.requests) == 6
+
+
+async def test_known_runs_without_status(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Where the list shows no status, the first one of a run that was there already is not reported as a change."""
+    copyai_emulator.quirks = Quirks(sparse=True)
+    runs = [a_run("old"), a_run("open", "PROCESSING")]
+    copyai_emulator.replace_runs(runs)
+    events = watch(session, copyai_emulator)
+    await nothing(events)
+    copyai_emulator.replace_runs([runs[0], {**runs[1], "status": "COMPLETE"}])
+
+    event = await anext(events)
+    assert (event.kind, event.run.id, event.previous_status) == ("changed", "WRUN-open", "PROCESSING")
 
 
 async def test_404_at_first(session: CopyAISession, copyai_emulator: Emulator) -> None:
