@@ -411,10 +411,16 @@ class _ListReader:
         if is_due or len(self.unstored) >= _BATCH_RUNS:
             if self.storing is not None:
                 await asyncio.shield(asyncio.wrap_future(self.storing))
-            if is_due:
-                self._report()
             batch, self.unstored = self.unstored, []
             self.storing = self.thread.submit(self._write, batch, workflow_id, copy(listed), commit=is_due)
+            if is_due:
+                self.uncommitted, self.committed_at = 0, time.monotonic()
+                loop = asyncio.get_running_loop()
+                self.storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
+
+    def _report_stored(self, stored: Future[None]) -> None:
+        if self.storing is stored:  # otherwise the thread may be changing the state, or reading has ended
+            self._report()
 
     def _finish_storing(self, workflow_id: str, listed: ListState) -> None:
         """Commit all that was read. This waits for the thread, as a task that was cancelled cannot."""
@@ -433,7 +439,6 @@ class _ListReader:
 
     def _report(self) -> None:
         state = self.state
-        self.uncommitted, self.committed_at = 0, time.monotonic()
         if self.on_progress is not None:
             self.on_progress(Progress(state.runs, state.expected_runs(), dict(state.by_status), state.credits))
 
