@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, pairwise
 from typing import Final, TypeAlias
@@ -46,7 +46,8 @@ KEY_NAME: Final = "idempotencyKey"
 SEARCH_DELAYS: Final = (0.0, 0.5, 1.5, 3.0, 6.0)
 """Seconds after a lost response at which the runs are searched, before the start is sent again at the earliest.
 
-They do not depend on the `RetryPolicy`: a run may be listed a few seconds after its start.
+They do not depend on the `RetryPolicy`: a run may be listed a few seconds after its start. For the same reason, runs to
+be reused are searched for until the session is as old as the last of them.
 """
 MAX_REMEMBERED: Final = 10_000
 """The number of keys, and of run ids, that a session remembers."""
@@ -169,6 +170,7 @@ class Starter:
         self._list_runs = list_runs
         self._get_run = get_run
         self._retry = retry
+        self._created_at = time.monotonic()
         self._records: OrderedDict[tuple[str, str], _KeyRecord] = OrderedDict()
         self._own_runs: OrderedDict[str, str | None] = OrderedDict()  # id of each run started here -> its key
 
@@ -220,7 +222,7 @@ class Starter:
             self._evict()
 
     async def reuse(
-        self, workflow_id: str, requests: Mapping[str, StartRequest], since: datetime | None
+        self, workflow_id: str, requests: Mapping[str, StartRequest], since: datetime
     ) -> dict[str, AmbiguousStartError]:
         """Search for runs by their keys in one listing, and remember them, so that `start` returns them.
 
@@ -232,7 +234,7 @@ class Starter:
         """
         unknown = {key: request for key, request in requests.items() if not self._has_run(request)}
         searches = [KeySearch(key, request.inputs) for key, request in unknown.items()]
-        found = await self.find(workflow_id, searches, since) if searches else {}
+        found = await self._find_reusable(workflow_id, searches, since) if searches else {}
         for key, run in found.items():
             if isinstance(run, Run):
                 inputs = requests[key].inputs
@@ -337,7 +339,9 @@ class Starter:
             if run is not None:
                 return run, True
         if reuse_within is not None:
-            run = await self._find_one(request, KeySearch(request.key or "", request.inputs), _now() - reuse_within)
+            search = KeySearch(request.key or "", request.inputs)
+            found = await self._find_reusable(request.workflow_id, [search], _now() - reuse_within)
+            run = self._found_run(request, found)
             if run is not None:
                 if _contradict(request.inputs, run.input):
                     raise _other_inputs(request.key or "")
@@ -405,11 +409,28 @@ class Starter:
                 return run
         return None
 
+    async def _find_reusable(self, workflow_id: str, searches: Sequence[KeySearch], since: datetime) -> FoundRuns:
+        """Search for runs that were started before this session.
+
+        In its first seconds, a run of a process that has just crashed may not be listed yet, so that what is not found
+        is searched for once more.
+        """
+        found = await self.find(workflow_id, searches, since)
+        missing = [search for search in searches if search.key not in found]
+        delay = self._created_at + SEARCH_DELAYS[-1] - time.monotonic()
+        if missing and delay > 0:
+            await asyncio.sleep(delay)
+            found |= await self.find(workflow_id, missing, max(since, _now() - _LOOK_BACK))
+        return found
+
     async def _find_one(self, request: StartRequest, search: KeySearch, since: datetime) -> Run | None:
-        found = (await self.find(request.workflow_id, [search], since)).get(search.key)
-        if isinstance(found, AmbiguousStartError):
-            raise found
-        return found and evolve(found, metadata={**request.metadata, **found.metadata})
+        return self._found_run(request, await self.find(request.workflow_id, [search], since))
+
+    def _found_run(self, request: StartRequest, found: FoundRuns) -> Run | None:
+        run = found.get(request.key or "")
+        if isinstance(run, AmbiguousStartError):
+            raise run
+        return run and evolve(run, metadata={**request.metadata, **run.metadata})
 
     def _has_run(self, request: StartRequest) -> bool:
         record = self._records.get((request.workflow_id, request.key or ""))

@@ -645,6 +645,25 @@ class TestReuseWithin:
 
         assert posts(copyai_emulator) == []
 
+    @pytest.mark.parametrize("method", ["start_run", "run_many"])
+    async def test_restart(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator, method: str) -> None:
+        """A run that is listed late is found by a process that begins right after its start."""
+        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.15))
+        copyai_emulator.quirks = Quirks(late_runs=0.1)
+        workflow_id, hour = copyai_emulator.workflow_id, timedelta(hours=1)
+        async with other_process(copyai_emulator) as crashed:
+            await crashed.start_run(workflow_id, {}, idempotency_key="key-1")
+        async with other_process(copyai_emulator) as restarted:
+            if method == "start_run":
+                await restarted.start_run(workflow_id, {}, idempotency_key="key-1", reuse_within=hour)
+            else:
+                rows = restarted.run_many(
+                    workflow_id, [{}], idempotency_key=lambda _index, _row: "key-1", reuse_within=hour, wait=False
+                )
+                assert [result.reused async for result in rows] == [True]
+
+        assert len(posts(copyai_emulator)) == 1
+
     @pytest.mark.parametrize(("minutes", "is_reused"), [(59, True), (61, False)])
     async def test_age(
         self, session: CopyAISession, copyai_emulator: Emulator, minutes: int, *, is_reused: bool
