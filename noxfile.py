@@ -142,7 +142,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def storm(session: nox.Session) -> None:
-    """Run storms of faults for a few minutes; print the table of docs/faults.md."""
+    """Run storms of faults for a few minutes; print the table of docs/fault-injection-results.md."""
     session.install("-e", ".[speedups]", *_group("test"))
     session.run("python", "-m", "tests.support.storm", *session.posargs)
 

@@ -1,6 +1,6 @@
 """Iterations, starts, `run_many` and watches while many requests fail: count what is lost, repeated and leaked.
 
-    python -m tests.support.storm            prints the table of docs/faults.md, after a few minutes
+    python -m tests.support.storm            prints the table of docs/fault-injection-results.md, after a few minutes
     python -m tests.support.storm --scale 1  the same, as small as in the tests
     AIOCOPYAI_STORM_SEED=7 …                 with other faults
 
@@ -91,7 +91,7 @@ class Storm:
 
 @define
 class Counts:
-    """What was counted, as in the columns of docs/faults.md."""
+    """What was counted, as in the columns of docs/fault-injection-results.md."""
 
     expected: int = 0
     lost: int = 0
