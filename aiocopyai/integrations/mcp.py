@@ -34,9 +34,9 @@ _Result: TypeAlias = dict[str, Any]
 """A JSON object. The SDK makes no schema of the recursive type `JSON`."""
 
 MAX_RUNS: Final = 10
-"""Runs that a server starts, unless told otherwise."""
+"""Runs that a server starts by default."""
 MAX_CREDITS: Final = 100
-"""Credits after which a server starts no more runs, unless told otherwise."""
+"""Credits after which a server starts no more runs by default."""
 _MAX_RESULT: Final = 30_000
 """Characters of a result, apart from names and punctuation."""
 _MAX_TEXT: Final = 10_000
@@ -214,7 +214,7 @@ class _StartTool:
     max_runs: int
     max_credits: int
     _started: dict[tuple[str, str], Run | None] = field(factory=dict[tuple[str, str], Run | None], init=False)
-    """By workflow and key: what is known of a run that was started; None for one that may have been."""
+    """By workflow and key: the started run as it was last read; None for one that may have been started."""
     _lock: asyncio.Lock = field(factory=asyncio.Lock, init=False)
 
     async def start_run(

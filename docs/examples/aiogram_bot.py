@@ -1,4 +1,4 @@
-"""A Telegram bot with aiogram that replies to each message with the output of a workflow, many at a time.
+"""A Telegram bot with aiogram that replies to each message with a workflow's output.
 
 Settings come from the environment:
 
@@ -15,12 +15,11 @@ from __future__ import annotations
 import asyncio
 import os
 
+from aiocopyai import CopyAIError, CopyAISession, RunFailedError, RunTimeoutError
 from aiogram import Bot, Dispatcher, F
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.types import Message
-
-from aiocopyai import CopyAIError, CopyAISession, RunFailedError, RunTimeoutError
 
 
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]
@@ -32,15 +31,19 @@ MAX_MESSAGE = 4096
 async def reply(message: Message, copyai: CopyAISession) -> None:
     """Run the workflow for a message, and reply with its output.
 
-    aiogram calls this in a new task for each message, so that a message that waits does not block others.
+    aiogram calls this in a new task for each message: one that waits blocks no others.
     """
     key = f"telegram-{message.chat.id}-{message.message_id}"
     try:
-        run = await copyai.run_workflow(WORKFLOW_ID, {"Company": message.text}, idempotency_key=key, timeout=300)
+        run = await copyai.run_workflow(
+            WORKFLOW_ID, {"Company": message.text}, idempotency_key=key, timeout=300
+        )
     except RunFailedError as error:
         await message.reply(f"That did not work: {error.run.error}")
     except RunTimeoutError:
-        await message.reply("That takes longer than five minutes; I have stopped waiting.")
+        await message.reply(
+            "That takes longer than five minutes; I have stopped waiting."
+        )
     except CopyAIError:
         await message.reply("Copy.ai is not available. Please try again later.")
         raise  # aiogram logs it and continues
@@ -52,7 +55,10 @@ async def reply(message: Message, copyai: CopyAISession) -> None:
 async def main() -> None:
     """Reply to messages until Ctrl-C."""
     telegram = AiohttpSession(api=TelegramAPIServer.from_base(TELEGRAM_API))
-    async with CopyAISession() as copyai, Bot(os.environ["TELEGRAM_TOKEN"], session=telegram) as bot:
+    async with (
+        CopyAISession() as copyai,
+        Bot(os.environ["TELEGRAM_TOKEN"], session=telegram) as bot,
+    ):
         dispatcher = Dispatcher(copyai=copyai)  # passed to handlers by this name
         dispatcher.message.register(reply, F.text)
         await dispatcher.start_polling(bot)

@@ -1,11 +1,12 @@
-"""A bot with aiohttp.web that starts a run for each message, and replies when a webhook reports its end.
+"""A bot with aiohttp.web: a message starts a run, and a webhook brings the reply.
 
 Settings come from the environment:
 
-    COPYAI_API_KEY, COPYAI_WORKFLOW_ID   your key and workflow
-    BOT_SECRET                           at least 16 letters and digits, the same at every start
-    BOT_PORT                             the local port; 8080 by default
-    BOT_URL                              the URL for Copy.ai, such as https://bot.example.com
+    COPYAI_API_KEY      your key
+    COPYAI_WORKFLOW_ID  your workflow
+    BOT_SECRET          at least 16 letters and digits, the same at every start
+    BOT_PORT            the local port; 8080 by default
+    BOT_URL             the URL for Copy.ai, such as https://bot.example.com
 
     python docs/examples/aiohttp_bot.py
     curl --data 'Northwind Traders' http://127.0.0.1:8080/messages
@@ -16,10 +17,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 
-from aiohttp import web
-
 from aiocopyai import CopyAISession, WebhookEvent, WebhookEventType
 from aiocopyai.webhooks import WebhookReceiver
+from aiohttp import web
 
 
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]
@@ -42,13 +42,20 @@ def make_app() -> web.Application:
 
     async def receive_message(request: web.Request) -> web.Response:
         message = await request.text()
-        run = await session.start_run(WORKFLOW_ID, {"Company": message}, metadata={"message": message})
+        run = await session.start_run(
+            WORKFLOW_ID, {"Company": message}, metadata={"message": message}
+        )
         return web.Response(text=f"started {run.id}\n", status=202)
 
     async def open_session(_app: web.Application) -> AsyncIterator[None]:
         async with session, receiver:
-            for event_type in (WebhookEventType.RUN_COMPLETED, WebhookEventType.RUN_FAILED):
-                await session.ensure_webhook(URL + receiver.path, event_type, WORKFLOW_ID)
+            for event_type in (
+                WebhookEventType.RUN_COMPLETED,
+                WebhookEventType.RUN_FAILED,
+            ):
+                await session.ensure_webhook(
+                    URL + receiver.path, event_type, WORKFLOW_ID
+                )
             yield
 
     app = web.Application()

@@ -1,4 +1,4 @@
-"""A FastAPI service that awaits a run inside a request, follows one as server-sent events, and receives webhooks.
+"""A FastAPI service that awaits runs, sends events of their changes, and gets webhooks.
 
 Settings come from the environment: COPYAI_API_KEY and COPYAI_WORKFLOW_ID.
 
@@ -15,11 +15,17 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
+from aiocopyai import (
+    CopyAIError,
+    CopyAISession,
+    RunFailedError,
+    RunTimeoutError,
+    RunWatch,
+    WebhookEvent,
+)
+from aiocopyai.webhooks import WebhookReceiver
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
-
-from aiocopyai import CopyAIError, CopyAISession, RunFailedError, RunTimeoutError, RunWatch, WebhookEvent
-from aiocopyai.webhooks import WebhookReceiver
 
 
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]
@@ -33,7 +39,9 @@ async def remember(event: WebhookEvent) -> None:
 
 
 session = CopyAISession()
-receiver = WebhookReceiver(session, remember, secret=os.environ.get("COPYAI_WEBHOOK_SECRET"))
+receiver = WebhookReceiver(
+    session, remember, secret=os.environ.get("COPYAI_WEBHOOK_SECRET")
+)
 
 
 @asynccontextmanager
@@ -48,7 +56,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/fit")
 async def fit(company: str) -> dict[str, object]:
-    """Start a run, wait for it without blocking other requests, and respond with its output."""
+    """Start a run, wait without blocking other requests, respond with its output."""
     try:
         run = await session.run_workflow(WORKFLOW_ID, {"Company": company}, timeout=60)
     except RunFailedError as error:
@@ -72,20 +80,26 @@ async def start(company: str) -> dict[str, str]:
 
 @app.get("/runs/{run_id}/events")
 async def events(run_id: str) -> StreamingResponse:
-    """Follow a run as server-sent events: ``new EventSource("/runs/WRUN-…/events")`` in a browser."""
+    """Follow a run as server-sent events, for an ``EventSource`` in a browser."""
     try:
         watched = session.watch_run(WORKFLOW_ID, run_id, max_poll_interval=2)
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
-    return StreamingResponse(server_sent_events(watched), media_type="text/event-stream")
+    return StreamingResponse(
+        server_sent_events(watched), media_type="text/event-stream"
+    )
 
 
 async def server_sent_events(watched: RunWatch) -> AsyncIterator[str]:
-    """Yield an event for each change of a run, and a last one, at which the client should close the connection."""
+    """Yield an event for each change, and a last one, at which clients should close."""
     async with aclosing(watched):
         try:
             async for run in watched:
-                state = {"status": run.status, "output": dict(run.output), "error": run.error}
+                state = {
+                    "status": run.status,
+                    "output": dict(run.output),
+                    "error": run.error,
+                }
                 yield f"data: {json.dumps(state)}\n\n"
         except CopyAIError:
             yield "event: failure\ndata: the run cannot be read\n\n"
@@ -98,5 +112,6 @@ async def ended() -> list[str | None]:
     return ended_runs
 
 
-# After the routes, so that it receives only other requests. It responds with 404 to those that are not deliveries.
+# After the routes, so that it receives only other requests. It responds with 404 to
+# those that are not deliveries.
 app.mount("/", receiver.asgi)

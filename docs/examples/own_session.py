@@ -1,7 +1,7 @@
-"""Requests through a proxy, to a server whose certificate is signed by a company's own authority.
+"""Requests through a proxy, to a server with a certificate of a company's authority.
 
-Settings come from the environment: COPYAI_API_KEY, COPYAI_WORKFLOW_ID, HTTPS_PROXY as for other programs, and
-COMPANY_CA_FILE, the authority's certificates in PEM format.
+Settings come from the environment: COPYAI_API_KEY, COPYAI_WORKFLOW_ID, HTTPS_PROXY as
+for other programs, and COMPANY_CA_FILE, the authority's certificates in PEM format.
 
     python docs/examples/own_session.py
 """
@@ -13,7 +13,6 @@ import os
 import ssl
 
 import aiohttp
-
 from aiocopyai import CopyAISession
 
 
@@ -22,9 +21,11 @@ async def main() -> None:
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(os.environ["COMPANY_CA_FILE"])
     connector = aiohttp.TCPConnector(ssl=trusted, limit=20)
-    # Your `async with` closes the connections; CopyAISession does not close a session that it did not open.
+    # Your `async with` closes the connections: CopyAISession does not do that.
     async with (
-        aiohttp.ClientSession(connector=connector, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()) as http,
+        aiohttp.ClientSession(
+            connector=connector, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
+        ) as http,
         CopyAISession(http_session=http) as session,
     ):
         print(await session.count_runs(os.environ["COPYAI_WORKFLOW_ID"]), "runs")

@@ -1,4 +1,4 @@
-"""An async pipeline: read rows, run a workflow for each with bounded concurrency, and write results as runs end.
+"""Read rows, run a workflow for each, a few at a time, and write results as runs end.
 
 A row is read only when a run can be started for it.
 Settings come from the environment: COPYAI_API_KEY and COPYAI_WORKFLOW_ID.
@@ -42,7 +42,9 @@ def as_line(result: RunResult) -> str:
 async def main(source: Path, target: Path) -> None:
     """Run a workflow for each line of a file."""
     async with CopyAISession() as session:
-        results = session.run_many(os.environ["COPYAI_WORKFLOW_ID"], read(source), concurrency=8)
+        results = session.run_many(
+            os.environ["COPYAI_WORKFLOW_ID"], read(source), concurrency=8
+        )
         with target.open("a", encoding="utf-8") as out:
             async for result in results:
                 out.write(as_line(result))

@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import os
 
+from aiocopyai import CopyAISession
 from opentelemetry import trace
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-
-from aiocopyai import CopyAISession
 
 
 provider = TracerProvider()
@@ -32,7 +31,11 @@ async def main() -> None:
     with tracer.start_as_current_span("count finished runs") as span:
         async with CopyAISession() as session:
             runs = session.runs(os.environ["COPYAI_WORKFLOW_ID"], page_size=10)
-            done = [run.id async for run in runs if run.status is not None and run.status.is_final]
+            done = [
+                run.id
+                async for run in runs
+                if run.status is not None and run.status.is_final
+            ]
         span.set_attribute("copyai.finished", len(done))
 
 

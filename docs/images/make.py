@@ -1,7 +1,8 @@
-"""Create the images in this folder from the demo: ``python docs/images/make.py``. It needs Chromium."""
+"""Create the images in this folder from the demo; it needs Chromium."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -23,17 +24,22 @@ PAGE = "--window-size=1100,1265"
 def shown(*arguments: str) -> str:
     """Return the output of a command on a color terminal."""
     env = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "TZ": "UTC"}
-    done = subprocess.run([*COMMAND, *arguments], env=env, check=True, capture_output=True, text=True)  # noqa: S603 (ours)
+    command = [*COMMAND, *arguments]
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)  # noqa: S603 (ours)
     return done.stdout + done.stderr.splitlines()[-1]
 
 
 def draw_runs() -> None:
     """Draw the table of runs, without rich's fonts, which browsers would download."""
-    console = Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (open until the end)
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text("$ aiocopyai runs --demo --limit 12", "bold"))
-    console.print(Text.from_ansi(shown("runs", "--demo", "--limit", "12", "--format", "table")))
+    console.print(
+        Text.from_ansi(shown("runs", "--demo", "--limit", "12", "--format", "table"))
+    )
     picture = console.export_svg(title="aiocopyai", unique_id="runs")
-    (HERE / "runs.svg").write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL), "utf-8")
+    (HERE / "runs.svg").write_text(
+        re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL), "utf-8"
+    )
 
 
 def draw_report() -> None:
@@ -41,13 +47,17 @@ def draw_report() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         page = Path(folder, "report.html")
         shown("report", "--demo", "-o", str(page))
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=5000", PAGE]
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--virtual-time-budget=5000",
+            PAGE,
+        ]
         picture = f"--screenshot={HERE / 'report.png'}"
-        subprocess.run(  # noqa: S603 (our own page)
-            ["chromium", *flags, f"--user-data-dir={folder}/profile", picture, page.as_uri()],  # noqa: S607 (from PATH)
-            check=True,
-            capture_output=True,
-        )
+        command = ["chromium", *flags, f"--user-data-dir={folder}/profile", picture]
+        subprocess.run([*command, page.as_uri()], check=True, capture_output=True)  # noqa: S603 (ours)
 
 
 if __name__ == "__main__":

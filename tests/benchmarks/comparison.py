@@ -1,8 +1,8 @@
 """Read the same changing list in several ways, and print the runs that each one loses and repeats.
 
-``python tests/benchmarks/comparison.py`` prints the tables of docs/comparison.md, in a few seconds. The list has 3,000 runs, newest first, in pages of 100.
-Each way to read it meets the same changes, at the same requests. Lost is a run that was on the list from the first
-request to the last and was not yielded; repeated is one that was yielded before.
+``python tests/benchmarks/comparison.py`` prints the tables of docs/comparison.md. The list has 3,000 runs, newest
+first, in pages of 100. Each way to read it meets the same changes, at the same requests. Lost is a run that was on the
+list from the first request to the last and was not yielded; repeated is one that was yielded before.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ async def _with_dlt(base_url: str, take: Callable[[str], None]) -> None:
 
 READERS: Final = {
     "aiocopyai": _with_aiocopyai,
-    "a requests loop": _with_requests,
-    "openai SDK's pager": _with_openai,
-    "dlt's REST source": _with_dlt,
+    "requests loop": _with_requests,
+    "openai pager": _with_openai,
+    "dlt REST source": _with_dlt,
 }
 
 

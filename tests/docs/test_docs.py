@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from aiocopyai import CopyAISession, errors
 from aiocopyai.emulator import Emulator, Script
-from tests.support.pages import PAGES, ROOT, blocks_of
+from tests.support.pages import MAX_COLUMNS, PAGES, ROOT, blocks_of
 from tests.support.reader import Reader
 
 
@@ -60,6 +61,38 @@ def test_relative_links_resolve() -> None:
     assert broken == []
 
 
+def test_code_fits_the_page() -> None:
+    """No line of code is wider than the page, so that none is cut off."""
+    shown = {page.name: [block.code for block in blocks_of(page)] for page in PAGES}
+    shown |= {path.name: [path.read_text("utf-8")] for path in (ROOT / "docs" / "examples").glob("*.py")}
+    too_wide = [
+        f"{name}: {line}"
+        for name, codes in shown.items()
+        for code in codes
+        for line in code.splitlines()
+        if len(line) > MAX_COLUMNS
+    ]
+
+    assert too_wide == []
+
+
+def test_file_names_match_titles() -> None:
+    """A page has the file name that its title begins with or ends with."""
+    for page in (ROOT / "docs").glob("*.md"):
+        title = page.read_text("utf-8").partition("\n")[0]
+        words = re.sub(r"[^a-z ]", "", title.lower()).split()
+        if title.startswith("# "):
+            assert set(page.stem.split("-")) <= set(words), title
+
+
+def test_errors_cookbook_has_every_error() -> None:
+    """The cookbook says what to do about each error."""
+    cookbook = (ROOT / "docs" / "errors-cookbook.md").read_text("utf-8")
+    names = [name for name in dir(errors) if name.endswith("Error") and name != "CopyAIError"]
+
+    assert [name for name in [*names, "ExportError", "BatchError"] if f"| `{name}` |" not in cookbook] == []
+
+
 def test_every_page_is_in_the_index() -> None:
     """Each page in docs/ is named once in docs/index.md."""
     folder = ROOT / "docs"
@@ -78,3 +111,12 @@ def test_reference_has_every_public_name(module: str) -> None:
     public = {f"{module}.{name}" for name in import_module(module).__all__}
 
     assert public - set(re.findall(r":: ([\w.]+)", pages)) == set()
+
+
+def test_reference_has_every_method_of_the_session() -> None:
+    """Every public method of the session is described once, and is in the table at the top."""
+    page = (ROOT / "docs" / "api" / "session.rst").read_text("utf-8")
+    public = sorted(name for name in vars(CopyAISession) if not name.startswith("_"))
+
+    assert sorted(re.findall(r"auto\w+:: aiocopyai\.CopyAISession\.(\w+)", page)) == public
+    assert sorted(re.findall(r":meth:`~CopyAISession\.(\w+)`", page)) == public

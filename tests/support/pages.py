@@ -19,7 +19,12 @@ from packaging.utils import canonicalize_name
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-_FENCE: Final = re.compile(r"^( *)(```+)([^`\n]*)\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
+MAX_COLUMNS: Final = 88
+"""Columns of code that a page shows without a scroll bar."""
+
+_FENCE: Final = re.compile(
+    r"^( *)(?:<!-- not run: (.+) -->\n *)?(```+)([^`\n]*)\n(.*?)^\1\3 *$", re.MULTILINE | re.DOTALL
+)
 
 
 @frozen
@@ -29,15 +34,18 @@ class Block:
     line: int
     language: str
     code: str
+    not_run: str | None = None
+    """Why it is not run, as the comment ``<!-- not run: … -->`` above it says."""
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
     """Yield the code blocks of a page, without directives such as ``{toctree}``."""
     text = page.read_text("utf-8")
     for found in _FENCE.finditer(text):
-        language = found[3].strip()
+        language = found[4].strip()
         if not language.startswith("{"):
-            yield Block(text.count("\n", 0, found.start()) + 1, language, textwrap.dedent(found[4]))
+            line = text.count("\n", 0, found.start(3)) + 1
+            yield Block(line, language, textwrap.dedent(found[5]), found[2])
 
 
 def functions_not_called(code: str) -> list[str]:

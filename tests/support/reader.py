@@ -2,8 +2,10 @@
 
 The address and the key of the emulator are in the environment, and the working directory is empty at first.
 
-- A ``python`` block is executed. Then each of its functions that it does not call itself, such as a test, is called;
-  the names of its parameters select the arguments.
+- A block after ``<!-- not run: reason -->`` is not run; its Python is compiled.
+- A ``python`` block is executed, also with ``await`` as in a notebook, and sees the variables of the blocks before it.
+  Then each of its functions that it does not call itself, such as a test, is called; the names of its parameters
+  select the arguments.
 - A ``python`` block that starts with ``# name.py`` is saved as that file, for a later command.
 - Each command of an ``sh`` block is executed, checked or skipped, as `COMMANDS` and `SKIPPED` say.
 - A ``csv`` block is saved as ``rows.csv``, an ``sql`` block is executed with ``runs.duckdb``, and a ``json`` block is
@@ -16,6 +18,7 @@ minute.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import io
@@ -33,6 +36,7 @@ from fnmatch import fnmatchcase
 from itertools import dropwhile
 from pathlib import Path
 from threading import Thread
+from types import FunctionType
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -70,6 +74,8 @@ class Reader:
     """The address of the emulator in the page; the actual port is a free one."""
     _out: io.TextIOWrapper = field(factory=lambda: io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True))
     """The output of the last block; it has a `buffer`, because the command writes bytes."""
+    _module: dict[str, Any] = field(factory=dict[str, Any])
+    """The variables of the ``python`` blocks so far."""
     _serving: list[asyncio.Task[None]] = field(factory=list[asyncio.Task[None]])
 
     async def follow(self, block: Block) -> None:
@@ -80,9 +86,12 @@ class Reader:
             AssertionError: the output is not as shown, or a command failed.
             TimeoutError: it does not end.
         """
+        if block.not_run:
+            if block.language == "python":
+                compile(block.code, "<the block>", "exec")
+            return
         if block.language == "text":
             self._compare(block.code)
-        if block.language in {"text", *SKIPPED}:
             return
         self._out.seek(0)
         self._out.truncate()
@@ -126,16 +135,18 @@ class Reader:
         if comment := re.match(r"# (\w+\.py)\n", code):
             Path(comment[1]).write_text(code, "utf-8")  # noqa: ASYNC240 (a few lines)
             return
-        module: dict[str, Any] = {"__name__": "__main__"}
-        await _run_in_thread(exec, compile(code, "<the block>", "exec"), module)
+        module = self._module = {"__name__": "__main__", **self._module}
+        await _run_in_thread(_execute, code, module)
         for name in functions_not_called(code):
             await self._call(module[name])
 
     async def _call(self, function: Callable[..., object]) -> None:
         async with AsyncExitStack() as stack:
-            result = function(*[await self._argument(name, stack) for name in inspect.signature(function).parameters])
-            if inspect.isawaitable(result):
-                await result
+            arguments = [await self._argument(name, stack) for name in inspect.signature(function).parameters]
+            if inspect.iscoroutinefunction(function):
+                await function(*arguments)
+            else:
+                await _run_in_thread(function, *arguments)
 
     async def _argument(self, name: str, stack: AsyncExitStack) -> object:
         """Return the argument for a parameter of this name."""
@@ -147,6 +158,7 @@ class Reader:
             "workflow_id": self.emulator.workflow_id,
             "workflow_ids": [self.emulator.workflow_id],
             "rows": [{"Company": "Northwind"}, {"Company": "Contoso"}],
+            "folder": Path.cwd(),
             "time": datetime(2025, 1, 1, tzinfo=UTC),
             "url": "https://bot.example.com/copyai",
         }[name]
@@ -215,6 +227,13 @@ async def _run_in_thread(run: Callable[..., object], *arguments: object) -> None
 
     Thread(target=work, daemon=True).start()
     await asyncio.wrap_future(done)
+
+
+def _execute(code: str, module: dict[str, Any]) -> None:
+    compiled = compile(code, "<the block>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    result = FunctionType(compiled, module)()  # unlike exec(), returns the coroutine of a block with `await`
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
 
 
 def _check_exit_code(run: Callable[[], object]) -> None:

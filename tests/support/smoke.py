@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import re
 import sys
 from pathlib import Path
 
@@ -25,5 +26,8 @@ if __name__ == "__main__":
     package = Path(aiocopyai.__file__).parent
     if Path(__file__).parents[2] / "aiocopyai" == package or not (package / "py.typed").is_file():
         raise SystemExit(f"{package} is not the installed package, or has no types")
+    # On PyPI, a relative link leads nowhere.
+    if relative := re.findall(r"\]\((?!https?:|#)[^)]*\)", str(importlib.metadata.metadata("aiocopyai").get_payload())):
+        raise SystemExit(f"the description has relative links: {relative}")
     asyncio.run(main())
     sys.stdout.write(f"aiocopyai {importlib.metadata.version('aiocopyai')} works\n")
