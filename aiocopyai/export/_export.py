@@ -43,7 +43,7 @@ _COMMIT_RUNS: Final = 10_000
 _COMMIT_SECONDS: Final = 0.25
 """A process that is killed has to read again at most the runs of this time, and at most about that many."""
 _BATCH_RUNS: Final = 500
-"""How many runs are encoded and stored at a time, in a thread, while the next ones are read."""
+"""How many runs are encoded at a time, and then stored in a thread while the next ones are read."""
 _POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
 """The errors that servers may send for a page past the end of a list."""
 
@@ -412,7 +412,9 @@ class _ListReader:
             if self.storing is not None:
                 await asyncio.shield(asyncio.wrap_future(self.storing))
             batch, self.unstored = self.unstored, []
-            self.storing = self.thread.submit(self._write, batch, workflow_id, copy(listed), commit=is_due)
+            # Encoded here: the thread and the loop would wait for each other's turn to run Python at each request.
+            encoded = self.format.encode(batch)
+            self.storing = self.thread.submit(self._write, batch, encoded, workflow_id, copy(listed), commit=is_due)
             if is_due:
                 self.uncommitted, self.committed_at = 0, time.monotonic()
                 loop = asyncio.get_running_loop()
@@ -428,11 +430,11 @@ class _ListReader:
         if storing is not None:
             storing.result()
         batch, self.unstored = self.unstored, []
-        self._write(batch, workflow_id, copy(listed), commit=True)
+        self._write(batch, self.format.encode(batch), workflow_id, copy(listed), commit=True)
         self._report()
 
-    def _write(self, runs: Sequence[Run], workflow_id: str, listed: ListState, *, commit: bool) -> None:
-        self.journal.add(runs, self.format.encode)
+    def _write(self, runs: Sequence[Run], encoded: bytes, workflow_id: str, listed: ListState, *, commit: bool) -> None:
+        self.journal.add(runs, encoded, self.format)
         if commit:
             self.state.lists[workflow_id] = listed
             self.journal.commit()

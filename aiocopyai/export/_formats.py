@@ -49,7 +49,7 @@ class ExportError(CopyAIError, ValueError):
 
 
 class Format(Protocol):
-    """One file format. What `encode` returns is appended to the rows file."""
+    """One file format. What `pack` returns of encoded runs is appended to the rows file."""
 
     head: bytes
     """The beginning of a new rows file."""
@@ -57,7 +57,11 @@ class Format(Protocol):
     """Whether a complete rows file is the file itself; otherwise `write` makes one of it."""
 
     def encode(self, runs: Sequence[Run]) -> bytes:
-        """Return runs as they are appended to the rows file."""
+        """Encode runs."""
+        ...
+
+    def pack(self, encoded: bytes) -> bytes:
+        """Compress encoded runs, or return them as they are; may be called in any thread."""
         ...
 
     def read(self, path: Path) -> Iterator[Run]:
@@ -92,7 +96,7 @@ class JSONLines:
         elif base is not None and keep is not None:
             for lines in _batched(self._lines(base), _FILTER_ROWS):
                 mask = keep([json.loads(line)["id"] for line in lines])
-                out.write(self._pack(b"".join(compress(lines, mask))))
+                out.write(self.pack(b"".join(compress(lines, mask))))
                 yield
         yield from _copy(rows, out)
 
@@ -100,17 +104,14 @@ class JSONLines:
         with path.open("rb") as file:
             yield from _complete_lines(file, path)
 
-    def _pack(self, lines: bytes) -> bytes:
-        return lines
+    def pack(self, encoded: bytes) -> bytes:
+        return encoded
 
 
 class GzippedJSONLines(JSONLines):
     """JSON lines, compressed; every addition is another gzip member, which readers join to one stream."""
 
     head = gzip.compress(b"", mtime=0)
-
-    def encode(self, runs: Sequence[Run]) -> bytes:
-        return self._pack(super().encode(runs))
 
     def _lines(self, path: Path) -> Iterator[bytes]:
         try:
@@ -119,8 +120,8 @@ class GzippedJSONLines(JSONLines):
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ExportError(f"{path} is not a complete gzip file: {error}") from None
 
-    def _pack(self, lines: bytes) -> bytes:
-        return gzip.compress(lines, _GZIP_LEVEL, mtime=0)
+    def pack(self, encoded: bytes) -> bytes:
+        return gzip.compress(encoded, _GZIP_LEVEL, mtime=0)
 
 
 class CSV:
@@ -132,6 +133,9 @@ class CSV:
     def encode(self, runs: Sequence[Run]) -> bytes:
         rows = [row_of(run) for run in runs]
         return _csv_lines([_cells(name, [row[name] for row in rows]) for name in COLUMNS])
+
+    def pack(self, encoded: bytes) -> bytes:
+        return encoded
 
     def read(self, path: Path) -> Iterator[Run]:
         for number, cells in enumerate(self._rows(path), start=2):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import blake2b
@@ -24,7 +24,7 @@ from typing import BinaryIO, Final, TypeVar
 from aiocopyai._cursor import is_unfinished
 from aiocopyai._files import DamagedFileError, FileInUseError, create_beside, open_locked, sqlite_errors
 from aiocopyai._json import dump_json
-from aiocopyai.export._formats import ExportError
+from aiocopyai.export._formats import ExportError, Format
 from aiocopyai.export._resume import ExportState, dump_state, load_state
 from aiocopyai.models import Run
 
@@ -110,8 +110,14 @@ class Journal:
             self._db.execute("INSERT INTO state VALUES ('')")
         self.commit()
 
-    def add(self, runs: Sequence[Run], encode: Callable[[Sequence[Run]], bytes]) -> None:
-        """Append runs that are not in the file, or were unfinished there and changed; `commit` makes it permanent."""
+    def add(self, runs: Sequence[Run], encoded: bytes, file_format: Format) -> None:
+        """Append runs that are not in the file, or were unfinished there and changed; `commit` makes it permanent.
+
+        Args:
+            runs: the runs.
+            encoded: what the format's `encode` returns for them; used if all of them are appended.
+            file_format: the format.
+        """
         state = self._started()
         with self._transaction():
             by_digest: dict[bytes, Run] = {}
@@ -121,9 +127,9 @@ class Journal:
             changed = self._replace_changed({digest: run for digest, run in by_digest.items() if digest not in new})
             written = [run for digest, run in by_digest.items() if digest in new or digest in changed]
             if written:
-                encoded = encode(written)
-                self._rows().write(encoded)
-                state.size += len(encoded)
+                content = file_format.pack(encoded if len(written) == len(runs) else file_format.encode(written))
+                self._rows().write(content)
+                state.size += len(content)
                 state.count(written, len(changed))
 
     def keep(self, run_ids: Sequence[str]) -> list[bool]:

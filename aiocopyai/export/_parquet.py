@@ -39,6 +39,9 @@ class Parquet:
         encoded: bytes = stream.getvalue().to_pybytes()
         return encoded
 
+    def pack(self, encoded: bytes) -> bytes:
+        return encoded
+
     def read(self, path: Path) -> Iterator[Run]:
         for batch in _read_file(path):
             yield from read_batch(batch)

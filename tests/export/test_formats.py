@@ -25,7 +25,7 @@ def read_back(chosen: _formats.Format, runs: list[Run]) -> list[Run]:
     """Write runs one by one, as the smallest pages would, and read the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "runs")
-        path.write_bytes(chosen.head + b"".join(chosen.encode([run]) for run in runs))
+        path.write_bytes(chosen.head + b"".join(chosen.pack(chosen.encode([run])) for run in runs))
         return list(chosen.read(path))
 
 
@@ -84,10 +84,10 @@ def test_rows_that_are_kept_are_unchanged(runs: list[Run]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for chosen in formats:
             rows, base, out = (Path(folder, name) for name in ("rows", "base", "out"))
-            rows.write_bytes(chosen.head + b"".join(chosen.encode([run]) for run in base_runs))
+            rows.write_bytes(chosen.head + b"".join(chosen.pack(chosen.encode([run])) for run in base_runs))
             with base.open("wb") as file:
                 list(chosen.write(None, None, rows, file))
-            rows.write_bytes(chosen.encode([added]))
+            rows.write_bytes(chosen.pack(chosen.encode([added])))
             with out.open("wb") as file:
                 list(chosen.write(base, lambda ids: [number % 2 == 0 for number in range(len(ids))], rows, file))
 
