@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from aiocopyai._pager import Pager
+    from aiocopyai._request_options import AttemptInfo, RetryInfo
     from aiocopyai._retry import RetryPolicy
     from aiocopyai._run_many import RunResult, RunResults
     from aiocopyai._session import CopyAISession
@@ -45,6 +46,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AmbiguousStartError",
+    "AttemptInfo",
     "AuthenticationError",
     "BadRequestError",
     "Changes",
@@ -62,6 +64,7 @@ __all__ = [
     "RateLimitedError",
     "RequestInfo",
     "RequestInvalidError",
+    "RetryInfo",
     "RetryPolicy",
     "Run",
     "RunEvent",
@@ -84,6 +87,7 @@ _MODULES: Final = {
     "APIStatusError": "errors",
     "APITimeoutError": "errors",
     "AmbiguousStartError": "errors",
+    "AttemptInfo": "_request_options",
     "AuthenticationError": "errors",
     "BadRequestError": "errors",
     "Changes": "models",
@@ -101,6 +105,7 @@ _MODULES: Final = {
     "RateLimitedError": "errors",
     "RequestInfo": "errors",
     "RequestInvalidError": "errors",
+    "RetryInfo": "_request_options",
     "RetryPolicy": "_retry",
     "Run": "models",
     "RunEvent": "models",

@@ -68,6 +68,7 @@ class RetryPolicy:
         attempt: Callable[[int], Awaitable[T]],
         name: str = "a request",
         min_wait: Callable[[], float] = lambda: 0.0,
+        before_wait: Callable[[int, float, CopyAIError], None] | None = None,
     ) -> T:
         """Await ``attempt(1)``, after a retryable error ``attempt(2)`` and so on; raise the last error.
 
@@ -75,6 +76,7 @@ class RetryPolicy:
             attempt: sends the request; its argument is the number of the attempt.
             name: what is retried, for the log.
             min_wait: returns the shortest wait in seconds before the next attempt.
+            before_wait: called before each wait with the number of the attempt that failed, the seconds and the error.
         """
         started = time.monotonic()
         try:
@@ -84,7 +86,7 @@ class RetryPolicy:
                 raise
             first = error
         # Most requests succeed at once, and are spared the engine. It takes over from the error of the first attempt.
-        retries = _Retries(self, name, min_wait, time.monotonic() - started)
+        retries = _Retries(self, name, min_wait, before_wait, time.monotonic() - started)
         try:
             async for state in retries.engine():
                 with state:
@@ -116,6 +118,7 @@ class _Retries:
     policy: RetryPolicy
     name: str
     min_wait: Callable[[], float]
+    before_wait: Callable[[int, float, CopyAIError], None] | None
     elapsed: float
     """Seconds that the first attempt took."""
     rate_limits: int = 0
@@ -154,6 +157,8 @@ class _Retries:
         if isinstance(error, RateLimitedError) and self.rate_limits:
             attempt = "not counted as an attempt"
         reason = "" if error is None else error.summary
+        if error is not None and self.before_wait is not None:
+            self.before_wait(state.attempt_number, state.upcoming_sleep, error)
         logger.warning("Retrying %s in %.1f s (%s): %s", self.name, state.upcoming_sleep, attempt, reason)
 
 

@@ -7,8 +7,9 @@ import uuid
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Final, NoReturn, Self
+from types import EllipsisType, TracebackType
+from typing import Any, Final, NoReturn, Self
+from weakref import WeakSet
 
 import aiohttp
 from attrs import evolve
@@ -28,11 +29,12 @@ from aiocopyai._parsing import (
     read_webhook_page,
 )
 from aiocopyai._redaction import Secret
+from aiocopyai._request_options import AttemptInfo, RequestOptions, RetryInfo
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._run_many import Inputs, RunManyPlan, RunResults
 from aiocopyai._tasks import TaskSet
-from aiocopyai._text import escape, excerpt
-from aiocopyai._transport import APIRequest, Transport, proxy_from_environment
+from aiocopyai._text import escape
+from aiocopyai._transport import APIRequest, Connections, Transport, proxy_from_environment
 from aiocopyai._validation import (
     MAX_PAGE_SIZE,
     base_url_without_slash,
@@ -76,11 +78,21 @@ class CopyAISession:
         http_session: your own ``aiohttp.ClientSession``, with the connector, proxy, TLS and tracing that you need. It
             is never closed here. Of its connections, only as many as its connector allows are used at a time.
         timeout: seconds for one attempt, from the start of the connection to the end of the body, or an
-            ``aiohttp.ClientTimeout``. Waiting for a free connection or for `max_rate` does not count.
-        retry: which requests are sent again, how often and after which waits.
+            ``aiohttp.ClientTimeout``; None for no limit. Waiting for a free connection or for `max_rate` does not
+            count.
+        retry: how often a request that may be repeated is sent, and after which waits; ``3`` is the same as
+            ``RetryPolicy(attempts=3)``.
         max_rate: requests per second of this session at most; None for no limit.
         trust_env: use the proxy that ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` name. Logins in ``~/.netrc`` are
             not used. With `http_session`, set a proxy there instead.
+        default_headers: headers to send with each request, such as those that a gateway asks for. The values must be
+            printable ASCII, and no `repr` shows them. The headers that the client sets itself, and those for the key,
+            are refused.
+        user_agent: the ``User-Agent`` header; by default ``aiocopyai/`` and its version.
+        on_request: called with an `AttemptInfo` after each attempt of a request, also of one that failed or was
+            cancelled. It is called in the event loop, so it must not block. An exception that it raises is logged, and
+            does not affect the request.
+        on_retry: called with a `RetryInfo` before each wait for another attempt, in the same way.
 
     Raises:
         ConfigurationError: there is no API key, or an argument is invalid.
@@ -92,10 +104,14 @@ class CopyAISession:
         *,
         base_url: str | None = None,
         http_session: aiohttp.ClientSession | None = None,
-        timeout: float | aiohttp.ClientTimeout = 30.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (immutable)
+        timeout: float | aiohttp.ClientTimeout | None = 30.0,
+        retry: RetryPolicy | int = RetryPolicy(),  # noqa: B008 (immutable)
         max_rate: float | None = None,
         trust_env: bool = False,
+        default_headers: Mapping[str, str] | None = None,
+        user_agent: str | None = None,
+        on_request: Callable[[AttemptInfo], object] | None = None,
+        on_retry: Callable[[RetryInfo], object] | None = None,
     ) -> None:
         # Before anything can raise: some tools show the variables of each frame of a traceback.
         api_key = Secret(api_key or os.environ.get("COPYAI_API_KEY") or "")
@@ -104,33 +120,72 @@ class CopyAISession:
             raise ConfigurationError("no API key: set the environment variable COPYAI_API_KEY, or pass api_key")
         check_api_key(api_key)
         url = base_url_without_slash(base_url or os.environ.get("COPYAI_BASE_URL") or VENDOR_URL)
-        if not isinstance(timeout, aiohttp.ClientTimeout):
-            check_positive("timeout", timeout, "seconds, or an aiohttp.ClientTimeout", error=ConfigurationError)
-            timeout = aiohttp.ClientTimeout(total=timeout)
-        if not isinstance(retry, RetryPolicy):
+        if http_session is not None and not isinstance(http_session, aiohttp.ClientSession):
             raise ConfigurationError(
-                f"retry must be a RetryPolicy, such as RetryPolicy(attempts=3), got {excerpt(retry)}"
+                f"http_session must be an aiohttp.ClientSession, got an object of type {type(http_session).__name__}"
             )
+        options = RequestOptions(timeout, retry, default_headers, user_agent, on_request, on_retry)
         if max_rate is not None:
             check_positive("max_rate", max_rate, "requests per second, or None", error=ConfigurationError)
         if trust_env and http_session is not None:
             raise ConfigurationError("trust_env cannot be combined with http_session: set a proxy on your own session")
-        self._transport = Transport(
-            api_key,
-            url,
-            http_session=http_session,
-            timeout=timeout,
-            retry=retry,
-            max_rate=max_rate,
-            proxy=proxy_from_environment(url) if trust_env else None,
-        )
+        proxy = proxy_from_environment(url) if trust_env else None
+        self._set_up(Transport(api_key, url, Connections.create(http_session, max_rate), options, proxy=proxy))
+
+    def _set_up(self, transport: Transport, parent: CopyAISession | None = None) -> None:
+        self._transport = transport
+        self._parent = parent
+        self._views: WeakSet[CopyAISession] = WeakSet()
         self._tasks = TaskSet()
-        self._starter = Starter(
+        self._starter: Starter = Starter(
             self._post_run,
             lambda workflow_id, since: self.runs(workflow_id, since=since, prefetch=0),
             self.get_run,
-            retry,
+            transport.options.retry,
+            None if parent is None else parent._starter,  # noqa: SLF001 (of the same class)
         )
+
+    def with_options(
+        self,
+        *,
+        timeout: float | aiohttp.ClientTimeout | EllipsisType | None = ...,
+        retry: RetryPolicy | int | EllipsisType = ...,
+        default_headers: Mapping[str, str] | EllipsisType | None = ...,
+        user_agent: str | EllipsisType | None = ...,
+        on_request: Callable[[AttemptInfo], object] | EllipsisType | None = ...,
+        on_retry: Callable[[RetryInfo], object] | EllipsisType | None = ...,
+    ) -> Self:
+        """Return a session with other options: ``await session.with_options(timeout=300).get_run(…)``.
+
+        It uses the same connections, key and rate limit, and the same memory of idempotency keys. It need not be
+        closed: closing it ends its own lists and requests and leaves this session as it is, while closing this session
+        closes it, too.
+
+        Args:
+            timeout: as for the class; by default that of this session, which is true of all arguments.
+            retry: as for the class.
+            default_headers: as for the class; they replace those of this session.
+            user_agent: as for the class.
+            on_request: as for the class; None for no hook.
+            on_retry: as for the class; None for no hook.
+
+        Raises:
+            ConfigurationError: an argument is invalid.
+        """
+        given = {
+            "timeout": timeout,
+            "retry": retry,
+            "default_headers": default_headers,
+            "user_agent": user_agent,
+            "on_request": on_request,
+            "on_retry": on_retry,
+        }
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not ...}
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)  # for what a subclass adds
+        view._set_up(self._transport.with_options(evolve(self._transport.options, **changes)), self)
+        self._views.add(view)
+        return view
 
     def __repr__(self) -> str:
         # Half-constructed where the constructor raised, as a debugger may show it.
@@ -150,8 +205,14 @@ class CopyAISession:
 
     async def close(self) -> None:
         """Cancel the requests in progress and close the connections; your own `http_session` stays open."""
+        for view in tuple(self._views):
+            await view.close()
         await self._tasks.cancel()
-        await self._transport.close()
+        await self._transport.close(with_connections=self._parent is None)
+
+    async def aclose(self) -> None:
+        """Do the same as `close`, for ``contextlib.aclosing`` and the like."""
+        await self.close()
 
     def runs(
         self,
@@ -667,12 +728,14 @@ class CopyAISession:
                 raise
 
     async def check_key(self) -> None:
-        """Check that the API accepts the key, with a request for one webhook.
+        """Check that the API accepts the key, by listing one webhook: ``GET /webhook?size=1&page=0``.
 
-        The API has no call for that purpose. This one is inferred to change nothing and to cost nothing.
+        The API has no call for that purpose. This one is inferred to change nothing and to cost nothing. It says
+        nothing about a workflow: whether the key can read or start its runs shows only when it does.
 
         Raises:
             AuthenticationError: the key is not accepted.
+            PermissionDeniedError: the key is accepted, but may not list webhooks.
             CopyAIError: no response, or another error.
         """
         await self._fetch_webhooks(1, 1)

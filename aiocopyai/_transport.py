@@ -12,21 +12,20 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
-from functools import cache
-from importlib.metadata import version
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
-from attrs import field, frozen
+from attrs import define, field, frozen
 from yarl import URL
 
 from aiocopyai._decompression import ACCEPT_ENCODING, SUPPORTED_ENCODINGS, decompress
 from aiocopyai._parsing import parse_response, read_error
 from aiocopyai._rate_limit import RateLimiter
 from aiocopyai._redaction import Secret, redact
-from aiocopyai._retry import RetryPolicy, parse_retry_after
+from aiocopyai._request_options import AttemptInfo, RequestOptions, RetryInfo, call_hook
+from aiocopyai._retry import parse_retry_after
 from aiocopyai._text import escape, truncate
 from aiocopyai.errors import (
     APIConnectionError,
@@ -77,7 +76,26 @@ class APIRequest:
     body: bytes | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return f"{self.method} /{truncate(self.path.partition('?')[0], 200)}"
+        return f"{self.method} {truncate(self.path_without_query, 200)}"
+
+    @property
+    def path_without_query(self) -> str:
+        return f"/{self.path.partition('?')[0]}"
+
+
+@define
+class _Attempt:
+    """One attempt of a request.
+
+    Attributes:
+        number: its number, from 1.
+        sent: when the rate limiter admitted it, by the monotonic clock.
+        status: the HTTP status, once the response is complete.
+    """
+
+    number: int
+    sent: float
+    status: int | None = None
 
 
 @frozen
@@ -89,29 +107,48 @@ class APIResponse:
     body: bytes = field(repr=False)
 
 
+@define(eq=False)
+class Connections:
+    """The connections of a session, and of those that its `with_options` returned.
+
+    Attributes:
+        http: the aiohttp session; None until the first request, unless it is the caller's.
+        is_own: whether it is created, and closed, by this package.
+        rate_limiter: admits the requests.
+        loop: the event loop; None until the first request.
+        is_closed: whether no more requests can be sent.
+    """
+
+    http: aiohttp.ClientSession | None
+    is_own: bool
+    rate_limiter: RateLimiter
+    loop: asyncio.AbstractEventLoop | None = None
+    is_closed: bool = False
+
+    @classmethod
+    def create(cls, http_session: aiohttp.ClientSession | None, max_rate: float | None) -> Self:
+        """Return the connections of a new session."""
+        return cls(http_session, http_session is None, RateLimiter(max_rate, _connection_limit(http_session)))
+
+    async def close(self) -> None:
+        """Close the connections; the caller's own ``aiohttp.ClientSession`` stays open."""
+        self.is_closed = True
+        if self.is_own and self.http is not None:
+            await self.http.close()
+
+
 class Transport:
     """Sends requests to one API with one key, in one event loop. Its arguments are checked by `CopyAISession`."""
 
     def __init__(
-        self,
-        api_key: Secret,
-        base_url: str,
-        *,
-        http_session: aiohttp.ClientSession | None,
-        timeout: aiohttp.ClientTimeout,
-        retry: RetryPolicy,
-        max_rate: float | None,
-        proxy: URL | None,
+        self, api_key: Secret, base_url: str, connections: Connections, options: RequestOptions, *, proxy: URL | None
     ) -> None:
         self._api_key = api_key
         self._base_url = base_url
-        self._timeout = timeout
-        self._retry = retry
+        self._connections = connections
+        self._options = options
         self._proxy = proxy
-        self._rate_limiter = RateLimiter(max_rate, _connection_limit(http_session))
-        self._http = http_session
-        self._owns_http = http_session is None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._rate_limiter = connections.rate_limiter
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -122,11 +159,20 @@ class Transport:
         """The base URL, without a slash at its end."""
         return self._base_url
 
-    async def close(self) -> None:
-        """Close the connections; the caller's own ``aiohttp.ClientSession`` stays open."""
+    @property
+    def options(self) -> RequestOptions:
+        """How requests are sent."""
+        return self._options
+
+    def with_options(self, options: RequestOptions) -> Transport:
+        """Return a transport with the same connections and other options."""
+        return Transport(self._api_key, self._base_url, self._connections, options, proxy=self._proxy)
+
+    async def close(self, *, with_connections: bool) -> None:
+        """Refuse further requests, and close the connections, also for the other transports that use them."""
         self._is_closed = True
-        if self._owns_http and self._http is not None:
-            await self._http.close()
+        if with_connections:
+            await self._connections.close()
 
     async def send(self, request: APIRequest, read: Callable[[JSON], T]) -> T:
         """Send a request, retry it according to the policy, and return what `read` makes of the response's JSON.
@@ -143,24 +189,34 @@ class Transport:
         sent = await self._rate_limiter.acquire()
 
         async def attempt(number: int) -> T:
-            return await self._attempt(
-                request, read, number, sent if number == 1 else await self._rate_limiter.acquire(is_retry=True)
-            )
+            started = sent if number == 1 else await self._rate_limiter.acquire(is_retry=True)
+            attempt = _Attempt(number, started)
+            try:
+                return await self._attempt(request, read, attempt)
+            finally:
+                self._rate_limiter.release()
+                self._report(request, attempt)
 
-        return await self._retry.call(attempt, str(request), lambda: self._rate_limiter.delay)
+        def announce(number: int, wait: float, error: CopyAIError) -> None:
+            if self._options.on_retry is None:
+                return
+            status = error.status if isinstance(error, APIStatusError) else None
+            retry = RetryInfo(request.method, request.path_without_query, number, status, wait, error.summary)
+            call_hook(self._options.on_retry, retry)
 
-    async def _attempt(self, request: APIRequest, read: Callable[[JSON], T], number: int, sent: float) -> T:
-        """Send a request that was admitted by the rate limiter at the time `sent`."""
+        return await self._options.retry.call(attempt, str(request), lambda: self._rate_limiter.delay, announce)
+
+    async def _attempt(self, request: APIRequest, read: Callable[[JSON], T], attempt: _Attempt) -> T:
+        """Send a request that was admitted by the rate limiter."""
         url = URL(f"{self._base_url}/{request.path}", encoded=True)
-        info = RequestInfo(request.method, str(url), number)
+        info = RequestInfo(request.method, str(url), attempt.number)
         payload = None if request.body is None else _Payload(request.body)
         problem: CopyAIError
-        outcome: object = "no response"
         try:
             response = await self._exchange(request.method, url, payload)
             if request.method == "GET" and (target := _slash_redirect(url, response)) is not None:
                 response = await self._exchange("GET", target, None)
-            outcome = response.status
+            attempt.status = response.status
             if _is_success(response.status):
                 if request.method == "DELETE":
                     # `{}`, "Accepted" or nothing: the status says it all.
@@ -174,19 +230,24 @@ class Transport:
         except aiohttp.ClientConnectorCertificateError as error:
             problem = APIConnectionError(self._describe(error), info, False)  # noqa: FBT003 (positional in errors)
         except TimeoutError as error:
-            problem = APITimeoutError(_describe_timeout(error, self._timeout), info)
+            problem = APITimeoutError(_describe_timeout(error, self._options.timeout), info)
         except (aiohttp.ClientError, OSError) as error:
             problem = APIConnectionError(self._describe(error), info)
-        finally:
-            self._rate_limiter.release()
-            milliseconds = (time.monotonic() - sent) * 1000
-            logger.debug("%s: %s after %.0f ms (attempt %d)", request, outcome, milliseconds, number)
         problem.ambiguous = payload is not None and payload.is_started and _may_be_executed(problem)
         if isinstance(problem, RateLimitedError):
             # A pause beyond the policy's time would not help this request, and would lock all others.
             pause = problem.retry_after or 0.0
-            self._rate_limiter.slow_down(sent, pause if self._retry.allows(pause) else 0.0)
+            self._rate_limiter.slow_down(attempt.sent, pause if self._options.retry.allows(pause) else 0.0)
         raise problem
+
+    def _report(self, request: APIRequest, attempt: _Attempt) -> None:
+        """Log an attempt, and call the hook: outside of blocks that handle exceptions of aiohttp."""
+        seconds = time.monotonic() - attempt.sent
+        outcome = "no response" if attempt.status is None else attempt.status
+        logger.debug("%s: %s after %.0f ms (attempt %d)", request, outcome, seconds * 1000, attempt.number)
+        if self._options.on_request is not None:
+            info = AttemptInfo(request.method, request.path_without_query, attempt.number, attempt.status, seconds)
+            call_hook(self._options.on_request, info)
 
     async def _exchange(self, method: str, url: URL, payload: _Payload | None) -> APIResponse:
         """Send a request once, and read the response, both within the time-out."""
@@ -195,20 +256,21 @@ class Transport:
             # could be written to it and be lost; a GET would be sent again by aiohttp.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        if self._http is None:
+        if (http := self._connections.http) is None:
             # Created here and not in the constructor, as it needs the running event loop.
-            self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        async with self._http.request(
+            http = self._connections.http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        async with http.request(
             method,
             url,
             data=payload,
             headers={
+                **self._options.default_headers,
                 "x-copy-ai-api-key": self._api_key,
                 "Accept": "application/json",
                 "Accept-Encoding": ACCEPT_ENCODING,
-                "User-Agent": _user_agent(),
+                "User-Agent": self._options.user_agent,
             },
-            timeout=self._timeout,
+            timeout=self._options.timeout,
             proxy=self._proxy,
             # aiohttp would send the key to any host that a redirect names.
             allow_redirects=False,
@@ -220,12 +282,12 @@ class Transport:
             return APIResponse(response.status, response.headers, await read_body(response))
 
     def _check_usable(self) -> None:
-        if self._is_closed:
+        if self._is_closed or self._connections.is_closed:
             raise RuntimeError("this CopyAISession is closed")
         loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
+        if self._connections.loop is None:
+            self._connections.loop = loop
+        elif self._connections.loop is not loop:
             raise RuntimeError("this CopyAISession was used in another event loop before: create one session per loop")
 
     def _status_error(self, response: APIResponse, info: RequestInfo) -> APIStatusError:
@@ -366,11 +428,6 @@ def _describe_timeout(error: TimeoutError, timeout: aiohttp.ClientTimeout) -> st
     if isinstance(error, aiohttp.ServerTimeoutError) or timeout.total is None:
         return f"no complete response in time: {error}"
     return f"no complete response within {timeout.total:g} s"
-
-
-@cache
-def _user_agent() -> str:
-    return f"aiocopyai/{version('aiocopyai')}"
 
 
 def proxy_from_environment(base_url: str) -> URL | None:

@@ -396,7 +396,20 @@ def test_key_and_url_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ({"base_url": "https://user:pw@api.copy.ai"}, "must not contain a user, password"),
         ({"base_url": "https://api.copy.ai/?a=b"}, "must not contain a user, password"),
         ({"timeout": 0}, "timeout"),
-        ({"retry": 3}, "retry must be a RetryPolicy"),
+        ({"retry": 0}, "retry must be at least 1, got 0"),
+        ({"retry": True}, "retry must be a number of attempts, or a RetryPolicy"),
+        ({"retry": "3"}, "retry must be a number of attempts, or a RetryPolicy"),
+        ({"http_session": object()}, "http_session must be an aiohttp.ClientSession, got an object of type object"),
+        ({"default_headers": {"x-a": "pw\r\nx-b: 1"}}, r"default_headers\['x-a'\] must be a string of printable ASCII"),
+        ({"default_headers": {"x\n": "a"}}, "default_headers must have valid names"),
+        ({"default_headers": {"AUTHORIZATION": "pw"}}, "must not have 'AUTHORIZATION': pass the API key as api_key"),
+        ({"default_headers": {"X-Copy-AI-API-Key": "pw"}}, "pass the API key as api_key"),
+        ({"default_headers": {"User-Agent": "pw"}}, "pass it as user_agent"),
+        ({"default_headers": ["pw"]}, "default_headers must be a mapping"),
+        ({"user_agent": "a\nb"}, "user_agent must be a string of printable ASCII on one line"),
+        ({"user_agent": ""}, "user_agent must be a string"),
+        ({"on_request": 5}, "on_request must be a function"),
+        ({"on_retry": CopyAISession.close}, "on_retry must be a function that is not asynchronous"),
         ({"timeout": float("nan")}, "timeout"),
         ({"timeout": True}, "timeout"),
         ({"max_rate": -1}, "max_rate"),
@@ -443,8 +456,8 @@ def test_second_loop() -> None:
                 await session.count_runs("W")
             errors.append(str(caught.value))
         finally:
-            if len(errors) == 1 and session._transport._http is not None:
-                await session._transport._http.close()
+            if len(errors) == 1 and session._transport._connections.http is not None:
+                await session._transport._connections.http.close()
 
     errors: list[str] = []
     asyncio.run(use())

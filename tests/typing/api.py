@@ -22,6 +22,7 @@ from aiocopyai import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    AttemptInfo,
     AuthenticationError,
     BadRequestError,
     Changes,
@@ -39,6 +40,7 @@ from aiocopyai import (
     RateLimitedError,
     RequestInfo,
     RequestInvalidError,
+    RetryInfo,
     RetryPolicy,
     Run,
     RunEvent,
@@ -252,6 +254,31 @@ def configures(http: aiohttp.ClientSession) -> CopyAISession:
         max_rate=2.5,
         trust_env=False,
     )
+
+
+async def changes_options(session: CopyAISession) -> None:
+    """A session with other options, and what its hooks get."""
+
+    def observe(attempt: AttemptInfo) -> None:
+        assert_type(attempt.method + attempt.path, str)
+        assert_type(attempt.attempt, int)
+        assert_type(attempt.status, int | None)
+        assert_type(attempt.seconds, float)
+
+    retries: list[RetryInfo] = []
+    CopyAISession("key", timeout=None, retry=3, default_headers={"x-a": "b"}, user_agent="a/1", on_request=observe)
+    assert_type(session.with_options(), CopyAISession)
+    async with session.with_options(timeout=None, retry=1, on_request=None, on_retry=retries.append) as view:
+        assert_type(view, CopyAISession)
+    session.with_options(retry=RetryPolicy(), default_headers=None, user_agent=None, on_request=observe)
+    for retry in retries:
+        assert_type(retry.method + retry.path + retry.reason, str)
+        assert_type(retry.attempt, int)
+        assert_type(retry.status, int | None)
+        assert_type(retry.wait, float)
+    session.with_options(max_rate=5)  # type: ignore[call-arg]  # the rate limit is shared
+    session.with_options(retry="3")  # type: ignore[arg-type]  # not a number
+    await session.aclose()
 
 
 def shapes_retries(policy: RetryPolicy) -> None:

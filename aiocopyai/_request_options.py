@@ -1,0 +1,159 @@
+"""`RequestOptions`: how the requests of a session are sent, and the hooks that are called for them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import version
+from inspect import iscoroutinefunction
+from typing import Any, Final, TypeVar, cast
+
+import aiohttp
+from attrs import Attribute, field, frozen
+
+from aiocopyai._redaction import Secret
+from aiocopyai._retry import RetryPolicy
+from aiocopyai._text import excerpt
+from aiocopyai._validation import check_integer, check_positive
+from aiocopyai.errors import ConfigurationError
+
+
+T = TypeVar("T")
+
+logger = logging.getLogger("aiocopyai")
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
+_RESERVED: Final = {
+    "accept": "the client sets it",
+    "accept-encoding": "the client sets it",
+    "authorization": "pass the API key as api_key",
+    "connection": "the client sets it",
+    "content-encoding": "the client sets it",
+    "content-length": "the client sets it",
+    "content-type": "the client sets it",
+    "host": "the client sets it",
+    "transfer-encoding": "the client sets it",
+    "user-agent": "pass it as user_agent",
+    "x-copy-ai-api-key": "pass the API key as api_key",
+}
+
+
+@frozen
+class AttemptInfo:
+    """An attempt of a request that has ended, as `on_request` receives it.
+
+    Attributes:
+        method: the HTTP method.
+        path: the path below the base URL, percent-encoded and without the query, such as ``/workflow/WCFG-1/run``.
+        attempt: the number of the attempt, from 1.
+        status: the HTTP status; None where no complete response was received.
+        seconds: how long the attempt took.
+    """
+
+    method: str
+    path: str
+    attempt: int
+    status: int | None
+    seconds: float
+
+
+@frozen
+class RetryInfo:
+    """A request that is about to be sent again, as `on_retry` receives it.
+
+    Attributes:
+        method: the HTTP method.
+        path: as in `AttemptInfo`.
+        attempt: the number of the attempt that failed, from 1.
+        status: the HTTP status of its response; None where there was no complete response.
+        wait: seconds until the next attempt.
+        reason: why it failed, on one line.
+    """
+
+    method: str
+    path: str
+    attempt: int
+    status: int | None
+    wait: float
+    reason: str
+
+
+def _timeout(value: object) -> aiohttp.ClientTimeout:
+    if isinstance(value, aiohttp.ClientTimeout):
+        return value
+    if value is None:
+        return aiohttp.ClientTimeout()
+    unit = "seconds, an aiohttp.ClientTimeout, or None"
+    check_positive("timeout", value, unit, error=ConfigurationError)  # type: ignore[arg-type]  # what it checks
+    return aiohttp.ClientTimeout(total=float(value))  # type: ignore[arg-type]  # checked
+
+
+def _retry(value: object) -> RetryPolicy:
+    if isinstance(value, RetryPolicy):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        check_integer("retry", value, 1, error=ConfigurationError)
+        return RetryPolicy(attempts=value)
+    raise ConfigurationError(
+        f"retry must be a number of attempts, or a RetryPolicy such as RetryPolicy(attempts=3), got {excerpt(value)}"
+    )
+
+
+def _headers(value: object) -> Mapping[str, str]:
+    """Check headers, and return them with values that no `repr` shows, as they may be secrets."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError("default_headers must be a mapping of names to strings")
+    headers: dict[str, str] = {}
+    for name, text in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(f"default_headers must have valid names, got {excerpt(name)}")
+        if reason := _RESERVED.get(name.lower()):
+            raise ConfigurationError(f"default_headers must not have {name!r}: {reason}")
+        headers[name] = Secret(_header_value(f"default_headers[{name!r}]", text))
+    return headers
+
+
+def _user_agent(value: object) -> str:
+    return _default_user_agent() if value is None else _header_value("user_agent", value)
+
+
+def _header_value(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or not _HEADER_VALUE.fullmatch(value):
+        raise ConfigurationError(f"{name} must be a string of printable ASCII on one line")
+    return value
+
+
+@cache
+def _default_user_agent() -> str:
+    return f"aiocopyai/{version('aiocopyai')}"
+
+
+def _check_hook(_instance: object, attribute: Attribute[Any], value: Any) -> None:  # noqa: ANN401 (to be checked)
+    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+        raise ConfigurationError(f"{attribute.name} must be a function that is not asynchronous, got {excerpt(value)}")
+
+
+@frozen(repr=False)  # where an argument is invalid, tools that show variables meet it half-constructed
+class RequestOptions:
+    """How requests are sent; what `CopyAISession` documents is an argument of the same name, checked here."""
+
+    timeout: aiohttp.ClientTimeout = field(converter=_timeout)
+    retry: RetryPolicy = field(converter=_retry)
+    default_headers: Mapping[str, str] = field(default=None, converter=_headers)
+    user_agent: str = field(default=None, converter=_user_agent)
+    on_request: Callable[[AttemptInfo], object] | None = field(default=None, validator=_check_hook)
+    on_retry: Callable[[RetryInfo], object] | None = field(default=None, validator=_check_hook)
+
+
+def call_hook(hook: Callable[[T], object], value: T) -> None:
+    """Call a hook. Its exception is logged, and does not affect the request."""
+    try:
+        hook(value)
+    except Exception as error:  # a hook only observes
+        error.__suppress_context__ = True  # it is not caused by the error of the request, which may be in progress
+        logger.exception("a hook failed on %r", value)
