@@ -27,14 +27,15 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, chain
 from typing import Any, Final
 
 import pyarrow as pa  # type: ignore[import-untyped]  # see above
 
-from aiocopyai import JSON, Run, RunStatus
+from aiocopyai import JSON, CopyAISession, Run, RunStatus
 from aiocopyai._json import dump_each, dump_json
 
 
@@ -88,6 +89,37 @@ def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
         _maps([_extra(run, fitting) for run, fitting in zip(runs, credit_column, strict=True)]),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+async def runs_table(
+    session: CopyAISession,
+    workflow_id: str,
+    *,
+    limit: int | None = None,
+    since: datetime | None = None,
+    status: str | Collection[str] | None = None,
+    metadata: Mapping[str, object] | None = None,
+) -> pa.Table:
+    """Read the runs of a workflow into a table in `SCHEMA`; ``table.to_pandas()`` makes a data frame of it.
+
+    The table has each run once, in the server's order, and is held in memory: about 1 KB for a run of 1 KB.
+
+    Args:
+        session: the session to read with.
+        workflow_id: the workflow's id.
+        limit: as for `CopyAISession.runs`.
+        since: the same.
+        status: the same.
+        metadata: the same.
+
+    Raises:
+        ValueError: an argument is invalid; raised before anything is sent.
+        CopyAIError: the runs cannot be read.
+    """
+    runs = session.runs(workflow_id, limit=limit, since=since, status=status, metadata=metadata)
+    async with aclosing(runs):
+        batches = [record_batch(page.items) async for page in runs.pages()]
+    return pa.Table.from_batches(batches, SCHEMA)
 
 
 def flat_batch(runs: Iterable[Run]) -> pa.RecordBatch:

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
-from aiocopyai import JSON, Run
+from aiocopyai import JSON, CopyAISession, Run
 from aiocopyai._columns import COLUMNS
-from aiocopyai.integrations.arrow import FLAT_SCHEMA, SCHEMA, flat_batch, read_batch, record_batch
+from aiocopyai.emulator import Emulator
+from aiocopyai.integrations.arrow import FLAT_SCHEMA, SCHEMA, flat_batch, read_batch, record_batch, runs_table
 from tests.support.exporting import ODDITIES, UNICODE
 
 
@@ -105,6 +106,32 @@ def test_batch_of_any_iterable() -> None:
     """The runs may be a generator, and there may be none."""
     assert record_batch(Run(name) for name in "abc").num_rows == 3
     assert record_batch([]).schema.equals(SCHEMA)
+
+
+async def test_table_of_a_list(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """A table has the runs of a list in its order, those that are selected, and the columns even if there are none."""
+    copyai_emulator.add_runs(250)
+    runs = [run async for run in session.runs(copyai_emulator.workflow_id)]
+    failed = await runs_table(session, copyai_emulator.workflow_id, status="FAILED", limit=3)
+    table = await runs_table(session, copyai_emulator.workflow_id)
+    empty = await runs_table(session, copyai_emulator.workflow_id, since=datetime.max.replace(tzinfo=UTC))
+
+    assert [run for batch in table.to_batches() for run in read_batch(batch)] == runs
+    assert failed.column("status").to_pylist() == ["FAILED"] * 3
+    assert empty.num_rows == 0
+    assert table.schema.equals(SCHEMA)
+    assert empty.schema.equals(SCHEMA)
+    with pytest.raises(ValueError, match="limit"):
+        await runs_table(session, copyai_emulator.workflow_id, limit=-1)
+
+
+def test_table_as_a_data_frame() -> None:
+    """A table becomes a pandas data frame in one line, with dictionaries of JSON text."""
+    table = pa.Table.from_batches([record_batch([Run("a", credits=2, output={"x": "é"}), Run("b")])])
+    frame = table.to_pandas(maps_as_pydicts="strict")
+
+    assert list(frame["id"]) == ["a", "b"]
+    assert list(frame["output"]) == [{"x": '"é"'}, {}]
 
 
 def test_other_columns_are_refused() -> None:
