@@ -26,7 +26,9 @@ _Key: TypeAlias = tuple[str, str | None, str | None]
 
 _RETRY_DELAYS: Final = (0.5, 1, 2, 4, 8, 16)
 """Seconds before each further read of an event that is not confirmed yet: a delivery may be faster than the API."""
-_MAX_RETRYING: Final = 100
+_CONCURRENT_READS: Final = 8
+"""Events that are confirmed at a time, so that a slow read does not delay the others."""
+_MAX_RETRYING: Final = 1_000
 """Events that wait for a further read; with more, those that have been read most often are dropped."""
 _MAX_SEEN: Final = 10_000
 """Events that are recognised when they are delivered again."""
@@ -38,12 +40,14 @@ _CANCEL_SECONDS: Final = 5.0
 class _QueuedEvent:
     event: WebhookEvent
     reads: int = 0
+    is_repeated: bool = False
+    """Whether an equal event was delivered while this one is being read."""
     timer: asyncio.TimerHandle | None = None
     """Runs until the next read, while the event waits for it."""
 
 
 class EventQueue:
-    """A bounded queue of events, and the task that confirms them and calls the handler.
+    """A bounded queue of events, and the tasks that confirm them and call the handler.
 
     Args:
         reader: reads runs to confirm events; None to handle events without confirmation.
@@ -57,14 +61,17 @@ class EventQueue:
         self._size = size
         self._queue: asyncio.Queue[_QueuedEvent] = asyncio.Queue()
         self._waiting: set[_Key] = set()
+        self._reading: dict[_Key, _QueuedEvent] = {}
         self._retrying: dict[_Key, _QueuedEvent] = {}
         self._seen: dict[tuple[str, str | None], None] = {}
-        self._worker: asyncio.Task[None] | None = None
+        self._handling = asyncio.Lock()
+        self._processing = 0  # events that were taken from the queue
+        self._workers: set[asyncio.Task[None]] = set()
 
     @property
     def is_open(self) -> bool:
         """Whether events are accepted."""
-        return self._worker is not None and not self._worker.done()
+        return any(not worker.done() for worker in self._workers)
 
     def put(self, event: WebhookEvent) -> HTTPStatus:
         """Accept an event, and return the status to respond with: 202, 200 for a repeat, 503 if it cannot wait."""
@@ -73,6 +80,10 @@ class EventQueue:
             return HTTPStatus.SERVICE_UNAVAILABLE
         if event.run_id is not None and (_key(event) in self._waiting or self._was_seen(event)):
             return HTTPStatus.OK
+        if (equal := self._reading.get(_key(event))) is not None:
+            status = HTTPStatus.OK if equal.is_repeated else HTTPStatus.ACCEPTED
+            equal.is_repeated = True
+            return status
         if self._queue.qsize() >= self._size:
             logger.warning("webhook event refused: %s: %d events are waiting", describe(event), self._queue.qsize())
             return HTTPStatus.SERVICE_UNAVAILABLE
@@ -89,15 +100,19 @@ class EventQueue:
             raise RuntimeError("this WebhookReceiver is already running")
         self._queue = asyncio.Queue()
         self._waiting.clear()
-        self._worker = asyncio.create_task(self._work(self._queue), name="aiocopyai webhooks")
+        self._reading.clear()
+        self._handling = asyncio.Lock()
+        # Without reads one worker is enough, and keeps the order.
+        count = 1 if self._reader is None else _CONCURRENT_READS
+        self._workers = {asyncio.create_task(self._work(self._queue), name="aiocopyai webhooks") for _ in range(count)}
 
     async def stop(self, grace: float) -> None:
         """Stop accepting events, process the waiting ones for at most `grace` seconds, and drop the rest.
 
         Events that wait for a further read are read once more, now.
         """
-        worker, self._worker = self._worker, None
-        if worker is None:
+        workers, self._workers = self._workers, set()
+        if not workers:
             return
         for key in list(self._retrying):
             self._retry_now(key)
@@ -105,11 +120,12 @@ class EventQueue:
             async with asyncio.timeout(grace):
                 await self._queue.join()
         except TimeoutError:
-            count = self._queue.qsize() + 1
+            count = self._queue.qsize() + self._processing
             logger.warning("webhook events dropped: %d were not processed within %g s", count, grace)
         finally:
-            worker.cancel()
-            _, running = await asyncio.wait({worker}, timeout=_CANCEL_SECONDS)
+            for worker in workers:
+                worker.cancel()
+            _, running = await asyncio.wait(workers, timeout=_CANCEL_SECONDS)
             if running:
                 logger.error("webhook handler still running %g s after its cancellation", _CANCEL_SECONDS)
 
@@ -118,6 +134,7 @@ class EventQueue:
         while not _is_cancelled():
             queued = await queue.get()
             self._waiting.discard(_key(queued.event))
+            self._processing += 1
             try:
                 await self._process(queued)
             except asyncio.CancelledError:
@@ -128,6 +145,7 @@ class EventQueue:
             except Exception:
                 logger.exception("webhook handler failed for %s", describe(queued.event))
             finally:
+                self._processing -= 1
                 queue.task_done()
 
     async def _process(self, queued: _QueuedEvent) -> None:
@@ -137,12 +155,15 @@ class EventQueue:
             return
         if self._reader is not None:
             queued.reads += 1
+            self._reading[_key(event)] = queued
             accept_empty_output = queued.reads > 1 or not self.is_open
             try:
                 event = await confirm(self._reader, event, accept_empty_output=accept_empty_output)
             except UnconfirmedError as error:
                 self._retry_or_drop(queued, error)
                 return
+            finally:
+                self._reading.pop(_key(queued.event), None)
             # The API may know the run by another form of its id.
             if self._was_seen(event):
                 return
@@ -150,15 +171,17 @@ class EventQueue:
             self._seen[event.type, event.run_id] = None
             if len(self._seen) > _MAX_SEEN:
                 del self._seen[next(iter(self._seen))]
-        await self._handler(event)
+        async with self._handling:
+            await self._handler(event)
 
     def _retry_or_drop(self, queued: _QueuedEvent, error: UnconfirmedError) -> None:
-        key = _key(queued.event)
+        if queued.is_repeated:
+            self._enqueue(_QueuedEvent(queued.event))
+            return
         if not (error.may_change and self.is_open and queued.reads <= len(_RETRY_DELAYS)):
             logger.log(error.level, "webhook event dropped: %s: %s", describe(queued.event), error.reason)
             return
-        if key in self._waiting:
-            return  # an equal event was delivered during the read, and will be read instead
+        key = _key(queued.event)
         delay = _RETRY_DELAYS[queued.reads - 1]
         logger.debug("webhook event not confirmed yet: %s: %s; reading again in %g s",
                      describe(queued.event), error.reason, delay)  # fmt: skip

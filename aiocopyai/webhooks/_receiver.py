@@ -37,7 +37,7 @@ _MAX_NAME: Final = 512
 class WebhookReceiver:
     """Receives deliveries, responds at once, and calls a handler with each true event, once and one at a time.
 
-    ``async with receiver:`` runs the task that confirms events and calls the handler; outside of it, the response is
+    ``async with receiver:`` runs the tasks that confirm events and call the handler; outside of it, the response is
     503. On exit, waiting events are processed for at most `grace` seconds, and the rest is dropped with a log line.
     Leave it before the session is closed.
 
