@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from datetime import datetime
-from typing import Any, Generic
+from typing import Any, Final, Generic
 from weakref import WeakSet
 
 from attrs import evolve, field, frozen
@@ -23,7 +23,13 @@ from aiocopyai.models import Changes, Page
 
 logger = logging.getLogger("aiocopyai")
 
-_WINDOW_AFTER_CHANGE = 2
+MAX_PREFETCH: Final = 100
+"""The largest `prefetch`."""
+_FIRST_WINDOW: Final = 4
+"""Requests in progress at first, where `prefetch` is not given."""
+_MAX_WINDOW: Final = 16
+"""Requests in progress while the caller is kept waiting, where `prefetch` is not given."""
+_WINDOW_AFTER_CHANGE: Final = 2
 """Requests in progress after a change of the list; one more for each page that was requested ahead and fits."""
 
 
@@ -37,7 +43,9 @@ class Plan:
         start_page: the page to start at, from 1.
         limit: the number of items after which to stop; None for all.
         since: the time before which items are left out; None for all.
-        prefetch: the largest number of requests in progress while the caller works; 0 for none.
+        prefetch: the largest number of requests in progress while the caller works; 0 for none, and None for a number
+            that grows while the caller is kept waiting.
+        slowdowns: returns how often requests were slowed down after a 429.
         matches: returns whether an item is wanted; None for all.
         tasks: runs the requests; its owner may cancel them all.
     """
@@ -47,7 +55,8 @@ class Plan:
     start_page: int = 1
     limit: int | None = None
     since: datetime | None = None
-    prefetch: int = 4
+    prefetch: int | None = None
+    slowdowns: Callable[[], int] = field(default=lambda: 0, repr=False)
     matches: Callable[[Any], bool] | None = field(default=None, repr=False)
     tasks: TaskSet = field(factory=TaskSet, repr=False)
 
@@ -150,7 +159,8 @@ class PageIterator(AsyncIterator[Page[T]]):
         self._listing: Listing[T] = Listing(
             plan.size, plan.start_page, limit=plan.limit, since=plan.since, matches=plan.matches
         )
-        self._window = plan.prefetch
+        self._window = _FIRST_WINDOW if plan.prefetch is None else plan.prefetch
+        self._slowdowns = plan.slowdowns()
         self._in_progress: deque[tuple[PageRequest, asyncio.Task[Page[T]]]] = deque()
         self._lock = asyncio.Lock()
         self._invalid_fields: frozenset[str] = frozenset()
@@ -204,6 +214,8 @@ class PageIterator(AsyncIterator[Page[T]]):
         """Read the next page; return it with the items to yield, of which there may be none."""
         self._send_requests(max(1, self._window))
         request, task = self._in_progress[0]
+        is_waiting = request.is_ahead and not task.done()
+        is_idle = all(task.done() for _, task in self._in_progress)
         page: Page[T] = Page(request.page, self._plan.size, None, ())
         try:
             page = await self._response_of(task)
@@ -220,6 +232,9 @@ class PageIterator(AsyncIterator[Page[T]]):
         self._in_progress.popleft()
         self._invalid_fields |= page.invalid_fields
         self._follow(request, result)
+        self._adapt_window(is_waiting=is_waiting, is_idle=is_idle)
+        if not self._listing.is_finished and self._plan.prefetch != 0:
+            self._send_requests(self._window)
         return Page(page.number, page.size, page.total, result.items, page.invalid_fields)
 
     async def _response_of(self, task: asyncio.Task[Page[T]]) -> Page[T]:
@@ -250,16 +265,30 @@ class PageIterator(AsyncIterator[Page[T]]):
         self._report(self._listing.changes)
         if result.is_outdated:
             self._discard_requests()
-            self._window = min(self._plan.prefetch, _WINDOW_AFTER_CHANGE)
+            self._window = min(self._window, _WINDOW_AFTER_CHANGE)
         elif result.again is not None:
             self._in_progress.appendleft((result.again, self._send(result.again)))
             self._window = max(_WINDOW_AFTER_CHANGE, self._window - 1)
         elif request.is_ahead:
-            self._window = min(self._plan.prefetch, self._window + 1)
+            full = _FIRST_WINDOW if self._plan.prefetch is None else self._plan.prefetch
+            self._window = max(self._window, min(full, self._window + 1))
         if self._listing.is_finished:
             self._log_end()
-        elif self._plan.prefetch:
-            self._send_requests(self._window)
+
+    def _adapt_window(self, *, is_waiting: bool, is_idle: bool) -> None:
+        """Request more pages at a time while the caller waits for them, and fewer after a 429 or if it is slow.
+
+        Only a caller that waits needs more pages; for a slow one, they would all be held in memory.
+        """
+        slowdowns, self._slowdowns = self._slowdowns, self._plan.slowdowns()
+        if self._plan.prefetch is not None:
+            return
+        if self._slowdowns > slowdowns:
+            self._window = max(min(self._window, _FIRST_WINDOW), self._window // 2)
+        elif is_waiting and self._window >= _FIRST_WINDOW:
+            self._window = min(_MAX_WINDOW, self._window + _FIRST_WINDOW)
+        elif is_idle and self._window > _FIRST_WINDOW:
+            self._window -= 1
 
     def _discard_requests(self) -> None:
         for _, task in self._in_progress:

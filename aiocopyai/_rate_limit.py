@@ -40,6 +40,7 @@ class RateLimiter:
         self._sent: deque[float] = deque(maxlen=round(_MAX_PACE))
         self._next = 0.0  # before this time no request is sent
         self._pace: float | None = None  # requests per second at `_resumed`
+        self.slowdowns = 0  # how often the pace was halved
         self._slowed = self._resumed = 0.0  # when the pace was last reduced, and when requests went on after that
 
     def __repr__(self) -> str:
@@ -84,6 +85,7 @@ class RateLimiter:
             recent = float(sum(time > now - 1 for time in self._sent))
             self._pace = max(_MIN_PACE, (self._current_pace(now) or max(recent, _START_PACE)) / 2)
             self._slowed = now
+            self.slowdowns += 1
         self._resumed = max(self._resumed, now + pause)
         self._next = max(self._next, self._resumed + random.uniform(0.5, 1.5) / self._pace)  # noqa: S311 (not a secret)
 

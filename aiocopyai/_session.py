@@ -19,7 +19,7 @@ from aiocopyai._filters import run_filter
 from aiocopyai._idempotency import CLOCK_SKEW, KEY_NAME, KeySearch, Starter, StartRequest, check_reuse_within, with_key
 from aiocopyai._json import encode_json
 from aiocopyai._logging import configure_from_environment
-from aiocopyai._pager import Pager, Plan
+from aiocopyai._pager import MAX_PREFETCH, Pager, Plan
 from aiocopyai._parsing import (
     read_nothing,
     read_run,
@@ -224,7 +224,7 @@ class CopyAISession:
         since: datetime | None = None,
         status: str | Collection[str] | None = None,
         metadata: Mapping[str, object] | None = None,
-        prefetch: int = 4,
+        prefetch: int | None = None,
     ) -> Pager[Run]:
         """List the runs of a workflow: ``async for run in session.runs(workflow_id)``.
 
@@ -244,8 +244,10 @@ class CopyAISession:
             metadata: yield only runs that have each of these keys in their metadata, with this value or one of these:
                 ``{"batch": [7, 8]}``. Values are compared as text, so that ``7`` and ``"7"`` are equal. The API has no
                 filters: every page is requested, and a run that is listed without its metadata is left out.
-            prefetch: how many requests may be in progress while the caller works; 0 for none. With 2 or more, the first
-                page is requested once more at the end and every 100 pages, to prove that no run was skipped.
+            prefetch: the largest number of requests in progress while the caller works, up to 100; 0 for none. By
+                default 4, and up to 16 while the caller waits for pages; fewer again after a 429, and if the caller is
+                slower than the server. With 2 or more, the first page is requested once more at the end and every 100
+                pages, to prove that no run was skipped.
 
         Raises:
             ValueError: an argument is invalid; raised here, before anything is sent.
@@ -255,13 +257,22 @@ class CopyAISession:
         _runs_path(workflow_id)
         check_page_size("page_size", page_size)
         check_integer("start_page", start_page, 1)
-        check_integer("prefetch", prefetch, 0)
+        if prefetch is not None:
+            check_integer("prefetch", prefetch, 0, MAX_PREFETCH)
         if limit is not None:
             check_integer("limit", limit, 0)
         check_datetime("since", since)
-        name = f"runs of {escape(workflow_id)}"
-        matches = run_filter(status, metadata)
-        plan = Plan(name, page_size, start_page, limit, since, prefetch, matches, self._tasks)
+        plan = Plan(
+            f"runs of {escape(workflow_id)}",
+            page_size,
+            start_page,
+            limit=limit,
+            since=since,
+            prefetch=prefetch,
+            matches=run_filter(status, metadata),
+            slowdowns=lambda: self._transport.slowdowns,
+            tasks=self._tasks,
+        )
         return Pager(lambda page, size: self._fetch_runs(workflow_id, page, size), plan)
 
     async def runs_page(self, workflow_id: str, page: int = 1, *, size: int = 10) -> Page[Run]:

@@ -160,6 +160,11 @@ class Transport:
         return self._base_url
 
     @property
+    def slowdowns(self) -> int:
+        """How often requests were slowed down after a 429."""
+        return self._rate_limiter.slowdowns
+
+    @property
     def options(self) -> RequestOptions:
         """How requests are sent."""
         return self._options

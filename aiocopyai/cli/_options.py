@@ -165,7 +165,11 @@ Since = Annotated[
 Prefetch = Annotated[
     int | None,
     typer.Option(
-        min=0, metavar="N", help="How many pages are requested ahead; 0 for one request at a time.", show_default=False
+        min=0,
+        max=100,
+        metavar="N",
+        help="How many pages are requested at a time; 0 for one by one [4 to 16, as needed].",
+        show_default=False,
     ),
 ]
 FormatOption = Annotated[

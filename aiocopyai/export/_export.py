@@ -399,7 +399,7 @@ class _ListReader:
         finally:
             self._finish_storing(workflow_id, listed)
             await pages.aclose()
-        if ahead and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
+        if ahead != 0 and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
             return False  # pages were read again, and the runs of interest may have moved behind the position
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 

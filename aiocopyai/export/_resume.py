@@ -26,7 +26,8 @@ LAST: Final = "last"
 """`Selection.since` for the runs that a file does not have yet."""
 MARGIN: Final = 5
 """Pages that are read again beyond what the rule requires."""
-_PREFETCH: Final = 4
+_PREFETCH: Final[int | None] = None
+"""The `prefetch` of `runs()`: as many pages as are needed."""
 _MAX_ATTEMPTS: Final = 3
 
 
@@ -116,8 +117,8 @@ class Tracker:
         listed.attempts += 1
 
     @property
-    def prefetch(self) -> int:
-        """How many pages to request ahead: none if several attempts were too short to prove any pages."""
+    def prefetch(self) -> int | None:
+        """The `prefetch` to read with: 0 if several attempts were too short to prove any pages."""
         return _PREFETCH if self._list.attempts <= _MAX_ATTEMPTS else 0
 
     def add(self, page: Page[Run], position: int, total: int | None, page_length: int) -> None:
