@@ -28,7 +28,7 @@ def mcp(
     workflow_ids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[WORKFLOW_ID…]",
+            metavar="WORKFLOW_ID…",
             help="The workflows that agents may use; by default all of the workspace.",
             show_default=False,
         ),
