@@ -3,15 +3,15 @@
 ::
 
     CopyAIError
-    ├── ConfigurationError         (also a ValueError) no API key, or an invalid setting of a session
+    ├── ConfigurationError         no API key, or an invalid setting; a ValueError
     ├── APIConnectionError         no response, or an incomplete one
-    │   └── APITimeoutError        (also a TimeoutError) no complete response in time
+    │   └── APITimeoutError        no complete response in time; a TimeoutError
     ├── InvalidResponseError       a response that is not the documented JSON
     ├── PaginationError            a list that does not advance from page to page
     ├── AmbiguousStartError        a run may or may not have been started
     ├── RunFailedError             the awaited run failed
-    ├── RunTimeoutError            (also a TimeoutError) the awaited run did not finish in time
-    ├── InvalidEventError          (also a ValueError) the body of a webhook delivery is not an event
+    ├── RunTimeoutError            the awaited run is not finished in time; a TimeoutError
+    ├── InvalidEventError          a webhook delivery that is not an event; a ValueError
     └── APIStatusError             a response with an HTTP status other than 2xx
         ├── BadRequestError        400
         │   └── CreditLimitReachedError

@@ -20,8 +20,10 @@ _MAX_PORT: Final = 65_535
 _EXAMPLE: Final = """\
 example:
   {prog} --runs 100 --workflow-id demo --run-time 2
-  curl -H 'x-copy-ai-api-key: emulator-key' 'http://127.0.0.1:8040/api/workflow/demo/run?size=3&page=1'
-  curl -H 'x-copy-ai-api-key: emulator-key' --json '{{"startVariables": {{"Tone": "Formal"}}}}' \\
+  curl -H 'x-copy-ai-api-key: emulator-key' \\
+      'http://127.0.0.1:8040/api/workflow/demo/run?size=3&page=1'
+  curl -H 'x-copy-ai-api-key: emulator-key' \\
+      --json '{{"startVariables": {{"Tone": "Formal"}}}}' \\
       http://127.0.0.1:8040/api/workflow/demo/run
 """
 
@@ -108,7 +110,7 @@ def _trim_logs(emulator: Emulator, _request: Request) -> None:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Serve an emulator of the Copy.ai Workflows API on 127.0.0.1, with sample runs, until Ctrl-C.",
+        description="Serve an emulator of the Copy.ai API with sample runs on 127.0.0.1, until Ctrl-C.",
         epilog=_EXAMPLE.format(prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -29,7 +29,8 @@ class Script:
 
     ::
 
-        Script(states=("NEW", "PROCESSING", "RETRYING", "PROCESSING", "FAILED"), error={"message": "No."})
+        states = ("NEW", "PROCESSING", "RETRYING", "PROCESSING", "FAILED")
+        Script(states=states, error={"message": "No."})
 
     Attributes:
         states: the statuses that the run passes through, any strings. All but the last take equal parts of the run's

@@ -15,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import os
 
-from aiocopyai import CopyAIError, CopyAISession, RunFailedError, RunTimeoutError
 from aiogram import Bot, Dispatcher, F
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.types import Message
+
+from aiocopyai import CopyAIError, CopyAISession, RunFailedError, RunTimeoutError
 
 
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]

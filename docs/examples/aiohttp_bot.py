@@ -17,9 +17,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 
+from aiohttp import web
+
 from aiocopyai import CopyAISession, WebhookEvent, WebhookEventType
 from aiocopyai.webhooks import WebhookReceiver
-from aiohttp import web
 
 
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]

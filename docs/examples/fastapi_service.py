@@ -15,6 +15,9 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
+
 from aiocopyai import (
     CopyAIError,
     CopyAISession,
@@ -24,8 +27,6 @@ from aiocopyai import (
     WebhookEvent,
 )
 from aiocopyai.webhooks import WebhookReceiver
-from fastapi import FastAPI, HTTPException
-from fastapi.responses import StreamingResponse
 
 
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]

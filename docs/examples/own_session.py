@@ -13,6 +13,7 @@ import os
 import ssl
 
 import aiohttp
+
 from aiocopyai import CopyAISession
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import os
 
-from aiocopyai import CopyAISession
 from opentelemetry import trace
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+
+from aiocopyai import CopyAISession
 
 
 provider = TracerProvider()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import typer
-from aiocopyai.cli._app import app
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 from typer.testing import CliRunner
+
+from aiocopyai.cli._app import app
 
 
 class CommandHelp(SphinxDirective):

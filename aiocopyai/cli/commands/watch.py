@@ -40,7 +40,7 @@ def watch(
     Examples:
       aiocopyai watch --demo
       aiocopyai watch WCFG-6db59f06-… --interval 30
-      aiocopyai watch WCFG-6db59f06-… | jq -r --unbuffered 'select(.status == "FAILED") | .id'
+      aiocopyai watch WCFG-6db59f06-… | jq -r --unbuffered .id
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     workflow_id = choose_workflow(workflow_id, settings)
     if settings.demo:
