@@ -13,6 +13,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final, Self, TypeVar
@@ -93,11 +94,13 @@ class _Polling(AsyncIterator[T]):
         self._poll_task: asyncio.Task[None] | None = None
         self._abandoning: asyncio.TimerHandle | None = None
         self._is_over = False
+        self._closed = asyncio.Event()
         self._consumers = asyncio.Lock()
 
     async def aclose(self) -> None:
         """End the iteration, cancel its request, and wait until that is gone."""
         self._is_over = True
+        self._closed.set()
         self._items.clear()
         if self._poll_task is not None:
             await cancel_and_wait(self._poll_task)
@@ -109,7 +112,9 @@ class _Polling(AsyncIterator[T]):
                     raise StopAsyncIteration
                 if self._poll_task is None:
                     if (delay := self._due - time.monotonic()) > 0:
-                        await asyncio.sleep(delay)
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(delay):
+                                await self._closed.wait()
                         continue
                     self._poll_task = self._tasks.spawn(self._poll())
                 task = self._poll_task

@@ -328,6 +328,17 @@ async def test_unreadable_run(session: CopyAISession, copyai_emulator: Emulator,
     assert await take(events, 1) == [("WRUN-newer", "COMPLETE")]
 
 
+async def test_aclose_between_rounds(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """Closing a watch ends an iteration that waits for its next round."""
+    events = watch(session, copyai_emulator, interval=60)
+    next_event = asyncio.ensure_future(anext(events, None))
+    await requested(copyai_emulator, 2)
+    await asyncio.sleep(0.02)
+    await events.aclose()
+    async with asyncio.timeout(5):
+        assert await next_event is None
+
+
 async def test_unreadable_run_is_read_less_often(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A run that cannot be read is tried after 1, 2, 4, ... rounds."""
     copyai_emulator.replace_runs(
