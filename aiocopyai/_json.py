@@ -196,11 +196,12 @@ def _unquote(token: bytes) -> str:
 
 
 def _loads_exactly(body: bytes) -> object:
-    return cast("object", json.loads(body.decode(), parse_constant=_refuse, parse_int=_parse_integer))
+    return cast("object", json.loads(body.decode(), parse_constant=refuse_constant, parse_int=_parse_integer))
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+def refuse_constant(constant: str) -> NoReturn:
+    """Raise for ``NaN`` and the infinities, which Python's parser accepts."""
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def _parse_integer(digits: str) -> int | str:

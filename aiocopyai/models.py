@@ -9,9 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Generic, Literal, NoReturn, Self, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
+
+from aiocopyai._json import refuse_constant
 
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -150,7 +152,7 @@ class Run:
         if not isinstance(value, str):
             return value
         try:
-            return json.loads(value, parse_constant=_refuse_constant)
+            return json.loads(value, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
             shown = repr(value) if len(value) <= _EXCERPT else f"{value[:_EXCERPT]!r}…"
             raise ValueError(f"output {key!r} of run {self.id} is not JSON ({error}): {shown}") from None
@@ -159,10 +161,6 @@ class Run:
 def utc_isoformat(time: datetime | None) -> str | None:
     """Return a datetime in ISO 8601, in UTC with a ``Z``."""
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z") if time else None
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
 
 
 @frozen

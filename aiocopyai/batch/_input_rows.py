@@ -8,8 +8,9 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NoReturn, TextIO
+from typing import Final, TextIO
 
+from aiocopyai._json import refuse_constant
 from aiocopyai.models import JSON
 
 
@@ -89,14 +90,10 @@ def _read_json_lines(file: TextIO, path: Path) -> Iterator[dict[str, JSON]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_constant=_refuse_constant)
+            row = json.loads(line, parse_constant=refuse_constant)
             json.dumps(row, allow_nan=False)  # 1e999 is read as an infinity
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: must be a JSON object of input names and values")  # noqa: TRY004
         yield row
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not valid JSON")

@@ -101,7 +101,11 @@ def replacement(fault: Fault) -> EmulatorResponse:
 async def send(http: web.BaseRequest, response: EmulatorResponse, fault: Fault) -> web.StreamResponse:
     """Send a response as a fault demands: complete, in pieces, truncated, or not at all."""
     if fault.reset is not None:
-        _reset_connection(http)
+        if http.transport is not None:
+            # With a linger time of 0, closing sends a reset, even if everything has been read.
+            linger = struct.pack("ii", 1, 0)
+            http.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            http.transport.abort()
         return web.Response()
     headers = {CONTENT_TYPE: response.content_type}
     if fault.truncate is None and not fault.drip:
@@ -114,20 +118,10 @@ async def send(http: web.BaseRequest, response: EmulatorResponse, fault: Fault) 
     if fault.truncate is not None:
         stream.force_close()
     await stream.prepare(http)
-    await _drip(stream, response.body[: fault.truncate], fault.drip)
-    return stream
-
-
-async def _drip(stream: web.StreamResponse, body: bytes, seconds: float) -> None:
-    length = max(1, -(-len(body) // _DRIP_PIECES)) if seconds else max(1, len(body))
+    body = response.body[: fault.truncate]
+    length = max(1, -(-len(body) // _DRIP_PIECES)) if fault.drip else max(1, len(body))
     for start in range(0, len(body), length):
-        if seconds:
-            await asyncio.sleep(seconds)
+        if fault.drip:
+            await asyncio.sleep(fault.drip)
         await stream.write(body[start : start + length])
-
-
-def _reset_connection(http: web.BaseRequest) -> None:
-    if http.transport is not None:
-        # With a linger time of 0, closing sends a reset, even if everything has been read.
-        http.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        http.transport.abort()
+    return stream

@@ -56,22 +56,30 @@ class SampleRun:
     def id(self) -> str:
         """The run's id, in the vendor's form `WRUN-<uuid>` unless `fields` has another."""
         given = self.fields.get("id")
-        return given if isinstance(given, str) else _id_from(self._digest())
+        if isinstance(given, str):
+            return given
+        digits = self._digest()[:16].hex()
+        return "-".join(("WRUN", digits[:8], digits[8:12], f"4{digits[13:16]}", f"a{digits[17:20]}", digits[20:]))
 
     def to_json(self) -> dict[str, JSON]:
         """Generate the run as the API sends it."""
         digest = self._digest()
         run_id = self.id
         status = _pick(_STATUSES, digest[16])
+        created = _EPOCH + self.serial * _SPACING + timedelta(milliseconds=int.from_bytes(digest[19:21], "big"))
         run: dict[str, JSON] = {
             "id": run_id,
             "workflowRunId": run_id,
             "workflowId": self.workflow_id,
             "status": status,
-            "input": _input(digest),
+            "input": {
+                "Company name": _pick(_COMPANIES, digest[21]),
+                "Website": f"https://www.example.com/{digest[21] % len(_COMPANIES)}",
+                "Tone": _pick(_TONES, digest[22]),
+            },
             "output": _output(digest, status),
             "metadata": _metadata(digest),
-            "createdAt": _created_at(self.serial, digest),
+            "createdAt": created.strftime("%Y-%m-%dT%H:%M:%S") + f".{created.microsecond // 1000:03}Z",
             "credits": 0 if status in {"NEW", "WAITING"} else 1 + digest[17] % 24,
             "error": _pick(_ERRORS, digest[18]) if status == "FAILED" else None,
         }
@@ -97,25 +105,6 @@ def _digest(source: str) -> bytes:
 
 def _pick(choices: Sequence[T], number: int) -> T:
     return choices[number % len(choices)]
-
-
-def _id_from(digest: bytes) -> str:
-    digits = digest[:16].hex()
-    return "-".join(("WRUN", digits[:8], digits[8:12], f"4{digits[13:16]}", f"a{digits[17:20]}", digits[20:]))
-
-
-def _created_at(serial: int, digest: bytes) -> str:
-    jitter = timedelta(milliseconds=int.from_bytes(digest[19:21], "big"))
-    created = _EPOCH + serial * _SPACING + jitter
-    return created.strftime("%Y-%m-%dT%H:%M:%S") + f".{created.microsecond // 1000:03}Z"
-
-
-def _input(digest: bytes) -> dict[str, JSON]:
-    return {
-        "Company name": _pick(_COMPANIES, digest[21]),
-        "Website": f"https://www.example.com/{digest[21] % len(_COMPANIES)}",
-        "Tone": _pick(_TONES, digest[22]),
-    }
 
 
 def _output(digest: bytes, status: str, subject: str | None = None) -> dict[str, JSON]:

@@ -262,11 +262,14 @@ def _open_unfinished(request: _Request) -> Journal | None:
             raise
         Journal.discard(path)
         return None
-    if journal.state is None or request.force or _is_placed(journal.state, path):
+    state = journal.state
+    # After the file was moved into place, only the journal has to be removed.
+    is_placed = state is not None and state.is_complete and not (state.source and path.with_name(state.source).exists())
+    if state is None or is_placed or request.force:
         journal.remove()
         return None
     try:
-        _check_resumable(journal.state, request)
+        _check_resumable(state, request)
     except BaseException:
         journal.close()
         raise
@@ -283,11 +286,6 @@ def _check_resumable(state: ExportState, request: _Request) -> None:
             "resume it for the same workflows and time, or use force to discard it",
         )
     _check_target(state, path)
-
-
-def _is_placed(state: ExportState, path: Path) -> bool:
-    """Whether the file was moved into place, and the process ended before it deleted the rest."""
-    return state.is_complete and (state.source is None or not path.with_name(state.source).exists())
 
 
 def _check_target(state: ExportState, path: Path) -> None:

@@ -149,7 +149,11 @@ class Journal:
         if durably:
             self._db.execute("PRAGMA synchronous = FULL")
         with self._transaction():
-            self._flush()
+            if self._file is not None:
+                self._file.flush()
+                if time.monotonic() - self._synced >= _SYNC_SECONDS:
+                    os.fsync(self._file.fileno())
+                    self._synced = time.monotonic()
             self._db.execute("UPDATE state SET document = ?", (dump_state(self._started()),))
             self._db.execute("COMMIT")
 
@@ -256,14 +260,6 @@ class Journal:
     def _select(self, statement: str, digests: Sequence[bytes], *more: object) -> Iterator[tuple[bytes, ...]]:
         for some in _slices(digests):
             yield from self._db.execute(_with_places(statement, len(some)), [*some, *more]).fetchall()
-
-    def _flush(self) -> None:
-        """Pass the rows to the system, and about once a second wait until they are on the disk."""
-        if self._file is not None:
-            self._file.flush()
-            if time.monotonic() - self._synced >= _SYNC_SECONDS:
-                os.fsync(self._file.fileno())
-                self._synced = time.monotonic()
 
     def _rows(self) -> BinaryIO:
         """Open the rows file, cut to its valid bytes."""

@@ -122,10 +122,17 @@ class Tracker:
         return _PREFETCH if self._list.attempts <= _MAX_ATTEMPTS else 0
 
     def add(self, page: Page[Run], position: int, total: int | None, page_length: int) -> None:
-        """Take note of a page, and of the position up to which the list was read for certain, as of a total."""
-        self._check_order(page.items)
-        if total is not None:
-            self._set_checkpoint(Checkpoint(position, total, page_length))
+        """Record a page, and the position up to which the list was read for certain, as of a total."""
+        for newer, older in pairwise(run.created_at for run in page.items):
+            if newer is None or older is None or newer < older:
+                self._list.is_ordered = False
+            elif newer > older:
+                self._list.descends = True
+        old = self._list.checkpoint
+        # A checkpoint stays valid until it is overtaken, also while pages in front of it are read again.
+        if total is not None and (old is None or old.position - max(0, old.total - total) < position):
+            self._list.checkpoint = Checkpoint(position, total, page_length)
+            self._list.attempts = 0
 
     def is_past_horizon(self, page: Page[Run]) -> bool:
         """Whether all runs behind this page are older than those of interest."""
@@ -133,20 +140,6 @@ class Tracker:
             return False
         oldest = page.items[-1].created_at
         return oldest is not None and oldest < self._list.horizon
-
-    def _set_checkpoint(self, checkpoint: Checkpoint) -> None:
-        # A checkpoint stays valid until it is overtaken, also while pages in front of it are read again.
-        old = self._list.checkpoint
-        if old is None or old.position - max(0, old.total - checkpoint.total) < checkpoint.position:
-            self._list.checkpoint = checkpoint
-            self._list.attempts = 0
-
-    def _check_order(self, runs: Sequence[Run]) -> None:
-        for newer, older in pairwise(run.created_at for run in runs):
-            if newer is None or older is None or newer < older:
-                self._list.is_ordered = False
-            elif newer > older:
-                self._list.descends = True
 
 
 @define

@@ -137,7 +137,8 @@ class _Chain:
                 async for page in pages:
                     total = self.wanted.total if pager.total is None else pager.total
                     expected = self.wanted.first_page(total, pages.page_length)
-                    if self._is_misplaced(expected):
+                    is_near = self.start <= expected <= self.start + _MAX_EARLY_PAGES
+                    if not (is_near or self.pages or self.is_final):
                         return expected
                     self._add(page, pager.changes.reread, is_joined=pages.position >= page.number * pages.page_length)
                     if self.has_changed:
@@ -155,10 +156,6 @@ class _Chain:
             return None
         # The list has become so short that its page does not exist.
         return self.wanted.first_page(await session.count_runs(self.wanted.workflow_id), PAGE_SIZE)
-
-    def _is_misplaced(self, expected: int) -> bool:
-        is_near = self.start <= expected <= self.start + _MAX_EARLY_PAGES
-        return not (is_near or self.pages or self.is_final)
 
     def _add(self, page: Page[Run], rereads: int, *, is_joined: bool) -> None:
         read = ReadPage(page.number, page.items)

@@ -74,19 +74,29 @@ def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
         runs: any number of runs; each `created_at` must have a time zone, as it has in runs from a session.
     """
     runs = runs if isinstance(runs, Sequence) else list(runs)
-    credit_column = [_in_64_bits(run.credits) for run in runs]
+    credit_column = [
+        run.credits if run.credits is not None and -_LIMIT <= run.credits < _LIMIT else None for run in runs
+    ]
     errors = dump_each([run.error for run in runs])
     columns: list[pa.Array] = [
         _strings([run.id for run in runs]),
         _strings([run.workflow_id for run in runs]),
         _strings([run.status for run in runs]),
-        _integers([_microseconds(run.created_at) for run in runs], SCHEMA.field("created_at").type),
+        _integers(
+            [None if run.created_at is None else (run.created_at - _EPOCH) // _MICROSECOND for run in runs],
+            SCHEMA.field("created_at").type,
+        ),
         _integers(credit_column, pa.int64()),
         _maps([run.input for run in runs]),
         _maps([run.output for run in runs]),
         _maps([run.metadata for run in runs]),
         _utf8([None if run.error is None else error for run, error in zip(runs, errors, strict=True)]),
-        _maps([_extra(run, fitting) for run, fitting in zip(runs, credit_column, strict=True)]),
+        _maps(
+            [
+                run.extra if run.credits == fitting else {**run.extra, "credits": run.credits}
+                for run, fitting in zip(runs, credit_column, strict=True)
+            ]
+        ),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
@@ -166,14 +176,6 @@ def _run(row: Mapping[str, Any], created: int | None) -> Run:
     )
 
 
-def _in_64_bits(number: int | None) -> int | None:
-    return number if number is not None and -_LIMIT <= number < _LIMIT else None
-
-
-def _microseconds(created_at: datetime | None) -> int | None:
-    return None if created_at is None else (created_at - _EPOCH) // _MICROSECOND
-
-
 # Arrays are made from buffers: that is faster than `pyarrow.array`, which also imports pandas if it is installed.
 
 
@@ -217,10 +219,6 @@ def _validity(values: Sequence[object]) -> pa.Buffer | None:
         return None
     bits = int("".join(["0" if value is None else "1" for value in reversed(values)]), 2)
     return pa.py_buffer(bits.to_bytes(len(values) // 8 + 1, "little"))
-
-
-def _extra(run: Run, fitting_credits: int | None) -> Mapping[str, JSON]:
-    return run.extra if run.credits == fitting_credits else {**run.extra, "credits": run.credits}
 
 
 def _json_objects(maps: pa.MapArray) -> pa.Array:

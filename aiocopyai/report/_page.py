@@ -69,11 +69,13 @@ def render_report(summary: Summary, source: str) -> str:
     environment.filters.update(filters)
     grouped = group_by_period(summary, MAX_PERIODS)
     activity = activity_charts(grouped) if grouped.periods else []
+    total, runs = summary.total.credits, max(1, summary.total.runs)
+    average = total // runs if abs(total) >= _EXACT else total / runs
     failures = [failures_chart(grouped)] if grouped.periods and summary.total.failed else []
     return environment.get_template("report.html").render(
         summary=summary,
         source=source,
-        average=_average(summary.total),
+        average=average,
         period_rows=[(f"{period.start}{' (partial)' * period.is_partial}", period.total) for period in grouped.periods],
         grouped=grouped,
         activity=activity,
@@ -108,12 +110,6 @@ def _with_others(
     """Add the rows for what is not counted separately, and for what has no key."""
     extra = [(OTHERS, others), ("(none)", without or Totals())]
     return [*rows, *((name, totals) for name, totals in extra if totals.runs)]
-
-
-def _average(total: Totals) -> float:
-    if abs(total.credits) >= _EXACT:
-        return total.credits // max(1, total.runs)
-    return total.credits / max(1, total.runs)
 
 
 def _share(value: int, most: int) -> float:
