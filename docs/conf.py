@@ -55,7 +55,7 @@ nitpick_ignore_regex = [
     # Types of other projects: their inventories would have to be downloaded.
     (
         r"py:.*",
-        r"(aiohttp|asyncio|collections|dask|datetime|dlt|mcp|os|pathlib|pyarrow|sqlite3|web)\..*|datetime",
+        r"(aiohttp|asyncio|collections|dask|datetime|dlt|mcp|os|pathlib|pyarrow|sqlite3|types|web)\..*|datetime",
     ),
     (r"py:class", r"aiocopyai\..*\.[KT](_co)?"),  # type variables
     # Types that users of the package do not name.
