@@ -30,12 +30,12 @@ Every error is plain data: it can be pickled and copied, and never holds the API
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from attrs import frozen
 
 from aiocopyai._text import escape, short_repr, truncate
-from aiocopyai.models import Run, RunStatus
+from aiocopyai.models import JSON, Run, RunStatus
 
 
 _MAX_DETAILS: Final = 300
@@ -232,7 +232,7 @@ class RunFailedError(CopyAIError):
         self.run = run
 
     @property
-    def error(self) -> Any:  # noqa: ANN401 (any JSON)
+    def error(self) -> JSON:
         """Why it failed, as raw JSON (its shape is not documented)."""
         return self.run.error
 
@@ -305,8 +305,8 @@ class APIStatusError(CopyAIError):
         self,
         status: int,
         error_code: str | None = None,
-        details: Any = None,  # noqa: ANN401 (any JSON)
-        body: Any = None,  # noqa: ANN401 (any JSON)
+        details: JSON = None,
+        body: JSON = None,
         headers: Mapping[str, str] | None = None,
         request: RequestInfo | None = None,
         retry_after: float | None = None,

@@ -104,7 +104,7 @@ class Run:
     metadata: Mapping[str, Any] = field(factory=dict[str, Any])
     created_at: datetime | None = None
     credits: int | None = None
-    error: Any = None
+    error: JSON = None
     extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
 
     def __hash__(self) -> int:

@@ -229,7 +229,9 @@ def reads_a_run(run: Run) -> None:
     assert_type(run.metadata, Mapping[str, Any])
     assert_type(run.created_at, datetime | None)
     assert_type(run.credits, int | None)
-    assert_type(run.error, Any)
+    assert_type(run.error, JSON)
+    if isinstance(run.error, dict):  # its shape is not documented
+        assert_type(run.error["message"], JSON)
     assert_type(run.output_json("a"), Any)
     title: str = run.output["Post"]["title"]
     words: list[str] = run.output_json("Post")["words"] if title else run.input["words"]
@@ -306,15 +308,15 @@ async def handles_errors(session: CopyAISession) -> None:
     except APIStatusError as error:
         assert_type(error.status, int)
         assert_type(error.error_code, str | None)
-        assert_type(error.details, Any)
-        assert_type(error.body, Any)
+        assert_type(error.details, JSON)
+        assert_type(error.body, JSON)
         assert_type(error.headers, Mapping[str, str])
         assert_type(error.method, str)
         assert_type(error.url, str)
         assert_type(error.attempts, int)
     except RunFailedError as error:
         assert_type(error.run, Run)
-        assert_type(error.error, Any)
+        assert_type(error.error, JSON)
     except RunTimeoutError as error:
         assert_type(error.workflow_id, str)
         assert_type(error.run_id, str)
