@@ -13,8 +13,6 @@ from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
-from aiocopyai._json import refuse_constant
-
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 """Any JSON value, as `json.loads` returns it."""
@@ -151,6 +149,8 @@ class Run:
         value = self.output[key]
         if not isinstance(value, str):
             return value
+        from aiocopyai._json import refuse_constant  # noqa: PLC0415 (loads orjson)
+
         try:
             return json.loads(value, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:

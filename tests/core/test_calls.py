@@ -70,7 +70,7 @@ def test_output_that_is_not_json() -> None:
     run = Run("WRUN-1", output={"Step": "Dear Ada,", "Other": "NaN"})
     with pytest.raises(ValueError, match=r"output 'Step' of run WRUN-1 is not JSON .*: 'Dear Ada,'"):
         run.output_json("Step")
-    with pytest.raises(ValueError, match="NaN is not JSON"):
+    with pytest.raises(ValueError, match="NaN is not valid JSON"):
         run.output_json("Other")
     with pytest.raises(KeyError, match="has no output 'step', only: 'Step', 'Other'"):
         run.output_json("step")
