@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import pickle
 import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import cloudpickle
@@ -36,6 +38,8 @@ from tests.support.exporting import ids_of, raw_run
 
 KEY = "emulator-key"
 SCHEDULERS = ("sync", "threads")
+CLUSTER_SECONDS = 40
+"""A limit for each wait for a cluster: a thread that waits for longer would outlive its test."""
 
 pytestmark = pytest.mark.xdist_group("dask")  # one cluster serves all tests of this module
 
@@ -56,12 +60,24 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(name="client", scope="module")
 def _client() -> Iterator[Client]:
     """A cluster of two processes with two threads each, which have the key in their own environment."""
-    with (
-        dask.config.set({"distributed.admin.log-length": 0}),
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", env={"COPYAI_API_KEY": KEY}) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    # Workers are forked from one process with all imports, which take seconds, instead of importing the same again.
+    multiprocessing.get_context("forkserver").set_forkserver_preload([tested.__name__])
+    options = {"distributed.admin.log-length": 0, "distributed.worker.multiprocessing-method": "forkserver"}
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(options):
+        patch.setattr("distributed.utils._forkserver_preload_set", True, raising=False)  # or it would set its own
+        cluster = LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", env={"COPYAI_API_KEY": KEY})
+        client = Client(cluster, timeout=CLUSTER_SECONDS)
+        try:
+            yield client
+        finally:
+            # No wait without a limit, and no process is left, whatever state a failed test leaves the cluster in.
+            with suppress(TimeoutError):
+                client.close(timeout=CLUSTER_SECONDS)
+            with suppress(TimeoutError):
+                cluster.close(timeout=CLUSTER_SECONDS)
+            for process in multiprocessing.active_children():
+                process.kill()
+                process.join(CLUSTER_SECONDS)
 
 
 async def compute(
@@ -69,14 +85,18 @@ async def compute(
     workflow_ids: str | Sequence[str] | None = None,
     *,
     scheduler: str | None = None,
+    client: Client | None = None,
     **options: Any,  # noqa: ANN401 (any option of `read_runs`)
 ) -> pd.DataFrame:
     """Create a frame and compute it, in a thread, so that the emulator can respond."""
 
     def work() -> pd.DataFrame:
         frame = read_runs(workflow_ids or emulator.workflow_id, base_url=emulator.url, **{"retry": AT_ONCE, **options})
-        with dask.config.set(scheduler=scheduler):
-            computed: pd.DataFrame = frame.compute()
+        if client is not None:
+            computed: pd.DataFrame = client.compute(frame).result(CLUSTER_SECONDS)
+        else:
+            with dask.config.set(scheduler=scheduler):
+                computed = frame.compute()
         assert list(computed.dtypes) == list(frame.dtypes)
         return computed
 
@@ -223,7 +243,7 @@ async def test_frame_of_a_changing_list(copyai_emulator: Emulator, scheduler: st
 @pytest.mark.usefixtures("small_pages")
 async def test_list_that_shrinks_at_every_second_request(copyai_emulator: Emulator) -> None:
     """A list that keeps losing runs is read, as it is by one iteration."""
-    copyai_emulator.add_runs(200)
+    copyai_emulator.add_runs(100)
 
     def shrink(emulator: Emulator, request: Request) -> None:
         if request.number % 2 == 0:
@@ -334,7 +354,7 @@ async def test_cluster_reads_every_run(
     )
     monkeypatch.delenv("COPYAI_API_KEY")
 
-    found = await asyncio.to_thread(lambda: client.compute(frame).result())
+    found = await asyncio.to_thread(lambda: client.compute(frame).result(CLUSTER_SECONDS))
 
     assert sorted(found["id"]) == sorted(ids_of(slow_emulator))
     assert list(found.dtypes) == list(frame.dtypes)
@@ -344,7 +364,7 @@ async def test_cluster_divides_the_rate(client: Client) -> None:
     """On a cluster the rate is divided by the number of its threads."""
     reader = tested._PartitionReader(None, AT_ONCE, 10.0, partitions=100)
 
-    assert await asyncio.to_thread(lambda: client.submit(reader.share).result()) == 2.5
+    assert await asyncio.to_thread(lambda: client.submit(reader.share).result(CLUSTER_SECONDS)) == 2.5
 
 
 async def test_killed_worker_loses_no_run(slow_emulator: Emulator, client: Client) -> None:
@@ -361,7 +381,7 @@ async def test_killed_worker_loses_no_run(slow_emulator: Emulator, client: Clien
 
     slow_emulator.on_request = kill
 
-    frame = await compute(slow_emulator, partition_pages=2)
+    frame = await compute(slow_emulator, partition_pages=2, client=client)
 
     assert victims == []
     assert frame["id"].is_unique
