@@ -157,7 +157,7 @@ class Starter:
         list_runs: lists a workflow's runs created since a time, or all of them.
         get_run: reads one run.
         retry: how often and for how long a start with a key is sent again.
-        shared: another starter, whose memory of keys and runs is used.
+        shared: another starter, whose age and memory of keys and runs are used.
     """
 
     def __init__(
@@ -176,7 +176,8 @@ class Starter:
         self._records: OrderedDict[tuple[str, str], _KeyRecord] = OrderedDict()
         self._own_runs: OrderedDict[str, str | None] = OrderedDict()  # id of each run started here -> its key
         if shared is not None:
-            self._records, self._own_runs = shared._records, shared._own_runs  # noqa: SLF001 (of the same class)
+            self._created_at = shared._created_at  # noqa: SLF001 (of the same class)
+            self._records, self._own_runs = shared._records, shared._own_runs  # noqa: SLF001 (the same)
 
     async def start(self, request: StartRequest, reuse_within: timedelta | None = None) -> tuple[Run, bool]:
         """Start one run, or return the run that was started with its key.

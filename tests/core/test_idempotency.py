@@ -664,6 +664,17 @@ class TestReuseWithin:
 
         assert len(posts(copyai_emulator)) == 1
 
+    async def test_other_options(
+        self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+    ) -> None:
+        """A session with other options is as old as the one that it shares its keys with, and need not wait."""
+        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 60.0))
+        monkeypatch.setattr(session._starter, "_created_at", time.monotonic() - 60)
+        async with asyncio.timeout(5):
+            await session.with_options(retry=2).start_run(
+                copyai_emulator.workflow_id, {}, idempotency_key="key-1", reuse_within=timedelta(hours=1)
+            )
+
     @pytest.mark.parametrize(("minutes", "is_reused"), [(59, True), (61, False)])
     async def test_age(
         self, session: CopyAISession, copyai_emulator: Emulator, minutes: int, *, is_reused: bool
