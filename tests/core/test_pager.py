@@ -102,7 +102,7 @@ def test_changing_list(kind: str, data: st.DataObject, size: int, prefetch: int,
 
         assert len(set(ids)) == len(ids)
         assert changing.stayed <= set(ids) or len(ids) == limit
-        # On smaller pages, added runs cannot be told from runs that changed places.
+        # On smaller pages, added runs cannot be distinguished from runs that changed places.
         assert pager.changes.missing == 0 or size < 5
 
     asyncio.run(check())

@@ -111,7 +111,7 @@ def test_each_run_is_yielded_once(
 
     assert len(set(reading.ids)) == len(reading.ids)
     assert changing.stayed <= set(reading.ids)
-    # On smaller pages, added runs cannot be told from runs that changed places.
+    # On smaller pages, added runs cannot be distinguished from runs that changed places.
     assert reading.listing.changes.missing == 0 or (size < 5 and kind in {"any", "capped"})
 
 

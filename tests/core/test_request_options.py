@@ -80,7 +80,7 @@ async def test_closing_a_view(copyai_emulator: Emulator) -> None:
 
 
 async def test_headers(copyai_emulator: Emulator) -> None:
-    """Headers of one's own are sent beside those of the client, and no `repr` shows their values."""
+    """Custom headers are sent in addition to those of the client, and no `repr` shows their values."""
     async with (
         aiohttp.ClientSession(headers={"X-Theirs": "2"}) as http,
         CopyAISession(

@@ -15,7 +15,7 @@ from mcp.server.mcpserver import MCPServer
 from aiocopyai import CopyAISession, Run
 from aiocopyai.emulator import Delivery, Emulator, Fault, Quirks, Request, Script, main, serve
 from aiocopyai.export import Exported, ExportError, Progress, export_runs, read_export
-from aiocopyai.integrations.arrow import FLAT_SCHEMA, SCHEMA, flat_batch, read_batch, record_batch
+from aiocopyai.integrations.arrow import FLAT_SCHEMA, SCHEMA, flat_batch, read_batch, record_batch, runs_table
 from aiocopyai.integrations.mcp import make_server
 
 
@@ -123,5 +123,6 @@ async def is_refused(session: CopyAISession, emulator: Emulator) -> None:
     emulator.inject(500)  # type: ignore[arg-type]  # not a Fault
     await export_runs(session, ["W"], "runs.csv", since="yesterday")  # type: ignore[arg-type]  # "last" or a datetime
     await export_runs(session, ["W"])  # type: ignore[call-arg]  # the path is missing
+    await runs_table(session)  # type: ignore[call-arg]  # the workflow is missing
     make_server(session, 5)  # type: ignore[arg-type]  # not ids
     record_batch(5)  # type: ignore[arg-type]  # not runs
