@@ -48,7 +48,11 @@ class Parquet:
 
     def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Iterator[None]:
         with pq.ParquetWriter(
-            out, SCHEMA, compression="zstd", use_dictionary=False, write_statistics=_ORDERED_COLUMNS
+            out,
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=False,
+            write_statistics=_ORDERED_COLUMNS,  # pyright: ignore[reportArgumentType]  # typed as bool only
         ) as writer:
             for table in _grouped(_all_batches(base, keep, rows)):
                 writer.write_table(table)

@@ -231,7 +231,8 @@ def reads_a_run(run: Run) -> None:
     assert_type(run.credits, int | None)
     assert_type(run.error, JSON)
     if isinstance(run.error, dict):  # its shape is not documented
-        assert_type(run.error["message"], JSON)
+        message: JSON = run.error["message"]
+        assert_type(str(message), str)
     assert_type(run.output_json("a"), Any)
     title: str = run.output["Post"]["title"]
     words: list[str] = run.output_json("Post")["words"] if title else run.input["words"]
