@@ -62,10 +62,12 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """The page size to request: at most `limit`, where that does not change the numbers of the pages."""
-        if self.limit is not None and self.start_page == 1 and self.matches is None:
-            return min(self.page_size, self.limit)
-        return self.page_size
+        """The page size to request: at most `limit`, if the first items are the wanted ones."""
+        is_filtered = self.since is not None or self.matches is not None
+        # From another page on, another size would change the numbers of the pages.
+        if self.limit is None or self.start_page > 1 or is_filtered:
+            return self.page_size
+        return min(self.page_size, self.limit)
 
 
 class Pager(Generic[T]):
@@ -106,13 +108,13 @@ class Pager(Generic[T]):
         return ItemIterator(self.pages())
 
     async def first(self) -> T | None:
-        """Return the first item, or None if there is none; it is read with one request at a time.
+        """Return the first item, or None if there is none. Without a filter, that is a request for one item.
 
         Raises:
             CopyAIError: no response, or an error.
         """
         limit = 1 if self._plan.limit is None else min(1, self._plan.limit)
-        items = await self._collect(evolve(self._plan, limit=limit, prefetch=0))
+        items = await self._collect(evolve(self._plan, limit=limit))
         return items[0] if items else None
 
     async def collect(self, limit: int | None = None) -> list[T]:

@@ -56,7 +56,7 @@ def read_runs(
     *,
     partition_pages: int = 50,
     base_url: str | None = None,
-    retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (immutable)
+    retry: RetryPolicy | int = RetryPolicy(),  # noqa: B008 (immutable)
     max_rate: float | None = None,
 ) -> dd.DataFrame:
     """Return a data frame of all runs of some workflows, with the columns of `aiocopyai.integrations.arrow.SCHEMA`.
@@ -118,7 +118,7 @@ class _PartitionReader:
     """Reads partitions; this is sent to the workers."""
 
     base_url: str | None
-    retry: RetryPolicy
+    retry: RetryPolicy | int
     max_rate: float | None
     partitions: int = 1
     nonce: str = field(factory=lambda: uuid.uuid4().hex)

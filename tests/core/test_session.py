@@ -239,6 +239,14 @@ async def test_first_and_collect(session: CopyAISession, copyai_emulator: Emulat
     assert [run.id for run in await pager.collect(7)] == listed[:7]
     assert [run.id for run in await session.runs(copyai_emulator.workflow_id, limit=3).collect(7)] == listed[:3]
     assert await pager.collect(0) == []
+    oldest_first = sorted(copyai_emulator.runs(), key=lambda run: str(run["createdAt"]))
+    copyai_emulator.replace_runs(oldest_first)
+    before = len(copyai_emulator.requests)
+    since = datetime.fromisoformat(str(oldest_first[20]["createdAt"]))
+    first = await session.runs(copyai_emulator.workflow_id, page_size=5, since=since, prefetch=prefetch).first()
+    assert first is not None
+    assert first.id == oldest_first[20]["id"]
+    assert len(copyai_emulator.requests) - before <= 7
     assert await session.runs(copyai_emulator.workflow_id, limit=0).first() is None
     with pytest.raises(ValueError, match="limit must be at least 0, got -1"):
         await pager.collect(-1)
