@@ -69,7 +69,15 @@ async def cli(*arguments: str, emulator: Emulator | None = None, **env: str) -> 
         out.seek(0)
         err.seek(0)
         encoding = env.get("PYTHONIOENCODING", "utf-8")
-        return Done(code, *(stream.read().decode(encoding, "replace") for stream in (out, err)))
+        return Done(code, *(_decode(stream.read(), encoding) for stream in (out, err)))
+
+
+def _decode(written: bytes, encoding: str) -> str:
+    """Return output as text: JSON and CSV are UTF-8, whatever the encoding of the stream."""
+    try:
+        return written.decode()
+    except UnicodeDecodeError:
+        return written.decode(encoding.partition(":")[0], "replace")
 
 
 async def terminal(*arguments: str, key: str = "", width: int = 140, env: Mapping[str, str]) -> tuple[int, str]:
