@@ -30,7 +30,7 @@ def run_filter(
     Raises:
         ValueError: an argument is invalid.
     """
-    statuses = None if status is None else _statuses(status)
+    statuses = None if status is None else read_statuses("status", status)
     wanted = {key: _texts(key, value) for key, value in json_object("metadata", _as_lists(metadata or {})).items()}
     if statuses is None and not wanted:
         return None
@@ -43,11 +43,12 @@ def run_filter(
     return matches
 
 
-def _statuses(value: str | Collection[str]) -> frozenset[str]:
+def read_statuses(name: str, value: str | Collection[str]) -> frozenset[str]:
+    """Check one status or several, and return them in upper case."""
     statuses = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else []
     if not statuses or not all(isinstance(status, str) and status for status in statuses):
         raise ValueError(
-            f"status must be a status such as 'FAILED', or a collection of at least one, got {excerpt(value)}"
+            f"{name} must be a status such as 'FAILED', or a collection of at least one, got {excerpt(value)}"
         )
     return frozenset(status.upper() for status in statuses)
 

@@ -15,7 +15,7 @@ import aiohttp
 from attrs import evolve
 from yarl import URL
 
-from aiocopyai._filters import run_filter
+from aiocopyai._filters import read_statuses, run_filter
 from aiocopyai._idempotency import CLOCK_SKEW, KEY_NAME, KeySearch, Starter, StartRequest, check_reuse_within, with_key
 from aiocopyai._json import encode_json
 from aiocopyai._logging import configure_from_environment
@@ -45,7 +45,6 @@ from aiocopyai._validation import (
     check_positive,
     check_rows,
     check_seconds,
-    check_statuses,
     check_string,
     check_url,
     json_object,
@@ -618,7 +617,7 @@ class CopyAISession:
         *,
         interval: float = 10.0,
         since: datetime | None = None,
-        statuses: Collection[str] | None = None,
+        statuses: str | Collection[str] | None = None,
     ) -> Watch:
         """Watch a workflow without end: ``async for event in session.watch(workflow_id)``.
 
@@ -632,8 +631,8 @@ class CopyAISession:
             interval: seconds between two rounds.
             since: begin with the runs created at or after this time, which must have a time zone; None to begin with
                 new runs. In that case the latest runs are yielded as soon as their status changes.
-            statuses: yield only the events of runs that now have one of these statuses, such as
-                ``{"COMPLETE", "FAILED"}``; None for all.
+            statuses: yield only the events of runs that now have this status, or one of these, such as
+                ``{"COMPLETE", "FAILED"}``, in any case; None for all.
 
         Raises:
             ValueError: an argument is invalid; raised here, before anything is sent.
@@ -647,7 +646,7 @@ class CopyAISession:
             workflow_id,
             interval,
             since,
-            None if statuses is None else check_statuses("statuses", statuses, "COMPLETE"),
+            None if statuses is None else read_statuses("statuses", statuses),
             lambda since, limit, page_size, start_page: self.runs(
                 workflow_id, page_size=page_size, start_page=start_page, limit=limit, since=since, prefetch=0
             ),

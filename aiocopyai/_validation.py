@@ -10,7 +10,7 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import AsyncIterable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime
 from typing import Final, cast
 from urllib.parse import quote
@@ -75,17 +75,6 @@ def check_string(name: str, value: str) -> None:
     """Check that a value is a string, and not empty."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{name} must be a string that is not empty, got {excerpt(value)}")
-
-
-def check_statuses(name: str, value: Collection[str], example: str) -> frozenset[str]:
-    """Check that a value is a collection of strings, and not one string by mistake."""
-    if (
-        isinstance(value, str)
-        or not isinstance(value, Collection)
-        or not all(isinstance(status, str) for status in value)
-    ):
-        raise ValueError(f"{name} must be a collection of strings, such as {{{example!r}}}, got {excerpt(value)}")
-    return frozenset(value)
 
 
 def check_url(value: str) -> None:

@@ -11,8 +11,8 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from aiocopyai._text import escape, truncate
-from aiocopyai._validation import check_seconds, check_statuses
+from aiocopyai._text import escape, excerpt, truncate
+from aiocopyai._validation import check_seconds
 from aiocopyai.errors import (
     CopyAIError,
     InvalidResponseError,
@@ -41,7 +41,11 @@ _PROGRESS: Final = {RunStatus.NEW: 0, RunStatus.WAITING: 1, RunStatus.COMPLETE: 
 
 
 def _final_statuses(value: Collection[str]) -> frozenset[str]:
-    return check_statuses("final_statuses", value, "CANCELLED")
+    if isinstance(value, str) or not all(isinstance(status, str) for status in value):
+        raise ValueError(
+            f"final_statuses must be a collection of strings, such as {{'CANCELLED'}}, got {excerpt(value)}"
+        )
+    return frozenset(status.upper() for status in value)
 
 
 @frozen
@@ -67,7 +71,7 @@ class WaitOptions:
 
     def is_final(self, status: RunStatus) -> bool:
         """Return whether a run with this status is finished."""
-        return status.is_final or status in self.final_statuses
+        return status.is_final or status.upper() in self.final_statuses
 
 
 async def wait_for_run(

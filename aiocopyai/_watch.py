@@ -68,7 +68,7 @@ class WatchPlan:
         workflow_id: the workflow's id.
         interval: seconds between two rounds.
         since: the creation time to begin with; None to begin with new runs.
-        statuses: the statuses whose events are yielded; None for all events.
+        statuses: the statuses whose events are yielded, in upper case; None for all events.
         list_runs: lists runs without prefetch, given `since`, `limit`, `page_size` and `start_page`.
         get_run: reads one run.
     """
@@ -281,7 +281,7 @@ class Watch(_Polling[RunEvent]):
         previous_status = None if known is None else known.status
         if not self._memory.update(run, is_baseline=is_baseline):
             return
-        if self._plan.statuses is None or run.status in self._plan.statuses:
+        if self._plan.statuses is None or (run.status or "").upper() in self._plan.statuses:
             self._items.append(RunEvent("new" if known is None else "changed", run, previous_status))
 
     async def _read_unlisted(self) -> None:

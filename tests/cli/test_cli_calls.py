@@ -183,6 +183,15 @@ async def test_watch(emulator: Emulator) -> None:
     assert done == (130, "", "stopped after 3 changes\n")
 
 
+async def test_watch_of_a_status(emulator: Emulator) -> None:
+    """With `--status` only changes to this status are shown."""
+    process = await start_watch(emulator, "--status", "failed", "--limit", "1")
+    emulator.add_runs(2, status="COMPLETE")
+    [run_id] = emulator.add_runs(1, status="FAILED")
+
+    assert [row["id"] for row in (await finish(process)).rows] == [run_id]
+
+
 async def test_watch_continues_after_an_outage(emulator: Emulator) -> None:
     """A server that fails for a while is polled again; `--limit` ends the command after a number of changes."""
     process = await start_watch(emulator, "--limit", "1")

@@ -157,7 +157,7 @@ async def test_undocumented_status(
     assert caplog.text.count("CANCELLED, which the API reference does not name") == 1
 
 
-@pytest.mark.parametrize("final_statuses", [{"CANCELLED"}, ("TIMED_OUT", "CANCELLED"), [RunStatus("CANCELLED")]])
+@pytest.mark.parametrize("final_statuses", [{"cancelled"}, ("TIMED_OUT", "CANCELLED"), [RunStatus("CANCELLED")]])
 async def test_final_statuses(session: CopyAISession, copyai_emulator: Emulator, final_statuses: Any) -> None:  # noqa: ANN401 (any collection)
     """A run with one of the caller's final statuses is returned, by every method that waits."""
     workflow_id = copyai_emulator.workflow_id

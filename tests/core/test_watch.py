@@ -72,7 +72,7 @@ async def test_new_runs_and_changes(session: CopyAISession, copyai_emulator: Emu
 
 async def test_statuses(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """Only events whose run has one of the statuses are yielded; what happened before is still known."""
-    events = watch(session, copyai_emulator, since=LONG_AGO, statuses={"COMPLETE", "FAILED"})
+    events = watch(session, copyai_emulator, since=LONG_AGO, statuses={"COMPLETE", "failed"})
     (run_id,) = copyai_emulator.add_runs(1, status="PROCESSING")
     await nothing(events)
     copyai_emulator.replace_runs([{**copyai_emulator.runs()[0], "status": "FAILED"}])
@@ -522,7 +522,7 @@ def test_memory_is_bounded() -> None:
     assert len(memory.runs) < 2_500
 
 
-@pytest.mark.parametrize("arguments", [{"interval": 0}, {"since": datetime(2026, 1, 1)}, {"statuses": "FAILED"}])  # noqa: DTZ001 (invalid on purpose)
+@pytest.mark.parametrize("arguments", [{"interval": 0}, {"since": datetime(2026, 1, 1)}, {"statuses": []}])  # noqa: DTZ001 (invalid on purpose)
 def test_invalid_arguments(arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
     """An invalid argument is a ValueError at the call."""
     with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -27,6 +27,10 @@ def watch(
         float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait between two polls.")
     ] = 10.0,
     since: Since = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATUS", help="Only changes to this status; repeat it for more."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many changes.")] = None,
     output_format: FormatOption = None,
 ) -> None:
@@ -39,14 +43,14 @@ def watch(
     \b
     Examples:
       aiocopyai watch --demo
-      aiocopyai watch WCFG-6db59f06-… --interval 30
+      aiocopyai watch WCFG-6db59f06-… --interval 30 --status failed
       aiocopyai watch WCFG-6db59f06-… | jq -r --unbuffered .id
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     workflow_id = choose_workflow(workflow_id, settings)
     if settings.demo:
         interval = min(interval, _DEMO_INTERVAL)
     shown = ItemCount("change")
-    work = _watch(workflow_id, interval, since, limit, output_format, settings, find_key(settings), shown)
+    work = _watch(workflow_id, interval, since, status, limit, output_format, settings, find_key(settings), shown)
     raise typer.Exit(run_async(work, settings, so_far=shown))
 
 
@@ -54,6 +58,7 @@ async def _watch(
     workflow_id: str,
     interval: float,
     since: datetime | None,
+    statuses: list[str] | None,
     limit: int | None,
     output_format: OutputFormat | None,
     settings: Settings,
@@ -62,7 +67,7 @@ async def _watch(
 ) -> None:
     async with open_session(settings, key) as session:
         with usage_errors():
-            changes = session.watch(workflow_id, interval=interval, since=since)
+            changes = session.watch(workflow_id, interval=interval, since=since, statuses=statuses or None)
         writer = open_run_writer(output_format)
         writer.flush()  # the header of a table or of CSV
         async with starting_runs(session) if settings.demo else nullcontext():
