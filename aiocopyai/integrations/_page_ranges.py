@@ -20,7 +20,7 @@ from typing import Final
 
 from attrs import define, evolve, field, frozen
 
-from aiocopyai import BadRequestError, CopyAISession, NotFoundError, Page, RequestInvalidError, Run
+from aiocopyai import BadRequestError, CopyAISession, NotFoundError, Page, PaginationError, RequestInvalidError, Run
 
 
 PAGE_SIZE: Final = 100
@@ -88,17 +88,35 @@ def plan_ranges(totals: Mapping[str, int], size: int) -> list[list[PageRange]]:
     return partitions
 
 
-async def read_range(
-    session: CopyAISession, wanted: PageRange, *, margin: int | None = None, prefetch: int = PREFETCH
-) -> list[ReadPage]:
-    """Read a range and some runs behind it, by default `MARGIN`."""
-    end = max(0, wanted.lower - (MARGIN if margin is None else margin))
-    start = wanted.first_page(wanted.total, PAGE_SIZE)
+async def read_range(session: CopyAISession, wanted: PageRange, *, is_last_pass: bool = False) -> list[ReadPage]:
+    """Read a range.
+
+    Args:
+        session: the session to read with.
+        wanted: the range.
+        is_last_pass: whether nothing else reads the list meanwhile. The range is read page by page then. Otherwise it
+            is read with prefetch and with `MARGIN` runs behind it; a range of a list that shrinks too fast for that is
+            left to the last pass, and none of its pages is connected.
+
+    Raises:
+        PaginationError: the list does not advance, in the last pass.
+        CopyAIError: a request failed.
+    """
+    end = max(0, wanted.lower - (0 if is_last_pass else MARGIN))
+    start, prefetch = wanted.first_page(wanted.total, PAGE_SIZE), 0 if is_last_pass else PREFETCH
     read: list[ReadPage] = []
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         chain = _Chain(wanted, start, end, prefetch if attempts_left else 0, is_final=not attempts_left)
-        next_start = await chain.read(session)
-        for page in read:  # nothing connects the pages of this iteration with those of an earlier one
+        is_left = False
+        try:
+            next_start = await chain.read(session)
+        except PaginationError:
+            if is_last_pass:
+                raise
+            next_start, is_left = None, True
+        # Nothing connects the pages of this iteration with those of an earlier one, or those of a range that is left
+        # to the last pass with its end.
+        for page in (*read, *chain.pages) if is_left else read:
             page.is_connected = False
         read += chain.pages
         if next_start is None:
@@ -202,7 +220,7 @@ async def _bridge(session: CopyAISession, wanted: PageRange, above: set[int] | N
     while True:
         upper = wanted.total if above is None else wanted.upper + width
         bridge = evolve(wanted, upper=upper, lower=max(0, wanted.upper - width))
-        pages = await read_range(session, bridge, margin=0, prefetch=0)
+        pages = await read_range(session, bridge, is_last_pass=True)
         read += pages
         found = {hash_id(run.id) for page in pages if page.is_connected for run in page.runs}
         reaches_above = bridge.is_first or (above is not None and not found.isdisjoint(above))

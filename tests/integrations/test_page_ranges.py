@@ -175,6 +175,25 @@ async def test_list_that_shrinks_at_every_second_request(copyai_emulator: Emulat
     assert len(copyai_emulator.requests) < 200
 
 
+async def test_range_of_a_list_that_shrinks_too_fast(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """A range of a list that shrinks at every request, as others read it too, is left to the last pass."""
+    copyai_emulator.replace_runs([raw_run(number) for number in range(300, 0, -1)])
+    every = 1
+
+    def shrink(emulator: Emulator, request: Request) -> None:
+        if request.number % every == 0:
+            emulator.remove_runs(ids_of(emulator)[-1:])
+
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 5)
+    copyai_emulator.on_request = shrink
+    await ranges.read_in(ranges.plan)
+    every = 2
+    found = await ranges.finish()
+
+    assert any(pages and not any(page.is_connected for page in pages) for pages in ranges.read.values())
+    assert set(ids_of(copyai_emulator)) <= found
+
+
 @pytest.mark.parametrize("past_end", [404, "empty", "last"])
 async def test_list_that_becomes_shorter_than_a_range(
     copyai_emulator: Emulator,
