@@ -113,7 +113,10 @@ class CopyAISession:
         on_retry: Callable[[RetryInfo], object] | None = None,
     ) -> None:
         # Before anything can raise: some tools show the variables of each frame of a traceback.
+        kind = None if api_key is None or isinstance(api_key, str) else type(api_key).__name__
         api_key = Secret(api_key or os.environ.get("COPYAI_API_KEY") or "")
+        if kind is not None:
+            raise ConfigurationError(f"api_key must be a string, got an object of type {kind}")
         configure_from_environment()
         if not api_key:
             raise ConfigurationError("no API key: set the environment variable COPYAI_API_KEY, or pass api_key")

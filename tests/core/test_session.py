@@ -396,6 +396,7 @@ def test_key_and_url_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ({"api_key": "key\n"}, "the API key"),
         ({"api_key": "k\x00y"}, "the API key"),
         ({"api_key": "kéy"}, "the API key"),
+        ({"api_key": b"a-long-key"}, "api_key must be a string, got an object of type bytes"),
         ({"base_url": "http://api.copy.ai/api"}, "without encryption to api.copy.ai"),
         ({"base_url": "http://127.0.0.1.example.com"}, "without encryption"),
         ({"base_url": "ftp://localhost"}, "http\\(s\\) URL"),
