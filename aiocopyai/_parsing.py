@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar, cast
 
 from attrs import evolve, frozen
 
-from aiocopyai._json import MAX_DEPTH, MAX_DIGITS, find_nested_object, has_rounded_integer, loads
+from aiocopyai._json import MAX_DEPTH, MAX_DIGITS, find_nested_object, has_long_number, has_rounded_integer, loads
 from aiocopyai._text import excerpt
 from aiocopyai.errors import InvalidResponseError
 from aiocopyai.models import JSON, Page, Run, RunStatus, Webhook, WebhookEventType
@@ -49,7 +49,7 @@ def parse_response(body: bytes, read: Callable[[JSON], T]) -> T:
         is_rounded = None
     if is_rounded is None:
         raise _nesting_error(body)
-    return read(parse_json(body, exact=True)) if is_rounded else result
+    return read(parse_json(body, exact=True)) if is_rounded and has_long_number(body) else result
 
 
 def parse_json(body: bytes, *, exact: bool = False) -> JSON:

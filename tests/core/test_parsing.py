@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from attrs import asdict, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiocopyai import JSON, InvalidResponseError, Page, Run, RunStatus
+from aiocopyai import JSON, InvalidResponseError, Page, Run, RunStatus, _json
 from aiocopyai._json import dump_json, find_nested_object, loads
 from aiocopyai._parsing import parse_json, parse_response, read_error, read_run, read_run_page, read_webhook_page
 from aiocopyai._text import excerpt
@@ -405,3 +406,30 @@ def test_statuses() -> None:
     assert len(RunStatus) == 6
     with pytest.raises(ValueError, match="3"):
         RunStatus(3)  # type: ignore[arg-type]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("body", "parses"),
+    [
+        (b'{"id": "1", "credits": 1e300}', 0),
+        (b'{"id": "1", "error": "12345678901234567890", "credits": 2}', 0),
+        (b'{"id": "1", "error": 12345678901234567890123}', 1),
+        (b'{"id": "1", "error": 123456789012345678901234e-9}', 0),
+        (b'{"id": "1"', 0),
+        (b'{"id": "\\ud800"}', 1),
+    ],
+)
+def test_slow_parser_is_used_where_it_is_needed(monkeypatch: pytest.MonkeyPatch, body: bytes, parses: int) -> None:
+    """A body is parsed by the slow parser, too, only if the fast one refuses or rounds what it holds."""
+    pytest.importorskip("orjson")
+    slow: list[bytes] = []
+
+    def parse(body: bytes) -> object:
+        slow.append(body)
+        return json.loads(body)
+
+    monkeypatch.setattr(_json, "_loads_exactly", parse)
+    with suppress(InvalidResponseError):
+        parse_response(b'{"data": %s}' % body, lambda response: read_run(response, "WCFG-1"))
+
+    assert len(slow) == parses
