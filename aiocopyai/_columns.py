@@ -24,7 +24,7 @@ COLUMNS: Final = (
 """The names of the columns, in order; new ones are only added at the end."""
 
 JSON_COLUMNS: Final = frozenset({"input", "output", "metadata", "error", "extra"})
-"""The columns that hold JSON text where a cell can hold only text."""
+"""The columns that hold JSON text if a cell can hold only text."""
 
 
 def row_of(run: Run) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Decompressor:
             yield data
             return
         piece = b""
-        # After a full piece more output may be pending, even where no input is left.
+        # After a full piece more output may be pending, even if no input is left.
         while data or len(piece) == PIECE_SIZE:
             if self._zlib.eof and not (data := self._next_member(data)):
                 return

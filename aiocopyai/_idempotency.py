@@ -54,7 +54,7 @@ MAX_REMEMBERED: Final = 10_000
 _LOOK_BACK: Final = timedelta(hours=1)
 """How much older or newer than its start a run may seem, as clocks differ, and servers may execute a start late."""
 CLOCK_SKEW: Final = timedelta(minutes=5)
-"""How much the clocks of client and server may differ where nothing but the age of a run counts."""
+"""How much the clocks of client and server may differ if nothing but the age of a run counts."""
 _UNREADABLE: Final = (NotFoundError, BadRequestError, RequestInvalidError, PermissionDeniedError, InvalidResponseError)
 """Errors of reading one run that imply nothing for the others. A new run may be unknown for a few seconds."""
 _FRUITLESS_READS: Final = 20
@@ -255,7 +255,7 @@ class Starter:
         """Search the runs created since a time, or all of them, for several keys in one listing.
 
         Returns:
-            For each key its run, or an `AmbiguousStartError` where some run shows too little to be ruled out. A key
+            For each key its run, or an `AmbiguousStartError` if some run shows too little to be ruled out. A key
             that is missing belongs to no listed run.
 
         Raises:
@@ -337,7 +337,7 @@ class Starter:
     async def _start_with_key(
         self, request: StartRequest, record: _KeyRecord, reuse_within: timedelta | None
     ) -> tuple[Run, bool]:
-        """Search where an earlier start may have been accepted, and send what is not found."""
+        """Search if an earlier start may have been accepted, and send what is not found."""
         if record.lost_at is not None:
             now = time.monotonic()
             run = await self._find_lost(request, record, max(now, record.lost_at + SEARCH_DELAYS[-1]))
@@ -402,7 +402,7 @@ class Starter:
             await asyncio.sleep(max(0.0, search_at - now))
             try:
                 run = await self._find_one(request, search, since)
-            except (CopyAIError, RuntimeError) as error:  # the latter where the session is closed meanwhile
+            except (CopyAIError, RuntimeError) as error:  # the latter if the session is closed meanwhile
                 is_last = next_search_at == math.inf or isinstance(error, AuthenticationError | RuntimeError)
                 if not is_last:
                     continue

@@ -1,4 +1,4 @@
-"""JSON from bytes and to bytes, with orjson where it is installed (the extra ``speedups``)."""
+"""JSON from bytes and to bytes, with orjson if it is installed (the extra ``speedups``)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def loads(body: bytes, *, exact: bool = False) -> object:
 
     Args:
         body: the JSON, perhaps with a byte order mark.
-        exact: whether to keep integers beyond 64 bits as they are. Otherwise orjson, where it is installed, rounds them
+        exact: whether to keep integers beyond 64 bits as they are. Otherwise orjson, if it is installed, rounds them
             to floats, which `has_rounded_integer` detects.
 
     Raises:

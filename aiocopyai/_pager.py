@@ -26,9 +26,9 @@ logger = logging.getLogger("aiocopyai")
 MAX_PREFETCH: Final = 100
 """The largest `prefetch`."""
 _FIRST_WINDOW: Final = 4
-"""Requests in progress at first, where `prefetch` is not given."""
+"""Requests in progress at first, if `prefetch` is not given."""
 _MAX_WINDOW: Final = 16
-"""Requests in progress while the caller is kept waiting, where `prefetch` is not given."""
+"""Requests in progress while the caller is kept waiting, if `prefetch` is not given."""
 _WINDOW_AFTER_CHANGE: Final = 2
 """Requests in progress after a change of the list; one more for each page that was requested ahead and fits."""
 

@@ -49,7 +49,7 @@ class Border:
     total: int | None
 
     def after(self, total: int | None) -> Border:
-        """Return the border as of a later response: where the total fell by n, unread items moved forward by up to n.
+        """Return the border as of a later response: if the total fell by n, unread items moved forward by up to n.
 
         A total of None says nothing, and leaves the border as it is.
         """
@@ -192,7 +192,7 @@ class Listing(Generic[T]):
         return self._border.next_page(self._page_length if page_size == self._size else page_size)
 
     def next_request(self, in_progress: Sequence[PageRequest] = ()) -> PageRequest | None:
-        """Return what to request next; None where that depends on the responses to the requests in progress.
+        """Return what to request next; None if that depends on the responses to the requests in progress.
 
         Args:
             in_progress: the requests whose responses were not taken yet, in the order in which they were returned here.
@@ -254,7 +254,7 @@ class Listing(Generic[T]):
         return PageResult(selected, has_changed or self._state is not _State.READING)
 
     def refuse(self, request: PageRequest) -> PageResult[T] | None:
-        """Take an error that `may_be_past_end` in place of a page; return None where it is not the end of the list."""
+        """Take an error that `may_be_past_end` in place of a page; return None if it is not the end of the list."""
         if request.proves is not None or self._last_length is None:
             return None
         if self._border.total is not None and (request.page - 1) * self._page_length < self._border.total:
@@ -304,7 +304,7 @@ class Listing(Generic[T]):
             self._repeats.reach = self._border.position
 
     def _move_border(self, request: PageRequest, total: int | None, *, has_changed: bool) -> bool:
-        """Move the border behind a page; return False where something in front of the page has to be read first."""
+        """Move the border behind a page; return False if something in front of the page has to be read first."""
         start = (request.page - 1) * self._page_length
         is_past_end = self._border.total is not None and start >= self._border.total
         is_proven = self._is_proven and (not request.is_ahead or is_past_end)
@@ -338,7 +338,7 @@ class Listing(Generic[T]):
         self._filter.restart()
 
     def _judge_end(self, start: int, page: Page[T], new: Sequence[T]) -> None:
-        """End the list where this page shows that nothing is left, or that nothing of interest is."""
+        """End the list if this page shows that nothing is left, or that nothing of interest is."""
         length, total = len(page.items), self._border.total
         if total is None:
             is_end = not length or (self._ignores_total and (length < self._page_length or not new))
@@ -405,7 +405,7 @@ class Listing(Generic[T]):
         """Decide whether the list has ended or does not advance, now that the first page was read once more.
 
         Items that are equal in the server's order may change places between two requests. One may then be repeated
-        in place of another one that never comes. So where the total promises more items than came, the list is read
+        in place of another one that never comes. So if the total promises more items than came, the list is read
         once more if that can help.
 
         Raises:
@@ -432,7 +432,7 @@ class Listing(Generic[T]):
             self._state = _State.FINISHED
 
     def _give_up(self, length: int) -> None:
-        """End a list that does not advance, quietly where no more is promised."""
+        """End a list that does not advance, quietly if no more is promised."""
         self._state = _State.READING
         self._repeats.stale_pages = 0
         total, first = self._border.total, (self._start_page - 1) * self._page_length
@@ -480,7 +480,7 @@ class _ReadAhead:
     def __init__(self, border: Border) -> None:
         self.proven = border
         self.first_page: _FirstPage | None = None
-        """As it was before the pages that were requested ahead; None where that is not known."""
+        """As it was before the pages that were requested ahead; None if that is not known."""
         self._paused_until = 0.0  # the position
         self._pause_pages = _FIRST_PAUSE
 

@@ -5,7 +5,7 @@ The rules, each from a vendor page or a captured payload:
 - ``total`` and ``credits`` are integers, or numerals in a string.
 - ``createdAt`` is ISO 8601 with a time zone, with or without milliseconds.
 - ``input``, ``output`` and ``metadata`` are objects, null or absent; null means empty.
-- ``id`` may be missing where ``workflowRunId`` has the same value.
+- ``id`` may be missing if ``workflowRunId`` has the same value.
 - Any other field, and any value that does not fit its field, is kept in ``extra`` under its name in the JSON.
 
 A page of runs is structured by columns, with a function that cattrs generates once: that takes half the time of one
@@ -345,7 +345,7 @@ def _read_fields(item: dict[str, JSON], table: Mapping[str, tuple[str, _Value]])
 
 
 def _item_id(item: dict[str, JSON], place: str, kind: str) -> str:
-    """Return an item's id, from ``workflowRunId`` or a number where ``id`` is not a string."""
+    """Return an item's id, from ``workflowRunId`` or a number if ``id`` is not a string."""
     for value in (item.get("id"), item.get("workflowRunId")):
         if isinstance(value, str) and value:
             return value

@@ -13,7 +13,7 @@ from aiolimiter import AsyncLimiter
 
 
 _START_PACE: Final = 20.0
-"""Requests per second that are assumed before the first 429, where fewer were sent in the last second."""
+"""Requests per second that are assumed before the first 429, if fewer were sent in the last second."""
 _MIN_PACE: Final = 0.5
 """Requests per second below which the pace is not halved further."""
 _MAX_PACE: Final = 1000.0

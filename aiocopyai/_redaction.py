@@ -10,7 +10,7 @@ from typing import AnyStr, Final, NoReturn, Self, SupportsIndex
 
 _REDACTED: Final = "***"
 _PARTIAL_SECRET: Final = 8
-"""Characters of a secret's beginning that are redacted even where the rest was cut off."""
+"""Characters of a secret's beginning that are redacted even if the rest was cut off."""
 _LONG_SECRET: Final = 16
 """Characters of a secret whose beginning identifies it; of a shorter one, only all of it is redacted."""
 

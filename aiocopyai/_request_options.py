@@ -49,7 +49,7 @@ class AttemptInfo:
         method: the HTTP method.
         path: the path below the base URL, percent-encoded and without the query, such as ``/workflow/WCFG-1/run``.
         attempt: the number of the attempt, from 1.
-        status: the HTTP status; None where no complete response was received.
+        status: the HTTP status; None if no complete response was received.
         seconds: how long the attempt took.
     """
 
@@ -68,7 +68,7 @@ class RetryInfo:
         method: the HTTP method.
         path: as in `AttemptInfo`.
         attempt: the number of the attempt that failed, from 1.
-        status: the HTTP status of its response; None where there was no complete response.
+        status: the HTTP status of its response; None if there was no complete response.
         wait: seconds until the next attempt.
         reason: why it failed, on one line.
     """
@@ -138,7 +138,7 @@ def _check_hook(_instance: object, attribute: Attribute[Any], value: Any) -> Non
         raise ConfigurationError(f"{attribute.name} must be a function that is not asynchronous, got {excerpt(value)}")
 
 
-@frozen(repr=False)  # where an argument is invalid, tools that show variables meet it half-constructed
+@frozen(repr=False)  # if an argument is invalid, tools that show variables meet it half-constructed
 class RequestOptions:
     """How requests are sent; what `CopyAISession` documents is an argument of the same name, checked here."""
 

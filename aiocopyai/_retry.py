@@ -35,7 +35,7 @@ class RetryPolicy:
     `timeout`: the last error is raised at once instead.
 
     A 429 uses up the time but not the attempts: the session is too fast, but the request did not fail.
-    It counts as an attempt where `timeout` is None, and it is raised at once where `attempts` is 1.
+    It counts as an attempt if `timeout` is None, and it is raised at once if `attempts` is 1.
 
     Attributes:
         attempts: how often a request is sent at most, 1 or more; None for as often as `timeout` allows.

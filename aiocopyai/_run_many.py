@@ -65,7 +65,7 @@ class RunResult:
         index: the position of the row, counted from 0.
         inputs: the row.
         run: the run as it was last received; None if it was not started, or if that is unconfirmed.
-        error: why there is no finished run, or with ``wait=False`` no started one; None where there is.
+        error: why there is no finished run, or with ``wait=False`` no started one; None if there is.
         reused: whether the run was started by an earlier call with the same idempotency key, and not by this one.
         idempotency_key: the key of the row's start.
     """
@@ -99,10 +99,10 @@ class RunManyPlan:
         concurrency: rows in progress at most.
         make_key: returns the idempotency key of a row.
         start: starts a row's run with its key, and returns it, and whether it is reused.
-        wait: waits for a started run; None where a started run is the result.
+        wait: waits for a started run; None if a started run is the result.
         search: searches for the runs of several keys in one listing, so that `start` returns them. Its second argument
             is how many seconds ago the same keys were searched for, or None. It returns the keys for which some run
-            shows too little. None where nothing is reused.
+            shows too little. None if nothing is reused.
         tasks: the tasks of the session, which cancels them at its end.
     """
 
@@ -366,7 +366,7 @@ class _Worker:
                 self._batch.append(row)
 
     async def _wait_for_change(self) -> None:
-        """Wait until a row arrived or finished; search for an incomplete batch where the source takes its time."""
+        """Wait until a row arrived or finished; search for an incomplete batch if the source takes its time."""
         is_incomplete = bool(self._batch) and self._has_free_slot() and not self._is_searching()
         try:
             async with asyncio.timeout(_SOURCE_PATIENCE if is_incomplete else None):

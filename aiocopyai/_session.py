@@ -190,7 +190,7 @@ class CopyAISession:
         return view
 
     def __repr__(self) -> str:
-        # Half-constructed where the constructor raised, as a debugger may show it.
+        # Half-constructed if the constructor raised, as a debugger may show it.
         transport = getattr(self, "_transport", None)
         return f"<CopyAISession: {'invalid' if transport is None else transport.base_url}>"
 
@@ -338,7 +338,7 @@ class CopyAISession:
     ) -> Run:
         """Start a run, which spends credits: ``POST /workflow/{id}/run``.
 
-        It is sent again without asking only where the server cannot have accepted it: no connection was made, or 429.
+        It is sent again without asking only if the server cannot have accepted it: no connection was made, or 429.
         After a lost response (a time-out, a reset, 5xx) it is unconfirmed whether there is a run. Without an
         `idempotency_key` that is an `AmbiguousStartError`.
 
@@ -526,7 +526,7 @@ class CopyAISession:
 
         Nothing is started before it is iterated. Rows are read one by one, whenever the concurrency allows another run,
         and each result is yielded as soon as its run finishes. A failed row is a result with an error. After a
-        `CreditLimitReachedError`, or where the key is refused, nothing more is started, and the results of what was
+        `CreditLimitReachedError`, or if the key is refused, nothing more is started, and the results of what was
         started are still yielded. An exception of `rows` is raised after them, too. Each start has an idempotency key,
         so that a lost response does not cost a second run.
 
@@ -639,7 +639,7 @@ class CopyAISession:
 
         Raises:
             ValueError: an argument is invalid; raised here, before anything is sent.
-            CopyAIError: while iterating, where continuing will not help: the key is refused, or there is no such
+            CopyAIError: while iterating, if continuing will not help: the key is refused, or there is no such
                 workflow.
         """
         path_segment("workflow_id", workflow_id)

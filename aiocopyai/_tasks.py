@@ -39,12 +39,12 @@ class TaskSet:
     def _remove(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Marks an exception as seen: otherwise asyncio logs it where the result is not awaited any more.
+            # Marks an exception as seen: otherwise asyncio logs it if the result is not awaited any more.
             task.exception()
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[object]) -> None:
-    """Cancel tasks, and wait until they are gone, also where one takes its time or raises."""
+    """Cancel tasks, and wait until they are gone, also if one takes its time or raises."""
     pending = [task for task in tasks if not task.done()]
     for task in pending:
         task.cancel()

@@ -182,7 +182,7 @@ class Transport:
     async def send(self, request: APIRequest, read: Callable[[JSON], T]) -> T:
         """Send a request, retry it according to the policy, and return what `read` makes of the response's JSON.
 
-        A POST is sent again only where the server did not execute it: no connection was made, or 429. The body of a
+        A POST is sent again only if the server did not execute it: no connection was made, or 429. The body of a
         response to a DELETE is not parsed, and `read` is called with None.
 
         Raises:

@@ -70,7 +70,7 @@ class CopyAIError(Exception):
             process.
         ambiguous: whether the server may have executed a request although no success was received. Only for requests
             that change something.
-        request: the request that failed; None where the error is not about one request.
+        request: the request that failed; None if the error is not about one request.
     """
 
     page: int | None = None
@@ -100,17 +100,17 @@ class CopyAIError(Exception):
 
     @property
     def method(self) -> str:
-        """The request's HTTP method; empty where there is no `request`."""
+        """The request's HTTP method; empty if there is no `request`."""
         return self.request.method if self.request else ""
 
     @property
     def url(self) -> str:
-        """The request's URL; empty where there is no `request`."""
+        """The request's URL; empty if there is no `request`."""
         return self.request.url if self.request else ""
 
     @property
     def attempts(self) -> int:
-        """How often the request was sent; 1 where there is no `request`."""
+        """How often the request was sent; 1 if there is no `request`."""
         return self.request.attempts if self.request else 1
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ class CopyAIError(Exception):
         return str(self.args[0]) if self.args else type(self).__name__
 
     def _advice(self) -> str:
-        """Say what the caller can do about it; empty where nothing is known."""
+        """Say what the caller can do about it; empty if nothing is known."""
         return ""
 
 
@@ -200,7 +200,7 @@ class AmbiguousStartError(CopyAIError):
     Attributes:
         reason: what happened to the request.
         workflow_id: the workflow's id.
-        idempotency_key: the key that the run has in its metadata if it was started; None where none was passed.
+        idempotency_key: the key that the run has in its metadata if it was started; None if none was passed.
     """
 
     ambiguous = True
@@ -292,11 +292,11 @@ class APIStatusError(CopyAIError):
 
     Attributes:
         status: the HTTP status.
-        error_code: the vendor's ``errorCode``, where the body has one.
-        details: the vendor's ``details``, where the body has them: for a 422 the reasons by field.
-        body: the body: JSON, or the beginning of its text where it is not JSON.
+        error_code: the vendor's ``errorCode``, if the body has one.
+        details: the vendor's ``details``, if the body has them: for a 422 the reasons by field.
+        body: the body: JSON, or the beginning of its text if it is not JSON.
         headers: the response's headers, with lower-case names.
-        retry_after: seconds that the server asks to wait, where it does.
+        retry_after: seconds that the server asks to wait, if it does.
     """
 
     _hint = ""
@@ -371,7 +371,7 @@ class RequestInvalidError(APIStatusError):
 
 
 class RateLimitedError(APIStatusError):
-    """429: too many requests; `retry_after` says how many seconds to wait, where the server does."""
+    """429: too many requests; `retry_after` says how many seconds to wait, if the server does."""
 
     def _advice(self) -> str:
         wait = f"the server asks to wait {self.retry_after:g} s; " if self.retry_after is not None else ""

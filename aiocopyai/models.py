@@ -82,12 +82,12 @@ class Run:
 
     Attributes:
         id: the run's id, an opaque string.
-        workflow_id: the workflow's id, in the form that the server uses; where the server leaves it out, the one in
+        workflow_id: the workflow's id, in the form that the server uses; if the server leaves it out, the one in
             the request.
-        status: the status; None where the server leaves it out.
+        status: the status; None if the server leaves it out.
         input: the inputs by name.
         output: the outputs by step name; incomplete while the run is in progress.
-        metadata: the metadata that the run was started with; empty where the server sends null.
+        metadata: the metadata that the run was started with; empty if the server sends null.
         created_at: when the run was started: an aware datetime in UTC.
         credits: the credits that the run has cost so far.
         error: why the run failed, as raw JSON (its shape is not documented).
@@ -112,7 +112,7 @@ class Run:
         """Return the run as a JSON object: a line of ``aiocopyai export`` and of ``aiocopyai runs --format jsonl``.
 
         It has the key of each attribute, in their order. `status` is a plain string, `created_at` ISO 8601 in UTC such
-        as ``2026-01-31T09:00:00Z``, and both are None where the run has none. The mappings are copied, the values in
+        as ``2026-01-31T09:00:00Z``, and both are None if the run has none. The mappings are copied, the values in
         them are not.
         """
         return {
@@ -187,7 +187,7 @@ class Webhook:
         url: where events are posted.
         event_type: the one event that is posted.
         workflow_id: the workflow whose events are posted; None for the whole workspace.
-        created_at: when it was created, where the server says so; the vendor's reference has no such field.
+        created_at: when it was created, if the server says so; the vendor's reference has no such field.
         extra: all fields without an attribute, under their names in the JSON and unchanged.
     """
 
@@ -209,7 +209,7 @@ class Page(Generic[T_co]):
     Attributes:
         number: the requested page. The list of runs starts at page 1.
         size: the requested number of items; the server may send fewer.
-        total: the number of items on the whole list according to the server; None where it is absent or invalid.
+        total: the number of items on the whole list according to the server; None if it is absent or invalid.
         items: the items in the server's order.
         invalid_fields: the JSON names of known fields whose value did not fit in some item of this page.
     """

@@ -75,7 +75,7 @@ def _read_csv(file: TextIO, path: Path, delimiter: str | None) -> Iterator[dict[
 
 
 def _find_delimiter(file: TextIO, path: Path) -> str:
-    """Return the delimiter that separates the names in a CSV file's header; a comma where there is one name only."""
+    """Return the delimiter that separates the names in a CSV file's header; a comma if there is one name only."""
     header = _QUOTED_CELL.sub("", file.read(_HEADER_LENGTH)).partition("\n")[0]
     file.seek(0)
     found = [delimiter for delimiter in _DELIMITERS if delimiter in header]

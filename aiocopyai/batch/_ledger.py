@@ -56,7 +56,7 @@ class RowEntry:
 
     state: LedgerState
     run_id: str | None = None
-    """The id of its run, where it is known."""
+    """The id of its run, if it is known."""
 
 
 @frozen

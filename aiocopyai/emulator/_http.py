@@ -35,7 +35,7 @@ _encode_fast: Final[Callable[[JSON], bytes]] = import_module("orjson").dumps if 
 
 
 def encode_json(value: JSON) -> bytes:
-    """Encode a value as UTF-8 JSON, with orjson where it is installed."""
+    """Encode a value as UTF-8 JSON, with orjson if it is installed."""
     try:
         return _encode_fast(value)
     except TypeError:

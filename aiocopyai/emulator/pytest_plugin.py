@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def copyai_emulator() -> Iterator[Emulator]:
     """A started `aiocopyai.emulator.Emulator` without runs, in its own thread, for any kind of test."""
-    from aiocopyai.emulator import Emulator  # noqa: PLC0415 (only where the fixture is used)
+    from aiocopyai.emulator import Emulator  # noqa: PLC0415 (only if the fixture is used)
 
     with Emulator() as emulator:
         yield emulator

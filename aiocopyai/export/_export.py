@@ -251,7 +251,7 @@ def _open_journal(request: _Request) -> Journal | None:
 
 
 def _open_unfinished(request: _Request) -> Journal | None:
-    """Open the export to resume, if there is one; delete what is left of others where that is safe or forced."""
+    """Open the export to resume, if there is one; delete what is left of others if that is safe or forced."""
     path = request.path
     if not Journal.exists(path):
         return None

@@ -286,7 +286,7 @@ def _tool_errors() -> Generator[None]:
 
 
 def _shown(run: Run, max_total: int = _MAX_RESULT) -> _Result:
-    """Return a run's fields, cut where they are too long; those that a reader needs most come first."""
+    """Return a run's fields, cut if they are too long; those that a reader needs most come first."""
     fields = run.to_dict()
     for name in ("error", "output", "input", "metadata", "extra"):
         fields[name] = fields.pop(name)
@@ -301,7 +301,7 @@ class _Shortener:
     max_text: int = _MAX_TEXT
 
     def shorten_fields(self, value: Mapping[str, JSON]) -> _Result:
-        """Return an object, cut where it is too long."""
+        """Return an object, cut if it is too long."""
         fields: _Result = {}
         for name, item in value.items():
             if self.left <= 0:
@@ -312,7 +312,7 @@ class _Shortener:
         return fields
 
     def shorten(self, value: JSON) -> JSON:
-        """Return any value, cut where it is too long."""
+        """Return any value, cut if it is too long."""
         if isinstance(value, str):
             return self._shorten_text(value)
         if isinstance(value, dict):

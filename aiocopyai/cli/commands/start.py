@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _CONFIRM_ROWS: Final = 100
-"""More rows than this are started only after a question, where there is a terminal to ask on."""
+"""More rows than this are started only after a question, if there is a terminal to ask on."""
 _OPTION_NAMES: Final = {
     "another path": "another file by -o",
     "delimiter=": "--delimiter",
