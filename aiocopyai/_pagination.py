@@ -416,7 +416,7 @@ class Listing(Generic[T]):
         if total is not None and self._is_read_through:
             missing = max(0, total - start - self._repeats.count)
         if self._is_stuck and added:
-            # Items that were added explain why the pages held nothing new.
+            # Items that were added explain why the pages had no new items.
             self._repeats.stale_pages = 0
             self._state = _State.READING
         elif self._is_stuck or (missing and self._repeats.is_page_ignored and length >= self._size):
@@ -446,7 +446,7 @@ class Listing(Generic[T]):
         self._repeats.reach = self._border.position
         promised = "an unknown number of" if total is None else str(total)
         raise PaginationError(
-            f"the list does not advance: page {page} and the pages before it held nothing new, "
+            f"the list does not advance: page {page} and the pages before it had no new items, "
             f"although {promised} items are promised"
         )
 

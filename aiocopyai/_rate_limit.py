@@ -41,7 +41,7 @@ class RateLimiter:
         self._next = 0.0  # before this time no request is sent
         self._pace: float | None = None  # requests per second at `_resumed`
         self.slowdowns = 0  # how often the pace was halved
-        self._slowed = self._resumed = 0.0  # when the pace was last reduced, and when requests went on after that
+        self._slowed = self._resumed = 0.0  # when the pace was last reduced, and when requests resumed after that
 
     def __repr__(self) -> str:
         pace = self._current_pace(time.monotonic())

@@ -28,7 +28,7 @@ _SECONDS: Final = re.compile(r"\d{1,20}(\.\d{0,20})?", re.ASCII)
 
 @frozen
 class RetryPolicy:
-    """How often and after which waits a request is sent again; the names are those of stamina.
+    """How often a request is retried, and how long to wait before each retry; parameters are named as in stamina.
 
     Before attempt n + 1 the wait is ``min(wait_initial * 2 ** (n - 1), wait_max - wait_jitter)`` seconds plus a random
     part of `wait_jitter`, or longer if the server asks for that with ``Retry-After``. A wait never extends beyond
@@ -38,7 +38,7 @@ class RetryPolicy:
     It counts as an attempt if `timeout` is None, and it is raised at once if `attempts` is 1.
 
     Attributes:
-        attempts: how often a request is sent at most, 1 or more; None for as often as `timeout` allows.
+        attempts: the maximum number of attempts, 1 or more; None for as often as `timeout` allows.
         timeout: seconds after the start of the first attempt in which another may start; None for no limit.
         wait_initial: seconds before the second attempt.
         wait_max: the longest wait in seconds, apart from ``Retry-After``.

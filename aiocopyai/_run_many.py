@@ -59,7 +59,7 @@ _SOURCE_PATIENCE: Final = 0.05
 
 @frozen
 class RunResult:
-    """What became of one row of `run_many`: a finished run, or an error.
+    """The result of one row of `run_many`: a finished run, or an error.
 
     Attributes:
         index: the position of the row, counted from 0.
@@ -188,7 +188,7 @@ class RunResults(AsyncIterator[RunResult]):
 
     @property
     def stopped_by(self) -> CopyAIError | None:
-        """The error that every later start would have met, such as the credit limit; no further row is started."""
+        """The error that stopped further starts, such as the credit limit."""
         return self._worker.stopped_by
 
     async def aclose(self) -> None:

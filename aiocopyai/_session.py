@@ -75,13 +75,13 @@ class CopyAISession:
         base_url: the API's URL; by default ``COPYAI_BASE_URL``, then ``https://api.copy.ai/api``. Unencrypted
             ``http://`` is accepted for loopback addresses only.
         http_session: your own ``aiohttp.ClientSession``, with the connector, proxy, TLS and tracing that you need. It
-            is never closed here. Of its connections, only as many as its connector allows are used at a time.
+            is not closed by this one, which uses at most as many connections at a time as its connector allows.
         timeout: seconds for one attempt, from the start of the connection to the end of the body, or an
             ``aiohttp.ClientTimeout``; None for no limit. Waiting for a free connection or for `max_rate` does not
             count.
-        retry: how often a request that may be repeated is sent, and after which waits; ``3`` is the same as
+        retry: when and how often a request is retried that may be sent again; ``3`` is the same as
             ``RetryPolicy(attempts=3)``.
-        max_rate: requests per second of this session at most; None for no limit.
+        max_rate: the maximum number of requests per second of this session; None for no limit.
         trust_env: use the proxy that ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` name. Logins in ``~/.netrc`` are
             not used. With `http_session`, set a proxy there instead.
         default_headers: headers to send with each request, such as those that a gateway asks for. The values must be
@@ -164,7 +164,7 @@ class CopyAISession:
         closes it, too.
 
         Args:
-            timeout: as for the class; by default that of this session, which is true of all arguments.
+            timeout: as for the class; by default that of this session, as for all arguments.
             retry: as for the class.
             default_headers: as for the class; they replace those of this session.
             user_agent: as for the class.
@@ -195,7 +195,9 @@ class CopyAISession:
         return f"<CopyAISession: {'invalid' if transport is None else transport.base_url}>"
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
-        raise TypeError("a CopyAISession cannot be pickled or copied, as it holds an API key: create one where needed")
+        raise TypeError(
+            "a CopyAISession cannot be pickled or copied, because it holds an API key: create a new one instead"
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -342,17 +344,17 @@ class CopyAISession:
         After a lost response (a time-out, a reset, 5xx) it is unconfirmed whether there is a run. Without an
         `idempotency_key` that is an `AmbiguousStartError`.
 
-        With a key, which travels in the run's metadata as ``idempotencyKey``, the newest runs are then searched for it
-        for a few seconds, and only if it is not found is the start sent again, within the `RetryPolicy`. In one session
-        the same workflow and key give the same run: a call in progress is waited for, a finished one is not repeated,
-        and one that is unconfirmed is searched for. The session remembers the latest 10,000 keys. The API itself knows
-        nothing of keys; what other processes or earlier sessions started is found only with `reuse_within`, and two
-        processes that start at the same time do not see each other.
+        A key is sent in the run's metadata as ``idempotencyKey``. After a lost response, the newest runs are searched
+        for it for a few seconds, and only if it is not found is the start sent again, within the `RetryPolicy`. In one
+        session a workflow and a key identify one run: a call in progress is waited for, a finished one is not repeated,
+        and an unconfirmed one is searched for. The session remembers the latest 10,000 keys. The API itself does not
+        check keys: runs that other processes or earlier sessions started are found only with `reuse_within`, and two
+        processes that start at the same time may start two runs.
 
         Args:
             workflow_id: the workflow's id.
             inputs: the start variables by name: any JSON.
-            metadata: what the run carries along.
+            metadata: JSON values by name that the API stores with the run.
             idempotency_key: a string that no other start has; a run that failed keeps its key.
             reuse_within: first search for a run with this key that was created within this time, by any process, and
                 return it instead of starting another. It takes one request for each 100 runs created in that time, and
@@ -413,7 +415,7 @@ class CopyAISession:
 
         Args:
             workflow_id: the workflow's id.
-            idempotency_keys: the keys that `start_run` was called with, each with the inputs of its run, or None where
+            idempotency_keys: the keys that `start_run` was called with, each with the inputs of its run, or None if
                 they are not known.
             since: search only runs created at or after this time, which must have a time zone; None for all.
 
@@ -534,8 +536,8 @@ class CopyAISession:
             workflow_id: the workflow's id.
             rows: the inputs of each run; an iterable or an asynchronous one, which may be endless. An asynchronous one
                 is iterated in one task, and closed at the end.
-            concurrency: runs in progress at most.
-            metadata: what each run carries along.
+            concurrency: the maximum number of runs in progress.
+            metadata: JSON values by name that the API stores with each run.
             idempotency_key: returns a row's key, given its index from 0 and its inputs; a random one by default.
             reuse_within: first search for runs with the rows' keys that were created within this time, by any process,
                 and use them instead of starting others; their results are `RunResult.reused`. Up to 1,000 rows are read
@@ -597,7 +599,7 @@ class CopyAISession:
 
         The run is yielded as it is first read, and again whenever its status, output, error or credits have changed.
         The last one is the finished run, also if it ended as ``FAILED``. It polls, and tolerates errors, as `wait_run`
-        does. A step that is cancelled loses nothing: ``asyncio.wait_for(anext(watch), 1)`` may be repeated.
+        does. Nothing is lost if a step is cancelled: ``asyncio.wait_for(anext(watch), 1)`` may be repeated.
 
         Args:
             workflow_id: the workflow's id.
@@ -627,7 +629,7 @@ class CopyAISession:
         There is one event for each new run, and one for each later change of its status. Each round reads the runs of
         the last ten minutes again, and some of the older ones that are not finished. A run that appears in the list
         later than that is missed. Outages are tolerated, with growing waits. Requests are sent only while the next
-        event is awaited. If that is cancelled, the request in progress goes on, and the next call continues.
+        event is awaited. If that is cancelled, the request in progress continues, and the next call waits for it.
 
         Args:
             workflow_id: the workflow's id.
@@ -670,7 +672,7 @@ class CopyAISession:
     async def create_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
     ) -> Webhook:
-        """Have Copy.ai post an event to a URL: ``POST /webhook``. Each call creates one more: see `ensure_webhook`.
+        """Create a webhook for an event: ``POST /webhook``. Each call creates another one: see `ensure_webhook`.
 
         Args:
             url: where Copy.ai posts; deliveries are not signed, so the URL should hold a secret.
@@ -692,7 +694,7 @@ class CopyAISession:
     ) -> Webhook:
         """Return the webhook with these arguments, those of `create_webhook`, or create it if there is none.
 
-        It may be called at each start of a service. Two calls at the same time can create two. URLs are compared in
+        A service can call it at each start. Two calls at the same time can create two. URLs are compared in
         their normalized form, and an empty `workflow_id` is the same as None.
 
         Raises:

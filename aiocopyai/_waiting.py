@@ -55,7 +55,7 @@ class WaitOptions:
     Attributes:
         timeout: seconds to wait in total; None for no limit.
         max_poll_interval: seconds between two polls at most.
-        final_statuses: statuses with which a run is finished, beside ``COMPLETE`` and ``FAILED``.
+        final_statuses: statuses with which a run is finished, besides ``COMPLETE`` and ``FAILED``.
         not_found_grace: seconds for which a 404 is tolerated, from the first poll or the latest response with the run.
     """
 
@@ -205,7 +205,7 @@ class RunPoller:
             return
         self._unknown.add(status)
         logger.warning(
-            "run %s has the status %s, which the API reference does not name; waiting on. "
+            "run %s has the status %s, which the API reference does not name; still waiting. "
             "If it is final, pass it in final_statuses",
             escape(self.run_id),
             truncate(escape(status), _MAX_STATUS_LENGTH),

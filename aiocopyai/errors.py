@@ -243,7 +243,7 @@ class RunFailedError(CopyAIError):
 
 
 class RunTimeoutError(CopyAIError, TimeoutError):
-    """The awaited run did not finish in time. It continues on the server: `wait_run` with the same ids waits further.
+    """The awaited run did not finish in time. It continues: call `wait_run` with the same ids to keep waiting.
 
     Attributes:
         workflow_id: the workflow's id, for `wait_run`.

@@ -73,7 +73,7 @@ class WebhookEventType(_OpenEnum):
 class Run:
     """One run of a workflow, as of one response of the API.
 
-    Only `id` is always present: the vendor's own examples leave out every other field. A value that does not fit its
+    Only `id` is always present: the vendor's own examples omit every other field. A value that does not fit its
     field (credits "many", a date "yesterday") is None or empty here, and is in `extra` unchanged. Runs compare by all
     their fields and hash by their id.
 
@@ -223,7 +223,7 @@ class Page(Generic[T_co]):
 
 @frozen
 class Changes:
-    """The changes of a list during an iteration, so far. It is true if there were any.
+    """The changes of a list during an iteration, so far. Its truth value is whether there were any.
 
     Attributes:
         repeated: items that came again, on a later page or a page that was read again, and were not yielded again.

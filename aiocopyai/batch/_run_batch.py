@@ -373,7 +373,7 @@ class _Batch:
             except OSError:
                 if run is not None:
                     logger.warning(
-                        "row %d: run %s was started, but its result can't be written", number, escape(run.id)
+                        "row %d: run %s was started, but its result cannot be written", number, escape(run.id)
                     )
                 raise
         files.ledger.record(number, state, run.id if run else None)

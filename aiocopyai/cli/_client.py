@@ -60,9 +60,9 @@ def choose_workflows(workflow_ids: list[str] | None, settings: Settings) -> list
     """
     if settings.demo:
         if workflow_ids:
-            raise typer.BadParameter("give either a WORKFLOW_ID or --demo")
+            raise typer.BadParameter("pass either a WORKFLOW_ID or --demo")
         return [_demo.WORKFLOW_ID]
     chosen = workflow_ids or [os.environ.get("COPYAI_WORKFLOW_ID", "")]
     if not all(chosen):
-        raise typer.BadParameter("give either a WORKFLOW_ID or --demo, or set COPYAI_WORKFLOW_ID")
+        raise typer.BadParameter("pass either a WORKFLOW_ID or --demo, or set COPYAI_WORKFLOW_ID")
     return chosen

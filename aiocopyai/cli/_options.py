@@ -41,7 +41,7 @@ class Settings:
         float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for each response.")
     ] = _REQUEST_TIMEOUT
     retries: Annotated[
-        int, typer.Option(min=0, metavar="N", help="How often a failed request is sent again, within two minutes.")
+        int, typer.Option(min=0, metavar="N", help="How many times to retry a failed request, within two minutes.")
     ] = _RETRIES
     max_rate: Annotated[
         float | None,
@@ -134,7 +134,7 @@ def read_pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
     pairs = [text.partition("=") for text in texts]
     for key, sign, value in pairs:
         if not key or not sign:
-            raise typer.BadParameter(f"{option} takes KEY=VALUE, such as batch=7, got {key + sign + value!r}")
+            raise typer.BadParameter(f"{option} must be KEY=VALUE, such as batch=7, got {key + sign + value!r}")
     return [(key, value) for key, _, value in pairs]
 
 

@@ -114,7 +114,7 @@ async def export_runs(
     Args:
         session: where to read from.
         workflow_ids: the workflows; one that is given twice is read once.
-        path: the file; its ending selects the format: ``.jsonl``, ``.jsonl.gz``, ``.csv`` or ``.parquet``.
+        path: the file; its extension selects the format: ``.jsonl``, ``.jsonl.gz``, ``.csv`` or ``.parquet``.
         resume: continue an unfinished export if there is one. A complete file is left as it is.
         since: only runs created at or after this time, which must have a time zone. With ``"last"``, add to an existing
             file what is new, and refresh what was not finished; if there is no file, write everything.

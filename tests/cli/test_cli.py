@@ -27,8 +27,8 @@ COMMANDS = (
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["runs"], "give either a WORKFLOW_ID or --demo, or set COPYAI_WORKFLOW_ID"),
-        (["runs", "WCFG-1", "--demo"], "give either a WORKFLOW_ID or --demo"),
+        (["runs"], "pass either a WORKFLOW_ID or --demo, or set COPYAI_WORKFLOW_ID"),
+        (["runs", "WCFG-1", "--demo"], "pass either a WORKFLOW_ID or --demo"),
         (["runs", "WCFG-1", "--since", "yesterday"], "'yesterday' is not a date such as"),
         (["runs", "WCFG-1", "--since", "7y"], "'7y' is not a date such as"),
         (["runs", "WCFG-1", "--since", "999999w"], "'999999w' is not a date such as"),
@@ -40,8 +40,8 @@ COMMANDS = (
         (["runs", "WCFG-1", "--prefetch", "-1"], "--prefetch"),
         (["runs", ".."], "WORKFLOW_ID must be an id such as 'WCFG-"),
         (["runs", "WRUN-1"], "WORKFLOW_ID must be an id such as 'WCFG-6db59f06-…', got a run's id: 'WRUN-1'"),
-        (["runs", "WCFG-1", "--metadata", "batch"], "--metadata takes KEY=VALUE"),
-        (["runs", "WCFG-1", "--metadata", "=7"], "--metadata takes KEY=VALUE"),
+        (["runs", "WCFG-1", "--metadata", "batch"], "--metadata must be KEY=VALUE"),
+        (["runs", "WCFG-1", "--metadata", "=7"], "--metadata must be KEY=VALUE"),
         (["lists"], "lists"),
     ],
 )

@@ -112,12 +112,12 @@ async def test_timeout_of_get_without_wait(emulator: Emulator) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["get"], "give either a WORKFLOW_ID and a RUN_ID, or --demo"),
-        (["get", "WCFG-1"], "give either a WORKFLOW_ID and a RUN_ID, or --demo"),
-        (["get", "WCFG-1", "WRUN-1", "--demo"], "give either a WORKFLOW_ID and a RUN_ID, or --demo"),
+        (["get"], "pass either a WORKFLOW_ID and a RUN_ID, or --demo"),
+        (["get", "WCFG-1"], "pass either a WORKFLOW_ID and a RUN_ID, or --demo"),
+        (["get", "WCFG-1", "WRUN-1", "--demo"], "pass either a WORKFLOW_ID and a RUN_ID, or --demo"),
         (["get", "WCFG-1", ".."], "RUN_ID must be an id such as 'WRUN-"),
         (["get", "WRUN-1", "WCFG-1"], "got a run's id: 'WRUN-1'"),
-        (["watch"], "give either a WORKFLOW_ID or --demo"),
+        (["watch"], "pass either a WORKFLOW_ID or --demo"),
         (["watch", "WCFG-1", "--interval", "0"], "interval"),
         (["watch", ".."], "WORKFLOW_ID must be an id such as 'WCFG-"),
         (["emulate", "--runs", "many"], "--runs"),

@@ -88,8 +88,8 @@ async def test_since_date(emulator: Emulator, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "runs.csv"], "give either a WORKFLOW_ID or --demo"),
-        (["WCFG-1", "--demo", "-o", "runs.csv"], "give either a WORKFLOW_ID or --demo"),
+        (["-o", "runs.csv"], "pass either a WORKFLOW_ID or --demo"),
+        (["WCFG-1", "--demo", "-o", "runs.csv"], "pass either a WORKFLOW_ID or --demo"),
         (["WCFG-1"], "name the file to write: -o FILE"),
         (["WCFG-1", "-o", "runs.xml"], "runs.xml must end in one of .jsonl, .jsonl.gz, .csv, .parquet"),
         (["WCFG-1", "-o", "missing/runs.csv"], "missing does not exist"),
@@ -99,7 +99,7 @@ async def test_since_date(emulator: Emulator, tmp_path: Path) -> None:
         ),
         (["WCFG-1", "-o", "there.csv", "--since", "last"], "does not have the columns of an export"),
         (["WCFG-1", "-o", "runs.csv", "--since", "yesterday"], "'yesterday' is not a date"),
-        (["WCFG-1", "-o", "runs.csv", "--resume", "--force"], "give either --resume or --force"),
+        (["WCFG-1", "-o", "runs.csv", "--resume", "--force"], "pass either --resume or --force"),
         (["..", "-o", "runs.csv"], "WORKFLOW_ID must be an id"),
     ],
 )

@@ -186,8 +186,8 @@ async def test_a_row_is_one_line_at_any_width(emulator: Emulator, width: int) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either a WORKFLOW_ID or a FILE, or --demo"),
-        (["WCFG-1", "--demo"], "give either a WORKFLOW_ID or a FILE, or --demo"),
+        ([], "pass either a WORKFLOW_ID or a FILE, or --demo"),
+        (["WCFG-1", "--demo"], "pass either a WORKFLOW_ID or a FILE, or --demo"),
         ([".."], "WORKFLOW_ID must be an id"),
         (["missing.jsonl"], "missing.jsonl does not exist, or is not a file"),
         (["damaged.jsonl"], "damaged.jsonl, line 2"),

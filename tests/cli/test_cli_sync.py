@@ -110,8 +110,8 @@ async def test_demo_connects_to_no_other_machine(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either a WORKFLOW_ID or --demo"),
-        (["WCFG-1", "--demo"], "give either a WORKFLOW_ID or --demo"),
+        ([], "pass either a WORKFLOW_ID or --demo"),
+        (["WCFG-1", "--demo"], "pass either a WORKFLOW_ID or --demo"),
         (["WCFG-1", "--to", "duckdb:///missing/runs.duckdb"], "is not a file in an existing folder"),
         (["WCFG-1", "--to", "duckdb:///"], "is not a file in an existing folder"),
         (["WCFG-1", "--to", "runs.duckdb"], "dlt has no destination 'runs.duckdb'"),

@@ -64,7 +64,7 @@ async def test_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
         (["delete"], "WEBHOOK_ID"),
         (["delete", ".."], "WEBHOOK_ID must be"),
         (["listen", "--port", "70000"], "port"),
-        (["listen", "https://tunnel.example.com", "--demo"], "give either a URL or --demo"),
+        (["listen", "https://tunnel.example.com", "--demo"], "pass either a URL or --demo"),
         (["register"], "register"),
     ],
 )

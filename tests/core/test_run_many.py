@@ -262,7 +262,7 @@ class TestSource:
         assert len(tasks) == 1
 
     async def test_timeout_across_a_yield(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A time-out of the source that expires between two rows is raised in the source, which may go on."""
+        """A time-out of the source that expires between two rows is raised in the source, which may continue."""
         caught: list[BaseException] = []
 
         async def source() -> AsyncIterator[dict[str, JSON]]:

@@ -70,7 +70,7 @@ def _client() -> Iterator[Client]:
         try:
             yield client
         finally:
-            # No wait without a limit, and no process is left, whatever state a failed test leaves the cluster in.
+            # No wait without a limit, and no process is left, even if a failed test leaves the cluster in a bad state.
             with suppress(TimeoutError):
                 client.close(timeout=CLUSTER_SECONDS)
             with suppress(TimeoutError):

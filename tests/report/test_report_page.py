@@ -137,12 +137,12 @@ def test_the_page_refers_to_no_other_address(tmp_path: Path) -> None:
 
 def test_rare_values_are_not_left_out(tmp_path: Path) -> None:
     """Beyond ten values of a key the others have one row, which does not make the other bars small."""
-    runs = [Run(id=str(n), metadata={"customer": f"{'a long name that goes on ' * 3}{n % 12}"}) for n in range(30)]
+    runs = [Run(id=str(n), metadata={"customer": f"{'a long name that continues ' * 3}{n % 12}"}) for n in range(30)]
     opened = open_page(page_of([*runs, Run(id="a", metadata={"api": True})], tmp_path))
 
     assert 'customer <span class="soft">(12 values)</span>' in opened.dom
-    assert row_of(opened, f"{'a long name that goes on ' * 3}0") == ["3", "100.0%", "0", "", ""]
-    assert row_of(opened, f"{'a long name that goes on ' * 3}5") == ["3", "100.0%", "0", "", ""]
+    assert row_of(opened, f"{'a long name that continues ' * 3}0") == ["3", "100.0%", "0", "", ""]
+    assert row_of(opened, f"{'a long name that continues ' * 3}5") == ["3", "100.0%", "0", "", ""]
     assert row_of(opened, "(others)") == ["4", "", "0", "", ""]
 
 

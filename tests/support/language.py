@@ -34,6 +34,7 @@ INSTEAD: Final = {
     r"gates?|pass_through|sinks?|trails?": "rate limit, acquire, writer, resume",
     r"gist": "preview",
     r"give(s)? (it|them|that) up": "stop, cancel",
+    r"(goes|go|went) on": "continue",
     r"hand(s|ed|ing)? (over|out)": "pass",
     r"hear(s|ing|d)?": "receive",
     r"in doubt": "unconfirmed",

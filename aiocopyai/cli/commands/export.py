@@ -37,7 +37,7 @@ def export(
             "--output",
             "-o",
             metavar="FILE",
-            help="The file; its ending selects the format: .jsonl, .jsonl.gz, .csv or .parquet.",
+            help="The file; its extension selects the format: .jsonl, .jsonl.gz, .csv or .parquet.",
             show_default=False,
         ),
     ] = None,
@@ -59,7 +59,7 @@ def export(
     """Write all runs of one or more workflows to a file.
 
     The file appears when it is complete. Until then, what was read is stored in FILE.part, FILE.part.db and
-    FILE.part.db-wal. However the command ends, the same command with --resume continues from there.
+    FILE.part.db-wal. If it is interrupted, the same command with --resume continues from there.
     For a nightly job, use --resume --since last: it adds what is new, and refreshes the runs that were not finished
     when they were exported, if they are at most 30 days older than the newest run of FILE.
     The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
@@ -74,7 +74,7 @@ def export(
     if output is None:  # some versions of typer and click do not check this together
         raise typer.BadParameter("name the file to write: -o FILE")
     if resume and force:
-        raise typer.BadParameter("give either --resume or --force")
+        raise typer.BadParameter("pass either --resume or --force")
     start: datetime | Literal["last"] | None
     start = "last" if since == "last" else None if since is None else read_datetime(since)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own allocator keeps memory that was freed

@@ -39,7 +39,7 @@ def get(
     if workflow_id is not None and run_id is None and os.environ.get("COPYAI_WORKFLOW_ID"):
         workflow_id, run_id = None, workflow_id  # the only argument is the run's id
     if settings.demo is not (run_id is None) or (settings.demo and workflow_id is not None):
-        raise typer.BadParameter("give either a WORKFLOW_ID and a RUN_ID, or --demo")
+        raise typer.BadParameter("pass either a WORKFLOW_ID and a RUN_ID, or --demo")
     workflow_id = choose_workflow(workflow_id, settings)
     settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
     work = _get(workflow_id, run_id, wait_timeout, settings, find_key(settings))

@@ -47,7 +47,7 @@ def listen(
         list[str] | None,
         typer.Option(
             metavar="EVENT",
-            help=f"The type of the events; repeat it for more. [{', '.join(_DEFAULT_EVENTS)}]",
+            help=f"The event type; repeat it for more. [{', '.join(_DEFAULT_EVENTS)}]",
             show_default=False,
         ),
     ] = None,
@@ -72,7 +72,7 @@ def listen(
       aiocopyai webhooks listen https://0a1b2c.ngrok.app | jq -r --unbuffered .run.output
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     if settings.demo and url is not None:
-        raise typer.BadParameter("give either a URL or --demo, whose emulator sends webhooks to this machine")
+        raise typer.BadParameter("pass either a URL or --demo, whose emulator sends webhooks to this machine")
     options = _ListenOptions(
         url,
         event or _DEFAULT_EVENTS,

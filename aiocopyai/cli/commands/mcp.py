@@ -47,12 +47,12 @@ def mcp(
         int, typer.Option(min=0, max=65535, help="The port to listen on, with --http; 0 for any free port.")
     ] = 8042,
 ) -> None:
-    """Serve runs to agents with the Model Context Protocol, until Ctrl-C.
+    """Serve runs to agents with the Model Context Protocol.
 
     Agents can list, get, find and wait for runs, and read a report of a workflow.
     Only with --allow-start can they start runs, within --max-runs and --max-credits.
-    HTTP has no authentication, so that anyone who reaches the port can use the key.
-    Serving takes the extra `mcp`.
+    It runs until Ctrl-C. HTTP has no authentication, so anyone who reaches the port can use the key.
+    This requires the extra `mcp`.
 
     \b
     Examples:
@@ -63,7 +63,7 @@ def mcp(
     if find_spec("mcp") is None:
         raise typer.BadParameter('mcp requires mcp; install with: python -m pip install "aiocopyai[mcp]"')
     if settings.demo and workflow_ids:
-        raise typer.BadParameter("give either a WORKFLOW_ID or --demo")
+        raise typer.BadParameter("pass either a WORKFLOW_ID or --demo")
     options = _McpOptions(
         [_demo.WORKFLOW_ID] if settings.demo else workflow_ids or [], allow_start, max_runs, max_credits
     )

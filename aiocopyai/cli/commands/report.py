@@ -56,8 +56,8 @@ def report(
     """Show where the runs and credits of a workflow went.
 
     Counts them by day, status and metadata, and lists the errors and the most expensive runs: as tables, or with -o as
-    a page for a browser, which needs no network (this takes the extra `report`).
-    The days are those of your time zone. A FILE needs neither a key nor a network.
+    a page for a browser, which needs no network (this requires the extra `report`).
+    Days are in your time zone. Reading a FILE needs neither a key nor a network.
 
     \b
     Examples:
@@ -66,7 +66,7 @@ def report(
       aiocopyai report runs.jsonl.gz -o report.html
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     if (source is None) is not settings.demo:
-        raise typer.BadParameter("give either a WORKFLOW_ID or a FILE, or --demo")
+        raise typer.BadParameter("pass either a WORKFLOW_ID or a FILE, or --demo")
     file = None
     if source is not None and (source.lower().endswith(_EXPORT_SUFFIXES) or Path(source).is_file()):
         file = Path(source)
@@ -91,7 +91,7 @@ def _check_output(output: Path) -> None:
     if output.is_dir():
         raise typer.BadParameter(f"{output} is a folder")
     if not os.access(output.absolute().parent, os.W_OK | os.X_OK):
-        raise typer.BadParameter(f"{output} is in a folder that does not exist, or can't be written to")
+        raise typer.BadParameter(f"{output} is in a folder that does not exist, or cannot be written to")
     missing = [name for name in ("jinja2", "plotly") if find_spec(name) is None]
     if missing:
         raise typer.BadParameter(

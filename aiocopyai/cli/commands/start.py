@@ -43,7 +43,7 @@ _OPTION_NAMES: Final = {
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Option(*("--input", "-i"), metavar="NAME=TEXT", help="An input; repeat it for others.", show_default=False),
+    typer.Option(*("--input", "-i"), metavar="NAME=TEXT", help="An input; repeat it for more.", show_default=False),
 ]
 InputFile = Annotated[
     Path | None,
@@ -66,7 +66,7 @@ RunMetadata = Annotated[
     typer.Option(
         *("--metadata", "-m"),
         metavar="KEY=TEXT",
-        help="Metadata of each run; repeat it for others.",
+        help="Metadata of each run; repeat it for more.",
         show_default=False,
     ),
 ]
@@ -116,7 +116,7 @@ def start(
 
     If the response to a start is lost, its run is searched for before the start is sent again. When the credits are
     used up, no more rows are started.
-    With -o each result is written as soon as it is known. However the command ends, the same command with --resume
+    With -o each result is written as soon as it is known. If it is interrupted, the same command with --resume
     continues: it finds the runs that were started, and does not pay for them twice.
     The exit code is 0 only if every run was started and, with --wait, is complete.
 
@@ -132,9 +132,9 @@ def start(
 
     workflow_id = choose_workflow(workflow_id, settings)
     if no_input is not (input_file is None and not inputs):
-        raise typer.BadParameter("give inputs by -i or --input-file, or --no-input for a workflow that has none")
+        raise typer.BadParameter("pass inputs with -i or --input-file, or --no-input for a workflow without inputs")
     if resume and output is None:
-        raise typer.BadParameter("--resume continues with a file of results: name it by -o")
+        raise typer.BadParameter("--resume needs the file of results: pass it with -o")
     settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
     sent = dict(read_pairs("--metadata", metadata or []))
     common: dict[str, JSON] = dict(read_pairs("--input", inputs or []))
@@ -329,7 +329,7 @@ class _Printer:
             self._show(result, number)
         except OSError:
             if result.run is not None:
-                echo_err(f"row {number}: run {result.run.id} was started, but standard output can't be written")
+                echo_err(f"row {number}: run {result.run.id} was started, but standard output cannot be written")
             raise
 
     def _show(self, result: RunResult, number: int) -> None:
@@ -344,7 +344,7 @@ class _Printer:
 
 
 def _check_stdout() -> None:
-    """Raise a CommandError if standard output can't be written, before anything is paid."""
+    """Raise a CommandError if standard output cannot be written, before anything is paid."""
     try:
         descriptor = sys.stdout.fileno()
     except io.UnsupportedOperation:  # not a file of the system

@@ -42,10 +42,10 @@ def sync(
 ) -> None:
     """Keep a database up to date with the runs of workflows.
 
-    The first time, all runs are loaded into the table copyai.runs. Later, those are loaded that are new or may have
-    changed: the runs of the last day, and runs of the last 30 days that were not finished.
-    However the command ends, the next one continues from what is in the database.
-    Loading takes the extra `dlt`. With --to NAME, dlt's configuration has the rest, as for any pipeline.
+    The first time, all runs are loaded into the table copyai.runs. Later, only runs that are new or may have changed
+    are loaded: the runs of the last day, and runs of the last 30 days that were not finished.
+    If it is interrupted, the next call continues from what is in the database.
+    This requires the extra `dlt`. With --to NAME, configure the destination as for any dlt pipeline.
     The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
 
     \b

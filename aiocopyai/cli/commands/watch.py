@@ -37,7 +37,7 @@ def watch(
     """Show the new runs of a workflow, and changes of status.
 
     Each new run is shown, and each change of a run's status, until Ctrl-C.
-    It starts with the runs created from now on; with --since, with those created since then.
+    By default these are the runs created after the command started; with --since, those created since then.
     It continues after outages.
 
     \b

@@ -49,7 +49,7 @@ def create(
     event: Annotated[
         str,
         typer.Argument(
-            help="The type of the events: workflowRun.started, workflowRun.completed, workflowRun.failed or "
+            help="The event type: workflowRun.started, workflowRun.completed, workflowRun.failed or "
             "workflowCreditLimit.reached.",
             metavar="EVENT",
         ),
