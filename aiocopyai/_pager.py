@@ -64,7 +64,7 @@ class Plan:
     def size(self) -> int:
         """The page size to request: at most `limit`, if the first items are the wanted ones."""
         is_filtered = self.since is not None or self.matches is not None
-        # From another page on, another size would change the numbers of the pages.
+        # After the first page, another size would change the numbers of the pages.
         if self.limit is None or self.start_page > 1 or is_filtered:
             return self.page_size
         return min(self.page_size, self.limit)
