@@ -49,7 +49,7 @@ class Telegram:
 
     async def reply(self) -> tuple[str, str]:
         """Wait for the next reply; return the message that it replies to, and its text."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(50):
             return await self._replies.get()
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
