@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import aiohttp
 from aiohttp.hdrs import CONTENT_TYPE
@@ -47,7 +47,7 @@ class Delivery:
 
     url: str
     event_type: str
-    body: dict[str, JSON]
+    body: dict[str, Any]
     status: int | None
 
 

@@ -10,14 +10,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from aiohttp import web
 
 from aiocopyai.emulator._deliveries import Delivery, WebhookSender, run_body, workflow_body
 from aiocopyai.emulator._faults import Fault, FaultQueue, replacement, send
 from aiocopyai.emulator._handlers import APICall, respond
-from aiocopyai.emulator._http import JSON, Request, make_request
+from aiocopyai.emulator._http import JSON, Request, check_json, make_request
 from aiocopyai.emulator._persistence import StateFile
 from aiocopyai.emulator._quirks import Quirks
 from aiocopyai.emulator._scenarios import Script
@@ -88,7 +88,7 @@ class Emulator:
 
     def __init__(
         self,
-        runs: int | Iterable[JSON] = 0,
+        runs: int | Iterable[Any] = 0,
         *,
         workflow_id: str = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27",
         api_key: str = "emulator-key",
@@ -247,7 +247,7 @@ class Emulator:
             return list(self._state.workflows)
 
     @property
-    def webhooks(self) -> list[dict[str, JSON]]:
+    def webhooks(self) -> list[dict[str, Any]]:
         """The registered webhooks as the API sends them, oldest first."""
         with self._state.lock:
             return [webhook.to_json() for webhook in self._state.webhooks.values()]
@@ -266,7 +266,7 @@ class Emulator:
         with self._state.lock:
             self._state.scripts.add(script, times)
 
-    def runs(self, workflow_id: str | None = None) -> list[dict[str, JSON]]:
+    def runs(self, workflow_id: str | None = None) -> list[dict[str, Any]]:
         """Return copies of a workflow's runs, newest first, without the raw items that are not objects."""
         with self._state.lock:
             return self._state.workflow(workflow_id or self.workflow_id).objects(self._state.clock.now())
@@ -277,7 +277,7 @@ class Emulator:
         *,
         workflow_id: str | None = None,
         at: Literal["head", "tail"] = "head",
-        **fields: JSON,
+        **fields: Any,  # noqa: ANN401 (any JSON)
     ) -> list[str]:
         """Add sample runs that are newer than all others, or older with `at="tail"`.
 
@@ -291,18 +291,24 @@ class Emulator:
             The ids of the new runs, in the order of the list.
 
         Raises:
-            ValueError: `count` is negative.
+            ValueError: `count` is negative, or a field is not JSON.
         """
+        check_json("fields", fields)
         if count < 0:
             raise ValueError(f"the number of runs must not be negative, got {count}")
         with self._state.lock:
             return self._state.add_samples(workflow_id or self.workflow_id, count, at, fields)
 
-    def replace_runs(self, items: Iterable[JSON], *, workflow_id: str | None = None) -> None:
+    def replace_runs(self, items: Iterable[Any], *, workflow_id: str | None = None) -> None:
         """Replace a workflow's list with raw JSON items, which may be malformed.
 
         An unknown workflow is created, with an empty list if there are no items.
+
+        Raises:
+            ValueError: an item is not JSON.
         """
+        items = list(items)
+        check_json("items", items)
         with self._state.lock:
             self._state.replace_runs(workflow_id or self.workflow_id, items)
 
@@ -341,7 +347,13 @@ class Emulator:
         """Remove all faults that have not been applied yet."""
         self._faults = FaultQueue()
 
-    async def deliver(self, event_type: str, *, run_id: str | None = None, **fields: JSON) -> list[Delivery]:
+    async def deliver(
+        self,
+        event_type: str,
+        *,
+        run_id: str | None = None,
+        **fields: Any,  # noqa: ANN401 (any JSON)
+    ) -> list[Delivery]:
         """Deliver an event to every webhook registered for it, whether it happened or not.
 
         Args:

@@ -6,13 +6,13 @@ import asyncio
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_TYPE
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._http import JSON, EmulatorResponse, Request, encode_json
+from aiocopyai.emulator._http import EmulatorResponse, Request, check_json, encode_json
 
 
 _DRIP_PIECES: Final = 16
@@ -34,15 +34,22 @@ class Fault:
         reset: reset the TCP connection instead of responding: before the call is executed, or after.
         truncate: announce the whole body, send this many bytes of it, and close the connection.
         drip: send the body in 16 pieces, with this many seconds before each.
+
+    Raises:
+        ValueError: `body` is neither JSON nor bytes.
     """
 
     status: int | None = None
-    body: JSON | bytes = None
+    body: Any = None
     headers: Mapping[str, str] = field(factory=dict[str, str])
     delay: float = 0.0
     reset: Literal["before", "after"] | None = None
     truncate: int | None = None
     drip: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.body, bytes):
+            check_json("body", self.body)
 
     @property
     def skips_call(self) -> bool:

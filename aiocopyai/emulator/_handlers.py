@@ -58,9 +58,10 @@ class APICall:
 
     def body(self) -> dict[str, JSON]:
         """Return the request's body, which must be an object."""
-        if not isinstance(self.request.body, dict):
+        body: JSON = self.request.body
+        if not isinstance(body, dict):
             raise error(422, "REQUEST_INVALID", body=["must be a JSON object"])
-        return self.request.body
+        return body
 
     def workflow(self, workflow_id: str) -> Workflow:
         """Return a known workflow."""

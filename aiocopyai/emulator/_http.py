@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from ipaddress import ip_address
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -41,6 +41,20 @@ def encode_json(value: JSON) -> bytes:
     except TypeError:
         # orjson refuses huge integers and lone surrogates, which a malformed run may contain.
         return encode_plainly(value)
+
+
+def check_json(name: str, value: object) -> None:
+    """Check that a value given by a test can be sent as JSON.
+
+    Raises:
+        ValueError: it cannot, such as a datetime.
+    """
+    try:
+        json.dumps(value)
+    except TypeError as error:
+        raise ValueError(f"{name} must be JSON: {error}") from None
+    except RecursionError:
+        pass  # nested deeply, which only the standard library refuses
 
 
 def decode_json(raw: bytes) -> JSON:
@@ -88,7 +102,7 @@ class Request:
     headers: dict[str, str]
     page: int | None
     size: int | None
-    body: JSON
+    body: Any
 
 
 def to_integer(text: str | None) -> int | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from attrs import frozen
 
 from aiocopyai.emulator._http import JSON
 
 
-TotalQuirk: TypeAlias = "Literal['int', 'string', 'absent'] | Callable[[int], JSON]"
+TotalQuirk: TypeAlias = "Literal['int', 'string', 'absent'] | Callable[[int], Any]"
 
 _ABSENT_IF_SPARSE: Final = frozenset({"status", "input", "output"})
 

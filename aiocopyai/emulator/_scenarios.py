@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._http import JSON
+from aiocopyai.emulator._http import JSON, check_json
 
 
 _PROCESSING: Final = "PROCESSING"
@@ -43,12 +43,12 @@ class Script:
 
     Raises:
         TypeError: `states` is a single string.
-        ValueError: `states` is empty, or `credits` is negative.
+        ValueError: `states` is empty, `credits` is negative, or `output` or `error` is not JSON.
     """
 
     states: tuple[str, ...] = field(default=("NEW", "WAITING", "PROCESSING", "COMPLETE"), converter=_to_tuple)
-    output: Mapping[str, JSON] | None = None
-    error: JSON = None
+    output: Mapping[str, Any] | None = None
+    error: Any = None
     credits: int = 3
 
     def __attrs_post_init__(self) -> None:
@@ -56,6 +56,8 @@ class Script:
             raise ValueError("a script needs at least one state")
         if self.credits < 0:
             raise ValueError(f"credits must not be negative, got {self.credits}")
+        check_json("output", None if self.output is None else dict(self.output))
+        check_json("error", self.error)
 
 
 @define

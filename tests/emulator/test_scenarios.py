@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiocopyai.emulator import Emulator, Script
+from aiocopyai.emulator import Emulator, Fault, Script
 from aiocopyai.emulator._scenarios import StartedRun
 
 
@@ -62,6 +63,16 @@ def test_invalid_scripts() -> None:
         Script(states=())
     with pytest.raises(TypeError, match=r"write \('FAILED',\)"):
         Script(states="FAILED")
+    with pytest.raises(ValueError, match="output must be JSON: Object of type datetime is not JSON serializable"):
+        Script(output={"when": datetime.now(UTC)})
+    with pytest.raises(ValueError, match="error must be JSON"):
+        Script(error={1, 2})
+    with pytest.raises(ValueError, match="body must be JSON"):
+        Fault(body={"a": b""})
+    with pytest.raises(ValueError, match="fields must be JSON"):
+        Emulator().add_runs(1, createdAt=datetime.now(UTC))
+    with pytest.raises(ValueError, match="items must be JSON"):
+        Emulator([{"id": "WRUN-1", "tags": {"a"}}])
     with pytest.raises(ValueError, match="credits must not be negative, got -1"):
         Script(credits=-1)
 

@@ -5,10 +5,10 @@
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 from mcp.server.mcpserver import MCPServer
 
@@ -32,9 +32,12 @@ async def runs_an_emulator() -> None:
         assert_type(emulator.workflow_ids, list[str])
         assert_type(emulator.on_request, Callable[[Emulator, Request], None] | None)
         assert_type(emulator.add_runs(3, at="tail", status="FAILED"), list[str])
-        runs: Sequence[Mapping[str, object]] = emulator.runs()
-        webhooks: Sequence[Mapping[str, object]] = emulator.webhooks
-        assert_type(len(runs) + len(webhooks), int)
+        assert_type(emulator.runs(), list[dict[str, Any]])
+        assert_type(emulator.webhooks, list[dict[str, Any]])
+        title: str = emulator.runs()[0]["output"]["Post"]["title"]
+        tags = title.split()
+        emulator.add_runs(3, input={"tags": tags}, metadata={"words": {title: tags}})
+        emulator.script_next_runs(Script(output={"Tags": tags}))
         assert_type(emulator.credits, int | None)
         assert_type(emulator.run_time, float)
         assert_type(await emulator.deliver("workflowRun.failed", run_id="R"), list[Delivery])
@@ -64,8 +67,9 @@ def reads_records(request: Request, delivery: Delivery) -> None:
     assert_type(request.size, int | None)
     assert_type(delivery.url, str)
     assert_type(delivery.event_type, str)
-    body: Mapping[str, object] = delivery.body
-    assert_type(len(body), int)
+    assert_type(delivery.body, dict[str, Any])
+    company: str = request.body["startVariables"]["company"]
+    assert_type(company, str)
     assert_type(delivery.status, int | None)
 
 
