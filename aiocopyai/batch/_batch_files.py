@@ -73,7 +73,7 @@ class BatchFiles:
 
         Raises:
             BatchError: they are damaged, or belong to another batch.
-            OSError: they can't be written, or another process is using them.
+            OSError: they cannot be written, or another process is using them.
         """
         had_ledger, had_results = plan.ledger.exists(), plan.target.exists()
         if had_ledger and had_results and plan.ledger.stat().st_size < SMALLEST_LEDGER:
@@ -131,8 +131,8 @@ def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
         The state of each row; None if the batch is not finished, or not started.
 
     Raises:
-        BatchError: the files can't belong to this batch.
-        OSError: they can't be read.
+        BatchError: the files cannot belong to this batch.
+        OSError: they cannot be read.
     """
     if plan.target.suffix.lower() != ".jsonl":
         raise BatchError(f"results are JSON lines: the path must end in .jsonl, got {plan.path.name}")
@@ -153,7 +153,7 @@ def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
 
 
 def _check_ledger(ledger: Ledger, plan: BatchPlan, *, had_results: bool) -> None:
-    """Refuse a ledger that can't belong to this batch, or to these results."""
+    """Refuse a ledger that cannot belong to this batch, or to these results."""
     batch = ledger.batch
     if batch is None:
         if had_results:  # they are created after the ledger

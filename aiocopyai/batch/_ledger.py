@@ -1,4 +1,4 @@
-"""The ledger of a batch: an SQLite database beside the results, from which another process can resume the batch.
+"""The ledger of a batch: an SQLite database next to the results, from which another process can resume the batch.
 
 It exists until every row is finished. It holds the random id of the batch, which is part of each row's idempotency key,
 and the state of each row. That a row's start is about to be sent is on the disk before it is sent. So whenever a
@@ -105,7 +105,7 @@ class Ledger:
 
         Raises:
             BatchError: it is damaged.
-            OSError: another process is using it, or it can't be written.
+            OSError: another process is using it, or it cannot be written.
         """
         try:
             database = open_locked(path, target)
@@ -172,12 +172,12 @@ class Ledger:
 
 
 def ledger_files(path: Path) -> tuple[Path, Path]:
-    """Return the ledger and the journal that SQLite keeps beside it while the ledger changes."""
+    """Return the ledger and the journal that SQLite keeps next to it while the ledger changes."""
     return path, path.with_name(f"{path.name}-journal")
 
 
 def damaged(path: Path, target: Path, reason: Exception | str) -> BatchError:
-    """Make the error for a ledger that can't be used."""
+    """Make the error for a ledger that cannot be used."""
     ledger, journal = ledger_files(path)
     return BatchError(
         f"{reason}; without the ledger rows could be paid for twice, so nothing was started. Restore {ledger.name} "

@@ -35,7 +35,7 @@ class ResultsFile:
 
         Raises:
             BatchError: it does not hold the results of a batch.
-            OSError: it can't be written.
+            OSError: it cannot be written.
         """
         file = path.open("a+b", buffering=0)
         try:
@@ -54,7 +54,7 @@ class ResultsFile:
         """Append a line; on return it is on the disk.
 
         Raises:
-            OSError: it can't be written; then the file is as it was.
+            OSError: it cannot be written; then the file is as it was.
         """
         size = os.fstat(self._file.fileno()).st_size
         try:
@@ -104,7 +104,7 @@ def read_results(path: Path) -> dict[int, RowEntry]:
 
     Raises:
         BatchError: it does not hold the results of a batch.
-        OSError: it can't be read.
+        OSError: it cannot be read.
     """
     return dict(_read_lines(path))
 

@@ -54,8 +54,8 @@ def run_batch(
 ) -> BatchResults:
     """Run a workflow for each row, and write the results to a file.
 
-    Like `CopyAISession.run_many`, and resumable: however the process ends, the same call with ``resume=True``
-    continues. Beside the results a ledger (an SQLite database) exists until every row is finished: the path with
+    Like `CopyAISession.run_many`, and resumable: after a crash or an interruption, the same call with ``resume=True``
+    continues. Next to the results, a ledger (an SQLite database) exists until every row is finished: the path with
     ``.ledger`` appended, and ``.ledger-journal`` while it changes. A row is recorded there before its start is sent.
     When the batch is resumed, rows that may have been started are searched for on the server by their idempotency
     keys; the start of a row is sent again only if its run is not listed. A server that lists a run later than
@@ -82,8 +82,8 @@ def run_batch(
     Raises:
         ValueError: an argument or a row is invalid. Raised by the call; the other errors are raised while iterating.
         BatchError: the files of results exist already, are damaged, or belong to another batch; nothing was started.
-        OSError: a file can't be written, or another process is using it.
-        CopyAIError: the runs of an earlier process can't be searched for. The failure of a row is a result instead.
+        OSError: a file cannot be written, or another process is using it.
+        CopyAIError: the runs of an earlier process cannot be searched for. The failure of a row is a result instead.
     """
     session.run_many(
         workflow_id,
@@ -184,7 +184,7 @@ class BatchResults(AsyncIterator[RunResult]):
 
     @property
     def stopped_by(self) -> CopyAIError | None:
-        """The error that every later start would have met too, such as the credit limit; no more rows are started."""
+        """The error that stopped further starts, such as the credit limit."""
         return self._batch.started.stopped_by if self._batch.started else None
 
     def pending(self) -> list[int]:

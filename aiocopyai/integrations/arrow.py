@@ -110,7 +110,7 @@ async def runs_table(
     status: str | Collection[str] | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> pa.Table:
-    """Read the runs of a workflow into a table in `SCHEMA`; ``table.to_pandas()`` makes a data frame of it.
+    """Read the runs of a workflow into a table in `SCHEMA`; ``table.to_pandas()`` converts it to a data frame.
 
     The table has each run once, in the server's order, and is held in memory: about 1 KB for a run of 1 KB.
 

@@ -79,10 +79,10 @@ def read_runs(
     Each process that reads takes the key from its own environment variable ``COPYAI_API_KEY``; the graph has no key.
 
     Args:
-        workflow_ids: the workflows; one that is given twice is read once.
+        workflow_ids: the workflows; duplicates are read once.
         partition_pages: how many pages of 100 runs a partition has, before ids are made unique.
         base_url: the API's URL, for all processes; by default that of ``COPYAI_BASE_URL`` in each.
-        retry: which requests are retried, how often and after which waits.
+        retry: when and how often requests are retried.
         max_rate: requests per second, over all processes that read this frame; None for no limit. A partition gets the
             share of one of the threads that the cluster has when it is read, as at most that many are read at the same
             time. For Dask's own schedulers this is ``num_workers`` of its configuration, by default the number of
@@ -90,7 +90,7 @@ def read_runs(
 
     Raises:
         ValueError: an argument is invalid, or there is no key; before anything is sent.
-        InvalidResponseError: the server does not say how many runs there are.
+        InvalidResponseError: the response has no `total`.
         CopyAIError: a request failed, now or when the frame is computed.
     """
     chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))

@@ -65,14 +65,14 @@ def copyai_source(
     selected, so that no list is read twice; ``source.with_resources("runs_WCFG-…")`` selects others. All are merged
     into their tables. A run that is no longer on the list stays in its table.
 
-    Read again are runs that were created at most `look_back` before the newest one, and runs since the oldest one that
-    was not finished when it was last loaded, as a run without a status never is. If such a run does not say when it was
-    created, the whole list is read. The API does not report changes, so that later ones are not noticed.
+    Runs are read again if they were created at most `look_back` before the newest one, or not before the oldest one
+    that was not finished when it was last loaded; a run without a status is never finished. If such a run has no
+    creation time, the whole list is read. The API does not report changes, so later ones are not loaded.
 
     Several workflows are read at the same time, and loaded in their order.
 
     Args:
-        workflow_ids: the workflows; one that is given twice is read once.
+        workflow_ids: the workflows; duplicates are read once.
         session: returns a new session, for each load. By default its key is taken from ``COPYAI_API_KEY``, and dlt
             never sees it.
         look_back: how much older than the newest loaded run a run may be and still be new, or change after its end.

@@ -63,8 +63,8 @@ def make_server(
 ) -> MCPServer:
     """Return a server whose tools list, get, find and wait for runs, and report on workflows.
 
-    Run it with its methods ``run_stdio_async`` or ``run_streamable_http_async``. HTTP has no authentication: who can
-    reach the port can use the session.
+    Run it with its methods ``run_stdio_async`` or ``run_streamable_http_async``. HTTP has no authentication: anyone
+    who can reach the port can use the session.
 
     Args:
         session: the session, which must stay open while the server runs.

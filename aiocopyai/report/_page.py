@@ -44,7 +44,7 @@ def write_report(summary: Summary, path: str | os.PathLike[str], *, source: str 
 
     Raises:
         ModuleNotFoundError: the extra ``report`` is not installed.
-        OSError: the file can't be written; the previous page is unchanged.
+        OSError: the file cannot be written; the previous page is unchanged.
     """
     replace_file(Path(path), [render_report(summary, source).encode("utf-8", "backslashreplace")])
 

@@ -35,7 +35,7 @@ _MAX_NAME: Final = 512
 
 
 class WebhookReceiver:
-    """Receives deliveries, responds at once, and calls a handler with each true event, once and one at a time.
+    """Receives deliveries, responds at once, and calls a handler with each confirmed event, once and one at a time.
 
     ``async with receiver:`` runs the tasks that confirm events and call the handler; outside of it, the response is
     503. On exit, waiting events are processed for at most `grace` seconds, and the rest is dropped with a log line.
@@ -60,7 +60,7 @@ class WebhookReceiver:
             log for this one.
         confirm: whether to read each event's run before the handler receives the event.
         max_body: the largest body, in bytes after decompression.
-        queue_size: how many events may wait; further ones are refused with 503.
+        queue_size: how many events may wait; further ones are rejected with 503.
         grace: seconds for which waiting events are processed on exit.
 
     Attributes:

@@ -267,7 +267,7 @@ async def test_lost_responses_cost_no_second_run(emulator: Emulator, session: Co
 async def test_an_unconfirmed_start_is_not_sent_again(
     emulator: Emulator, session: CopyAISession, tmp_path: Path
 ) -> None:
-    """While its run can't be searched for, the row is unconfirmed; resuming finds the run."""
+    """While its run cannot be searched for, the row is unconfirmed; resuming finds the run."""
     path = tmp_path / "results.jsonl"
     emulator.inject(Fault(reset="after"), method="POST")
     emulator.inject(Fault(status=403), method="GET")

@@ -228,7 +228,7 @@ async def test_without_the_extra_the_page_says_what_to_install(emulator: Emulato
 
 
 async def test_an_error_leaves_the_old_page(emulator: Emulator, tmp_path: Path) -> None:
-    """If the runs can't be read: exit code 1, one line with the number of runs that were read, and no new page."""
+    """If the runs cannot be read: exit code 1, one line with the number of runs that were read, and no new page."""
     emulator.add_runs(300)
     emulator.inject(Fault(status=403), page=3, times=None)
     path = tmp_path / "report.html"

@@ -191,8 +191,8 @@ async def test_a_file_with_a_mistake_starts_nothing(emulator: Emulator, name: st
     [
         ([], "pass either a WORKFLOW_ID or --demo"),
         (["WCFG-1", "--demo"], "pass either a WORKFLOW_ID or --demo"),
-        (["WCFG-1"], "or --no-input for a workflow that has none"),
-        (["WCFG-1", "-i", "a=b", "--no-input"], "or --no-input for a workflow that has none"),
+        (["WCFG-1"], "or --no-input for a workflow without inputs"),
+        (["WCFG-1", "-i", "a=b", "--no-input"], "or --no-input for a workflow without inputs"),
         (["WCFG-1", "-i", "Input"], "--input must be KEY=VALUE"),
         (["WCFG-1", "-i", "a=b", "--metadata", "=7"], "--metadata must be KEY=VALUE"),
         (["WCFG-1", "-i", "a=b", "--metadata", "idempotencyKey=7"], "idempotencyKey"),
@@ -495,7 +495,7 @@ async def test_a_run_that_can_t_be_shown_is_named(emulator: Emulator) -> None:
     [run] = emulator.runs()
 
     assert done.code == 1
-    assert done.err.startswith(f"row 1: run {run['id']} was started, but standard output can't be written\n")
+    assert done.err.startswith(f"row 1: run {run['id']} was started, but standard output cannot be written\n")
 
 
 async def test_a_full_disk_costs_no_second_run(emulator: Emulator) -> None:
@@ -508,7 +508,7 @@ async def test_a_full_disk_costs_no_second_run(emulator: Emulator) -> None:
     resumed = await batch(emulator, "--wait", "--resume")
 
     assert full.code == 1
-    assert re.search(r"row \d+: run WRUN-\S+ was started, but its result can't be written\n", full.err)
+    assert re.search(r"row \d+: run WRUN-\S+ was started, but its result cannot be written\n", full.err)
     assert "Traceback" not in full.err
     assert resumed.code == 0, resumed.err
     assert inputs_of(emulator).total() == len(inputs_of(emulator)) == 30

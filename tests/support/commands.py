@@ -73,7 +73,7 @@ async def cli(*arguments: str, emulator: Emulator | None = None, **env: str) -> 
 
 
 def _decode(written: bytes, encoding: str) -> str:
-    """Return output as text: JSON and CSV are UTF-8, whatever the encoding of the stream."""
+    """Return output as text: JSON and CSV are UTF-8, regardless of the encoding of the stream."""
     try:
         return written.decode()
     except UnicodeDecodeError:

@@ -85,7 +85,7 @@ def report(
 
 
 def _check_output(output: Path) -> None:
-    """Refuse a page that can't be written, before anything is read."""
+    """Refuse a page that cannot be written, before anything is read."""
     if output.suffix.lower() not in {".html", ".htm"}:
         raise typer.BadParameter(f"the report is an HTML page: FILE must end in .html, got {output.name}")
     if output.is_dir():
