@@ -13,7 +13,7 @@ from aiocopyai.cli.commands import (
     export,
     get,
     listen,
-    mcp,
+    mcp_server,
     report,
     runs,
     start,
@@ -68,7 +68,7 @@ _webhooks_group.command()(webhooks.create)
 _webhooks_group.command()(webhooks.delete)
 _webhooks_group.command()(listen.listen)
 app.add_typer(_webhooks_group)
-app.command()(mcp.mcp)
+app.command()(mcp_server.mcp)
 app.command("check-key")(check_key.check_key)
 # The emulator parses its own options.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

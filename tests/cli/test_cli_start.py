@@ -247,7 +247,7 @@ async def test_an_unconfirmed_start_is_not_sent_again(emulator: Emulator) -> Non
     """A start that may have been accepted is shown as unconfirmed; a later `--resume` finds its run."""
     write_rows(1)
     emulator.inject(Fault(reset="after"), method="POST")
-    emulator.inject(Fault(status=403), method="GET")
+    emulator.inject(Fault(status=401), method="GET")
     unconfirmed = await batch(emulator)
     [line] = lines()
     resumed = await batch(emulator, "--resume")
