@@ -409,26 +409,18 @@ class _ListReader:
         if is_due or len(self.unstored) >= _BATCH_RUNS:
             if self.storing is not None:
                 await asyncio.shield(asyncio.wrap_future(self.storing))
-            batch, self.unstored = self.unstored, []
             # Encoded here: the thread and the loop would wait for each other's turn to run Python at each request.
-            encoded = self.format.encode(batch)
+            encoded, batch = self.format.encode(self.unstored), self.unstored
             self.storing = self.thread.submit(self._write, batch, encoded, workflow_id, copy(listed), commit=is_due)
-            if is_due:
-                self.uncommitted, self.committed_at = 0, time.monotonic()
-                loop = asyncio.get_running_loop()
-                self.storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
-
-    def _report_stored(self, stored: Future[None]) -> None:
-        if self.storing is stored:  # otherwise the thread may be changing the state, or reading has ended
-            self._report()
+            self.unstored = []
 
     def _finish_storing(self, workflow_id: str, listed: ListState) -> None:
         """Commit all that was read. This waits for the thread, as a task that was cancelled cannot."""
         storing, self.storing = self.storing, None
         if storing is not None:
             storing.result()
-        batch, self.unstored = self.unstored, []
-        self._write(batch, self.format.encode(batch), workflow_id, copy(listed), commit=True)
+        self._write(self.unstored, self.format.encode(self.unstored), workflow_id, copy(listed), commit=True)
+        self.unstored = []
         self._report()
 
     def _write(self, runs: Sequence[Run], encoded: bytes, workflow_id: str, listed: ListState, *, commit: bool) -> None:

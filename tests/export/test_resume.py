@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -21,6 +21,7 @@ from aiocopyai import CopyAISession, Page, Pager, PermissionDeniedError, Run
 from aiocopyai._pager import Plan
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from aiocopyai.export import Progress, _export, _resume, export_runs
+from aiocopyai.export._formats import JSONLines
 from aiocopyai.export._journal import Journal
 from tests.support.exporting import ids_in, ids_of, interrupt, leftovers, raw_run, requested_pages
 
@@ -185,6 +186,26 @@ class TestContinue:
         await export_runs(session, ids, lines, resume=True)
 
         assert requested_pages(emulator)[0] == 6
+        assert ids_in(lines) == ids_of(emulator)
+
+    async def test_batch_that_fails_is_read_again(
+        self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If runs cannot be encoded, the pages that they came with do not count as read."""
+        monkeypatch.setattr(_export, "_COMMIT_RUNS", 10_000)
+        encode = JSONLines.encode
+        failures = itertools.count(1)
+
+        def fail_once(chosen: JSONLines, runs: Sequence[Run]) -> bytes:
+            if next(failures) == 5:
+                raise MemoryError
+            return encode(chosen, runs)
+
+        monkeypatch.setattr(JSONLines, "encode", fail_once)
+        with pytest.raises(MemoryError):
+            await export_runs(session, [emulator.workflow_id], lines)
+        await export_runs(session, [emulator.workflow_id], lines, resume=True)
+
         assert ids_in(lines) == ids_of(emulator)
 
     async def test_short_processes_make_progress(
