@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Final, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -18,6 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from attrs import define, field, frozen
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from aiocopyai._decompression import ACCEPT_ENCODING, SUPPORTED_ENCODINGS, decompress
@@ -103,7 +104,7 @@ class APIResponse:
     """A response of the API. Headers and body may echo the API key, and are not part of the `repr`."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
+    headers: CIMultiDictProxy[str] = field(repr=False)
     body: bytes = field(repr=False)
 
 
@@ -301,7 +302,9 @@ class Transport:
             redact(name.lower(), self._api_key): redact(value, self._api_key)
             for name, value in response.headers.items()
         }
-        retry_after = parse_retry_after(response.headers.get("Retry-After"))
+        # A gateway may add its own header to that of the server behind it.
+        waits = [parse_retry_after(value) for value in response.headers.getall("Retry-After", [])]
+        retry_after = max((wait for wait in waits if wait is not None), default=None)
         return status_error(response.status, code)(response.status, code, details, body, headers, info, retry_after)
 
     def _describe(self, error: Exception) -> str:

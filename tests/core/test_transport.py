@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from aiocopyai import (
     APIConnectionError,
@@ -416,6 +417,20 @@ async def test_the_retry_after_of_a_503(copyai_emulator: Emulator, call: str) ->
             await session.start_run(copyai_emulator.workflow_id, {})
 
     assert time.monotonic() - start >= 0.1
+
+
+async def test_the_longest_retry_after_counts() -> None:
+    """Of several Retry-After headers, as a gateway and the server behind it may send, the longest valid one counts."""
+
+    async def handle(_: web.BaseRequest) -> web.Response:
+        headers = [("Retry-After", value) for value in ("soon", "1", "7", "2")]
+        return web.Response(status=503, headers=CIMultiDict(headers))
+
+    async with serving(handle) as url, CopyAISession(KEY, base_url=url, retry=ONCE) as session:
+        with pytest.raises(ServerError) as caught:
+            await session.count_runs("W")
+
+    assert caught.value.retry_after == 7
 
 
 @pytest.mark.parametrize("members", [1, 3])
