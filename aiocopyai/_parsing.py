@@ -81,13 +81,15 @@ def read_run_page(response: JSON, number: int, size: int, workflow_id: str | Non
     items = data.get("data")
     if not isinstance(items, list):
         raise InvalidResponseError("expected a list of runs", "data.data", excerpt(items))
-    invalid = frozenset[str]()
-    try:
-        runs = _read_columns(items, workflow_id)
-    except _MISFITS:
-        read = [_read_run_item(item, f"data.data[{index}]", workflow_id) for index, item in enumerate(items)]
-        runs = [run for run, _ in read]
-        invalid = invalid.union(*(misfits for _, misfits in read))
+    runs, invalid = list[Run](), frozenset[str]()
+    for start in range(0, len(items), _SLICE):
+        part = items[start : start + _SLICE]
+        try:
+            runs += _read_columns(part, workflow_id)
+        except _MISFITS:
+            read = [_read_run_item(item, f"data.data[{index}]", workflow_id) for index, item in enumerate(part, start)]
+            runs += [run for run, _ in read]
+            invalid = invalid.union(*(misfits for _, misfits in read))
     return Page(number, size, read_total(data.get("total")), runs, invalid)
 
 
@@ -192,9 +194,11 @@ def _raw_objects(result: object) -> Iterator[Iterable[Mapping[str, JSON]]]:
     """Yield the objects of a result's runs whose values are kept as they came: those that are often nested last."""
     runs = cast("Page[object]", result).items if isinstance(result, Page) else (result,)
     if runs and isinstance(runs[0], Run):
-        yield chain.from_iterable(map(_RAW_OBJECTS, runs))
-        if errors := [error for error in map(attrgetter("error"), runs) if error is not None]:
-            yield [{"errors": errors}]
+        for start in range(0, len(runs), _SLICE):
+            part = runs[start : start + _SLICE]
+            yield chain.from_iterable(map(_RAW_OBJECTS, part))
+            if errors := [error for error in map(attrgetter("error"), part) if error is not None]:
+                yield [{"errors": errors}]
 
 
 def _data_object(response: JSON) -> dict[str, JSON]:
@@ -298,6 +302,8 @@ _WEBHOOK_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
     "workflow_id": ("workflowId", _string),
     "created_at": ("createdAt", _time),
 }
+_SLICE: Final = 1_000
+"""Runs that are read in one step: between two steps other threads can run, the event loop's among them."""
 _EXACT_INTEGERS: Final = 2.0**53
 _NUMERAL: Final = re.compile(r"(-?[0-9]+)(?:\.0*)?")
 _MISFITS: Final = (TypeError, ValueError, LookupError, AttributeError, OverflowError)

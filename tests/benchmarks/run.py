@@ -134,6 +134,9 @@ def pause_rows(scale: Scale) -> Iterator[Row]:
         "10 MB of runs": (good(10_000_000), b""),
         "50 MB of runs": (good(50_000_000), b""),
         "60 MiB of unfinished JSON, as gzip": (unfinished, gzip.compress(unfinished)),
+        "16 MiB of one string": (unfinished[: BOUND - 4] + b'"]}}', b""),
+        "16 MiB of opening brackets": (b"[" * BOUND, b""),
+        "4 MB of runs with nothing but an id": (_page_of_ids(300_000), b""),
     }
     yield Row("Longest pause of the event loop for one response", "", "x orjson")
     for name, (body, compressed) in bodies.items():
@@ -143,6 +146,11 @@ def pause_rows(scale: Scale) -> Iterator[Row]:
         parsing = min(_parse_seconds(body) for _ in range(scale.rounds))
         yield Row(f"  {name}", f"{pause * 1e3:.0f} ms", f"{pause / parsing:.2f}")
         yield _judged("    in ms", pause * 1e3, PAUSE * 1e3 if len(body) <= BOUND else max(PAUSE, 2 * parsing) * 1e3)
+
+
+def _page_of_ids(count: int) -> bytes:
+    items = ",".join(f'{{"id":"{number}"}}' for number in range(count))
+    return f'{{"status":"success","data":{{"total":{count},"data":[{items}]}}}}'.encode()
 
 
 def _parse_seconds(body: bytes) -> float:

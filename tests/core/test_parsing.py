@@ -433,3 +433,16 @@ def test_slow_parser_is_used_where_it_is_needed(monkeypatch: pytest.MonkeyPatch,
         parse_response(b'{"data": %s}' % body, lambda response: read_run(response, "WCFG-1"))
 
     assert len(slow) == parses
+
+
+def test_large_page_is_read_in_slices() -> None:
+    """A page of more runs than are read in one step keeps their order, and names odd fields and bad runs of all."""
+    items: list[JSON] = [{"id": str(number), "credits": 1} for number in range(2001)]
+    items[1500] = {"id": "1500", "credits": "many", "output": {"big": 2**70}}
+    page = parse_response(json.dumps({"data": {"data": items}}).encode(), lambda value: read_run_page(value, 1, 100))
+    assert [run.id for run in page.items] == [str(number) for number in range(2001)]
+    assert page.invalid_fields == {"credits"}
+    assert page.items[1500].output == {"big": 2**70}
+    items[2000] = None
+    with pytest.raises(InvalidResponseError, match=r"data\.data\[2000\]"):
+        read_run_page({"data": {"data": items}}, 1, 100)
