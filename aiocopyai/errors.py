@@ -374,12 +374,15 @@ class RateLimitedError(APIStatusError):
     """429: too many requests; `retry_after` says how many seconds to wait, if the server does."""
 
     def _advice(self) -> str:
-        wait = f"the server asks to wait {self.retry_after:g} s; " if self.retry_after is not None else ""
+        wait = f"the server asks to wait {self.retry_after:.10g} s; " if self.retry_after is not None else ""
         return f"{wait}lower max_rate or prefetch"
 
 
 class ServerError(APIStatusError):
     """5xx: the server, or a gateway in front of it, failed."""
+
+    def _advice(self) -> str:
+        return "" if self.retry_after is None else f"the server asks to wait {self.retry_after:.10g} s"
 
 
 def is_gateway_page(error: Exception) -> bool:

@@ -149,7 +149,7 @@ def _advice(error: aiocopyai.CopyAIError) -> str | None:
     if isinstance(error, aiocopyai.AmbiguousStartError):
         return f"check `aiocopyai runs {error.workflow_id} --limit 10` before you start it again"
     if isinstance(error, aiocopyai.RateLimitedError):
-        wait = "" if error.retry_after is None else f"the server asks to wait {error.retry_after:g} s; "
+        wait = "" if error.retry_after is None else f"the server asks to wait {error.retry_after:.10g} s; "
         return f"{wait}try a lower --max-rate"
     if isinstance(error, aiocopyai.APIStatusError) and 300 <= error.status < 400:  # noqa: PLR2004 (redirects)
         return "the redirect was not followed: check COPYAI_BASE_URL"

@@ -140,6 +140,10 @@ GET_TWICE = RequestInfo("GET", "https://h/x", 2)
             "HTTP 429 (GET https://h/x, 2 attempts); the server asks to wait 1.5 s; lower max_rate or prefetch",
         ),
         (
+            ServerError(503, request=GET, retry_after=86_400 * 365),
+            "HTTP 503 (GET https://h/x); the server asks to wait 31536000 s",
+        ),
+        (
             InvalidResponseError("no object", "data.data[3]", "'x'", GET_TWICE),
             "data.data[3]: no object, got 'x' (GET https://h/x, 2 attempts)",
         ),
