@@ -27,8 +27,12 @@ from aiocopyai.emulator import Emulator
 
 
 MAIN = ("-m", "aiocopyai")
-START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-"""A child inherits an ignored SIGINT when the tests run in the background of a script; this restores the default."""
+START = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
+"""Restores signals that a child inherits as ignored, when the tests run in the background of a script or with nohup."""
 
 PATIENCE = 50
 """Seconds until a command is considered stuck."""
