@@ -17,7 +17,7 @@ from aiocopyai.integrations.arrow import SCHEMA, read_batch, record_batch
 from aiocopyai.models import Run
 
 
-_GROUP_BYTES: Final = 2**23
+_GROUP_BYTES: Final = 2**22
 """How much of a file is held in memory; it becomes one row group."""
 _ORDERED_COLUMNS: Final = ["id", "workflow_id", "status", "created_at", "credits"]
 """The columns whose least and greatest values help to find rows."""
