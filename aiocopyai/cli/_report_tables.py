@@ -30,9 +30,6 @@ def print_tables(summary: Summary, source: str) -> None:
     """Print all tables on standard output."""
     console = open_console()
     for table in _tables(summary, source, console):
-        if isinstance(table, Table) and console.width < _FULL_WIDTH:
-            for column in table.columns:  # a row stays one line
-                column.no_wrap, column.overflow = True, "ellipsis"
         console.print(table)
         console.print()
 
@@ -73,7 +70,7 @@ def _period_table(summary: Summary, *, with_bars: bool) -> Table:
     for period in grouped.periods:
         bars = [Bar(largest, 0, period.total.runs, width=30, color="cyan")] if with_bars else []
         name = f"{period.start} (partial)" if period.is_partial else str(period.start)
-        table.add_row(name, *_cells(period.total), *bars)
+        table.add_row(_text(name), *_cells(period.total), *bars)
     return table
 
 
@@ -82,7 +79,7 @@ def _totals_table(title: str, rows: Sequence[tuple[Text, Totals]], others: Total
     for name, totals in rows:
         table.add_row(name, *_cells(totals))
     if others.runs:
-        table.add_row(OTHERS, *_cells(others))
+        table.add_row(_text(OTHERS), *_cells(others))
     return table
 
 
@@ -98,9 +95,9 @@ def _metadata_table(summary: Summary) -> Table:
         for value, totals in top:
             table.add_row(_text(f"  = {value}", "dim"), *_cells(totals), style="dim")
         if others.runs:
-            table.add_row(f"  {OTHERS}", *_cells(others), style="dim")
+            table.add_row(_text(f"  {OTHERS}", "dim"), *_cells(others), style="dim")
     if summary.without_metadata.runs:
-        table.add_row("(none)", *_cells(summary.without_metadata))
+        table.add_row(_text("(none)"), *_cells(summary.without_metadata))
     return table
 
 
@@ -108,10 +105,10 @@ def _error_table(summary: Summary) -> Table:
     table = _table("FAILED", "CREDITS", "LATEST", "ERROR", numbers=2)
     for error in summary.ranked_errors[:_MAX_ROWS]:
         total = error.total
-        table.add_row(f"{total.runs:,}", f"{total.credits:,}", _time(error.latest), _text(error.text))
+        table.add_row(f"{total.runs:,}", f"{total.credits:,}", _text(_time(error.latest)), _text(error.text))
     others = summary.errors_after(_MAX_ROWS)
     if others.runs:
-        table.add_row(f"{others.runs:,}", f"{others.credits:,}", "", OTHERS)
+        table.add_row(f"{others.runs:,}", f"{others.credits:,}", "", _text(OTHERS))
     return table
 
 
@@ -119,16 +116,19 @@ def _costliest_table(summary: Summary) -> Table:
     table = _table("CREDITS", "CREATED", "STATUS", "ID", numbers=1)
     table.padding = (0, 1, 0, 0)  # so that an id fits into 80 columns, and can be copied
     for run in summary.costliest:
-        table.add_row(f"{run.credits:,}", _time(run.created_at), _status(run.status), _text(run.id))
+        table.add_row(f"{run.credits:,}", _text(_time(run.created_at)), _status(run.status), _text(run.id))
     return table
 
 
 def _table(*titles: str, numbers: int | None = None) -> Table:
-    """Make a table whose first `numbers` columns are numbers and the others text; by default, text and then numbers."""
+    """Make a table whose first `numbers` columns are numbers and the others text; by default, text and then numbers.
+
+    Where the terminal is too narrow for it, text is cut, the longest first, and no number.
+    """
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for index, title in enumerate(titles):
         is_text = not title or (index == 0 if numbers is None else index >= numbers)
-        table.add_column(title, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        table.add_column(_text(title), justify="left" if is_text else "right", no_wrap=not is_text)
     return table
 
 
@@ -141,7 +141,8 @@ def _status(status: str) -> Text:
 
 
 def _text(text: str, style: str = "") -> Text:
-    return Text(printable(text), style)
+    # Not set on the column: rich makes all columns narrower if none of them may wrap.
+    return Text(printable(text), style, no_wrap=True, overflow="ellipsis")
 
 
 def _time(time: datetime | None) -> str:
