@@ -413,6 +413,14 @@ class _ListReader:
             encoded, batch = self.format.encode(self.unstored), self.unstored
             self.storing = self.thread.submit(self._write, batch, encoded, workflow_id, copy(listed), commit=is_due)
             self.unstored = []
+            if is_due:
+                self.uncommitted, self.committed_at = 0, time.monotonic()
+                loop = asyncio.get_running_loop()
+                self.storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
+
+    def _report_stored(self, stored: Future[None]) -> None:
+        if self.storing is stored:  # otherwise the thread may be changing the state, or reading has ended
+            self._report()
 
     def _finish_storing(self, workflow_id: str, listed: ListState) -> None:
         """Commit all that was read. This waits for the thread, as a task that was cancelled cannot."""
