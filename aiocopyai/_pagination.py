@@ -33,6 +33,8 @@ PROOF_INTERVAL: Final = 100
 """Pages after which pages that were requested ahead are proven, at the latest."""
 MAX_STALE_PAGES: Final = 20
 """Pages in a row without a new item after which the list does not advance."""
+_STALE_IN_A_FALL: Final = 0.1
+"""How much a page without a new item counts if the total has never been as low: a list that shrinks explains it."""
 _GAPS_IN_STEP: Final = 2
 """Gaps in a row at the same page after which the total is taken to fall in step with the requests."""
 _MANY_NEW: Final = 5
@@ -131,6 +133,7 @@ class Listing(Generic[T]):
         self._repeats: Repeats[T] = Repeats(self._border.position)
         self._filter: Filter[T] = Filter(limit, since, matches)
         self._ignores_total = False
+        self._lowest_total = math.inf
         self._gap = (0, 0)  # the page in front of which the latest gap is, and how many in a row were there
         self._passes = 1
         self._stop: Border | None = None
@@ -243,7 +246,10 @@ class Listing(Generic[T]):
         self._note_repeats(len(ids) - len(new))
         selected = self._filter.select(new)
         is_joined = self._move_border(request, total, has_changed=has_changed)
-        self._repeats.stale_pages = 0 if new else self._repeats.stale_pages + has_changed
+        is_lowest = total is not None and total < self._lowest_total
+        self._lowest_total = min(self._lowest_total, math.inf if total is None else total)
+        stale = _STALE_IN_A_FALL if is_lowest else 1.0
+        self._repeats.stale_pages = 0.0 if new else self._repeats.stale_pages + has_changed * stale
         if self._is_stuck:
             self._state = _State.PROVING
         elif is_joined:
@@ -417,7 +423,7 @@ class Listing(Generic[T]):
             missing = max(0, total - start - self._repeats.count)
         if self._is_stuck and added:
             # Items that were added explain why the pages had no new items.
-            self._repeats.stale_pages = 0
+            self._repeats.stale_pages = 0.0
             self._state = _State.READING
         elif self._is_stuck or (missing and self._repeats.is_page_ignored and length >= self._size):
             self._give_up(length)
@@ -434,7 +440,7 @@ class Listing(Generic[T]):
     def _give_up(self, length: int) -> None:
         """End a list that does not advance, quietly if no more is promised."""
         self._state = _State.READING
-        self._repeats.stale_pages = 0
+        self._repeats.stale_pages = 0.0
         total, first = self._border.total, (self._start_page - 1) * self._page_length
         is_only_page = self._repeats.is_page_ignored and length >= self._size
         if total is None and not is_only_page:

@@ -36,7 +36,7 @@ class Repeats(Generic[T]):
         count: how many items came for the first time.
         new_pages: how many pages brought such items.
         unexplained: how many items came again behind `reach`.
-        stale_pages: how many pages in a row brought nothing new, without an explanation.
+        stale_pages: how many pages in a row brought nothing new, without an explanation; some count less than 1.
         is_page_ignored: whether the server sends the first page for every page number.
     """
 
@@ -45,7 +45,7 @@ class Repeats(Generic[T]):
         self.count = 0
         self.new_pages = 0
         self.unexplained = 0
-        self.stale_pages = 0
+        self.stale_pages = 0.0
         self.is_page_ignored = False
         self._known = RecentIds()
 

@@ -217,6 +217,19 @@ def test_total_falls_in_step(prefetch: int, period: int, place: float) -> None:
     assert len(reading.requested) <= 6 * 60
 
 
+@pytest.mark.parametrize("prefetch", [0, 4, 16])
+@pytest.mark.parametrize("seed", range(5))
+def test_list_that_shrinks_all_the_time(prefetch: int, seed: int) -> None:
+    """A list that loses a run at nearly every request, mostly behind what was read, is read all the same."""
+    order = random.Random(seed)  # noqa: S311 (repeatable)
+    changes = ((0, [order.random() for _ in range(order.choice([0, 1, 1, 1, 1, 1]))]) for _ in range(100_000))
+    changing = ChangingList.of(1_000, changes)
+    reading = read(changing.page, 10, prefetch, order.choice)
+
+    assert changing.stayed <= set(reading.ids)
+    assert reading.listing.changes.missing == 0
+
+
 def test_only_the_pages_since_the_last_proof_are_read_again() -> None:
     """A change late in a long list makes nothing be read again that was proven before."""
     pages = 3 * PROOF_INTERVAL
