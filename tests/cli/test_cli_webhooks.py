@@ -126,7 +126,7 @@ async def test_listen(emulator: Emulator) -> None:
     assert forged == 202
     assert url.endswith(f"/copyai/{SECRET}")
     assert done.code == 0
-    assert {(row["type"], row["run_id"]) for row in done.rows} == {  # they are confirmed side by side
+    assert {(row["type"], row["run_id"]) for row in done.rows} == {  # they are confirmed concurrently
         ("workflowRun.completed", complete),
         ("workflowRun.failed", failed),
     }
