@@ -102,6 +102,7 @@ def test_markup_in_a_text_is_shown_as_text(tmp_path: Path) -> None:
     assert "\u202e" not in opened.dom
 
 
+@pytest.mark.slow  # a browser for each
 @pytest.mark.parametrize(
     "runs",
     [
