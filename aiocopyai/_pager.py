@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -29,6 +30,8 @@ _FIRST_WINDOW: Final = 4
 """Requests in progress at first, if `prefetch` is not given."""
 _MAX_WINDOW: Final = 16
 """Requests in progress while the caller is kept waiting, if `prefetch` is not given."""
+_LONG_WAIT: Final = 0.02
+"""Seconds from which a wait is one for the server, and not for the CPU, which more requests would only burden."""
 _WINDOW_AFTER_CHANGE: Final = 2
 """Requests in progress after a change of the list; one more for each page that was requested ahead and fits."""
 
@@ -216,11 +219,12 @@ class PageIterator(AsyncIterator[Page[T]]):
         """Read the next page; return it with the items to yield, of which there may be none."""
         self._send_requests(max(1, self._window))
         request, task = self._in_progress[0]
-        is_waiting = request.is_ahead and not task.done()
+        is_waiting, asked_at = request.is_ahead and not task.done(), time.monotonic()
         is_idle = all(task.done() for _, task in self._in_progress)
         page: Page[T] = Page(request.page, self._plan.size, None, ())
         try:
             page = await self._response_of(task)
+            is_waiting = is_waiting and time.monotonic() - asked_at >= _LONG_WAIT
             result = self._listing.take(request, page)
         except BaseException as error:
             refused = self._listing.refuse(request) if may_be_past_end(error) else None

@@ -28,6 +28,7 @@ from aiocopyai import (
     PaginationError,
     RequestInvalidError,
     Run,
+    _pager,
 )
 from aiocopyai._pager import Plan
 from tests.conftest import AT_ONCE
@@ -193,8 +194,9 @@ async def test_prefetch_limits_the_requests_in_progress() -> None:
 
 
 @pytest.mark.parametrize(("pause", "most"), [(0, 16), (100, 4)])
-async def test_window_grows_while_the_caller_waits(pause: int, most: int) -> None:
+async def test_window_grows_while_the_caller_waits(pause: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `prefetch`, up to 16 pages are requested at a time for a caller that waits for them, else 4."""
+    monkeypatch.setattr(_pager, "_LONG_WAIT", 0)
     server = Server(ChangingList.of(600), turns=20)
     async for _ in Pager(server.fetch, PLAN).pages():
         for _ in range(pause):
@@ -203,8 +205,9 @@ async def test_window_grows_while_the_caller_waits(pause: int, most: int) -> Non
     assert server.most_in_progress == most
 
 
-async def test_window_shrinks_after_a_429() -> None:
+async def test_window_shrinks_after_a_429(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `prefetch`, fewer pages are requested at a time where 429s slow the requests down."""
+    monkeypatch.setattr(_pager, "_LONG_WAIT", 0)
     server = Server(ChangingList.of(1_000), turns=20)
     plan = evolve(PLAN, slowdowns=lambda: max(0, len(server.requested) - 50))
     async for page in Pager(server.fetch, plan).pages():
