@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -71,28 +71,30 @@ def has_long_number(body: bytes) -> bool:
     return _LONG_NUMBER in body.translate(_ZERO_FOR_DIGIT)  # a regular expression takes ten times as long
 
 
-def has_rounded_integer(objects: Iterable[Mapping[str, object]]) -> bool:
-    """Return whether some number in these objects, at any depth, may be an integer that was rounded to a float.
+def has_rounded_integer(objects: Sequence[dict[str, Any]], arrays: Sequence[Iterable[Any]] = ()) -> bool:
+    """Return whether some number in these values, at any depth, may be an integer that was rounded to a float.
 
     Raises:
         RecursionError: they are nested more than `MAX_DEPTH` levels deep, so that other functions would fail.
     """
-    level: list[Iterable[object]] = [each.values() for each in objects]
-    depth = 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise RecursionError
-        types = set(map(type, chain.from_iterable(level)))
+    for _ in range(MAX_DEPTH):
+        types = set(map(type, _values(objects, arrays)))
         if types.isdisjoint(_NUMBERS_INSIDE):
             return False
-        values = list(chain.from_iterable(level))
-        if float in types and any(type(value) is float and abs(value) >= _EXACT_FLOATS for value in values):
+        values = _values(objects, arrays)
+        inside = [value for value in values if type(value) in _NUMBERS_INSIDE]
+        if float in types and any(type(value) is float and abs(value) >= _EXACT_FLOATS for value in inside):
             return True
-        level = [
-            value.values() if isinstance(value, dict) else value for value in values if isinstance(value, dict | list)
-        ]
+        objects = [value for value in inside if type(value) is dict]
+        arrays = [value for value in inside if type(value) is list]
+    if objects or arrays:
+        raise RecursionError
     return False
+
+
+def _values(objects: Iterable[dict[str, Any]], arrays: Iterable[Iterable[Any]]) -> Iterator[Any]:
+    """Yield all values without a list of them or of views: so many containers would run the garbage collector."""
+    return chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(arrays))
 
 
 def find_nested_object(body: bytes, depth: int) -> tuple[str, str] | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain, repeat
@@ -35,21 +35,30 @@ from aiocopyai.models import JSON, Page, Run, RunStatus, Webhook, WebhookEventTy
 T = TypeVar("T")
 
 
-def parse_response(body: bytes, read: Callable[[JSON], T]) -> T:
+class _RoundedIntegerError(Exception):
+    """A response may hold an integer that was rounded to a float."""
+
+
+def parse_response(body: bytes, read: Callable[[JSON, bool], T]) -> T:
     """Parse a response's body and return what `read` makes of it.
+
+    Args:
+        body: the body.
+        read: a function such as `read_run_page`, of the parsed body and of whether all its integers are exact.
 
     Raises:
         InvalidResponseError: it is not JSON, or not what `read` expects.
     """
-    result = read(parse_json(body))
-    is_rounded: bool | None
     try:
-        is_rounded = any(has_rounded_integer(objects) for objects in _raw_objects(result))
+        try:
+            return read(parse_json(body), False)  # noqa: FBT003 (a positional parameter of a callback)
+        except _RoundedIntegerError:
+            # Only a large float, unless the body has a number of so many digits.
+            exact = has_long_number(body)
+        return read(parse_json(body, exact=exact), True)  # noqa: FBT003 (the same)
     except RecursionError:
-        is_rounded = None
-    if is_rounded is None:
-        raise _nesting_error(body)
-    return read(parse_json(body, exact=True)) if is_rounded and has_long_number(body) else result
+        pass
+    raise _nesting_error(body)
 
 
 def parse_json(body: bytes, *, exact: bool = False) -> JSON:
@@ -69,13 +78,16 @@ def parse_json(body: bytes, *, exact: bool = False) -> JSON:
     raise error
 
 
-def read_run_page(response: JSON, number: int, size: int, workflow_id: str | None = None) -> Page[Run]:
+def read_run_page(
+    response: JSON, number: int, size: int, workflow_id: str | None = None, *, is_exact: bool = True
+) -> Page[Run]:
     """Read a response of ``GET /workflow/{id}/run`` for the page `number` of `size` runs.
 
     A run that does not name its workflow belongs to `workflow_id`.
 
     Raises:
         InvalidResponseError: it has no list of runs, or an item is not an object or has no id.
+        RecursionError: a run is nested too deeply; only if not `is_exact`.
     """
     data = _data_object(response)
     items = data.get("data")
@@ -85,24 +97,29 @@ def read_run_page(response: JSON, number: int, size: int, workflow_id: str | Non
     for start in range(0, len(items), _SLICE):
         part = items[start : start + _SLICE]
         try:
-            runs += _read_columns(part, workflow_id)
+            runs += _read_columns(part, workflow_id, is_exact=is_exact)
         except _MISFITS:
+            if not is_exact:
+                _check_exactness([item for item in part if isinstance(item, dict)])
             read = [_read_run_item(item, f"data.data[{index}]", workflow_id) for index, item in enumerate(part, start)]
             runs += [run for run, _ in read]
             invalid = invalid.union(*(misfits for _, misfits in read))
     return Page(number, size, read_total(data.get("total")), runs, invalid)
 
 
-def read_run(response: JSON, workflow_id: str) -> Run:
+def read_run(response: JSON, workflow_id: str, *, is_exact: bool = True) -> Run:
     """Read a response of ``GET /workflow/{id}/run/{run_id}``.
 
     A run that does not name its workflow belongs to `workflow_id`.
 
     Raises:
         InvalidResponseError: it has no run, or one without an id.
+        RecursionError: the run is nested too deeply; only if not `is_exact`.
     """
-    run, _ = _read_run_item(_data_object(response), "data", workflow_id)
-    return run
+    item = _data_object(response)
+    if not is_exact:
+        _check_exactness([item])
+    return _read_run_item(item, "data", workflow_id)[0]
 
 
 def read_started_id(response: JSON) -> str:
@@ -140,10 +157,6 @@ def read_webhook_page(response: JSON, number: int, size: int) -> Page[Webhook]:
     read = [_read_webhook_item(item, f"data[{index}]") for index, item in enumerate(items)]
     invalid = frozenset[str]().union(*(misfits for _, misfits in read))
     return Page(number, size, read_total(response.get("total")), [webhook for webhook, _ in read], invalid)
-
-
-def read_nothing(_response: JSON) -> None:
-    """Read a response without content, such as the ``{}`` of a deletion."""
 
 
 def read_total(total: JSON) -> int | None:
@@ -190,15 +203,10 @@ def _children(value: JSON) -> Iterable[JSON]:
     return value if isinstance(value, list) else ()
 
 
-def _raw_objects(result: object) -> Iterator[Iterable[Mapping[str, JSON]]]:
-    """Yield the objects of a result's runs whose values are kept as they came: those that are often nested last."""
-    runs = cast("Page[object]", result).items if isinstance(result, Page) else (result,)
-    if runs and isinstance(runs[0], Run):
-        for start in range(0, len(runs), _SLICE):
-            part = runs[start : start + _SLICE]
-            yield chain.from_iterable(map(_RAW_OBJECTS, part))
-            if errors := [error for error in map(attrgetter("error"), part) if error is not None]:
-                yield [{"errors": errors}]
+def _check_exactness(objects: Sequence[dict[str, JSON]], arrays: Sequence[Iterable[JSON]] = ()) -> None:
+    """Raise if values that are kept as they came may have been rounded, or are nested too deeply."""
+    if has_rounded_integer(objects, arrays):
+        raise _RoundedIntegerError
 
 
 def _data_object(response: JSON) -> dict[str, JSON]:
@@ -307,7 +315,6 @@ _SLICE: Final = 1_000
 _EXACT_INTEGERS: Final = 2.0**53
 _NUMERAL: Final = re.compile(r"(-?[0-9]+)(?:\.0*)?")
 _MISFITS: Final = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
-_RAW_OBJECTS: Final = attrgetter("input", "output", "metadata", "extra")
 _MAX_ERROR_TEXT: Final = 2_000
 _MAX_ERROR_DEPTH: Final = 100
 
@@ -389,7 +396,7 @@ _KNOWN: Final = frozenset(json_name for json_name, _ in _RUN_FIELDS.values())
 _STATUSES: Final[dict[JSON, RunStatus | None]] = {None: None, **{status.value: status for status in RunStatus}}
 
 
-def _read_columns(items: list[Any], workflow_id: str | None) -> list[Run]:
+def _read_columns(items: list[Any], workflow_id: str | None, *, is_exact: bool) -> list[Run]:
     """Read the runs of a page whose values all fit; otherwise raise one of `_MISFITS`."""
     if not items:
         return []
@@ -397,19 +404,25 @@ def _read_columns(items: list[Any], workflow_id: str | None) -> list[Run]:
         raise TypeError
     names = tuple(items[0])
     columns: dict[str, _Column]
+    unknown: Sequence[Iterable[JSON]]
     if len(names) > 1 and set(map(len, items)) == {len(names)}:
         # All items have the same fields, or a KeyError is raised.
         columns = dict(zip(names, zip(*map(itemgetter(*names), items), strict=True), strict=True))
         extra: list[dict[str, JSON]] = [{} for _ in items]
-        for name in names:
-            if name not in _KNOWN:
-                for other, value in zip(extra, columns[name], strict=True):
-                    other[name] = value
+        unknown_names = [name for name in names if name not in _KNOWN]
+        for name in unknown_names:
+            for other, value in zip(extra, columns[name], strict=True):
+                other[name] = value
+        unknown = [columns[name] for name in unknown_names]
     else:
         columns = {name: [item.get(name) for item in items] for name in _KNOWN}
         extra = [{name: value for name, value in item.items() if name not in _KNOWN} for item in items]
+        unknown = [other.values() for other in extra]
     absent = (None,) * len(items)
     read = _column_reader()({name: columns.get(name, absent) for name in _KNOWN}, _RunColumns)
+    if not is_exact:
+        errors = (error if type(error) is dict else {"error": error} for error in read.error if error is not None)
+        _check_exactness(list(filter(None, chain(read.input, read.output, read.metadata, errors))), unknown)
     runs = list(map(Run.__new__, repeat(Run, len(items))))
     # Each `map` runs without Python code; the `deque` of length 0 consumes it.
     for name, setter in _SETTERS.items():
@@ -479,6 +492,6 @@ def _objects(column: _Column) -> _Column:
 
 def _times(column: _Column) -> _Column:
     times = list(map(datetime.fromisoformat, column))
-    if not all(time.tzinfo is UTC for time in times):
+    if set(map(attrgetter("tzinfo"), times)) != {UTC}:
         raise ValueError
     return times

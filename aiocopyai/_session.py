@@ -21,7 +21,6 @@ from aiocopyai._json import encode_json
 from aiocopyai._logging import configure_from_environment
 from aiocopyai._pager import MAX_PREFETCH, Pager, Plan
 from aiocopyai._parsing import (
-    read_nothing,
     read_run,
     read_run_page,
     read_started_id,
@@ -258,7 +257,7 @@ class CopyAISession:
             PaginationError: while iterating: the list does not advance.
             CopyAIError: while iterating. Its `page` is the number of the page; the next step requests it again.
         """
-        _runs_path(workflow_id)
+        path = _runs_path(workflow_id)
         check_page_size("page_size", page_size)
         check_integer("start_page", start_page, 1)
         if prefetch is not None:
@@ -277,7 +276,7 @@ class CopyAISession:
             slowdowns=lambda: self._transport.slowdowns,
             tasks=self._tasks,
         )
-        return Pager(lambda page, size: self._fetch_runs(workflow_id, page, size), plan)
+        return Pager(lambda page, size: self._fetch_runs(path, workflow_id, page, size), plan)
 
     async def runs_page(self, workflow_id: str, page: int = 1, *, size: int = 10) -> Page[Run]:
         """Read one page of a workflow's runs, as the server returns it.
@@ -291,11 +290,11 @@ class CopyAISession:
             ValueError: an argument is invalid.
             CopyAIError: no response, or an error. A page after the end may be an error, or empty.
         """
-        _runs_path(workflow_id)
+        path = _runs_path(workflow_id)
         check_integer("page", page, 1)
         check_page_size("size", size)
         try:
-            return await self._fetch_runs(workflow_id, page, size)
+            return await self._fetch_runs(path, workflow_id, page, size)
         except CopyAIError as error:
             error.page = page
             raise
@@ -308,15 +307,17 @@ class CopyAISession:
             InvalidResponseError: the response has no `total`.
             CopyAIError: no response, or an error.
         """
-        page = await self._fetch_runs(workflow_id, 1, 1)
+        page = await self._fetch_runs(_runs_path(workflow_id), workflow_id, 1, 1)
         if page.total is None:
             raise InvalidResponseError("no count of the runs", "data.total")
         return page.total
 
-    async def _fetch_runs(self, workflow_id: str, page: int, size: int) -> Page[Run]:
+    async def _fetch_runs(self, path: str, workflow_id: str, page: int, size: int) -> Page[Run]:
         """``GET /workflow/{id}/run?size=&page=``; the vendor's pages differ on whether the path ends in a slash."""
-        request = APIRequest("GET", f"{_runs_path(workflow_id)}?size={size}&page={page}")
-        return await self._transport.send(request, lambda response: read_run_page(response, page, size, workflow_id))
+        request = APIRequest("GET", f"{path}?size={size}&page={page}")
+        return await self._transport.send(
+            request, lambda response, is_exact: read_run_page(response, page, size, workflow_id, is_exact=is_exact)
+        )
 
     async def get_run(self, workflow_id: str, run_id: str) -> Run:
         """Read one run, finished or not: ``GET /workflow/{id}/run/{run_id}``.
@@ -327,7 +328,9 @@ class CopyAISession:
             CopyAIError: no response, or an error.
         """
         request = APIRequest("GET", f"{_runs_path(workflow_id)}/{path_segment('run_id', run_id)}")
-        return await self._transport.send(request, lambda response: read_run(response, workflow_id))
+        return await self._transport.send(
+            request, lambda response, is_exact: read_run(response, workflow_id, is_exact=is_exact)
+        )
 
     async def start_run(
         self,
@@ -687,7 +690,9 @@ class CopyAISession:
         body: dict[str, JSON] = {"url": url, "eventType": str(event_type)}
         if workflow_id is not None:
             body["workflowId"] = workflow_id
-        return await self._transport.send(APIRequest("POST", "webhook", encode_json("the webhook", body)), read_webhook)
+        return await self._transport.send(
+            APIRequest("POST", "webhook", encode_json("the webhook", body)), lambda response, _: read_webhook(response)
+        )
 
     async def ensure_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
@@ -721,9 +726,8 @@ class CopyAISession:
             NotFoundError: there is no such webhook.
             CopyAIError: no response, or an error.
         """
-        return await self._transport.send(
-            APIRequest("GET", f"webhook/{path_segment('webhook_id', webhook_id)}"), read_webhook
-        )
+        request = APIRequest("GET", f"webhook/{path_segment('webhook_id', webhook_id)}")
+        return await self._transport.send(request, lambda response, _: read_webhook(response))
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook: ``DELETE /webhook/{id}``.
@@ -736,7 +740,7 @@ class CopyAISession:
         """
         request = APIRequest("DELETE", f"webhook/{path_segment('webhook_id', webhook_id)}")
         try:
-            await self._transport.send(request, read_nothing)
+            await self._transport.send(request, lambda _response, _: None)
         except NotFoundError as error:
             # After a retry, an attempt whose response was lost may have deleted it.
             if error.attempts == 1:
@@ -764,14 +768,14 @@ class CopyAISession:
 
     async def _fetch_webhooks(self, page: int, size: int) -> Page[Webhook]:
         request = APIRequest("GET", f"webhook?size={size}&page={page - 1}")
-        return await self._transport.send(request, lambda response: read_webhook_page(response, page, size))
+        return await self._transport.send(request, lambda response, _: read_webhook_page(response, page, size))
 
     async def _post_run(self, start: StartRequest) -> Run:
         body: dict[str, JSON] = {"startVariables": dict(start.inputs)}
         if start.metadata:
             body["metadata"] = dict(start.metadata)
         request = APIRequest("POST", _runs_path(start.workflow_id), encode_json("the inputs", body))
-        return start.to_run(await self._transport.send(request, read_started_id))
+        return start.to_run(await self._transport.send(request, lambda response, _: read_started_id(response)))
 
 
 def _runs_path(workflow_id: str) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Final, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -180,7 +180,7 @@ class Transport:
         if with_connections:
             await self._connections.close()
 
-    async def send(self, request: APIRequest, read: Callable[[JSON], T]) -> T:
+    async def send(self, request: APIRequest, read: Callable[[JSON, bool], T]) -> T:
         """Send a request, retry it according to the policy, and return what `read` makes of the response's JSON.
 
         A POST is sent again only if the server did not execute it: no connection was made, or 429. The body of a
@@ -212,7 +212,7 @@ class Transport:
 
         return await self._options.retry.call(attempt, str(request), lambda: self._rate_limiter.delay, announce)
 
-    async def _attempt(self, request: APIRequest, read: Callable[[JSON], T], attempt: _Attempt) -> T:
+    async def _attempt(self, request: APIRequest, read: Callable[[JSON, bool], T], attempt: _Attempt) -> T:
         """Send a request that was admitted by the rate limiter."""
         url = URL(f"{self._base_url}/{request.path}", encoded=True)
         info = RequestInfo(request.method, str(url), attempt.number)
@@ -226,7 +226,7 @@ class Transport:
             if _is_success(response.status):
                 if request.method == "DELETE":
                     # `{}`, "Accepted" or nothing: the status says it all.
-                    return read(None)
+                    return read(None, True)  # noqa: FBT003 (a positional parameter of a callback)
                 return await _parse(response.body, read)
             problem = self._status_error(response, info)
         except InvalidResponseError as error:
@@ -284,8 +284,7 @@ class Transport:
             raise_for_status=False,
             auto_decompress=False,
         ) as response:
-            read_body = _read_body if _is_success(response.status) else _read_error_body
-            return APIResponse(response.status, response.headers, await read_body(response))
+            return APIResponse(response.status, response.headers, await _read_body(response))
 
     def _check_usable(self) -> None:
         if self._is_closed or self._connections.is_closed:
@@ -371,46 +370,41 @@ def _slash_redirect(url: URL, response: APIResponse) -> URL | None:
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async with aclosing(_pieces(response)) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > MAX_BODY:
-                raise InvalidResponseError(f"the response is larger than {MAX_BODY // 2**20} MiB")
-    return bytes(body)
-
-
-async def _read_error_body(response: aiohttp.ClientResponse) -> bytes:
-    """Read the beginning of an error's body, or what can be read of it: the status matters more."""
-    body = bytearray()
+    """Read a body; of that of an error only the beginning, or what can be read of it: the status matters more."""
+    pieces: list[bytes] = []
+    if _is_success(response.status):
+        if await _read_pieces(response, pieces, MAX_BODY):
+            raise InvalidResponseError(f"the response is larger than {MAX_BODY // 2**20} MiB")
+        return b"".join(pieces)
     with suppress(aiohttp.ClientError, OSError, InvalidResponseError):
-        async with aclosing(_pieces(response)) as pieces:
-            async for piece in pieces:
-                body += piece
-                if len(body) >= _MAX_ERROR_BODY:
-                    break
-    return bytes(body[:_MAX_ERROR_BODY])
+        await _read_pieces(response, pieces, _MAX_ERROR_BODY)
+    return b"".join(pieces)[:_MAX_ERROR_BODY]
 
 
-async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+async def _read_pieces(response: aiohttp.ClientResponse, pieces: list[bytes], limit: int) -> bool:
+    """Append the pieces of a decompressed body until it is longer than `limit` bytes; return whether it is."""
     encoding = ", ".join(response.headers.getall("Content-Encoding", []))
     if encoding.strip().lower() not in SUPPORTED_ENCODINGS:
         raise InvalidResponseError("the response is compressed in a way that was not requested")
     try:
-        async with aclosing(decompress(response.content.iter_any(), encoding)) as pieces:
-            async for piece in pieces:
-                yield piece
+        async with aclosing(decompress(response.content.iter_any(), encoding)) as decompressed:
+            async for piece in decompressed:
+                pieces.append(piece)
+                limit -= len(piece)
+                if limit < 0:
+                    return True
     except ValueError as error:
         raise InvalidResponseError(f"the response is broken: {error}", retryable=True) from None
+    return False
 
 
-async def _parse(body: bytes, read: Callable[[JSON], T]) -> T:
+async def _parse(body: bytes, read: Callable[[JSON, bool], T]) -> T:
     if len(body) < _LARGE_BODY:
         return parse_response(body, read)
     return await asyncio.to_thread(_parse_large, body, read)
 
 
-def _parse_large(body: bytes, read: Callable[[JSON], T]) -> T:
+def _parse_large(body: bytes, read: Callable[[JSON, bool], T]) -> T:
     if _has_too_many_values(body):
         raise InvalidResponseError("the response has too many JSON values: request smaller pages")
     return parse_response(body, read)

@@ -46,7 +46,7 @@ def page_of(*items: JSON, total: JSON = 1) -> Page[Run]:
 def page_from(body: str) -> Page[Run]:
     """Read a page whose only item is this JSON."""
     response = f'{{"status": "success", "data": {{"total": 1, "data": [{body}]}}}}'
-    return parse_response(response.encode(), lambda value: read_run_page(value, 1, 10))
+    return parse_response(response.encode(), lambda value, is_exact: read_run_page(value, 1, 10, is_exact=is_exact))
 
 
 def sample(name: str) -> Page[Run]:
@@ -169,7 +169,10 @@ def test_nested_too_deeply_names_the_run(field: str, depth: int) -> None:
     with pytest.raises(InvalidResponseError, match=r"^data\.data\[1\]: run W2 is nested too deeply$"):
         page_from(items)
     with pytest.raises(InvalidResponseError, match=r"^data: run W2 is nested too deeply$"):
-        parse_response(f'{{"data": {{"id": "W2", "{field}": {deep}}}}}'.encode(), lambda value: read_run(value, "V"))
+        parse_response(
+            f'{{"data": {{"id": "W2", "{field}": {deep}}}}}'.encode(),
+            lambda value, is_exact: read_run(value, "V", is_exact=is_exact),
+        )
 
 
 @pytest.mark.parametrize("depth", [100, 500, 900])
@@ -205,7 +208,7 @@ def test_large_integers_are_exact(number: int) -> None:
     assert run.output == {"a": [{"b": number}]}
     assert (run.error, run.extra) == (number, {"extra": number})
     body = f'{{"data": {item}}}'.encode()
-    assert parse_response(body, lambda value: read_run(value, "V")).output == run.output
+    assert parse_response(body, lambda value, is_exact: read_run(value, "V", is_exact=is_exact)).output == run.output
 
 
 @pytest.mark.parametrize("digits", [4301, 5000, 100_000])
@@ -430,7 +433,9 @@ def test_slow_parser_is_used_where_it_is_needed(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(_json, "_loads_exactly", parse)
     with suppress(InvalidResponseError):
-        parse_response(b'{"data": %s}' % body, lambda response: read_run(response, "WCFG-1"))
+        parse_response(
+            b'{"data": %s}' % body, lambda response, is_exact: read_run(response, "WCFG-1", is_exact=is_exact)
+        )
 
     assert len(slow) == parses
 
@@ -439,7 +444,10 @@ def test_large_page_is_read_in_slices() -> None:
     """A page of more runs than are read in one step keeps their order, and names odd fields and bad runs of all."""
     items: list[JSON] = [{"id": str(number), "credits": 1} for number in range(2001)]
     items[1500] = {"id": "1500", "credits": "many", "output": {"big": 2**70}}
-    page = parse_response(json.dumps({"data": {"data": items}}).encode(), lambda value: read_run_page(value, 1, 100))
+    page = parse_response(
+        json.dumps({"data": {"data": items}}).encode(),
+        lambda value, is_exact: read_run_page(value, 1, 100, is_exact=is_exact),
+    )
     assert [run.id for run in page.items] == [str(number) for number in range(2001)]
     assert page.invalid_fields == {"credits"}
     assert page.items[1500].output == {"big": 2**70}
