@@ -93,7 +93,7 @@ def has_rounded_integer(objects: Sequence[dict[str, Any]], arrays: Sequence[Iter
 
 
 def _values(objects: Iterable[dict[str, Any]], arrays: Iterable[Iterable[Any]]) -> Iterator[Any]:
-    """Yield all values without a list of them or of views: so many containers would run the garbage collector."""
+    """Yield all values without a list of them or of views: all these containers would run the garbage collector."""
     return chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(arrays))
 
 

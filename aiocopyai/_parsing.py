@@ -53,7 +53,7 @@ def parse_response(body: bytes, read: Callable[[JSON, bool], T]) -> T:
         try:
             return read(parse_json(body), False)  # noqa: FBT003 (a positional parameter of a callback)
         except _RoundedIntegerError:
-            # Only a large float, unless the body has a number of so many digits.
+            # Only a large float, unless the body has a number of 20 digits or more.
             exact = has_long_number(body)
         return read(parse_json(body, exact=exact), True)  # noqa: FBT003 (the same)
     except RecursionError:
