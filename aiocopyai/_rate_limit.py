@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -20,13 +21,18 @@ _MAX_PACE: Final = 1000.0
 """Requests per second at which the pace is no longer limited."""
 _GROWTH: Final = 1.1
 """By which the pace grows in each second without a 429: it doubles in about 7 s."""
+_SLOW_GROWTH: Final = 1.01
+"""The same while the pace is close to one that was too fast: between `_NEAR` and `_BEYOND` times as fast."""
+_NEAR: Final = 0.75
+_BEYOND: Final = 1.1
 
 
 class RateLimiter:
     """Admits the requests of a session one by one, in order; those that are sent again go first.
 
     A 429 pauses all requests for as long as the server asks. Afterwards they are released one by one, with jitter, at
-    half the former pace, which then grows slowly until the next 429. So the pace follows what the server admits.
+    half the former pace, which then grows until the next 429, and most slowly where that is expected. So the pace
+    follows what the server admits.
 
     Waiting for a free connection happens here and not in aiohttp, which would count it against the time-out.
     """
@@ -40,6 +46,7 @@ class RateLimiter:
         self._sent: deque[float] = deque(maxlen=round(_MAX_PACE))
         self._next = 0.0  # before this time no request is sent
         self._pace: float | None = None  # requests per second at `_resumed`
+        self._too_fast = 0.0  # the latest pace that ended in a 429; 0 if that is not known
         self.slowdowns = 0  # how often the pace was halved
         self._slowed = self._resumed = 0.0  # when the pace was last reduced, and when requests resumed after that
 
@@ -83,7 +90,9 @@ class RateLimiter:
         now = time.monotonic()
         if self._pace is None or sent > self._slowed:
             recent = float(sum(time > now - 1 for time in self._sent))
-            self._pace = max(_MIN_PACE, (self._current_pace(now) or max(recent, _START_PACE)) / 2)
+            pace = self._current_pace(now)
+            self._too_fast = pace or 0.0
+            self._pace = max(_MIN_PACE, (pace or max(recent, _START_PACE)) / 2)
             self._slowed = now
             self.slowdowns += 1
         self._resumed = max(self._resumed, now + pause)
@@ -97,11 +106,23 @@ class RateLimiter:
         now = time.monotonic()
         self._sent.append(now)
         if (pace := self._current_pace(now)) is not None:
-            self._next = now + random.uniform(0.8, 1.2) / pace  # noqa: S311 (not a secret)
+            self._next = now + random.uniform(0.9, 1.1) / pace  # noqa: S311 (not a secret)
         return now
 
     def _current_pace(self, now: float) -> float | None:
         """Return the pace as it has grown since the last 429; None once it is not limited any more."""
-        if self._pace is not None and self._pace * _GROWTH ** min(max(0.0, now - self._resumed), 100.0) >= _MAX_PACE:
-            self._pace = None
-        return None if self._pace is None else self._pace * _GROWTH ** max(0.0, now - self._resumed)
+        if self._pace is None:
+            return None
+        pace, seconds = self._pace, max(0.0, now - self._resumed)
+        for limit, growth in (
+            (_NEAR * self._too_fast, _GROWTH),
+            (_BEYOND * self._too_fast, _SLOW_GROWTH),
+            (_MAX_PACE, _GROWTH),
+        ):
+            if pace < limit:
+                needed = math.log(limit / pace, growth)
+                if seconds < needed:
+                    return float(pace * growth**seconds)
+                pace, seconds = limit, seconds - needed
+        self._pace = None
+        return None

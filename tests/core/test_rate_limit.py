@@ -98,6 +98,22 @@ async def test_the_pace_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not limited" in repr(limiter)
 
 
+async def test_the_pace_grows_slowly_near_one_that_was_too_fast() -> None:
+    """The pace of the last 429 is approached quickly, passed slowly, and left behind quickly."""
+    limiter = RateLimiter(None)
+    for _ in range(2):
+        limiter.slow_down(await limiter.acquire(), 0.0)  # at 20, and at about 10 requests per second
+    now = time.monotonic()
+    pace = [limiter._current_pace(now + seconds) or 0.0 for seconds in range(60)]
+
+    assert pace[0] == pytest.approx(5, rel=0.1)
+    grown = [later / earlier for earlier, later in itertools.pairwise(pace)]
+    assert (round(grown[0], 2), round(grown[-1], 2)) == (1.1, 1.1)
+    slow = [earlier for earlier, growth in zip(pace, grown, strict=False) if growth < 1.02]
+    assert slow[0] == pytest.approx(7.5, rel=0.15)
+    assert slow[-1] == pytest.approx(11, rel=0.15)
+
+
 async def test_retries_go_before_new_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is sent again does not wait behind all those that were not sent yet."""
     monkeypatch.setattr(_rate_limit, "_START_PACE", 1_000.0)
