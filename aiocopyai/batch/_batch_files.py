@@ -76,8 +76,8 @@ class BatchFiles:
             OSError: they cannot be written, or another process is using them.
         """
         had_ledger, had_results = plan.ledger.exists(), plan.target.exists()
-        if had_ledger and had_results and plan.ledger.stat().st_size < SMALLEST_LEDGER:
-            raise damaged(plan.ledger, plan.target, f"{plan.ledger} is empty")
+        if had_ledger and _is_damaged(plan.ledger.stat().st_size, had_results=had_results):
+            raise damaged(plan.ledger, plan.target, f"{plan.ledger} is empty or cut off")
         ledger = Ledger.open(plan.ledger, plan.target)
         try:
             _check_ledger(ledger, plan, had_results=had_results)
@@ -152,6 +152,11 @@ def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
     return {number: entry.state for number, entry in results.items()}
 
 
+def _is_damaged(size: int, *, had_results: bool) -> bool:
+    """Whether a ledger of this size has lost its content. One without results may be empty: nothing was started."""
+    return size < SMALLEST_LEDGER and (size > 0 or had_results)
+
+
 def _check_ledger(ledger: Ledger, plan: BatchPlan, *, had_results: bool) -> None:
     """Refuse a ledger that cannot belong to this batch, or to these results."""
     batch = ledger.batch
@@ -166,6 +171,8 @@ def _check_ledger(ledger: Ledger, plan: BatchPlan, *, had_results: bool) -> None
             f"{plan.path} was started with another workflow, other rows or other metadata: "
             "pass the same ones to resume it, or another path"
         )
+    if unknown := ledger.rows.keys() - range(1, plan.total + 1):
+        raise damaged(plan.ledger, plan.target, f"{plan.ledger} is damaged: there is no row {min(unknown)}")
     if ledger.rows and not had_results:
         names = " and ".join(file.name for file in ledger_files(plan.ledger))
         raise BatchError(f"{plan.path} is missing: restore it, or delete {names} to start (and pay) again")

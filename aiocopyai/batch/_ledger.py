@@ -113,9 +113,12 @@ class Ledger:
             raise damaged(path, target, error) from None
         try:
             batch, rows = cls._load(database, path)
-        except (DamagedFileError, ValueError, TypeError) as error:
+        except DamagedFileError as error:
             database.close()
             raise damaged(path, target, error) from None
+        except (ValueError, TypeError, OverflowError) as error:
+            database.close()
+            raise damaged(path, target, f"{path} is damaged: {error}") from None
         except BaseException:
             database.close()
             raise
@@ -133,15 +136,20 @@ class Ledger:
             if check != "ok" or path.stat().st_size < pages * page_size:
                 raise DamagedFileError(f"{path} is damaged: {check if check != 'ok' else 'its end is missing'}")
             if version == 0:
+                # A ledger gets its tables and its version in one transaction.
+                if database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise DamagedFileError(f"{path} is not a ledger")
                 return None, {}
             if version != _VERSION:
                 raise DamagedFileError(f"{path} was written by another version of aiocopyai")
             [(batch_id, workflow_id, digest, created_at)] = database.execute("SELECT * FROM batch").fetchall()
+            batch = BatchInfo(workflow_id, digest, batch_id, datetime.fromisoformat(created_at))
+            if batch.since.tzinfo is None:
+                raise DamagedFileError(f"{path} is damaged: the time {created_at} has no time zone")
             rows = {
-                number: RowEntry(LedgerState(state), run_id)
-                for number, state, run_id in database.execute("SELECT * FROM rows")
+                number: _row_entry(state, run_id) for number, state, run_id in database.execute("SELECT * FROM rows")
             }
-        return BatchInfo(workflow_id, digest, batch_id, datetime.fromisoformat(created_at)), rows
+        return batch, rows
 
     def begin(self, batch: BatchInfo) -> None:
         """Write the batch into a new ledger."""
@@ -169,6 +177,12 @@ class Ledger:
         self.close()
         for path in ledger_files(self.path):
             path.unlink(missing_ok=True)
+
+
+def _row_entry(state: object, run_id: object) -> RowEntry:
+    if not isinstance(state, str) or not (run_id is None or isinstance(run_id, str)) or run_id == "":
+        raise TypeError(f"a row cannot be {state!r} with the run {run_id!r}")
+    return RowEntry(LedgerState(state), run_id)
 
 
 def ledger_files(path: Path) -> tuple[Path, Path]:

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import signal
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -401,6 +403,48 @@ async def test_a_damaged_ledger_is_one_line(emulator: Emulator, content: bytes) 
         done.err
     )
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO rows VALUES (9, 'started', 'WRUN-1')",
+        "INSERT INTO rows VALUES (0, 'starting', NULL)",
+        "UPDATE rows SET run_id = x'ff'",
+        "UPDATE rows SET run_id = ''",
+        "UPDATE rows SET state = 'unknown'",
+        "UPDATE batch SET created_at = '2026-01-31T00:00:00'",
+        "UPDATE batch SET created_at = '0001-01-01T00:00:00+00:00'",
+        "DELETE FROM batch",
+    ],
+)
+async def test_a_ledger_with_invalid_values_is_one_line(emulator: Emulator, change: str) -> None:
+    """A ledger that SQLite can read, but whose values cannot be right, is named, and nothing is sent."""
+    write_rows(3)
+    await batch(emulator, "--limit", "2")
+    with closing(sqlite3.connect("results.jsonl.ledger")) as ledger:
+        ledger.executescript(change)
+    emulator.requests.clear()
+    done = await batch(emulator, "--resume")
+
+    assert (done.code, done.out, emulator.requests) == (2, "", [])
+    assert "results.jsonl.ledger is damaged: " in unwrapped(done.err)
+
+
+@pytest.mark.parametrize("content", [b"notes", None])
+async def test_a_foreign_file_in_place_of_a_ledger_is_kept(emulator: Emulator, content: bytes | None) -> None:
+    """A text or a database that is not a ledger is refused, and neither overwritten nor deleted."""
+    write_rows(1)
+    if content is not None:
+        write("results.jsonl.ledger", content)
+    else:
+        with closing(sqlite3.connect("results.jsonl.ledger")) as database:
+            database.executescript("CREATE TABLE notes (text)")
+        content = Path("results.jsonl.ledger").read_bytes()  # noqa: ASYNC240 (a page)
+    done = await batch(emulator, "--wait", "--resume")
+
+    assert (done.code, emulator.requests) == (2, [])
+    assert Path("results.jsonl.ledger").read_bytes() == content  # noqa: ASYNC240 (a page)
 
 
 @pytest.mark.parametrize("content", ["", '{"row": 1, "id": "1", "status": "COMPLETE", "problem": null}\n', "{}\n"])
