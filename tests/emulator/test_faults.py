@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from aiocopyai.emulator import Emulator, Fault
-from tests.support.raw_api import RawAPI, emulator_ids
+from tests.support.raw_api import RawAPI, emulator_ids, wait_until
 
 
 # Values that a parametrized test passes to a literal type.
@@ -71,9 +71,11 @@ async def test_delay(api: RawAPI) -> None:
     """A delayed response has the content of the time at which the call was executed."""
     api.emulator.add_runs()
     api.emulator.inject(Fault(delay=0.04))
+    executed = asyncio.Event()
+    api.emulator.on_request = lambda *_: executed.set()
     started = time.perf_counter()
     request = asyncio.create_task(api.list_ids())
-    await asyncio.sleep(0.02)
+    await executed.wait()
     api.emulator.add_runs()
     assert len(await request) == 1
     assert time.perf_counter() - started >= 0.04
@@ -99,13 +101,14 @@ async def test_latency(api: RawAPI) -> None:
     """Latency delays every response, those of concurrent requests at the same time."""
     api.emulator.latency = 0.05
     started = time.perf_counter()
-    requests = [asyncio.create_task(api.get_page()) for _ in range(8)]
-    async with asyncio.timeout(5):
-        while len(api.emulator.requests) < 8:
-            await asyncio.sleep(0.001)
-        assert sum(task.done() for task in requests) < 7
-        await asyncio.gather(*requests)
+    await api.get_page()
     assert time.perf_counter() - started >= 0.05
+    api.emulator.latency = 60
+    requests = [asyncio.create_task(api.get_page()) for _ in range(8)]
+    await wait_until(lambda: len(api.emulator.requests) == 9)
+    assert not any(task.done() for task in requests)
+    for task in requests:
+        task.cancel()
 
 
 async def test_times(api: RawAPI) -> None:

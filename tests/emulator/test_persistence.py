@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -56,7 +55,7 @@ async def test_runs_continue(path: Path) -> None:
         async with Emulator(state=path, run_time=60) as first, raw_api(first) as api:
             await api.create_webhook(receiver.url, "workflowRun.completed")
             run_id = await api.start_run()
-        async with Emulator(state=path) as second, raw_api(second) as api, asyncio.timeout(5):
+        async with Emulator(state=path) as second, raw_api(second) as api:
             assert (await api.get_run(run_id))["status"] == "NEW"
             advance_clock(second, 60)
             [body] = await receiver.next_bodies()

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import aiocopyai
 
 
-pytest_plugins = ["pytester"]
-
-
-PLUGINS = ["-p", "aiocopyai.emulator.pytest_plugin", "-p", "pytest_asyncio.plugin", "-p", "anyio.pytest_plugin"]
 TESTS = """
 import asyncio
 
@@ -70,49 +65,56 @@ async def test_anyio(copyai_emulator, anyio_backend):
 """
 
 
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the pytest runs load this package, and only the plugins that they name."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(aiocopyai.__file__).parents[1]))
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+PLAIN_TESTS = """
+def test_emulator(copyai_emulator):
+    assert copyai_emulator.url
+"""
+RUNS = """
+import sys
+
+import pytest
 
 
-@pytest.mark.parametrize("mode", ["auto", "strict"])
-def test_fixture_in_any_test(pytester: pytest.Pytester, mode: str) -> None:
-    """The fixture works in synchronous tests, with any loop scope, and under anyio, in both modes of pytest-asyncio."""
-    pytester.makepyfile(TESTS)
-    result = pytester.runpytest_subprocess(
-        *PLUGINS,
-        "-W",
-        "error",
-        "-o",
-        "asyncio_default_fixture_loop_scope=function",
-        f"--asyncio-mode={mode}",
-        timeout=60,
+def run(*arguments):
+    assert pytest.main(["-q", "-W", "error", "-p", "no:cacheprovider", *arguments]) == pytest.ExitCode.OK
+
+"""
+"""The beginning of a script that runs pytest several times, because to start a process takes longest."""
+
+
+def run_script(code: str, folder: Path, **tests: str) -> str:
+    """Run the end of that script in a folder with these files of tests; return what it prints."""
+    for name, text in tests.items():
+        (folder / f"{name}.py").write_text(text)
+    # pytest loads only the plugins that the script names, and this package.
+    environment = {"PYTHONPATH": str(Path(aiocopyai.__file__).parents[1]), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-c", RUNS + code]
+    done = subprocess.run(  # noqa: S603 (our own script)
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=50, check=False
     )
-    result.assert_outcomes(passed=6)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def test_fixture_without_other_plugins(pytester: pytest.Pytester) -> None:
-    """The fixture needs no plugin for asynchronous tests."""
-    pytester.makepyfile("def test_it(copyai_emulator): assert copyai_emulator.url")
-    result = pytester.runpytest_subprocess("-p", "aiocopyai.emulator.pytest_plugin", "-W", "error", timeout=60)
-    result.assert_outcomes(passed=1)
+def test_fixture_in_any_test(tmp_path: Path) -> None:
+    """The fixture works in synchronous tests, with any loop scope, and under anyio, in both modes of pytest-asyncio."""
+    code = """
+for mode in ("auto", "strict"):
+    run("-p", "aiocopyai.emulator.pytest_plugin", "-p", "pytest_asyncio.plugin", "-p", "anyio.pytest_plugin",
+        "-o", "asyncio_default_fixture_loop_scope=function", f"--asyncio-mode={mode}")
+"""
+    assert run_script(code, tmp_path, test_any=TESTS).count("6 passed") == 2
 
 
 def test_unused_plugin_loads_three_modules(tmp_path: Path) -> None:
-    """A pytest run that does not use the fixture loads the plugin, its two packages, and nothing else."""
-    (tmp_path / "test_other.py").write_text("def test_other(): pass")
-    without = _modules_after_a_run(tmp_path)
-    assert "_pytest.python" in without
-    assert _modules_after_a_run(tmp_path, "-p", "aiocopyai.emulator.pytest_plugin") - without == {
-        "aiocopyai",
-        "aiocopyai.emulator",
-        "aiocopyai.emulator.pytest_plugin",
-    }
-
-
-def _modules_after_a_run(path: Path, *arguments: str) -> set[str]:
-    code = f"import sys, pytest; pytest.main({['-q', str(path), *arguments]}); print(); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603 (our own script)
-    return set(done.stdout.splitlines()[-1].split())
+    """A pytest run that does not use the fixture loads the plugin and its packages; one that does needs no other."""
+    code = """
+run("test_other.py")
+before = {*sys.modules}
+run("-p", "aiocopyai.emulator.pytest_plugin", "test_other.py")
+print(sorted({*sys.modules} - before))
+run("-p", "aiocopyai.emulator.pytest_plugin", "test_plain.py")
+"""
+    printed = run_script(code, tmp_path, test_other="def test_other(): pass", test_plain=PLAIN_TESTS)
+    assert "['aiocopyai', 'aiocopyai.emulator', 'aiocopyai.emulator.pytest_plugin']" in printed.splitlines()
+    assert printed.count("1 passed") == 3

@@ -17,7 +17,7 @@ from yarl import URL
 
 from aiocopyai.emulator import Emulator, _cli, main, serve
 from tests.support.commands import START, finish
-from tests.support.raw_api import raw_api
+from tests.support.raw_api import PATIENCE, raw_api, wait_until
 
 
 PROGRAM = [sys.executable, "-c", f"{START}import runpy; runpy.run_module('aiocopyai.emulator', run_name='__main__')"]
@@ -29,7 +29,7 @@ async def serving(*arguments: str, lines: int = 4) -> AsyncIterator[tuple[asynci
     process = await asyncio.create_subprocess_exec(*PROGRAM, "--port", "0", *arguments, stdout=DEVNULL, stderr=PIPE)
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             printed = "".join([(await process.stderr.readline()).decode() for _ in range(lines)])
         yield process, printed
     finally:
@@ -101,9 +101,7 @@ async def test_cancel_serve(capsys: pytest.CaptureFixture[str]) -> None:
     """`serve()` serves an emulator until its task is cancelled, and then stops it."""
     emulator = Emulator()
     task = asyncio.create_task(serve(emulator))
-    async with asyncio.timeout(5):
-        while "workflow id" not in capsys.readouterr().err:
-            await asyncio.sleep(0.001)
+    await wait_until(lambda: "workflow id" in capsys.readouterr().err)
     assert emulator.url
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -135,7 +133,7 @@ async def test_verbose() -> None:
         async with aiohttp.ClientSession() as http:
             await http.get(found[1] + "/workflow/a/run?page=2", headers={"x-copy-ai-api-key": "confidential"})
             await http.post(found[1] + "/webhook")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             lines = [(await process.stderr.readline()).decode() for _ in range(2)]
     assert lines == ["GET /api/workflow/a/run?page=2: HTTP 404\n", "POST /api/webhook: HTTP 401\n"]
 

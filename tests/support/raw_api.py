@@ -15,6 +15,8 @@ from aiocopyai.emulator import Emulator
 
 
 KEY_HEADER = "x-copy-ai-api-key"
+PATIENCE = 40
+"""Seconds to wait for what takes milliseconds on a machine that is not busy."""
 NOT_FOUND = (404, {"status": "error", "errorCode": "NOT_FOUND"})
 
 
@@ -123,7 +125,7 @@ class DeliveryServer:
 
     async def next_bodies(self, count: int = 1) -> list[dict[str, Any]]:
         """Wait for deliveries and return their bodies."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return [await self.bodies.get() for _ in range(count)]
 
 
@@ -143,8 +145,8 @@ async def delivery_server() -> AsyncIterator[DeliveryServer]:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for the other side of a socket, or for a clock; at most 10 seconds."""
-    async with asyncio.timeout(10):
+    """Wait for the other side of a socket, or for a clock."""
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -17,7 +17,7 @@ from aiocopyai.models import Run, RunStatus, WebhookEventType
 from aiocopyai.webhooks import WebhookReceiver
 from aiocopyai.webhooks import _queue as queue_module
 from aiocopyai.webhooks._event import WebhookEvent
-from tests.support.raw_api import wait_until
+from tests.support.raw_api import PATIENCE, wait_until
 from tests.support.receivers import (
     COMPLETED,
     SECRET,
@@ -254,12 +254,12 @@ async def test_delivery_before_the_api_knows(
     assert all("dropped" not in message for message in messages(caplog))
 
 
-@pytest.mark.parametrize("quirks", [Quirks(late_runs=0.01), Quirks(late_runs=0.02, credits="string")])
 async def test_late_runs(
-    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, quirks: Quirks
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten of ten events of runs that the API finds some time after their start are handled."""
-    copyai_emulator.quirks = quirks
+    monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (0.005,) * 1_000)
+    copyai_emulator.quirks = Quirks(late_runs=0.02)
     async with WebhookReceiver(session, handler) as receiver:
         ids = [(await session.start_run(copyai_emulator.workflow_id, {})).id for _ in range(10)]
         for run_id in ids:
@@ -324,7 +324,7 @@ async def test_last_read_on_exit(
     """On exit, events that wait for another read are read once more at once: confirmed or dropped."""
     monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (60,))
     confirmed, forged = (add_run(copyai_emulator, "PROCESSING") for _ in range(2))
-    async with asyncio.timeout(10), WebhookReceiver(session, handler, grace=60) as receiver:
+    async with asyncio.timeout(PATIENCE), WebhookReceiver(session, handler, grace=60) as receiver:
         for run in (confirmed, forged):
             await deliver(receiver, delivery_body(run))
         await wait_until(lambda: len(receiver._events._retrying) == 2)
@@ -347,11 +347,12 @@ async def test_forged_events_are_bounded(
     async with WebhookReceiver(session, handler, grace=60) as receiver:
         for number in range(5):
             await deliver(receiver, {"type": COMPLETED, "workflowRunId": f"WRUN-{number}", "workflowId": workflow_id})
-        await wait_until(lambda: count_reads(copyai_emulator) == 10)
+        retrying = receiver._events._retrying
+        await wait_until(lambda: [queued.reads for queued in retrying.values()] == [2] * 5)
         await deliver(receiver, delivery_body(true))
-        await wait_until(lambda: count_reads(copyai_emulator) == 12)
-        await wait_until(lambda: len(receiver._events._retrying) == 5)
+        await wait_until(lambda: [queued.reads for queued in retrying.values()] == [2] * 5 and bool(messages(caplog)))
         assert len(messages(caplog)) == 1
+        assert count_reads(copyai_emulator) == 12
         change_run(copyai_emulator, true, status="COMPLETE")
 
     assert handler.run_ids == [true["id"]]
@@ -569,7 +570,7 @@ async def test_handler_that_swallows_its_cancellation_once(
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
 
-    async with asyncio.timeout(5), WebhookReceiver(session, swallow, grace=0) as receiver:
+    async with asyncio.timeout(PATIENCE), WebhookReceiver(session, swallow, grace=0) as receiver:
         for run in runs:
             await deliver(receiver, delivery_body(run))
         await wait_until(lambda: bool(handler.events))
@@ -594,7 +595,7 @@ async def test_handler_that_ignores_its_cancellation(
             except asyncio.CancelledError:
                 continue
 
-    async with asyncio.timeout(5), WebhookReceiver(session, ignore, grace=0) as receiver:
+    async with asyncio.timeout(PATIENCE), WebhookReceiver(session, ignore, grace=0) as receiver:
         await deliver(receiver, delivery_body(run))
         await started.wait()
     assert messages(caplog)[-1] == "webhook handler still running 0.01 s after its cancellation"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from aiocopyai import CopyAISession
 from aiocopyai.emulator import Emulator, Quirks
 from aiocopyai.webhooks import WebhookReceiver
-from tests.support.raw_api import wait_until
+from tests.support.raw_api import PATIENCE, wait_until
 from tests.support.receivers import (
     COMPLETED,
     JSON_TYPE,
@@ -113,7 +113,7 @@ async def test_secret_is_checked_first(client: HTTPClient) -> None:
     """The response to a wrong secret, or to a Content-Length that is too large, does not wait for the body."""
     head = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert b" 404 " in await client.send_head(head.format("/copyai/not-the-secret", 500))
         assert b" 413 " in await client.send_head(head.format(f"/copyai/{SECRET}", 1_001))
 
