@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 
 if TYPE_CHECKING:
-    from aiocopyai.emulator._cli import main, serve
+    from aiocopyai.emulator.__main__ import main, serve
     from aiocopyai.emulator._deliveries import Delivery
     from aiocopyai.emulator._emulator import Emulator
     from aiocopyai.emulator._faults import Fault
     from aiocopyai.emulator._http import Request
     from aiocopyai.emulator._quirks import Quirks
-    from aiocopyai.emulator._scenarios import Script
+    from aiocopyai.emulator._scripts import Script
 
 __all__ = ["Delivery", "Emulator", "Fault", "Quirks", "Request", "Script", "main", "serve"]
 
@@ -31,9 +31,9 @@ _MODULES: Final = {
     "Fault": "_faults",
     "Quirks": "_quirks",
     "Request": "_http",
-    "Script": "_scenarios",
-    "main": "_cli",
-    "serve": "_cli",
+    "Script": "_scripts",
+    "main": "__main__",
+    "serve": "__main__",
 }
 
 

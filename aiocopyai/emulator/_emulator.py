@@ -16,12 +16,12 @@ from aiohttp import web
 
 from aiocopyai.emulator._deliveries import Delivery, WebhookSender, run_body, workflow_body
 from aiocopyai.emulator._faults import Fault, FaultQueue, replacement, send
-from aiocopyai.emulator._handlers import APICall, respond
-from aiocopyai.emulator._http import JSON, Request, check_json, make_request
+from aiocopyai.emulator._handlers import APICall
+from aiocopyai.emulator._http import Request, check_json, make_request
 from aiocopyai.emulator._persistence import StateFile
 from aiocopyai.emulator._quirks import Quirks
-from aiocopyai.emulator._scenarios import Script
-from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState, RegisteredWebhook
+from aiocopyai.emulator._scripts import Script
+from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState
 
 
 # Not below the client's logger, whose users do not expect the emulator's lines.
@@ -381,13 +381,13 @@ class Emulator:
                 body = run_body(event_type, run, self.quirks.delivery)
             body |= fields
             webhooks = self._state.subscribers(event_type, str(body["workflowId"]))
-        sending = self._send(webhooks, event_type, body)
-        if self._thread is None or self._loop is None:
-            return await sending
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sending, self._loop))
 
-    async def _send(self, webhooks: list[RegisteredWebhook], event_type: str, body: dict[str, JSON]) -> list[Delivery]:
-        return list(await asyncio.gather(*self._sender.send(webhooks, event_type, body)))
+        async def send() -> list[Delivery]:
+            return list(await asyncio.gather(*self._sender.send(webhooks, event_type, body)))
+
+        if self._thread is None or self._loop is None:
+            return await send()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(send(), self._loop))
 
     def _started_runner(self) -> web.ServerRunner:
         if self._runner is None:
@@ -407,7 +407,7 @@ class Emulator:
             response = replacement(fault)
         else:
             with self._state.lock:
-                response = respond(APICall(self._state, self._sender, self.quirks, request), self.api_key)
+                response = APICall(self._state, self._sender, self.quirks, self.api_key, request).respond()
         result = f"HTTP {response.status}" if fault.reset is None else "connection reset"
         logger.debug("%s %s: %s", request.method, http.raw_path, result)
         if delay := self.latency + fault.delay:

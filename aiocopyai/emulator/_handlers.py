@@ -38,16 +38,144 @@ class APICall:
     state: EmulatorState
     sender: WebhookSender
     quirks: Quirks
+    api_key: str
     request: Request
 
-    def size(self) -> int:
-        """Return the page size."""
-        size = self.integer("size", default=_DEFAULT_SIZE, minimum=1)
-        if size > self.quirks.max_size and self.quirks.oversize == "reject":
-            raise empty_400()
-        return min(size, self.quirks.max_size)
+    def respond(self) -> EmulatorResponse:
+        """Execute the call and return its response."""
+        try:
+            # A web page whose host name resolves to the loopback interface sends its own name.
+            if not is_loopback_url("http://" + self.request.headers.get("host", "")):
+                raise error(403, "HOST_NOT_ALLOWED")
+            if self.request.headers.get(_KEY_HEADER) != self.api_key:
+                raise error(401, "UNAUTHORIZED")
+            return self._dispatch()
+        except HTTPError as failure:
+            if failure.response.status == 404 and self.quirks.text_404:  # noqa: PLR2004 (a status is clearest as itself)
+                return evolve(failure.response, body=b"Not Found", content_type="text/plain; charset=utf-8")
+            return failure.response
 
-    def integer(self, name: str, *, default: int, minimum: int) -> int:
+    def _dispatch(self) -> EmulatorResponse:  # noqa: PLR0911 (one return for each call of the API)
+        # Split before decoding: an encoded slash belongs to its segment.
+        path = self.request.path.removeprefix("/").removesuffix("/")
+        match self.request.method, *map(unquote, path.split("/")):
+            case "GET", "api", "workflow", workflow_id, "run":
+                return self.list_runs(workflow_id)
+            case "GET", "api", "workflow", workflow_id, "run", run_id:
+                return self.get_run(workflow_id, run_id)
+            case "POST", "api", "workflow", workflow_id, "run":
+                return self.start_run(workflow_id)
+            case "GET", "api", "webhook":
+                return self.list_webhooks()
+            case "GET", "api", "webhook", webhook_id:
+                return self.get_webhook(webhook_id)
+            case "POST", "api", "webhook":
+                return self.create_webhook()
+            case "DELETE", "api", "webhook", webhook_id:
+                return self.delete_webhook(webhook_id)
+            case _:
+                raise not_found()
+
+    # The calls
+
+    def list_runs(self, workflow_id: str) -> EmulatorResponse:
+        """List a workflow's runs: pages start at 1."""
+        workflow = self._workflow(workflow_id)
+        now = self.state.clock.now()
+        visible_until = self._visible_until(now)
+        count = workflow.count(visible_until)
+        if self.quirks.retention is not None:
+            count = min(count, self.quirks.retention)
+        size = self._size()
+        page = self._page(last=max(1, -(-count // size)))
+        items = workflow.slice((page - 1) * size, min(page * size, count), now=now, visible_until=visible_until)
+        sent = items[: max(0, len(items) - self.quirks.short_pages)]
+        return success(self._list_body(count, apply_list_quirks(sent, self.quirks)))
+
+    def get_run(self, workflow_id: str, run_id: str) -> EmulatorResponse:
+        """Get one run."""
+        now = self.state.clock.now()
+        run = self._workflow(workflow_id).find(run_id, now=now, visible_until=self._visible_until(now))
+        if run is None:
+            raise not_found()
+        return success(apply_quirks(run, self.quirks))
+
+    def start_run(self, workflow_id: str) -> EmulatorResponse:
+        """Start a run."""
+        workflow = self._workflow(workflow_id)
+        body = self._body()
+        inputs, metadata = body.get("startVariables"), body.get("metadata")
+        details: dict[str, JSON] = {}
+        if not isinstance(inputs, dict):
+            details["startVariables"] = ["must be an object"]
+        if not isinstance(metadata, dict | None):
+            details["metadata"] = ["must be an object"]
+        if details or not isinstance(inputs, dict):
+            raise error(422, "REQUEST_INVALID", **details)
+        run = self.state.start_run(workflow, inputs, {"api": True} if metadata is None else metadata)
+        if run is None:
+            self.sender.credit_limit_reached(workflow_id)
+            raise error(400, "WORKFLOW_CREDIT_LIMIT_REACHED")
+        self.sender.run_started(run)
+        return success({"id": run.id})
+
+    def list_webhooks(self) -> EmulatorResponse:
+        """List the webhooks: pages start at 0 here, and the response has no envelope."""
+        webhooks = list(self.state.webhooks.values())
+        size = self._size()
+        page = 0 if self.quirks.ignore_page else self._integer("page", default=0, minimum=0)
+        items: list[JSON] = [webhook.to_json() for webhook in webhooks[page * size : (page + 1) * size]]
+        return EmulatorResponse(200, encode_json(self._list_body(len(webhooks), items)))
+
+    def get_webhook(self, webhook_id: str) -> EmulatorResponse:
+        """Get one webhook."""
+        if webhook_id not in self.state.webhooks:
+            raise not_found()
+        return success(self.state.webhooks[webhook_id].to_json())
+
+    def create_webhook(self) -> EmulatorResponse:
+        """Register a webhook."""
+        body = self._body()
+        url, event_type, workflow_id = body.get("url"), body.get("eventType"), body.get("workflowId")
+        details: dict[str, JSON] = {}
+        if not isinstance(url, str) or not _is_http_url(url):
+            details["url"] = ["must be a URL"]
+        if event_type not in EVENT_TYPES:
+            details["eventType"] = ["must be one of " + ", ".join(EVENT_TYPES)]
+        if not isinstance(workflow_id, str | None):
+            details["workflowId"] = ["must be a string"]
+        if details or not isinstance(workflow_id, str | None):
+            raise error(422, "REQUEST_INVALID", **details)
+        if workflow_id:
+            self._workflow(workflow_id)
+        # One vendor example shows an empty string for all workflows.
+        webhook = RegisteredWebhook(url=str(url), event_type=str(event_type), workflow_id=workflow_id or None)
+        self.state.add_webhook(webhook)
+        return success(webhook.to_json())
+
+    def delete_webhook(self, webhook_id: str) -> EmulatorResponse:
+        """Delete a webhook."""
+        if webhook_id not in self.state.webhooks:
+            raise not_found()
+        self.state.remove_webhook(webhook_id)
+        return EmulatorResponse(202, b"{}")
+
+    # What they have in common
+
+    def _workflow(self, workflow_id: str) -> Workflow:
+        """Return a known workflow."""
+        if workflow_id not in self.state.workflows:
+            raise not_found()
+        return self.state.workflows[workflow_id]
+
+    def _body(self) -> dict[str, JSON]:
+        """Return the request's body, which must be an object."""
+        body: JSON = self.request.body
+        if not isinstance(body, dict):
+            raise error(422, "REQUEST_INVALID", body=["must be a JSON object"])
+        return body
+
+    def _integer(self, name: str, *, default: int, minimum: int) -> int:
         """Return an integer from the query; the reference shows a 400 with `{}` for an invalid one."""
         if name not in self.request.query:
             return default
@@ -56,24 +184,37 @@ class APICall:
             raise empty_400()
         return number
 
-    def body(self) -> dict[str, JSON]:
-        """Return the request's body, which must be an object."""
-        body: JSON = self.request.body
-        if not isinstance(body, dict):
-            raise error(422, "REQUEST_INVALID", body=["must be a JSON object"])
-        return body
+    def _size(self) -> int:
+        """Return the page size."""
+        size = self._integer("size", default=_DEFAULT_SIZE, minimum=1)
+        if size > self.quirks.max_size and self.quirks.oversize == "reject":
+            raise empty_400()
+        return min(size, self.quirks.max_size)
 
-    def workflow(self, workflow_id: str) -> Workflow:
-        """Return a known workflow."""
-        if workflow_id not in self.state.workflows:
-            raise not_found()
-        return self.state.workflows[workflow_id]
+    def _page(self, *, last: int) -> int:
+        """Return the page of runs to send, given the last one that has any."""
+        page = self._integer("page", default=1, minimum=0 if self.quirks.page_zero == "first" else 1)
+        if self.quirks.ignore_page:
+            return 1
+        if page <= last:
+            return max(1, page)
+        match self.quirks.past_end:
+            case "empty":
+                return page
+            case "last":
+                return last
+            case 400:
+                raise empty_400()
+            case 404:
+                raise not_found()
+            case 422:
+                raise error(422, "REQUEST_INVALID", page=["is past the end"])
 
-    def visible_until(self, now: float) -> float:
+    def _visible_until(self, now: float) -> float:
         """Return the time by which a run must have been started to be known now."""
         return now - self.quirks.late_runs if self.quirks.late_runs else inf
 
-    def list_body(self, count: int, items: list[JSON]) -> dict[str, JSON]:
+    def _list_body(self, count: int, items: list[JSON]) -> dict[str, JSON]:
         """Build a list's body from the true count and one page."""
         match self.quirks.total:
             case "absent":
@@ -84,142 +225,6 @@ class APICall:
                 return {"total": str(count), "data": items}
             case from_count:
                 return {"total": from_count(count), "data": items}
-
-
-def respond(call: APICall, api_key: str) -> EmulatorResponse:
-    """Execute a call and return its response."""
-    try:
-        # A web page whose host name resolves to the loopback interface sends its own name.
-        if not is_loopback_url("http://" + call.request.headers.get("host", "")):
-            raise error(403, "HOST_NOT_ALLOWED")
-        if call.request.headers.get(_KEY_HEADER) != api_key:
-            raise error(401, "UNAUTHORIZED")
-        return _dispatch(call)
-    except HTTPError as failure:
-        if failure.response.status == 404 and call.quirks.text_404:  # noqa: PLR2004 (a status is clearest as itself)
-            return evolve(failure.response, body=b"Not Found", content_type="text/plain; charset=utf-8")
-        return failure.response
-
-
-def _dispatch(call: APICall) -> EmulatorResponse:  # noqa: PLR0911 (one return for each call of the API)
-    # Split before decoding: an encoded slash belongs to its segment.
-    path = call.request.path.removeprefix("/").removesuffix("/")
-    match call.request.method, *map(unquote, path.split("/")):
-        case "GET", "api", "workflow", workflow_id, "run":
-            return _list_runs(call, workflow_id)
-        case "GET", "api", "workflow", workflow_id, "run", run_id:
-            return _get_run(call, workflow_id, run_id)
-        case "POST", "api", "workflow", workflow_id, "run":
-            return _start_run(call, workflow_id)
-        case "GET", "api", "webhook":
-            return _list_webhooks(call)
-        case "GET", "api", "webhook", webhook_id:
-            return success(_known_webhook(call, webhook_id).to_json())
-        case "POST", "api", "webhook":
-            return _create_webhook(call)
-        case "DELETE", "api", "webhook", webhook_id:
-            call.state.remove_webhook(_known_webhook(call, webhook_id).id)
-            return EmulatorResponse(202, b"{}")
-        case _:
-            raise not_found()
-
-
-def _list_runs(call: APICall, workflow_id: str) -> EmulatorResponse:
-    workflow = call.workflow(workflow_id)
-    quirks = call.quirks
-    now = call.state.clock.now()
-    visible_until = call.visible_until(now)
-    count = workflow.count(visible_until)
-    if quirks.retention is not None:
-        count = min(count, quirks.retention)
-    size = call.size()
-    page = _page(call, last=max(1, -(-count // size)))
-    items = workflow.slice((page - 1) * size, min(page * size, count), now=now, visible_until=visible_until)
-    sent = items[: max(0, len(items) - quirks.short_pages)]
-    return success(call.list_body(count, apply_list_quirks(sent, quirks)))
-
-
-def _page(call: APICall, *, last: int) -> int:
-    """Return the page to send, given the last one that has runs."""
-    quirks = call.quirks
-    page = call.integer("page", default=1, minimum=0 if quirks.page_zero == "first" else 1)
-    if quirks.ignore_page:
-        return 1
-    if page <= last:
-        return max(1, page)
-    match quirks.past_end:
-        case "empty":
-            return page
-        case "last":
-            return last
-        case 400:
-            raise empty_400()
-        case 404:
-            raise not_found()
-        case 422:
-            raise error(422, "REQUEST_INVALID", page=["is past the end"])
-
-
-def _get_run(call: APICall, workflow_id: str, run_id: str) -> EmulatorResponse:
-    now = call.state.clock.now()
-    run = call.workflow(workflow_id).find(run_id, now=now, visible_until=call.visible_until(now))
-    if run is None:
-        raise not_found()
-    return success(apply_quirks(run, call.quirks))
-
-
-def _start_run(call: APICall, workflow_id: str) -> EmulatorResponse:
-    workflow = call.workflow(workflow_id)
-    body = call.body()
-    inputs, metadata = body.get("startVariables"), body.get("metadata")
-    details: dict[str, JSON] = {}
-    if not isinstance(inputs, dict):
-        details["startVariables"] = ["must be an object"]
-    if not isinstance(metadata, dict | None):
-        details["metadata"] = ["must be an object"]
-    if details or not isinstance(inputs, dict):
-        raise error(422, "REQUEST_INVALID", **details)
-    run = call.state.start_run(workflow, inputs, {"api": True} if metadata is None else metadata)
-    if run is None:
-        call.sender.credit_limit_reached(workflow_id)
-        raise error(400, "WORKFLOW_CREDIT_LIMIT_REACHED")
-    call.sender.run_started(run)
-    return success({"id": run.id})
-
-
-def _list_webhooks(call: APICall) -> EmulatorResponse:
-    """List webhooks: pages start at 0 here, and the response has no envelope."""
-    webhooks = list(call.state.webhooks.values())
-    size = call.size()
-    page = 0 if call.quirks.ignore_page else call.integer("page", default=0, minimum=0)
-    items: list[JSON] = [webhook.to_json() for webhook in webhooks[page * size : (page + 1) * size]]
-    return EmulatorResponse(200, encode_json(call.list_body(len(webhooks), items)))
-
-
-def _create_webhook(call: APICall) -> EmulatorResponse:
-    body = call.body()
-    url, event_type, workflow_id = body.get("url"), body.get("eventType"), body.get("workflowId")
-    details: dict[str, JSON] = {}
-    if not isinstance(url, str) or not _is_http_url(url):
-        details["url"] = ["must be a URL"]
-    if event_type not in EVENT_TYPES:
-        details["eventType"] = ["must be one of " + ", ".join(EVENT_TYPES)]
-    if not isinstance(workflow_id, str | None):
-        details["workflowId"] = ["must be a string"]
-    if details or not isinstance(workflow_id, str | None):
-        raise error(422, "REQUEST_INVALID", **details)
-    if workflow_id:
-        call.workflow(workflow_id)
-    # One vendor example shows an empty string for all workflows.
-    webhook = RegisteredWebhook(url=str(url), event_type=str(event_type), workflow_id=workflow_id or None)
-    call.state.add_webhook(webhook)
-    return success(webhook.to_json())
-
-
-def _known_webhook(call: APICall, webhook_id: str) -> RegisteredWebhook:
-    if webhook_id not in call.state.webhooks:
-        raise not_found()
-    return call.state.webhooks[webhook_id]
 
 
 def _is_http_url(text: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from attrs import asdict
 
 from aiocopyai.emulator._sample_data import SampleRun
-from aiocopyai.emulator._scenarios import Script, StartedRun
+from aiocopyai.emulator._scripts import Script, StartedRun
 from aiocopyai.emulator._state import EmulatorState, Entry, RegisteredWebhook, Storage, Workflow, sample_range
 
 

@@ -67,6 +67,12 @@ class SampleRun:
         run_id = self.id
         status = _pick(_STATUSES, digest[16])
         created = _EPOCH + self.serial * _SPACING + timedelta(milliseconds=int.from_bytes(digest[19:21], "big"))
+        metadata: tuple[JSON, ...] = (
+            {"api": True},
+            {"webapp": True},
+            None,
+            {"api": True, "customer": f"customer-{digest[28]:03}", "batch": digest[29] % 8},
+        )
         run: dict[str, JSON] = {
             "id": run_id,
             "workflowRunId": run_id,
@@ -78,7 +84,7 @@ class SampleRun:
                 "Tone": _pick(_TONES, digest[22]),
             },
             "output": _output(digest, status),
-            "metadata": _metadata(digest),
+            "metadata": _pick(metadata, digest[30]),
             "createdAt": created.strftime("%Y-%m-%dT%H:%M:%S") + f".{created.microsecond // 1000:03}Z",
             "credits": 0 if status in {"NEW", "WAITING"} else 1 + digest[17] % 24,
             "error": _pick(_ERRORS, digest[18]) if status == "FAILED" else None,
@@ -87,7 +93,7 @@ class SampleRun:
         return run
 
     def _digest(self) -> bytes:
-        return _digest(f"{self.seed}/{self.workflow_id}/{self.serial}")
+        return _hash(f"{self.seed}/{self.workflow_id}/{self.serial}")
 
 
 def sample_output(source: str, status: str, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -96,10 +102,10 @@ def sample_output(source: str, status: str, inputs: Mapping[str, JSON]) -> dict[
     It is about the first input that is a string, so that runs with different inputs have different outputs.
     """
     subject = next((value for value in inputs.values() if isinstance(value, str) and value), None)
-    return _output(_digest(source), status, subject)
+    return _output(_hash(source), status, subject)
 
 
-def _digest(source: str) -> bytes:
+def _hash(source: str) -> bytes:
     return blake2b(source.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
@@ -126,13 +132,3 @@ def _output(digest: bytes, status: str, subject: str | None = None) -> dict[str,
     }
     finished = len(steps) if status == "COMPLETE" else digest[23] % len(steps)
     return dict(list(steps.items())[:finished])
-
-
-def _metadata(digest: bytes) -> JSON:
-    choices: tuple[JSON, ...] = (
-        {"api": True},
-        {"webapp": True},
-        None,
-        {"api": True, "customer": f"customer-{digest[28]:03}", "batch": digest[29] % 8},
-    )
-    return _pick(choices, digest[30])

@@ -1,7 +1,8 @@
-"""The emulator's state: workflows with their runs, webhooks, credits and scripts."""
+"""The emulator's state: workflows with their runs, webhooks, credits, scripts and the clock."""
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -14,7 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from aiocopyai.emulator._http import JSON
 from aiocopyai.emulator._sample_data import SampleRun, sample_output
-from aiocopyai.emulator._scenarios import Clock, ScriptQueue, StartedRun
+from aiocopyai.emulator._scripts import ScriptQueue, StartedRun
 
 
 RUN_STARTED: Final = "workflowRun.started"
@@ -174,6 +175,21 @@ class Storage:
 
     def delete_webhook(self, webhook_id: str) -> None:
         """Forget a webhook."""
+
+
+@define
+class Clock:
+    """Seconds since 1970 that never jump, and that keep their meaning after a restart."""
+
+    _offset: float = field(factory=lambda: time.time() - time.monotonic())
+
+    def now(self) -> float:
+        """Return the current time."""
+        return time.monotonic() + self._offset
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self._offset += seconds
 
 
 @define

@@ -56,9 +56,15 @@ class Chart:
 
 def activity_charts(grouped: Periods) -> list[Chart]:
     """Draw the runs by status, and the credits, over time."""
+    found = {status for period in grouped.periods for status in period.by_status}
+    known = [status for status in _STATUS_COLOURS if status in found]
+    status_bars = [
+        _bars(grouped, status, [period.by_status.get(status, Totals()).runs for period in grouped.periods], colour)
+        for status, colour in status_colours([*known, *sorted(found.difference(known))]).items()
+    ]
     credit_bars = _bars(grouped, "credits", [period.total.credits for period in grouped.periods], _CREDITS_COLOUR)
     return [
-        _chart("runs-by-time", f"Runs by {grouped.unit}", grouped, _status_bars(grouped), 320),
+        _chart("runs-by-time", f"Runs by {grouped.unit}", grouped, status_bars, 320),
         _chart("credits-by-time", f"Credits by {grouped.unit}", grouped, [credit_bars], 220),
     ]
 
@@ -76,15 +82,6 @@ def status_colours(statuses: Sequence[str]) -> dict[str, str]:
     unknown = sorted(set(statuses) - set(_STATUS_COLOURS))
     others = {status: _OTHER_COLOURS[index % len(_OTHER_COLOURS)] for index, status in enumerate(unknown)}
     return {status: _STATUS_COLOURS.get(status) or others[status] for status in statuses}
-
-
-def _status_bars(grouped: Periods) -> list[go.Bar]:
-    found = {status for period in grouped.periods for status in period.by_status}
-    known = [status for status in _STATUS_COLOURS if status in found]
-    return [
-        _bars(grouped, status, [period.by_status.get(status, Totals()).runs for period in grouped.periods], colour)
-        for status, colour in status_colours([*known, *sorted(found.difference(known))]).items()
-    ]
 
 
 def _bars(grouped: Periods, name: str, values: Sequence[float], colour: str) -> go.Bar:

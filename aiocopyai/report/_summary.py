@@ -330,14 +330,17 @@ def group_by_period(summary: Summary, limit: int) -> Periods:
     days = sorted({day for day, _ in summary.days.totals})
     if not days:
         return Periods("day", [])
-    unit = _shortest_unit(days[0], days[-1], limit)
+    first, last = days[0], days[-1]
+    months = 12 * (last.year - first.year) + last.month - first.month + 1
+    counts = {"day": (last - first).days + 1, "week": (last - first).days // 7 + 2, "month": months}
+    unit = next((unit for unit, count in counts.items() if count <= limit), "year")
     grouped: dict[date, dict[str, Totals]] = {period_start(day, unit): {} for day in days}
     for (day, status), totals in summary.days.totals.items():
         by_status = grouped[period_start(day, unit)]
         by_status[status] = by_status.get(status, Totals()) + totals
     today = local_time(summary.now, summary.zone).date()
     periods = [
-        Period(start, _is_partial(start, unit, days[0], min(days[-1], today - timedelta(days=1))), by_status)
+        Period(start, _is_partial(start, unit, first, min(last, today - timedelta(days=1))), by_status)
         for start, by_status in grouped.items()
     ]
     return Periods(unit, periods)
@@ -357,12 +360,3 @@ def period_start(day: date, unit: str) -> date:
     if unit == "month":
         return day.replace(day=1)
     return day.replace(month=1, day=1) if unit == "year" else day
-
-
-def _shortest_unit(first: date, last: date, limit: int) -> str:
-    days = (last - first).days + 1
-    months = 12 * (last.year - first.year) + last.month - first.month + 1
-    for unit, count in (("day", days), ("week", days // 7 + 2), ("month", months)):
-        if count <= limit:
-            return unit
-    return "year"

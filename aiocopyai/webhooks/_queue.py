@@ -45,6 +45,14 @@ class _QueuedEvent:
     timer: asyncio.TimerHandle | None = None
     """Runs until the next read, while the event waits for it."""
 
+    @property
+    def key(self) -> _Key:
+        """What equal deliveries have in common.
+
+        It includes the workflow: otherwise a forged event with a wrong one would replace the true one.
+        """
+        return self.event.type, self.event.run_id, self.event.workflow_id
+
 
 class EventQueue:
     """A bounded queue of events, and the tasks that confirm them and call the handler.
@@ -78,16 +86,17 @@ class EventQueue:
         if not self.is_open:
             logger.warning("webhook event refused: %s: the receiver is not running", describe(event))
             return HTTPStatus.SERVICE_UNAVAILABLE
-        if event.run_id is not None and (_key(event) in self._waiting or self._was_seen(event)):
+        queued = _QueuedEvent(event)
+        if event.run_id is not None and (queued.key in self._waiting or self._was_seen(event)):
             return HTTPStatus.OK
-        if (equal := self._reading.get(_key(event))) is not None:
+        if (equal := self._reading.get(queued.key)) is not None:
             status = HTTPStatus.OK if equal.is_repeated else HTTPStatus.ACCEPTED
             equal.is_repeated = True
             return status
         if self._queue.qsize() >= self._size:
             logger.warning("webhook event refused: %s: %d events are waiting", describe(event), self._queue.qsize())
             return HTTPStatus.SERVICE_UNAVAILABLE
-        self._enqueue(_QueuedEvent(event))
+        self._enqueue(queued)
         return HTTPStatus.ACCEPTED
 
     def start(self) -> None:
@@ -133,7 +142,7 @@ class EventQueue:
         # A handler may swallow its cancellation.
         while not _is_cancelled():
             queued = await queue.get()
-            self._waiting.discard(_key(queued.event))
+            self._waiting.discard(queued.key)
             self._processing += 1
             try:
                 await self._process(queued)
@@ -155,7 +164,7 @@ class EventQueue:
             return
         if self._reader is not None:
             queued.reads += 1
-            self._reading[_key(event)] = queued
+            self._reading[queued.key] = queued
             accept_empty_output = queued.reads > 1 or not self.is_open
             try:
                 event = await confirm(self._reader, event, accept_empty_output=accept_empty_output)
@@ -163,7 +172,7 @@ class EventQueue:
                 self._retry_or_drop(queued, error)
                 return
             finally:
-                self._reading.pop(_key(queued.event), None)
+                self._reading.pop(queued.key, None)
             # The API may know the run by another form of its id.
             if self._was_seen(event):
                 return
@@ -181,13 +190,12 @@ class EventQueue:
         if not (error.may_change and self.is_open and queued.reads <= len(_RETRY_DELAYS)):
             logger.log(error.level, "webhook event dropped: %s: %s", describe(queued.event), error.reason)
             return
-        key = _key(queued.event)
         delay = _RETRY_DELAYS[queued.reads - 1]
         logger.debug("webhook event not confirmed yet: %s: %s; reading again in %g s",
                      describe(queued.event), error.reason, delay)  # fmt: skip
-        queued.timer = asyncio.get_running_loop().call_later(delay, self._retry_now, key)
-        self._waiting.add(key)
-        self._retrying[key] = queued
+        queued.timer = asyncio.get_running_loop().call_later(delay, self._retry_now, queued.key)
+        self._waiting.add(queued.key)
+        self._retrying[queued.key] = queued
         if len(self._retrying) > _MAX_RETRYING:
             self._drop_most_read()
 
@@ -199,28 +207,20 @@ class EventQueue:
 
     def _drop_most_read(self) -> None:
         """Drop the event that is least likely to be confirmed."""
-        key = max(self._retrying, key=lambda key: self._retrying[key].reads)
-        queued = self._retrying.pop(key)
-        self._waiting.discard(key)
+        queued = max(self._retrying.values(), key=lambda queued: queued.reads)
+        del self._retrying[queued.key]
+        self._waiting.discard(queued.key)
         if queued.timer is not None:
             queued.timer.cancel()
         logger.warning("webhook event dropped: %s: not confirmed after %d reads, and %d others wait to be read again",
                        describe(queued.event), queued.reads, _MAX_RETRYING)  # fmt: skip
 
     def _enqueue(self, queued: _QueuedEvent) -> None:
-        self._waiting.add(_key(queued.event))
+        self._waiting.add(queued.key)
         self._queue.put_nowait(queued)
 
     def _was_seen(self, event: WebhookEvent) -> bool:
         return event.run_id is not None and (event.type, event.run_id) in self._seen
-
-
-def _key(event: WebhookEvent) -> _Key:
-    """Return what equal deliveries have in common.
-
-    It includes the workflow: otherwise a forged event with a wrong one would replace the true one.
-    """
-    return event.type, event.run_id, event.workflow_id
 
 
 def _is_cancelled() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import AsyncIterable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -93,7 +93,8 @@ class WebhookReceiver:
         self._max_body = max_body
         self._grace = grace
         self._events = EventQueue(session if confirm else None, handler, queue_size)
-        self.asgi = ASGIApp(self.accept, self._lifespan)
+        # An application that runs the receiver itself serves it, too.
+        self.asgi = ASGIApp(self.accept, lambda: nullcontext() if self._events.is_open else self)
 
     def __repr__(self) -> str:
         return f"<WebhookReceiver: {_PREFIX}/***>"
@@ -167,6 +168,3 @@ class WebhookReceiver:
             if len(received) > self._max_body:
                 return None
         return bytes(received)
-
-    def _lifespan(self) -> AbstractAsyncContextManager[object]:
-        return nullcontext() if self._events.is_open else self

@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from aiocopyai.emulator import Emulator, _cli, main, serve
+from aiocopyai.emulator import Emulator, main, serve
+from aiocopyai.emulator import __main__ as program
 from tests.support.commands import START, finish
 from tests.support.raw_api import PATIENCE, raw_api, wait_until
 
@@ -120,7 +121,7 @@ async def test_several_workflows(tmp_path: Path) -> None:
             for workflow_id in "ab":
                 async with http.get(f"workflow/{workflow_id}/run") as response:
                     assert (await response.json())["data"]["total"] == 3
-    again = _cli._make_emulator(_cli._parser("emulate").parse_args([*arguments, "--workflow-id", "c"]))
+    again = program._make_emulator(program._parser("emulate").parse_args([*arguments, "--workflow-id", "c"]))
     assert [len(again.runs(each)) for each in again.workflow_ids] == [3, 3, 3]
 
 
@@ -140,7 +141,7 @@ async def test_verbose() -> None:
 
 async def test_logs_are_trimmed() -> None:
     """A server that runs for weeks drops old requests and deliveries, and continues to count."""
-    emulator = _cli._make_emulator(_cli._parser("emulate").parse_args(["--port", "0", "--runs", "0"]))
+    emulator = program._make_emulator(program._parser("emulate").parse_args(["--port", "0", "--runs", "0"]))
     async with emulator, raw_api(emulator) as api:
         await api.create_webhook("http://elsewhere.example.com/", "workflowRun.started")
         for _ in range(150):

@@ -44,7 +44,8 @@ import duckdb
 from attrs import define, field
 
 from aiocopyai import CopyAISession, cli
-from aiocopyai.emulator import Emulator, _cli, serve
+from aiocopyai.emulator import Emulator, serve
+from aiocopyai.emulator import __main__ as emulator_program
 from tests.support.pages import Block, check_installable, check_session, functions_not_called
 
 
@@ -183,9 +184,9 @@ class Reader:
 
     async def _emulate(self, arguments: list[str]) -> None:
         """Start an emulator with these options on a free port, and use it for the rest of the page."""
-        options = _cli._parser("emulate").parse_args(arguments)
+        options = emulator_program._parser("emulate").parse_args(arguments)
         self._shown_url, options.port = f"http://127.0.0.1:{options.port}/api", 0
-        self.emulator = _cli._make_emulator(options)
+        self.emulator = emulator_program._make_emulator(options)
         self._serving.append(asyncio.create_task(serve(self.emulator)))
         async with asyncio.timeout(10):
             while self.emulator.workflow_id not in self._shown:

@@ -1,9 +1,8 @@
-"""Started runs: the script that one follows, and its content as a function of the clock."""
+"""Scripts, and the started runs that follow them: what a run is like at each time."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -87,21 +86,6 @@ class ScriptQueue:
         self._queued[0].remaining -= 1
         if not self._queued[0].remaining:
             del self._queued[0]
-
-
-@define
-class Clock:
-    """Seconds since 1970 that never jump, and that keep their meaning after a restart."""
-
-    _offset: float = field(factory=lambda: time.time() - time.monotonic())
-
-    def now(self) -> float:
-        """Return the current time."""
-        return time.monotonic() + self._offset
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock forward."""
-        self._offset += seconds
 
 
 @frozen(kw_only=True)
