@@ -200,21 +200,25 @@ class Listing(Generic[T]):
         Args:
             in_progress: the requests whose responses were not taken yet, in the order in which they were returned here.
         """
-        if self._state is _State.FINISHED:
+        if self._state is _State.FINISHED or (self._state is _State.PROVING and in_progress):
             return None
         proof = PageRequest(self._start_page, proves=self._border)
-        if self._state is _State.PROVING:
-            return None if in_progress else proof
         is_proving = any(request.proves is not None for request in in_progress)
-        if not is_proving and self._ahead.is_proof_due(self._border, self._page_length):
+        is_proof_due = not is_proving and self._ahead.is_proof_due(self._border, self._page_length)
+        if self._state is _State.PROVING or is_proof_due:
             return proof
         ahead = len(in_progress) - is_proving
         page = self._border.next_page(self._page_length) + ahead
         if not ahead:
             return PageRequest(page)
-        if not self._may_request_ahead(page, ahead) or (is_proving and self._ahead.first_page is None):
+        start = (page - 1) * self._page_length
+        is_promised = self._border.total is not None and start <= self._border.total
+        is_wanted = not self._is_at_stop(start) and self._filter.needs(ahead * self._page_length)
+        if not (is_promised and is_wanted and self._ahead.is_allowed(start)):
             return None
-        return proof if self._ahead.first_page is None else PageRequest(page, is_ahead=True)
+        if self._ahead.first_page is None:
+            return None if is_proving else proof
+        return PageRequest(page, is_ahead=True)
 
     def take(self, request: PageRequest, page: Page[T]) -> PageResult[T]:
         """Take the response to the oldest request in progress.
@@ -229,12 +233,12 @@ class Listing(Generic[T]):
         if request.is_ahead and self._border.has_fallen(total):
             # The response may be older than that of the page in front of it: only a later request shows that.
             return PageResult(again=PageRequest(request.page))
-        self._note_total(page.total)
         if self._last_length is None:
             self._learn_page_length(request.page, len(ids), total)
             self._ahead.first_page = _FirstPage(ids, page.total)
         start = (request.page - 1) * self._page_length
         new, known = self._repeats.remove(page.items, ids)
+        self._note(page.total, len(ids) - len(new))
         if new and total is not None and start + len(ids) > total:
             # The page itself proves the total too low, so that no total of this server is of any use.
             self._ignores_total, total, self._border = True, None, Border(self._border.position, None)
@@ -243,7 +247,6 @@ class Listing(Generic[T]):
             has_changed |= self._repeats.explain(known, start, len(ids)) > 0
             if not new and self._ahead.first_page is not None and ids == self._ahead.first_page.ids:
                 self._repeats.is_page_ignored = request.page != self._start_page and self._repeats.new_pages == 1
-        self._note_repeats(len(ids) - len(new))
         selected = self._filter.select(new)
         is_joined = self._move_border(request, total, has_changed=has_changed)
         is_lowest = total is not None and total < self._lowest_total
@@ -273,12 +276,6 @@ class Listing(Generic[T]):
         self._end(self._unfilled)
         return PageResult(is_outdated=True)
 
-    def _may_request_ahead(self, page: int, ahead: int) -> bool:
-        start = (page - 1) * self._page_length
-        is_promised = self._border.total is not None and start <= self._border.total
-        is_wanted = not self._is_at_stop(start) and self._filter.needs(ahead * self._page_length)
-        return is_promised and is_wanted and self._ahead.is_allowed(start)
-
     @property
     def _unfilled(self) -> int:
         return 0 if self._border.total is None else max(0, self._border.total - self._repeats.reach)
@@ -287,17 +284,16 @@ class Listing(Generic[T]):
     def _is_proven(self) -> bool:
         return self._ahead.proven.position == self._border.position
 
-    def _note_total(self, total: int | None) -> None:
-        if total is None or total == self._changes.last_total:
-            return
+    def _note(self, total: int | None, repeated: int = 0) -> None:
+        """Note the total of a response, and how many of its items came again."""
+        if repeated:
+            self._changes = evolve(self._changes, repeated=self._changes.repeated + repeated)
         first, last = self._changes.first_total, self._changes.last_total
+        if total is None or total == last:
+            return
         self._changes = evolve(self._changes, first_total=total if first is None else first, last_total=total)
         if last is not None and not self._ignores_total:
             self._repeats.reach += max(0, total - last)
-
-    def _note_repeats(self, count: int) -> None:
-        if count:
-            self._changes = evolve(self._changes, repeated=self._changes.repeated + count)
 
     def _learn_page_length(self, page: int, length: int, total: int | None) -> None:
         """Learn from the first page how many items this server sends: it may limit the size, or ignore it."""
@@ -385,7 +381,7 @@ class Listing(Generic[T]):
 
     def _take_proof(self, proves: Border, page: Page[T], ids: list[str]) -> PageResult[T]:
         """Take the first page once more, and compare it with what it was at the last proof."""
-        self._note_total(page.total)
+        self._note(page.total)
         earlier, first_page = self._ahead.first_page, _FirstPage(ids, page.total)
         if not self._is_proven and (earlier is None or not first_page.continues(earlier)):
             self._ahead.pause(self._border.position, self._page_length, is_failure=True)

@@ -193,14 +193,11 @@ def _nesting_error(body: bytes) -> InvalidResponseError:
 def _is_deep(value: JSON) -> bool:
     level = [value]
     for _ in range(_MAX_ERROR_DEPTH):
-        level = [inner for outer in level for inner in _children(outer)]
+        containers = [
+            outer.values() if isinstance(outer, dict) else outer for outer in level if isinstance(outer, dict | list)
+        ]
+        level = list(chain.from_iterable(containers))
     return bool(level)
-
-
-def _children(value: JSON) -> Iterable[JSON]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _check_exactness(objects: Sequence[dict[str, JSON]], arrays: Sequence[Iterable[JSON]] = ()) -> None:

@@ -129,7 +129,11 @@ class Connections:
     @classmethod
     def create(cls, http_session: aiohttp.ClientSession | None, max_rate: float | None) -> Self:
         """Return the connections of a new session."""
-        return cls(http_session, http_session is None, RateLimiter(max_rate, _connection_limit(http_session)))
+        connections = _CONNECTIONS
+        if http_session is not None and (connector := http_session.connector) is not None:
+            # aiohttp's limits: 0 is for any number.
+            connections = min((limit for limit in (connector.limit, connector.limit_per_host) if limit), default=0)
+        return cls(http_session, http_session is None, RateLimiter(max_rate, connections))
 
     async def close(self) -> None:
         """Close the connections; the caller's own ``aiohttp.ClientSession`` stays open."""
@@ -236,10 +240,16 @@ class Transport:
         except aiohttp.ClientConnectorCertificateError as error:
             problem = APIConnectionError(self._describe(error), info, False)  # noqa: FBT003 (positional in errors)
         except TimeoutError as error:
-            problem = APITimeoutError(_describe_timeout(error, self._options.timeout), info)
+            total = self._options.timeout.total
+            if isinstance(error, aiohttp.ServerTimeoutError) or total is None:
+                problem = APITimeoutError(f"no complete response in time: {error}", info)
+            else:
+                problem = APITimeoutError(f"no complete response within {total:g} s", info)
         except (aiohttp.ClientError, OSError) as error:
             problem = APIConnectionError(self._describe(error), info)
-        problem.ambiguous = payload is not None and payload.is_started and _may_be_executed(problem)
+        # A server that responds with another error has not executed the request.
+        may_be_executed = not isinstance(problem, APIStatusError) or problem.status >= 500 or problem.status == 408  # noqa: PLR2004 (HTTP's own numbers)
+        problem.ambiguous = payload is not None and payload.is_started and may_be_executed
         if isinstance(problem, RateLimitedError):
             # A pause beyond the policy's time would not help this request, and would lock all others.
             pause = problem.retry_after or 0.0
@@ -340,21 +350,6 @@ def _is_success(status: int) -> bool:
     return 200 <= status < 300  # noqa: PLR2004 (HTTP's own numbers)
 
 
-def _may_be_executed(error: CopyAIError) -> bool:
-    """Whether the server may have executed a POST that ended in this error."""
-    if isinstance(error, APIStatusError):
-        return error.status >= 500 or error.status == 408  # noqa: PLR2004 (HTTP's own numbers)
-    return True
-
-
-def _connection_limit(http_session: aiohttp.ClientSession | None) -> int:
-    """Return how many connections to one host aiohttp opens; 0 for any number."""
-    if http_session is None or http_session.connector is None:
-        return _CONNECTIONS
-    connector = http_session.connector
-    return min((limit for limit in (connector.limit, connector.limit_per_host) if limit), default=0)
-
-
 def _slash_redirect(url: URL, response: APIResponse) -> URL | None:
     """Return where a redirect leads that only adds or removes the slash at the end of the path; None for any other."""
     if response.status not in {307, 308}:
@@ -401,13 +396,13 @@ async def _read_pieces(response: aiohttp.ClientResponse, pieces: list[bytes], li
 async def _parse(body: bytes, read: Callable[[JSON, bool], T]) -> T:
     if len(body) < _LARGE_BODY:
         return parse_response(body, read)
-    return await asyncio.to_thread(_parse_large, body, read)
 
+    def parse() -> T:
+        if _has_too_many_values(body):
+            raise InvalidResponseError("the response has too many JSON values: request smaller pages")
+        return parse_response(body, read)
 
-def _parse_large(body: bytes, read: Callable[[JSON, bool], T]) -> T:
-    if _has_too_many_values(body):
-        raise InvalidResponseError("the response has too many JSON values: request smaller pages")
-    return parse_response(body, read)
+    return await asyncio.to_thread(parse)
 
 
 def _has_too_many_values(body: bytes) -> bool:
@@ -424,12 +419,6 @@ def _has_too_many_values(body: bytes) -> bool:
         position = string.end()
     containers += body.count(b"[", position) + body.count(b"{", position)
     return containers > _MAX_CONTAINERS or values + body.count(b",", position) > _MAX_VALUES
-
-
-def _describe_timeout(error: TimeoutError, timeout: aiohttp.ClientTimeout) -> str:
-    if isinstance(error, aiohttp.ServerTimeoutError) or timeout.total is None:
-        return f"no complete response in time: {error}"
-    return f"no complete response within {timeout.total:g} s"
 
 
 def proxy_from_environment(base_url: str) -> URL | None:
