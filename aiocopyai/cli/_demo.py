@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from aiocopyai.cli._options import Settings
-
 
 if TYPE_CHECKING:
-    from aiocopyai import JSON, CopyAISession
+    from aiocopyai import CopyAISession
     from aiocopyai.emulator import Emulator
 
 
@@ -36,26 +34,21 @@ def make_emulator() -> Emulator:
 
     # With latency, so that one can see the pages arrive one by one.
     emulator = Emulator(_RUNS, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_TIME)
-    emulator.replace_runs(_spread_over_days(emulator.runs()))
+    runs = emulator.runs()  # the newest first
+    times = reversed(_creation_times(len(runs)))
+    emulator.replace_runs([{**run, "createdAt": time} for run, time in zip(runs, times, strict=True)])
     return emulator
 
 
-def announce(emulator: Emulator, settings: Settings) -> None:
-    """Say that this is the demo."""
-    settings.inform(f"demo: {_RUNS} sample runs, from a Copy.ai emulator at {emulator.url}")
+def announcement(emulator: Emulator) -> str:
+    """Return the message that says that this is the demo."""
+    return f"demo: {_RUNS} sample runs, from a Copy.ai emulator at {emulator.url}"
 
 
-@asynccontextmanager
-async def open_session(settings: Settings) -> AsyncGenerator[CopyAISession]:
-    """Open a session with an emulator whose workflow `WORKFLOW_ID` has runs and webhooks."""
-    async with (
-        make_emulator() as emulator,
-        settings.make_session(emulator.api_key, base_url=emulator.url) as session,
-    ):
-        for event_type in _WEBHOOK_EVENTS:
-            await session.create_webhook("https://example.com/copyai", event_type, WORKFLOW_ID)
-        announce(emulator, settings)
-        yield session
+async def create_webhooks(session: CopyAISession) -> None:
+    """Create webhooks, so that there are some to list."""
+    for event_type in _WEBHOOK_EVENTS:
+        await session.create_webhook("https://example.com/copyai", event_type, WORKFLOW_ID)
 
 
 @asynccontextmanager
@@ -75,32 +68,21 @@ async def starting_runs(session: CopyAISession) -> AsyncGenerator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _spread_over_days(runs: Sequence[Mapping[str, JSON]]) -> list[JSON]:
-    """Return the runs, the newest first, in the same order with other creation times."""
-    cumulated = list(accumulate(_weight(day) for day in range(_DAYS)))
-    return [
-        {**run, "createdAt": _creation_time(cumulated, (index + 0.5) / len(runs))}
-        for run, index in zip(runs, range(len(runs) - 1, -1, -1), strict=True)
-    ]
+def _creation_times(count: int) -> list[str]:
+    """Return the creation times of runs, the oldest first.
 
-
-def _weight(day: int) -> float:
-    """Return a day's share of the runs: it grows over the weeks, varies, and is small on weekends."""
-    trend = 1 + day / _DAYS
-    variation = 0.7 + 0.6 * (day * 37 % 11) / 10
-    return trend * variation * (0.15 if day % 7 >= _SATURDAY else 1)
-
-
-def _creation_time(cumulated: Sequence[float], fraction: float) -> str:
-    """Return the time by which a fraction of all runs was created.
-
-    Args:
-        cumulated: for each day, the sum of the weights up to its end.
-        fraction: between 0 and 1.
+    The number of runs per day grows over the weeks, varies, and is small on weekends.
     """
-    weight = fraction * cumulated[-1]
-    day = bisect(cumulated, weight)
-    before = cumulated[day - 1] if day else 0.0
-    hours = _OPENING_HOUR + _HOURS * (weight - before) / (cumulated[day] - before)
-    created = _FIRST_DAY + timedelta(days=day, hours=hours)
-    return created.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    days = range(_DAYS)
+    weights = [
+        (1 + day / _DAYS) * (0.7 + 0.6 * (day * 37 % 11) / 10) * (0.15 if day % 7 >= _SATURDAY else 1) for day in days
+    ]
+    ends = list(accumulate(weights))
+    times: list[str] = []
+    for index in range(count):
+        position = (index + 0.5) / count * ends[-1]
+        day = bisect(ends, position)
+        hours = _OPENING_HOUR + _HOURS * (1 - (ends[day] - position) / weights[day])
+        created = _FIRST_DAY + timedelta(days=day, hours=hours)
+        times.append(created.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+    return times

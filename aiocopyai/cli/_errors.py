@@ -1,22 +1,15 @@
-"""From exceptions to messages and exit codes."""
+"""Errors in the words of the command line: options and variables instead of the library's parameters."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import traceback
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 import typer
 
 import aiocopyai
-from aiocopyai.cli._log_handler import log_to_stderr
-from aiocopyai.cli._options import Settings
-from aiocopyai.cli._output import echo_err
-from aiocopyai.cli._process import discard
 
 
 _NAMES: Final = {
@@ -54,10 +47,11 @@ class CommandError(Exception):
 
 
 @contextmanager
-def usage_errors(**names: str) -> Generator[None]:
+def usage_errors(phrases: Mapping[str, str] = MappingProxyType({}), /, **names: str) -> Generator[None]:
     """Report a `ValueError` as wrong usage of the command: exit code 2.
 
     Args:
+        phrases: what to write instead of phrases of the library, such as ``resume=True``.
         names: what this command calls parameters of the library, if not as other commands do.
     """
     try:
@@ -65,15 +59,18 @@ def usage_errors(**names: str) -> Generator[None]:
     except aiocopyai.ConfigurationError:
         raise
     except ValueError as error:
-        raise typer.BadParameter(_rename(str(error), names)) from error
+        message = _name_option(str(error), names)
+        for phrase, option in phrases.items():
+            message = message.replace(phrase, option)
+        raise typer.BadParameter(message) from error
 
 
 def describe(error: Exception) -> str:
-    """Return the message of an error in the words of the command line: options instead of parameters."""
+    """Return the message of an error in the words of the command line."""
     if not isinstance(error, aiocopyai.CopyAIError):
         return str(error)
     if isinstance(error, aiocopyai.ConfigurationError):
-        return _rename(str(error), {})
+        return _name_option(str(error), {})
     advice = _advice(error)
     if advice is None:
         return str(error)
@@ -82,64 +79,10 @@ def describe(error: Exception) -> str:
     return f"{page}{error.summary}{request}; {advice}"
 
 
-def run_async(work: Coroutine[object, object, None], settings: Settings, *, so_far: object = "") -> int:
-    """Run a command's coroutine in a new event loop, and return the exit code.
-
-    Args:
-        work: the command.
-        settings: the options that every command has.
-        so_far: what is done when the command is interrupted: its `str` describes it, and it is false while there is
-            nothing to describe.
-    """
-    try:
-        return run_sync(partial(asyncio.run, work), settings, so_far=so_far)
-    finally:
-        work.close()  # for the case that it was not started
-
-
-def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object = "") -> int:
-    """Run a command that needs no event loop, and return the exit code; see `run_async`."""
-    try:
-        with log_to_stderr(settings):
-            work()
-            sys.stdout.flush()
-    except BrokenPipeError:
-        discard(sys.stdout)
-    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-D at a question
-        echo_err(f"stopped after {so_far}" if so_far else "stopped")
-        return 130
-    except (typer.BadParameter, typer.Exit):
-        raise
-    except Exception as error:  # noqa: BLE001 (a traceback is of no use without --debug)
-        return _report(error, settings, so_far)
-    return 0
-
-
-def _report(error: Exception, settings: Settings, so_far: object) -> int:
-    """Print an error, and return the exit code."""
-    if settings.debug:
-        echo_err("".join(traceback.format_exception(error)))
-    if so_far:
-        echo_err(f"stopped after {so_far}")
-    if isinstance(error, aiocopyai.CopyAIError | CommandError):
-        echo_err(f"aiocopyai: {describe(error)}")
-    elif isinstance(error, OSError):
-        echo_err(f"aiocopyai: {error}")
-        try:
-            sys.stdout.flush()
-        except OSError:  # it is what could not be written to
-            discard(sys.stdout)
-    else:
-        advice = "" if settings.debug else "; --debug shows where"
-        echo_err(f"aiocopyai: unexpected {type(error).__name__}: {error}{advice}")
-    if isinstance(error, CommandError):
-        return error.exit_code
-    return 2 if isinstance(error, aiocopyai.ConfigurationError) else 1
-
-
-def _rename(message: str, names: dict[str, str]) -> str:
+def _name_option(message: str, names: Mapping[str, str]) -> str:
+    """Name the option in a message that begins with the name of a parameter."""
     name, space, rest = message.partition(" ")
-    return f"{(_NAMES | names).get(name, name)}{space}{rest}"
+    return ({**_NAMES, **names}).get(name, name) + space + rest
 
 
 def _advice(error: aiocopyai.CopyAIError) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import typer
 from attrs import evolve, fields, frozen
 
 import aiocopyai
+from aiocopyai.cli import _demo
 from aiocopyai.cli._output import OutputFormat, echo_err
 
 
@@ -114,6 +116,28 @@ def apply_timeout(timeout: float | None, settings: Settings, *, wait: bool) -> t
     if wait:
         return settings, timeout or _WAIT_TIMEOUT
     return settings if timeout is None else evolve(settings, timeout=timeout), None
+
+
+def choose_workflow(workflow_id: str | None, settings: Settings) -> str:
+    """Return the workflow that a command is about; see `choose_workflows`."""
+    [chosen] = choose_workflows([] if workflow_id is None else [workflow_id], settings)
+    return chosen
+
+
+def choose_workflows(workflow_ids: list[str] | None, settings: Settings) -> list[str]:
+    """Return the workflows that a command is about: by default that in the environment, or that of the demo.
+
+    Raises:
+        typer.BadParameter: neither or both of WORKFLOW_ID and --demo were given.
+    """
+    if settings.demo:
+        if workflow_ids:
+            raise typer.BadParameter("pass either a WORKFLOW_ID or --demo")
+        return [_demo.WORKFLOW_ID]
+    chosen = workflow_ids or [os.environ.get("COPYAI_WORKFLOW_ID", "")]
+    if not all(chosen):
+        raise typer.BadParameter("pass either a WORKFLOW_ID or --demo, or set COPYAI_WORKFLOW_ID")
+    return chosen
 
 
 def read_datetime(text: str) -> datetime:

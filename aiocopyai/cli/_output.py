@@ -6,15 +6,12 @@ import codecs
 import csv
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
-from attrs import Factory, define
-
 import aiocopyai
-from aiocopyai._display import json_line, plural, printable, value_text
+from aiocopyai._display import json_line, printable, value_text
 from aiocopyai.cli._process import discard
 
 
@@ -135,38 +132,3 @@ def echo_err(message: str) -> None:
     except OSError:
         # Its reader is gone, or its disk is full: no reason to stop, and there is no place to say so.
         discard(sys.stderr)
-
-
-@define
-class ItemCount:
-    """The number of items that a command has printed."""
-
-    noun: str
-    count: int = 0
-
-    def __bool__(self) -> bool:
-        return self.count > 0
-
-    def __str__(self) -> str:
-        return plural(self.count, self.noun)
-
-
-@define
-class Tally:
-    """The runs that a command has printed, by status, and their credits."""
-
-    by_status: Counter[str] = Factory(Counter[str])
-    credits: int = 0
-
-    def add(self, run: Run) -> None:
-        """Count a run."""
-        self.by_status[str(run.status or "no status")] += 1
-        self.credits += run.credits or 0
-
-    def __bool__(self) -> bool:
-        return bool(self.by_status)
-
-    def __str__(self) -> str:
-        statuses = ", ".join(f"{number:,} {status}" for status, number in self.by_status.most_common())
-        runs = plural(self.by_status.total(), "run")
-        return f"{runs}{': ' if statuses else ''}{statuses}; {self.credits:,} credits"

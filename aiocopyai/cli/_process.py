@@ -32,7 +32,7 @@ def run_app() -> int:
     with _signals_as_interrupt():
         code = 0
         try:
-            from aiocopyai.cli._app import app  # noqa: PLC0415 (after this line, Ctrl-C and closed streams are handled)
+            from aiocopyai.cli.commands import app  # noqa: PLC0415 (after this line, Ctrl-C and closed streams are handled)
 
             app(prog_name="aiocopyai")
         except SystemExit as end:

@@ -9,7 +9,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 from typer.testing import CliRunner
 
-from aiocopyai.cli._app import app
+from aiocopyai.cli.commands import app
 
 
 class CommandHelp(SphinxDirective):

@@ -222,7 +222,7 @@ async def test_without_the_extra_the_page_says_what_to_install(emulator: Emulato
     env = environment(emulator, COLUMNS="200")
     page = await finish(await start("-c", code, "report", emulator.workflow_id, "-o", "report.html", env=env))
     assert (page.code, page.out, emulator.requests) == (2, "", [])
-    assert f'the page needs {missing}; install with: python -m pip install "aiocopyai[report]"' in page.err
+    assert f'the page requires {missing}; install with: python -m pip install "aiocopyai[report]"' in page.err
 
     tables = await finish(await start("-c", code, "report", emulator.workflow_id, env=env))
     assert (tables.code, tables.err) == (0, "")

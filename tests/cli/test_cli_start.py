@@ -162,7 +162,7 @@ async def test_results_go_to_a_file(emulator: Emulator) -> None:
     assert sorted(line["row"] for line in lines()) == list(range(1, 10))
     assert folder() == ["results.jsonl", "rows.csv"]
     assert again.code == 2
-    assert "results.jsonl already exists: pass --resume to continue, or another file by -o" in unwrapped(again.err)
+    assert "results.jsonl already exists: pass --resume to continue, or another file with -o" in unwrapped(again.err)
     assert resumed == (0, "", "results.jsonl is complete already\n")
     assert len(emulator.runs()) == 9
 

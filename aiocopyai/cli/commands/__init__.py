@@ -1,1 +1,76 @@
-"""The commands of `aiocopyai`, one per file: their options, and what they print."""
+"""The commands of `aiocopyai`, one per file with its options and what it prints, and `app`, which has them all."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import aiocopyai
+from aiocopyai.cli.commands import (
+    check_key,
+    emulate,
+    export,
+    get,
+    listen,
+    mcp_server,
+    report,
+    runs,
+    start,
+    sync,
+    watch,
+    webhooks,
+)
+
+
+def _group(name: str, summary: str | None = None) -> typer.Typer:
+    # Markup would join the lines of the examples.
+    return typer.Typer(
+        name=name,
+        help=summary,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+
+
+app = _group("aiocopyai")
+_webhooks_group = _group("webhooks", "List, create, delete and receive webhooks.")
+
+
+def _print_version(is_requested: bool) -> None:  # noqa: FBT001 (called by typer)
+    if is_requested:
+        typer.echo(f"aiocopyai {aiocopyai.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def aiocopyai_(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Work with Copy.ai workflows from the command line."""
+
+
+app.command()(runs.runs)
+app.command()(export.export)
+app.command()(report.report)
+app.command()(sync.sync)
+app.command()(start.start)
+app.command()(get.get)
+app.command()(watch.watch)
+_webhooks_group.command("list")(webhooks.list_)
+_webhooks_group.command()(webhooks.create)
+_webhooks_group.command()(webhooks.delete)
+_webhooks_group.command()(listen.listen)
+app.add_typer(_webhooks_group)
+app.command()(mcp_server.mcp)
+app.command("check-key")(check_key.check_key)
+# The emulator parses its own options.
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    emulate.emulate
+)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from aiocopyai.cli._client import find_key, open_session
-from aiocopyai.cli._errors import run_async
 from aiocopyai.cli._options import Settings, shared_options
+from aiocopyai.cli._runner import run_in_session
+
+
+if TYPE_CHECKING:
+    from aiocopyai import CopyAISession
 
 
 @shared_options
@@ -22,10 +27,9 @@ def check_key(settings: Settings) -> None:
       aiocopyai check-key --demo
       COPYAI_API_KEY="$(pass copyai)" aiocopyai check-key
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    raise typer.Exit(run_async(_check(settings, find_key(settings)), settings))
 
-
-async def _check(settings: Settings, key: str | None) -> None:
-    async with open_session(settings, key) as session:
+    async def check(session: CopyAISession) -> None:
         await session.check_key()
-    settings.inform("the key is accepted")
+        settings.inform("the key is accepted")
+
+    raise typer.Exit(run_in_session(check, settings))

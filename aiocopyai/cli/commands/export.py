@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,17 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from attrs import define, field
 
-from aiocopyai.cli._client import choose_workflows, find_key, open_session
-from aiocopyai.cli._errors import run_async, usage_errors
-from aiocopyai.cli._options import Settings, WorkflowIds, read_datetime, shared_options
-from aiocopyai.cli._output import Tally
-from aiocopyai.cli._progress import ProgressBar
+from aiocopyai.cli._errors import usage_errors
+from aiocopyai.cli._options import Settings, WorkflowIds, choose_workflows, read_datetime, shared_options
+from aiocopyai.cli._progress import ProgressBar, Tally
+from aiocopyai.cli._runner import run_in_session
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from aiocopyai.export import Exported, ExportError, Progress
+    from aiocopyai import CopyAISession
+    from aiocopyai.export import Exported, Progress
 
 
 @shared_options
@@ -78,23 +75,36 @@ def export(
     start: datetime | Literal["last"] | None
     start = "last" if since == "last" else None if since is None else read_datetime(since)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own allocator keeps memory that was freed
-    shown = ExportProgress(ProgressBar.on_terminal(settings))
-    work = _export(settings, find_key(settings), chosen, output, start, shown, resume=resume, force=force)
-    raise typer.Exit(run_async(work, settings, so_far=shown))
+    progress = ExportProgress(ProgressBar(settings))
+
+    async def export_to_file(session: CopyAISession) -> None:
+        from aiocopyai.export import ExportError, export_runs  # noqa: PLC0415 (no other command needs SQLite)
+
+        with usage_errors(workflow_ids="WORKFLOW_ID"), progress.bar:
+            try:
+                exported = await export_runs(
+                    session, chosen, output, resume=resume, since=start, force=force, on_progress=progress.update
+                )
+            except ExportError as error:
+                advice = re.sub(r"\b(force|resume)\b(?! it)", r"--\1", error.advice)
+                advice = advice.replace('since="last"', "--since last")
+                raise typer.BadParameter(f"{error.problem}: {advice}" if advice else error.problem) from error
+        settings.inform(_outcome(exported, output, adds=start == "last"))
+
+    raise typer.Exit(run_in_session(export_to_file, settings, so_far=progress))
 
 
 @define
 class ExportProgress:
     """How far an export has come, for the progress bar, and for the message of an interrupted one."""
 
-    bar: ProgressBar | None
+    bar: ProgressBar
     tally: Tally = field(factory=Tally)
 
     def update(self, progress: Progress) -> None:
         """Show how many runs are stored."""
         self.tally = Tally(Counter(progress.by_status), progress.credits)
-        if self.bar is not None:
-            self.bar.update(progress.runs, progress.total)
+        self.bar.update(progress.runs, progress.total)
 
     def __bool__(self) -> bool:
         return bool(self.tally)
@@ -103,39 +113,8 @@ class ExportProgress:
         return f"{self.tally}; --resume continues from there"
 
 
-async def _export(
-    settings: Settings,
-    key: str | None,
-    workflow_ids: Sequence[str],
-    output: Path,
-    since: datetime | Literal["last"] | None,
-    shown: ExportProgress,
-    *,
-    resume: bool,
-    force: bool,
-) -> None:
-    from aiocopyai.export import ExportError, export_runs  # noqa: PLC0415 (no other command needs SQLite)
-
-    async with open_session(settings, key) as session:
-        try:
-            with usage_errors(workflow_ids="WORKFLOW_ID"), shown.bar or nullcontext():
-                exported = await export_runs(
-                    session, workflow_ids, output, resume=resume, since=since, force=force, on_progress=shown.update
-                )
-        except typer.BadParameter as error:
-            if isinstance(error.__cause__, ExportError):
-                raise typer.BadParameter(_in_options(error.__cause__)) from error.__cause__
-            raise
-    settings.inform(_outcome(exported, output, adds=since == "last"))
-
-
-def _in_options(error: ExportError) -> str:
-    """Return the message of an error with the names of this command's options."""
-    advice = re.sub(r"\b(force|resume)\b(?! it)", r"--\1", error.advice).replace('since="last"', "--since last")
-    return f"{error.problem}: {advice}" if advice else error.problem
-
-
 def _outcome(exported: Exported, output: Path, *, adds: bool) -> str:
+    """Return the message at the end of an export."""
     if not exported.is_written:
         return f"nothing new; {output} is unchanged" if adds else f"{output} is complete: --since last adds new runs"
     counts = Tally(Counter(exported.by_status), exported.credits)

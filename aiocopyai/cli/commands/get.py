@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import aiocopyai
-from aiocopyai.cli._client import choose_workflow, find_key, open_session
-from aiocopyai.cli._errors import run_async, usage_errors
-from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, apply_timeout, shared_options
+from aiocopyai.cli._errors import usage_errors
+from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, apply_timeout, choose_workflow, shared_options
 from aiocopyai.cli._output import print_json
+from aiocopyai.cli._runner import run_in_session
+
+
+if TYPE_CHECKING:
+    from aiocopyai import CopyAISession
 
 
 @shared_options
@@ -42,28 +46,23 @@ def get(
         raise typer.BadParameter("pass either a WORKFLOW_ID and a RUN_ID, or --demo")
     workflow_id = choose_workflow(workflow_id, settings)
     settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
-    work = _get(workflow_id, run_id, wait_timeout, settings, find_key(settings))
-    raise typer.Exit(run_async(work, settings))
 
-
-async def _get(
-    workflow_id: str, run_id: str | None, wait_timeout: float | None, settings: Settings, key: str | None
-) -> None:
-    """Print a run; in the demo, the newest one."""
-    async with open_session(settings, key) as session:
-        if run_id is None:
-            run_id = (await session.runs_page(workflow_id, size=1)).items[0].id
+    async def show(session: CopyAISession) -> None:
+        # In the demo, the newest run.
+        shown_id = (await session.runs_page(workflow_id, size=1)).items[0].id if run_id is None else run_id
         with usage_errors():
             try:
                 if wait_timeout is None:
-                    run = await session.get_run(workflow_id, run_id)
+                    run = await session.get_run(workflow_id, shown_id)
                 else:
-                    run = await session.wait_run(workflow_id, run_id, timeout=wait_timeout)
+                    run = await session.wait_run(workflow_id, shown_id, timeout=wait_timeout)
             except aiocopyai.RunFailedError as error:
                 print_json(error.run.to_dict())
                 raise
             except asyncio.CancelledError:
                 if wait_timeout is not None:
-                    settings.inform(f"run {run_id} continues on the server")
+                    settings.inform(f"run {shown_id} continues on the server")
                 raise
-    print_json(run.to_dict())
+        print_json(run.to_dict())
+
+    raise typer.Exit(run_in_session(show, settings))

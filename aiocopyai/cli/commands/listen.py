@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from attrs import field, frozen
 
 import aiocopyai
-from aiocopyai.cli._client import find_key, open_session
-from aiocopyai.cli._demo import starting_runs
-from aiocopyai.cli._errors import run_async, usage_errors
+from aiocopyai.cli import _demo
+from aiocopyai.cli._errors import usage_errors
 from aiocopyai.cli._options import FormatOption, Settings, shared_options
-from aiocopyai.cli._output import ItemCount, OutputFormat, echo_err, open_writer
+from aiocopyai.cli._output import echo_err, open_writer
+from aiocopyai.cli._progress import ItemCount
+from aiocopyai.cli._runner import run_in_session
 from aiocopyai.cli.commands.webhooks import WebhookWorkflow
 
 
@@ -73,64 +73,35 @@ def listen(
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     if settings.demo and url is not None:
         raise typer.BadParameter("pass either a URL or --demo, whose emulator sends webhooks to this machine")
-    options = _ListenOptions(
-        url,
-        event or _DEFAULT_EVENTS,
-        workflow,
-        host,
-        0 if settings.demo else port,
-        confirm=confirm,
-        limit=limit,
-        output_format=output_format,
-    )
     shown = ItemCount("event")
-    raise typer.Exit(run_async(_listen(options, settings, find_key(settings), shown), settings, so_far=shown))
 
+    async def receive(session: CopyAISession) -> None:
+        from aiocopyai.webhooks import WebhookReceiver  # noqa: PLC0415 (loads a server)
 
-@frozen
-class _ListenOptions:
-    """The options of the command."""
-
-    url: str | None
-    """The address that Copy.ai reaches this machine at; None to create no webhooks."""
-    event_types: Sequence[str]
-    workflow_id: str | None
-    host: str
-    port: int
-    confirm: bool = field(kw_only=True)
-    limit: int | None = field(kw_only=True)
-    output_format: OutputFormat | None = field(kw_only=True)
-
-
-async def _listen(options: _ListenOptions, settings: Settings, key: str | None, shown: ItemCount) -> None:
-    from aiocopyai.webhooks import WebhookReceiver  # noqa: PLC0415 (loads a server)
-
-    events: asyncio.Queue[WebhookEvent] = asyncio.Queue(1)
-    async with open_session(settings, key) as session:
+        events: asyncio.Queue[WebhookEvent] = asyncio.Queue(1)
         with usage_errors():
             secret = os.environ.get("COPYAI_WEBHOOK_SECRET")
-            receiver = WebhookReceiver(session, events.put, secret=secret, confirm=options.confirm, grace=0)
-        async with receiver, _serve(receiver, options) as address:
-            url = options.url.rstrip("/") if options.url else address if settings.demo else None
+            receiver = WebhookReceiver(session, events.put, secret=secret, confirm=confirm, grace=0)
+        async with receiver, _serve(receiver, host, 0 if settings.demo else port) as address:
+            public = (url or (address if settings.demo else "")).rstrip("/")
+            webhooks = _webhooks(session, public + receiver.path, event or _DEFAULT_EVENTS, workflow, settings)
             async with (
-                _webhooks(session, url + receiver.path, options, settings) if url else nullcontext(),
-                starting_runs(session) if settings.demo else nullcontext(),
+                webhooks if public else nullcontext(),
+                _demo.starting_runs(session) if settings.demo else nullcontext(),
             ):
-                await _show(events, options, shown)
-    settings.inform(str(shown))
+                writer = open_writer(output_format, _EventTable, _row, aiocopyai.WebhookEvent.parse({"type": "-"}))
+                writer.flush()  # the header of a table or of CSV
+                while shown.count != limit:
+                    writer.write(await events.get())
+                    writer.flush()
+                    shown.count += 1
+        settings.inform(str(shown))
 
-
-async def _show(events: asyncio.Queue[WebhookEvent], options: _ListenOptions, shown: ItemCount) -> None:
-    writer = open_writer(options.output_format, _EventTable, _row, aiocopyai.WebhookEvent.parse({"type": "-"}))
-    writer.flush()  # the header of a table or of CSV
-    while shown.count != options.limit:
-        writer.write(await events.get())
-        writer.flush()
-        shown.count += 1
+    raise typer.Exit(run_in_session(receive, settings, so_far=shown))
 
 
 @asynccontextmanager
-async def _serve(receiver: WebhookReceiver, options: _ListenOptions) -> AsyncGenerator[str]:
+async def _serve(receiver: WebhookReceiver, host: str, port: int) -> AsyncGenerator[str]:
     """Serve the receiver, and yield the server's address on this machine."""
     from aiohttp import web  # noqa: PLC0415 (loads a server)
     from yarl import URL  # noqa: PLC0415 (comes with aiohttp)
@@ -140,8 +111,8 @@ async def _serve(receiver: WebhookReceiver, options: _ListenOptions) -> AsyncGen
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, options.host, options.port).start()
-        address = str(URL.build(scheme="http", host=options.host, port=runner.addresses[0][1])).rstrip("/")
+        await web.TCPSite(runner, host, port).start()
+        address = str(URL.build(scheme="http", host=host, port=runner.addresses[0][1])).rstrip("/")
         echo_err(f"listening at {address}{receiver.path}")
         yield address
     finally:
@@ -150,15 +121,15 @@ async def _serve(receiver: WebhookReceiver, options: _ListenOptions) -> AsyncGen
 
 @asynccontextmanager
 async def _webhooks(
-    session: CopyAISession, url: str, options: _ListenOptions, settings: Settings
+    session: CopyAISession, url: str, event_types: Sequence[str], workflow_id: str | None, settings: Settings
 ) -> AsyncGenerator[None]:
     """Create webhooks, and delete them at the end; those that existed before are kept."""
     existing = {webhook.id async for webhook in session.webhooks()}
     try:
-        for event_type in options.event_types:
+        for event_type in event_types:
             with usage_errors(workflow_id="--workflow", event_type="--event"):
-                await session.ensure_webhook(url, event_type, options.workflow_id)
-        settings.inform(f"created webhooks for {', '.join(options.event_types)}")
+                await session.ensure_webhook(url, event_type, workflow_id)
+        settings.inform(f"created webhooks for {', '.join(event_types)}")
         yield
     finally:
         await _delete_webhooks(session, url, existing)

@@ -9,17 +9,18 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from attrs import frozen
 
 from aiocopyai.cli import _demo
-from aiocopyai.cli._client import find_key, open_session
-from aiocopyai.cli._errors import run_async, usage_errors
+from aiocopyai.cli._errors import usage_errors
 from aiocopyai.cli._options import Settings, shared_options
 from aiocopyai.cli._output import echo_err
+from aiocopyai.cli._runner import run_in_session
 
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
+
+    from aiocopyai import CopyAISession
 
 
 @shared_options
@@ -64,45 +65,29 @@ def mcp(
         raise typer.BadParameter('mcp requires mcp; install with: python -m pip install "aiocopyai[mcp]"')
     if settings.demo and workflow_ids:
         raise typer.BadParameter("pass either a WORKFLOW_ID or --demo")
-    options = _McpOptions(
-        [_demo.WORKFLOW_ID] if settings.demo else workflow_ids or [], allow_start, max_runs, max_credits
-    )
-    work = _serve(options, (host, port) if http else None, settings, find_key(settings))
-    raise typer.Exit(run_async(work, settings))
+    chosen = [_demo.WORKFLOW_ID] if settings.demo else workflow_ids or []
 
+    async def serve(session: CopyAISession) -> None:
+        from aiocopyai.integrations.mcp import make_server  # noqa: PLC0415 (loads a server)
 
-@frozen
-class _McpOptions:
-    """What the server may do."""
-
-    workflow_ids: list[str]
-    allow_start: bool
-    max_runs: int
-    max_credits: int
-
-
-async def _serve(options: _McpOptions, address: tuple[str, int] | None, settings: Settings, key: str | None) -> None:
-    from aiocopyai.integrations.mcp import make_server  # noqa: PLC0415 (loads a server)
-
-    async with open_session(settings, key) as session:
         with usage_errors():
-            server = make_server(
-                session,
-                options.workflow_ids,
-                allow_start=options.allow_start,
-                max_runs=options.max_runs,
-                max_credits=options.max_credits,
-            )
-        if address is not None:
-            await _serve_http(server, *address)
-            return
-        serving = asyncio.create_task(server.run_stdio_async())
-        try:
-            await asyncio.shield(serving)
-        except asyncio.CancelledError:
-            await session.close()
-            echo_err("stopped")
-            os._exit(130)  # a thread of the SDK reads standard input: the process would wait for it without end
+            server = make_server(session, chosen, allow_start=allow_start, max_runs=max_runs, max_credits=max_credits)
+        if http:
+            await _serve_http(server, host, port)
+        else:
+            await _serve_stdio(server, session)
+
+    raise typer.Exit(run_in_session(serve, settings))
+
+
+async def _serve_stdio(server: MCPServer, session: CopyAISession) -> None:
+    serving = asyncio.create_task(server.run_stdio_async())
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        await session.close()
+        echo_err("stopped")
+        os._exit(130)  # a thread of the SDK reads standard input: the process would wait for it without end
 
 
 async def _serve_http(server: MCPServer, host: str, port: int) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
@@ -13,19 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from attrs import define, field
 
-from aiocopyai.cli._client import choose_workflow, find_key, open_session
-from aiocopyai.cli._errors import run_async, usage_errors
-from aiocopyai.cli._options import Settings, Since, shared_options
-from aiocopyai.cli._output import Tally
+from aiocopyai.cli._errors import usage_errors
+from aiocopyai.cli._options import Settings, Since, choose_workflow, shared_options
+from aiocopyai.cli._progress import StatusLine, Tally
+from aiocopyai.cli._runner import run_async, run_in_session
 
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
-    from aiocopyai import Changes, Run
-    from aiocopyai.report import Summary
+    from aiocopyai import CopyAISession, Run
 
 
 _EXPORT_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
@@ -75,13 +69,25 @@ def report(
     if output is not None:
         _check_output(output)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own allocator keeps memory that was freed
-    progress = ReportProgress()
-    if file is None:
-        workflow_id = choose_workflow(source, settings)
-        count = partial(_count_workflow, workflow_id, since, settings, find_key(settings), progress)
-    else:
-        count = partial(_count_file, file, since, progress)
-    raise typer.Exit(run_async(_report(count, output, settings, progress), settings, so_far=progress))
+    counted = RunCount(StatusLine(settings))
+    if file is not None:
+        code = run_async(partial(_report_file, file, since, output, counted, settings), settings, so_far=counted.tally)
+        raise typer.Exit(code)
+    workflow_id = choose_workflow(source, settings)
+
+    async def report_workflow(session: CopyAISession) -> None:
+        with usage_errors():
+            pager = session.runs(workflow_id, since=since)
+        with counted.status:
+            async for page in pager.pages():
+                for run in page.items:
+                    counted.add(run)
+                counted.show(pager.total if since is None else None)
+        _show_report(counted, f"workflow {workflow_id}", output, settings)
+        if pager.changes:
+            settings.inform(f"the list changed while it was read: {pager.changes}")
+
+    raise typer.Exit(run_in_session(report_workflow, settings, so_far=counted.tally))
 
 
 def _check_output(output: Path) -> None:
@@ -95,100 +101,55 @@ def _check_output(output: Path) -> None:
     missing = [name for name in ("jinja2", "plotly") if find_spec(name) is None]
     if missing:
         raise typer.BadParameter(
-            f'the page needs {" and ".join(missing)}; install with: python -m pip install "aiocopyai[report]"'
+            f'the page requires {" and ".join(missing)}; install with: python -m pip install "aiocopyai[report]"'
         )
 
 
-def _new_summary() -> Summary:
-    from aiocopyai.report import Summary  # noqa: PLC0415 (only this command needs it)
+class RunCount:
+    """The runs that were counted so far, and a line that shows their number."""
 
-    return Summary()
+    def __init__(self, status: StatusLine) -> None:
+        from aiocopyai.report import Summary  # noqa: PLC0415 (only this command needs it)
 
-
-@define
-class ReportProgress:
-    """What was counted so far, shown on a terminal."""
-
-    summary: Summary = field(factory=_new_summary, init=False)
-    tally: Tally = field(factory=Tally, init=False)
-    changes: Changes | None = field(default=None, init=False)
-    _status: Status | None = field(default=None, init=False)
+        self.status = status
+        self.summary = Summary()
+        self.tally = Tally()
 
     def add(self, run: Run) -> None:
         """Count a run."""
         self.summary.add(run)
         self.tally.add(run)
 
-    def update(self, total: int | None = None) -> None:
-        """Show how many runs were counted, of how many if that is known."""
-        if self._status is not None:
-            of = "" if total is None else f" of {total:,}"
-            self._status.update(f"{self.summary.total.runs:,}{of} runs counted")
-
-    @contextmanager
-    def shown(self, settings: Settings) -> Generator[None]:
-        """Show the progress while this lasts, if there is a terminal."""
-        if not settings.shows_progress:
-            yield
-            return
-        from rich.console import Console  # noqa: PLC0415 (takes longer to load than most commands to run)
-        from rich.status import Status  # noqa: PLC0415
-
-        self._status = Status("", console=Console(stderr=True))
-        with self._status:
-            yield
-
-    def __bool__(self) -> bool:
-        return bool(self.tally)
-
-    def __str__(self) -> str:
-        return str(self.tally)
+    def show(self, total: int | None = None) -> None:
+        """Show how many runs were counted, and of how many if that is known."""
+        of = "" if total is None else f" of {total:,}"
+        self.status.update(f"{self.summary.total.runs:,}{of} runs counted")
 
 
-async def _report(
-    count: Callable[[], Awaitable[str]], output: Path | None, settings: Settings, progress: ReportProgress
+async def _report_file(
+    file: Path, since: datetime | None, output: Path | None, counted: RunCount, settings: Settings
 ) -> None:
-    """Count the runs, then show or write the report."""
-    with progress.shown(settings):
-        source = await count()
+    from aiocopyai.export import read_export  # noqa: PLC0415 (only this command needs it)
+
+    with usage_errors(), counted.status:
+        for number, run in enumerate(read_export(file)):
+            # Runs without a time are included, as in the list of a workflow.
+            if since is None or run.created_at is None or run.created_at >= since:
+                counted.add(run)
+            if number % _UPDATE_EVERY == 0:
+                counted.show()
+                await asyncio.sleep(0)
+    _show_report(counted, file.name, output, settings)
+
+
+def _show_report(counted: RunCount, source: str, output: Path | None, settings: Settings) -> None:
+    """Print the tables, or write the page."""
     if output is None:
         from aiocopyai.cli._report_tables import print_tables  # noqa: PLC0415 (loads rich)
 
-        print_tables(progress.summary, source)
+        print_tables(counted.summary, source)
     else:
         from aiocopyai.report import write_report  # noqa: PLC0415 (only this command needs it)
 
-        write_report(progress.summary, output, source=source)
-        settings.inform(f"{progress}; in {output}")
-    if progress.changes:
-        settings.inform(f"the list changed while it was read: {progress.changes}")
-
-
-async def _count_workflow(
-    workflow_id: str, since: datetime | None, settings: Settings, key: str | None, progress: ReportProgress
-) -> str:
-    """Count the runs of a workflow; return the name of the source."""
-    async with open_session(settings, key) as session:
-        with usage_errors():
-            pager = session.runs(workflow_id, since=since)
-        async for page in pager.pages():
-            for run in page.items:
-                progress.add(run)
-            progress.update(pager.total if since is None else None)
-        progress.changes = pager.changes
-    return f"workflow {workflow_id}"
-
-
-async def _count_file(path: Path, since: datetime | None, progress: ReportProgress) -> str:
-    """Count the runs of a file; return the name of the source."""
-    from aiocopyai.export import read_export  # noqa: PLC0415 (only this command needs it)
-
-    with usage_errors():
-        for number, run in enumerate(read_export(path)):
-            # Runs without a time are included, as in the list of a workflow.
-            if since is None or run.created_at is None or run.created_at >= since:
-                progress.add(run)
-            if number % _UPDATE_EVERY == 0:
-                progress.update()
-                await asyncio.sleep(0)
-    return path.name
+        write_report(counted.summary, output, source=source)
+        settings.inform(f"{counted.tally}; in {output}")

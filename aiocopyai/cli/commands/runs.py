@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import aclosing
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from attrs import frozen
 
 import aiocopyai
 from aiocopyai._display import plural
-from aiocopyai.cli._client import choose_workflow, find_key, open_session
-from aiocopyai.cli._errors import run_async, usage_errors
-from aiocopyai.cli._options import FormatOption, Prefetch, Settings, Since, WorkflowId, read_pairs, shared_options
-from aiocopyai.cli._output import OutputFormat, Tally, echo_err, open_run_writer
+from aiocopyai.cli._errors import usage_errors
+from aiocopyai.cli._options import (
+    FormatOption,
+    Prefetch,
+    Settings,
+    Since,
+    WorkflowId,
+    choose_workflow,
+    read_pairs,
+    shared_options,
+)
+from aiocopyai.cli._output import echo_err, open_run_writer
+from aiocopyai.cli._progress import Tally
+from aiocopyai.cli._runner import run_in_session
 
 
 if TYPE_CHECKING:
-    from aiocopyai import CopyAISession, Pager, Run
+    from aiocopyai import CopyAISession
 
 
 @shared_options
@@ -54,54 +61,33 @@ def runs(
       aiocopyai runs WCFG-6db59f06-… --metadata batch=7 --format csv > batch-7.csv
       aiocopyai runs WCFG-6db59f06-… | jq -r 'select(.status == "FAILED") | .id'
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    workflow_id = choose_workflow(workflow_id, settings)
+    chosen = choose_workflow(workflow_id, settings)
     pairs = read_pairs("--metadata", metadata or [])
     values = {key: [value for other, value in pairs if other == key] for key, _ in pairs}
     for unknown in sorted({name.upper() for name in status or []}.difference(aiocopyai.RunStatus)):
         echo_err(f"warning: the API reference has no status {unknown}, only {', '.join(aiocopyai.RunStatus)}")
     tally = Tally()
-    query = _Query(workflow_id, status, values, limit, since, prefetch, output_format)
-    raise typer.Exit(run_async(_list_runs(query, settings, find_key(settings), tally), settings, so_far=tally))
 
-
-@frozen
-class _Query:
-    """What the command lists, and how."""
-
-    workflow_id: str
-    status: list[str] | None
-    metadata: Mapping[str, list[str]]
-    limit: int | None
-    since: datetime | None
-    prefetch: int | None
-    output_format: OutputFormat | None
-
-    def open_pager(self, session: CopyAISession) -> Pager[Run]:
-        """Return a pager of the runs."""
-        prefetch = {} if self.prefetch is None else {"prefetch": self.prefetch}
+    async def list_runs(session: CopyAISession) -> None:
         with usage_errors():
-            return session.runs(
-                self.workflow_id,
-                limit=self.limit,
-                since=self.since,
-                status=self.status or None,
-                metadata=self.metadata,
-                **prefetch,
+            pager = session.runs(
+                chosen,
+                limit=limit,
+                since=since,
+                status=status or None,
+                metadata=values,
+                **({} if prefetch is None else {"prefetch": prefetch}),
             )
-
-
-async def _list_runs(query: _Query, settings: Settings, key: str | None, tally: Tally) -> None:
-    async with open_session(settings, key) as session:
-        pager = query.open_pager(session)
-        writer = open_run_writer(query.output_format)
+        writer = open_run_writer(output_format)
         async with aclosing(pager.pages()) as pages:
             async for page in pages:
                 for run in page.items:
                     writer.write(run)
                     tally.add(run)
                 writer.flush()
-            read = min(pages.position, pages.position if pager.total is None else pager.total)
-    is_filtered = query.status or query.metadata
-    settings.inform(f"{tally} (of {plural(read, 'run')} read)" if is_filtered else str(tally))
-    if pager.changes:
-        settings.inform(f"the list changed while it was read: {pager.changes}")
+            read = pages.position if pager.total is None else min(pages.position, pager.total)
+        settings.inform(f"{tally} (of {plural(read, 'run')} read)" if status or values else str(tally))
+        if pager.changes:
+            settings.inform(f"the list changed while it was read: {pager.changes}")
+
+    raise typer.Exit(run_in_session(list_runs, settings, so_far=tally))

@@ -8,8 +8,9 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,11 +19,19 @@ from attrs import define, evolve, field, frozen
 
 import aiocopyai
 from aiocopyai._display import plural, preview
-from aiocopyai.cli._client import choose_workflow, find_key, open_session
-from aiocopyai.cli._errors import CommandError, describe, run_async, usage_errors
-from aiocopyai.cli._options import Settings, WaitTimeout, WorkflowId, apply_timeout, read_pairs, shared_options
-from aiocopyai.cli._output import OutputFormat, OutputWriter, Tally, echo_err, open_run_writer, print_json
-from aiocopyai.cli._progress import ProgressBar
+from aiocopyai.cli._errors import CommandError, describe, usage_errors
+from aiocopyai.cli._options import (
+    Settings,
+    WaitTimeout,
+    WorkflowId,
+    apply_timeout,
+    choose_workflow,
+    read_pairs,
+    shared_options,
+)
+from aiocopyai.cli._output import OutputFormat, OutputWriter, echo_err, open_run_writer, print_json
+from aiocopyai.cli._progress import ProgressBar, Tally
+from aiocopyai.cli._runner import run_async, run_in_session
 
 
 if TYPE_CHECKING:
@@ -32,13 +41,13 @@ if TYPE_CHECKING:
 
 _CONFIRM_ROWS: Final = 100
 """More rows than this are started only after a question, if there is a terminal to ask on."""
-_OPTION_NAMES: Final = {
-    "another path": "another file by -o",
+_PHRASES: Final = {
+    "another path": "another file with -o",
     "delimiter=": "--delimiter",
     "resume=True": "--resume",
     "wait_run()": "`aiocopyai get --wait`",
 }
-"""The command's options in place of the parameters that the library's messages name."""
+"""What the command's messages say instead of phrases of the library."""
 
 
 Inputs = Annotated[
@@ -138,7 +147,7 @@ def start(
     settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
     sent = dict(read_pairs("--metadata", metadata or []))
     common: dict[str, JSON] = dict(read_pairs("--input", inputs or []))
-    with _usage_errors():
+    with usage_errors(_PHRASES):
         rows = [{**common, **row} for row in read_rows(input_file, delimiter=delimiter)] if input_file else [common]
     request = StartOptions(
         workflow_id=workflow_id,
@@ -153,9 +162,9 @@ def start(
         as_table=input_file is not None,
     )
     if dry_run:
-        raise typer.Exit(run_async(_show_rows(request, settings), settings))
-    progress = StartProgress(request, ProgressBar.on_terminal(settings) if output else None)
-    code = run_async(_start(request, settings, find_key(settings), progress), settings, so_far=progress)
+        raise typer.Exit(run_async(partial(_show_rows, request, settings), settings))
+    progress = StartProgress(request)
+    code = run_in_session(partial(_start, request, settings, progress), settings, so_far=progress)
     raise typer.Exit(code or (0 if progress.is_successful else 1))
 
 
@@ -210,8 +219,9 @@ class StartProgress:
     """The results of the rows so far, for a progress bar and for a sentence at the end."""
 
     request: StartOptions
-    bar: ProgressBar | None
     results: BatchResults | RunResults | None = None
+    batch: BatchResults | None = None
+    """The same results, if they go to a file."""
     tally: Tally = field(factory=Tally)
     _finished: int = 0
     _failed: int = 0
@@ -223,25 +233,19 @@ class StartProgress:
             is_failed = isinstance(result.error, aiocopyai.RunFailedError)
             self._failed += is_failed
             self._finished += result.ok or is_failed
-        if self.bar is not None:
-            self.bar.update(self._counts[0], len(self.request.rows))
 
     @property
-    def _counts(self) -> tuple[int, int, int]:
-        """The rows that are finished, of these those that failed, and the rows that `--limit` left for later."""
-        if isinstance(self.results, aiocopyai.RunResults):
-            return (
-                self._finished,
-                self._failed,
-                len(self.request.rows[self.request.limit :] if self.request.limit else ()),
-            )
-        return (self.results.finished, self.results.failed, self.results.postponed) if self.results else (0, 0, 0)
+    def finished(self) -> int:
+        """The number of rows for which nothing is left to do, by this process or an earlier one."""
+        return self.batch.finished if self.batch else self._finished
 
     @property
     def is_successful(self) -> bool:
-        """Whether every run was started and, if it was waited for, is complete."""
-        finished, failed, postponed = self._counts
-        return finished + postponed == len(self.request.rows) and not failed
+        """Whether every row that `--limit` allows was started and, if it was waited for, is complete."""
+        rows = self.request.rows
+        postponed = self.batch.postponed if self.batch else len(rows) - len(rows[: self.request.limit])
+        failed = self.batch.failed if self.batch else self._failed
+        return self.finished + postponed == len(rows) and not failed
 
     def __bool__(self) -> bool:
         return self.results is not None and bool(self.tally or self.results.in_progress)
@@ -252,7 +256,7 @@ class StartProgress:
         parts = [f"{plural(started, 'run')} started" if self.request.timeout is None else str(self.tally)]
         if self.results is not None and self.results.in_progress:
             parts.append(f"in progress: {', '.join(run.id for run in self.results.in_progress)}")
-        left = total - self._counts[0]
+        left = total - self.finished
         if left:
             parts.append(f"{left:,} of {total:,} rows are left")
         if output is not None:
@@ -264,7 +268,7 @@ async def _show_rows(request: StartOptions, settings: Settings) -> None:
     """Show what would be started."""
     # Only to check the arguments, and to read the files of an earlier process: nothing is sent.
     async with aiocopyai.CopyAISession("dry-run") as session:
-        with _usage_errors():
+        with usage_errors(_PHRASES):
             if request.output is None:
                 request.runs(session)
                 pending = list(range(len(request.rows)))[: request.limit]
@@ -275,30 +279,32 @@ async def _show_rows(request: StartOptions, settings: Settings) -> None:
     settings.inform(f"{len(pending):,} of {plural(len(request.rows), 'row')} would be started; nothing was sent")
 
 
-async def _start(request: StartOptions, settings: Settings, key: str | None, progress: StartProgress) -> None:
+async def _start(request: StartOptions, settings: Settings, progress: StartProgress, session: CopyAISession) -> None:
+    """Start the rows, and show or write their results."""
     if request.output is None:
         _check_stdout()
-    async with open_session(settings, key) as session:
-        with _usage_errors():
-            if request.output is None:
-                progress.results = request.runs(session)
-                pending = len(request.rows[: request.limit])
-            else:
-                progress.results = batch = request.batch(session, request.output)
-                pending = len(batch.pending())
-                if batch.finished == batch.total:
-                    settings.inform(f"{request.output} is complete already")
-                    return
-        if request.confirm:
-            _confirm(pending, request.workflow_id)
-        show = _Printer(request)
-        with _usage_errors(), progress.bar or nullcontext():
-            async with aclosing(progress.results) as results:
-                async for result in results:
-                    # Rows that were refused by what stopped all are like those that were never sent.
-                    if result.run is not None or result.error is None or results.stopped_by is None:
-                        show(result)
-                    progress.add(result)
+    with usage_errors(_PHRASES):
+        if request.output is None:
+            progress.results = request.runs(session)
+            pending = len(request.rows[: request.limit])
+        else:
+            progress.results = progress.batch = request.batch(session, request.output)
+            pending = len(progress.batch.pending())
+            if progress.batch.finished == progress.batch.total:
+                settings.inform(f"{request.output} is complete already")
+                return
+    if request.confirm:
+        _confirm(pending, request.workflow_id)
+    show = _Printer(request)
+    with usage_errors(_PHRASES), ProgressBar(settings) if request.output else nullcontext() as bar:
+        async with aclosing(progress.results) as results:
+            async for result in results:
+                # Rows that were refused by what stopped all are like those that were never sent.
+                if result.run is not None or result.error is None or results.stopped_by is None:
+                    show(result)
+                progress.add(result)
+                if bar is not None:
+                    bar.update(progress.finished, len(request.rows))
     settings.inform(str(progress))
 
 
@@ -362,18 +368,3 @@ def _check_stdout() -> None:
         code = error.errno or errno.EIO
     if code:
         raise CommandError(f"cannot write to standard output: {os.strerror(code)}; nothing was started")
-
-
-@contextmanager
-def _usage_errors() -> Generator[None]:
-    """Report an invalid argument as wrong usage of the command, in the words of its options."""
-    with usage_errors():
-        try:
-            yield
-        except aiocopyai.ConfigurationError:
-            raise
-        except ValueError as error:
-            message = str(error)
-            for parameter, option in _OPTION_NAMES.items():
-                message = message.replace(parameter, option)
-            raise ValueError(message) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
@@ -14,14 +14,13 @@ from attrs import define
 
 from aiocopyai._display import plural
 from aiocopyai.cli import _demo
-from aiocopyai.cli._client import choose_workflows, find_key
-from aiocopyai.cli._errors import CommandError, run_sync, usage_errors
-from aiocopyai.cli._options import Settings, WorkflowIds, shared_options
+from aiocopyai.cli._errors import CommandError, usage_errors
+from aiocopyai.cli._options import Settings, WorkflowIds, choose_workflows, shared_options
+from aiocopyai.cli._progress import StatusLine
+from aiocopyai.cli._runner import find_key, run_sync
 
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from aiocopyai import CopyAISession
 
 
@@ -65,7 +64,7 @@ def sync(
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     # dlt logs its errors, which it also raises.
     os.environ.setdefault("RUNTIME__LOG_LEVEL", "INFO" if settings.debug else "CRITICAL")
-    progress = SyncProgress(_make_status() if settings.shows_progress else None)
+    progress = SyncProgress(StatusLine(settings))
     work = partial(_sync, settings, find_key(settings), chosen, place, progress)
     raise typer.Exit(run_sync(work, settings, so_far=progress))
 
@@ -74,27 +73,19 @@ def sync(
 class SyncProgress:
     """How many runs were read, shown on a terminal."""
 
-    status: Status | None
+    status: StatusLine
     runs: int = 0
 
     def update(self, runs: int) -> None:
         """Show how many runs were read."""
         self.runs = runs
-        if self.status is not None:
-            self.status.update(f"{plural(runs, 'run')} read")
+        self.status.update(f"{plural(runs, 'run')} read")
 
     def __bool__(self) -> bool:
         return self.runs > 0
 
     def __str__(self) -> str:
         return f"reading {plural(self.runs, 'run')}"
-
-
-def _make_status() -> Status:
-    from rich.console import Console  # noqa: PLC0415 (takes longer to load than most commands to run)
-    from rich.status import Status  # noqa: PLC0415
-
-    return Status("", console=Console(stderr=True))
 
 
 def _sync(settings: Settings, key: str | None, workflow_ids: Sequence[str], place: str, progress: SyncProgress) -> None:
@@ -110,7 +101,7 @@ def _sync(settings: Settings, key: str | None, workflow_ids: Sequence[str], plac
                 session = make_session()
                 for workflow_id in workflow_ids:
                     session.runs(workflow_id)  # checks the id, and sends nothing
-            with progress.status or nullcontext():
+            with progress.status:
                 loaded = load(pipeline, copyai_source(workflow_ids, session=make_session), progress.update)
     except DestinationError as error:
         raise CommandError(str(error)) from error
@@ -130,7 +121,7 @@ def _session_factory(settings: Settings, key: str | None) -> Generator[Callable[
         emulator = _demo.make_emulator()
         loop.call(emulator.start())
         try:
-            _demo.announce(emulator, settings)
+            settings.inform(_demo.announcement(emulator))
             yield partial(settings.make_session, emulator.api_key, base_url=emulator.url)
         finally:
             loop.call(emulator.stop())

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from aiocopyai.cli._client import choose_workflow, find_key, open_session
-from aiocopyai.cli._demo import starting_runs
-from aiocopyai.cli._errors import run_async, usage_errors
-from aiocopyai.cli._options import FormatOption, Settings, Since, WorkflowId, shared_options
-from aiocopyai.cli._output import ItemCount, OutputFormat, open_run_writer
+from aiocopyai.cli import _demo
+from aiocopyai.cli._errors import usage_errors
+from aiocopyai.cli._options import FormatOption, Settings, Since, WorkflowId, choose_workflow, shared_options
+from aiocopyai.cli._output import open_run_writer
+from aiocopyai.cli._progress import ItemCount
+from aiocopyai.cli._runner import run_in_session
 
 
-_DEMO_INTERVAL = 1.0
+if TYPE_CHECKING:
+    from aiocopyai import CopyAISession
+
+
+_DEMO_INTERVAL: Final = 1.0
 
 
 @shared_options
@@ -46,35 +50,23 @@ def watch(
       aiocopyai watch WCFG-6db59f06-… --interval 30 --status failed
       aiocopyai watch WCFG-6db59f06-… | jq -r --unbuffered .id
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    workflow_id = choose_workflow(workflow_id, settings)
+    chosen = choose_workflow(workflow_id, settings)
     if settings.demo:
         interval = min(interval, _DEMO_INTERVAL)
     shown = ItemCount("change")
-    work = _watch(workflow_id, interval, since, status, limit, output_format, settings, find_key(settings), shown)
-    raise typer.Exit(run_async(work, settings, so_far=shown))
 
-
-async def _watch(
-    workflow_id: str,
-    interval: float,
-    since: datetime | None,
-    statuses: list[str] | None,
-    limit: int | None,
-    output_format: OutputFormat | None,
-    settings: Settings,
-    key: str | None,
-    shown: ItemCount,
-) -> None:
-    async with open_session(settings, key) as session:
+    async def show_changes(session: CopyAISession) -> None:
         with usage_errors():
-            changes = session.watch(workflow_id, interval=interval, since=since, statuses=statuses or None)
+            changes = session.watch(chosen, interval=interval, since=since, statuses=status or None)
         writer = open_run_writer(output_format)
         writer.flush()  # the header of a table or of CSV
-        async with starting_runs(session) if settings.demo else nullcontext():
+        async with _demo.starting_runs(session) if settings.demo else nullcontext():
             async for event in changes:
                 writer.write(event.run)
                 writer.flush()
                 shown.count += 1
                 if shown.count == limit:
                     break
-    settings.inform(str(shown))
+        settings.inform(str(shown))
+
+    raise typer.Exit(run_in_session(show_changes, settings, so_far=shown))

@@ -8,15 +8,15 @@ import typer
 
 import aiocopyai
 from aiocopyai._display import printable
-from aiocopyai.cli._client import find_key, open_session
-from aiocopyai.cli._errors import run_async, usage_errors
+from aiocopyai.cli._errors import usage_errors
 from aiocopyai.cli._options import FormatOption, Settings, shared_options
-from aiocopyai.cli._output import OutputFormat, open_writer, print_json
+from aiocopyai.cli._output import open_writer, print_json
+from aiocopyai.cli._runner import run_in_session
 from aiocopyai.models import utc_isoformat
 
 
 if TYPE_CHECKING:
-    from aiocopyai import JSON, Webhook
+    from aiocopyai import JSON, CopyAISession, Webhook
 
 
 WebhookWorkflow = Annotated[
@@ -39,7 +39,14 @@ def list_(settings: Settings, *, output_format: FormatOption = None) -> None:
       aiocopyai webhooks list --demo
       aiocopyai webhooks list | jq -r .url
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    raise typer.Exit(run_async(_list(output_format, settings, find_key(settings)), settings))
+
+    async def show(session: CopyAISession) -> None:
+        writer = open_writer(output_format, _WebhookTable, _row, aiocopyai.Webhook(""))
+        async for webhook in session.webhooks():
+            writer.write(webhook)
+        writer.flush()
+
+    raise typer.Exit(run_in_session(show, settings))
 
 
 @shared_options
@@ -66,7 +73,13 @@ def create(
       aiocopyai webhooks create https://example.com/copyai/… workflowRun.completed
       aiocopyai webhooks create https://example.com/copyai/… workflowRun.failed --workflow WCFG-6db59f06-…
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    raise typer.Exit(run_async(_create(url, event, workflow, settings, find_key(settings)), settings))
+
+    async def create_and_show(session: CopyAISession) -> None:
+        with usage_errors(workflow_id="--workflow"):
+            webhook = await session.ensure_webhook(url, event, workflow)
+        print_json(_row(webhook))
+
+    raise typer.Exit(run_in_session(create_and_show, settings))
 
 
 @shared_options
@@ -84,30 +97,14 @@ def delete(
       aiocopyai webhooks list | jq -r 'select(.url | contains("old.example.com")) | .id' \\
         | xargs -r aiocopyai webhooks delete
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    raise typer.Exit(run_async(_delete(webhook_ids, settings, find_key(settings)), settings))
 
-
-async def _list(output_format: OutputFormat | None, settings: Settings, key: str | None) -> None:
-    writer = open_writer(output_format, _WebhookTable, _row, aiocopyai.Webhook(""))
-    async with open_session(settings, key) as session:
-        async for webhook in session.webhooks():
-            writer.write(webhook)
-    writer.flush()
-
-
-async def _create(url: str, event: str, workflow: str | None, settings: Settings, key: str | None) -> None:
-    async with open_session(settings, key) as session:
-        with usage_errors(workflow_id="--workflow"):
-            webhook = await session.ensure_webhook(url, event, workflow)
-    print_json(_row(webhook))
-
-
-async def _delete(webhook_ids: list[str], settings: Settings, key: str | None) -> None:
-    async with open_session(settings, key) as session:
+    async def delete_each(session: CopyAISession) -> None:
         for webhook_id in webhook_ids:
             with usage_errors():
                 await session.delete_webhook(webhook_id)
             settings.inform(f"deleted {webhook_id}")
+
+    raise typer.Exit(run_in_session(delete_each, settings))
 
 
 class _WebhookTable:

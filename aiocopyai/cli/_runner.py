@@ -1,0 +1,171 @@
+"""Run the work of a command: with a session, the library's log on standard error, and an exit code for each outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import traceback
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+import aiocopyai
+from aiocopyai._logging import level_from_environment
+from aiocopyai._redaction import Secret
+from aiocopyai.cli import _demo
+from aiocopyai.cli._errors import CommandError, describe
+from aiocopyai.cli._options import Settings
+from aiocopyai.cli._output import echo_err
+from aiocopyai.cli._process import discard
+
+
+if TYPE_CHECKING:
+    from aiocopyai import CopyAISession
+
+
+def run_in_session(
+    work: Callable[[CopyAISession], Coroutine[object, object, None]], settings: Settings, *, so_far: object = ""
+) -> int:
+    """Run a command that sends requests, and return the exit code; see `run_async`.
+
+    Args:
+        work: the command; its session is that of the user's workspace, or of the demo.
+        settings: the options that every command has.
+        so_far: as for `run_async`.
+    """
+    key = find_key(settings)
+
+    async def run() -> None:
+        async with _open_session(settings, key) as session:
+            await work(session)
+
+    return run_async(run, settings, so_far=so_far)
+
+
+def run_async(work: Callable[[], Coroutine[object, object, None]], settings: Settings, *, so_far: object = "") -> int:
+    """Run a command in a new event loop, and return the exit code.
+
+    Args:
+        work: the command.
+        settings: the options that every command has.
+        so_far: what is done when the command is interrupted: its `str` describes it, and it is false while there is
+            nothing to describe.
+    """
+
+    def run() -> None:
+        coroutine = work()
+        try:
+            asyncio.run(coroutine)
+        finally:
+            coroutine.close()  # if Ctrl-C came before it was started
+
+    return run_sync(run, settings, so_far=so_far)
+
+
+def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object = "") -> int:
+    """Run a command that needs no event loop, and return the exit code; see `run_async`."""
+    try:
+        with _log_to_stderr(settings):
+            work()
+            sys.stdout.flush()
+    except BrokenPipeError:
+        discard(sys.stdout)
+    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-D at a question
+        echo_err(f"stopped after {so_far}" if so_far else "stopped")
+        return 130
+    except (typer.BadParameter, typer.Exit):
+        raise
+    except Exception as error:  # noqa: BLE001 (a traceback is of no use without --debug)
+        return _report(error, settings, so_far)
+    return 0
+
+
+def find_key(settings: Settings) -> str | None:
+    """Ask for the API key on a terminal; return None if it is in the environment, or not needed."""
+    if settings.demo or os.environ.get("COPYAI_API_KEY") or not sys.stdin.isatty():
+        return None
+    from getpass import getpass  # noqa: PLC0415 (rarely needed)
+
+    try:
+        # It turns the terminal's echo off before it prints the prompt, so that a key typed at once is not shown.
+        return Secret(getpass("Copy.ai API key: ", sys.stderr))
+    except (EOFError, KeyboardInterrupt):
+        raise typer.Exit(130) from None
+
+
+@asynccontextmanager
+async def _open_session(settings: Settings, key: str | None) -> AsyncGenerator[CopyAISession]:
+    """Open a session with the user's workspace, or with the emulator of the demo."""
+    if settings.demo:
+        async with (
+            _demo.make_emulator() as emulator,
+            settings.make_session(emulator.api_key, base_url=emulator.url) as session,
+        ):
+            await _demo.create_webhooks(session)
+            settings.inform(_demo.announcement(emulator))
+            yield session
+        return
+    if not key and not os.environ.get("COPYAI_API_KEY"):
+        raise CommandError("no API key: set the environment variable COPYAI_API_KEY", exit_code=2)
+    async with settings.make_session(key) as session:
+        yield session
+
+
+def _report(error: Exception, settings: Settings, so_far: object) -> int:
+    """Print an error, and return the exit code."""
+    if settings.debug:
+        echo_err("".join(traceback.format_exception(error)))
+    if so_far:
+        echo_err(f"stopped after {so_far}")
+    if isinstance(error, aiocopyai.CopyAIError | CommandError):
+        echo_err(f"aiocopyai: {describe(error)}")
+    elif isinstance(error, OSError):
+        echo_err(f"aiocopyai: {error}")
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is what could not be written to
+            discard(sys.stdout)
+    else:
+        advice = "" if settings.debug else "; --debug shows where"
+        echo_err(f"aiocopyai: unexpected {type(error).__name__}: {error}{advice}")
+    if isinstance(error, CommandError):
+        return error.exit_code
+    return 2 if isinstance(error, aiocopyai.ConfigurationError) else 1
+
+
+@contextmanager
+def _log_to_stderr(settings: Settings) -> Generator[None]:
+    """Print the library's warnings on standard error while this lasts; with ``--debug``, every request.
+
+    Raises:
+        ConfigurationError: ``COPYAI_LOG`` names no level.
+    """
+    chosen = logging.DEBUG if settings.debug else level_from_environment()
+    logger = logging.getLogger("aiocopyai")
+    handler = _StderrHandler()
+    if chosen is not None:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    previous = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(chosen or (logging.ERROR if settings.quiet else logging.WARNING))
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(previous[0])
+        logger.propagate = previous[1]
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what is standard error at the time of the message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            echo_err(self.format(record))
+        except Exception:  # noqa: BLE001 (logging must not end the program)
+            self.handleError(record)
