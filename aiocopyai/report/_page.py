@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -65,7 +66,12 @@ def render_report(summary: Summary, source: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., object]] = {"shown": printable, "number": _number, "share": _share, "time": _time}
+    filters: dict[str, Callable[..., object]] = {
+        "shown": printable,
+        "number": _number,
+        "share": _share,
+        "time": partial(_time, summary.zone),
+    }
     environment.filters.update(filters)
     grouped = group_by_period(summary, MAX_PERIODS)
     activity = activity_charts(grouped) if grouped.periods else []
@@ -90,7 +96,7 @@ def render_report(summary: Summary, source: str) -> str:
         value_tables=[
             (name, key.distinct, _with_others(*key.values.top(_MAX_VALUES)))
             for name, key in summary.ranked_keys
-            if len(key.values.totals) > 1
+            if len(key.values.totals) > 1 and name != OTHERS
         ][:_MAX_ROWS],
         open_tables=_OPEN_TABLES,
         workflow_rows=_with_others(*summary.workflows.top(_MAX_ROWS)),
@@ -121,11 +127,11 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
-def _time(value: datetime | None) -> Markup | str:
-    """Return a time in the user's zone, with a machine-readable one in UTC."""
+def _time(zone: tzinfo | None, value: datetime | None) -> Markup | str:
+    """Return a time in a zone, with a machine-readable one in UTC."""
     from markupsafe import Markup  # noqa: PLC0415 (the extra `report`)
 
     if value is None:
         return "-"
     utc = value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M}</time>').format(utc, local_time(value))
+    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M}</time>').format(utc, local_time(value, zone))

@@ -214,8 +214,8 @@ class Summary:
 
     @property
     def ranked_keys(self) -> list[tuple[str, KeySummary]]:
-        """The metadata keys, those with most runs first."""
-        return sorted(self.keys.items(), key=lambda item: (-item[1].total.runs, item[0]))
+        """The metadata keys, those with most runs first, and those that are not counted separately last."""
+        return sorted(self.keys.items(), key=lambda item: (item[0] == OTHERS, -item[1].total.runs, item[0]))
 
     @property
     def ranked_errors(self) -> list[ErrorSummary]:

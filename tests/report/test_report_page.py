@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -168,6 +168,31 @@ def test_rare_values_are_not_left_out(tmp_path: Path) -> None:
     assert row_of(page, f"{'a long name that continues ' * 3}0") == ["3", "100.0%", "0", "", ""]
     assert row_of(page, f"{'a long name that continues ' * 3}5") == ["3", "100.0%", "0", "", ""]
     assert row_of(page, "(others)") == ["4", "", "0", "", ""]
+
+
+def test_keys_that_are_not_counted_separately_have_one_row(tmp_path: Path) -> None:
+    """The row is the last one, also where most runs have such a key, and their values have no table."""
+    runs = [Run(id=str(n), credits=1, metadata={f"key{n}": n, "other": n}) for n in range(100)]
+    page = without_plotly(page_of([*runs, Run(id="a", metadata={"key0": "x", "key1": "y"})], tmp_path))
+
+    assert row_of(page, "key0") == ["2", "2.0%", "1", "1.0%", ""]
+    assert page.count("(others)</td>") == 2  # one of the keys, and one of the values of `other`
+    assert row_of(page, "(others)") == ["81", "", "81", "", ""]
+    assert "(others) <span" not in page
+
+
+@pytest.mark.parametrize("hours", [-7, 0, 5])
+def test_times_are_in_the_zone_of_the_days(tmp_path: Path, hours: int) -> None:
+    """The page names one zone, so all its times are in it, wherever it is made."""
+    run = Run(id="a", status=RunStatus.FAILED, credits=1, created_at=TIME, error="no")
+    zone = timezone(timedelta(hours=hours), "ZONE")
+    path = tmp_path / "report.html"
+    write_report(summarize([run], zone=zone), path)
+    page = without_plotly(path)
+
+    assert "times and days in ZONE" in page
+    times = re.findall('<time datetime="2026-01-31T09:00:00Z">(.*?)</time>', page)
+    assert times == [f"{TIME.astimezone(zone):%Y-%m-%d %H:%M}"] * 4
 
 
 def test_long_numbers_stay_in_their_place(tmp_path: Path) -> None:
