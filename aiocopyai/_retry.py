@@ -165,13 +165,15 @@ class _Retries:
 def parse_retry_after(value: str | None) -> float | None:
     """Return the seconds of a ``Retry-After`` header, a number or an HTTP date (RFC 9110, 10.2.3).
 
-    A fraction is accepted, which the RFC does not allow but some servers send. Anything else is None.
+    A fraction is accepted, which the RFC does not allow but some servers send; of several numbers, into which a gateway
+    may join several headers, the largest counts. Anything else is None.
     """
     if value is None:
         return None
     text = value.strip()
-    if _SECONDS.fullmatch(text):
-        return min(float(text), _ONE_YEAR)
+    numbers = [number.strip() for number in text.split(",")]
+    if all(map(_SECONDS.fullmatch, numbers)):
+        return min(max(map(float, numbers)), _ONE_YEAR)
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

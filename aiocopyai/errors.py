@@ -323,8 +323,8 @@ class APIStatusError(CopyAIError):
 
     @property
     def retryable(self) -> bool:
-        """True for 408, 429 and 5xx."""
-        return self.status in {408, 429} or self.status >= 500  # noqa: PLR2004 (HTTP's own numbers)
+        """True for 408, 425, 429 and 5xx."""
+        return self.status in {408, 425, 429} or self.status >= 500  # noqa: PLR2004 (HTTP's own numbers)
 
     def _describe(self) -> str:
         code = f" {truncate(self.error_code, _MAX_DETAILS)}" if self.error_code else ""

@@ -225,6 +225,8 @@ def test_an_invalid_policy(arguments: dict[str, float], message: str) -> None:
         (" 0 ", 0),
         ("0.5", 0.5),
         ("1.", 1),
+        ("1, 2.5", 2.5),
+        ("1,,2", None),
         ("9" * 20, 365 * 86_400),
         ("9" * 400, None),
         ("-1", None),
@@ -239,7 +241,7 @@ def test_an_invalid_policy(arguments: dict[str, float], message: str) -> None:
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
-    """Retry-After is a number of seconds, fractions included, or a date; anything else is ignored."""
+    """Retry-After is a number of seconds, fractions included, several of them, or a date; anything else is ignored."""
     assert parse_retry_after(value) == seconds
 
 

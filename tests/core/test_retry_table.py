@@ -76,6 +76,7 @@ CAUSES: dict[str, list[Cause]] = {
     "400, 401, 403, 404, 422": [fault(status=status) for status in (400, 401, 403, 404, 422)],
     "any other 4xx": [fault(status=status) for status in (402, 409, 418, 451)],
     "408": [fault(status=408)],
+    "425": [fault(status=425)],
     "429": [fault(status=429)],
     "5xx": [fault(status=status) for status in (500, 502, 503, 504, 529, 599)],
 }
