@@ -82,7 +82,7 @@ class WebhookSender:
     state: EmulatorState
     quirks: Callable[[], Quirks]
     deliveries: list[Delivery] = field(factory=list[Delivery])
-    _http: aiohttp.ClientSession | None = None
+    _session: aiohttp.ClientSession | None = None
     _running: list[tuple[float, str, StartedRun]] = field(factory=list[tuple[float, str, StartedRun]])
     """A heap of the runs that have not ended, by their end; the id keeps two runs from being compared."""
     _timer: asyncio.TimerHandle | None = None
@@ -90,7 +90,7 @@ class WebhookSender:
 
     def start(self) -> None:
         """Start sending. The end of a run is sent if it is still to come, and never if it has passed."""
-        self._http = aiohttp.ClientSession(timeout=_TIMEOUT, headers=_HEADERS)
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers=_HEADERS)
         now = self.state.clock.now()
         self._running = [(run.ends, run.id, run) for run in self.state.started_runs() if now < run.ends < inf]
         heapify(self._running)
@@ -98,14 +98,14 @@ class WebhookSender:
 
     async def stop(self) -> None:
         """Stop at once; deliveries in progress are cancelled and not recorded."""
-        http, self._http = self._http, None
+        session, self._session = self._session, None
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if http is not None:
-            await http.close()
+        if session is not None:
+            await session.close()
 
     def run_started(self, run: StartedRun) -> None:
         """Send the start of a run now, and its end when it happens."""
@@ -124,9 +124,9 @@ class WebhookSender:
         self, webhooks: Iterable[RegisteredWebhook], event_type: str, body: dict[str, JSON]
     ) -> list[asyncio.Task[Delivery]]:
         """Send a body to several webhooks concurrently."""
-        if self._http is None:
+        if self._session is None:
             return []
-        tasks = [asyncio.create_task(self._deliver(self._http, each.url, event_type, body)) for each in webhooks]
+        tasks = [asyncio.create_task(self._deliver(self._session, each.url, event_type, body)) for each in webhooks]
         for task in tasks:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -136,7 +136,7 @@ class WebhookSender:
         """Set the timer to the next end of a run."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._running and self._http is not None:
+        if self._running and self._session is not None:
             delay = max(0.0, self._running[0][0] - self.state.clock.now())
             self._timer = asyncio.get_running_loop().call_later(delay, self._send_ended)
 
@@ -156,12 +156,14 @@ class WebhookSender:
         if webhooks:
             self.send(webhooks, event_type, run_body(event_type, run.to_json(now), self.quirks().delivery))
 
-    async def _deliver(self, http: aiohttp.ClientSession, url: str, event_type: str, body: dict[str, JSON]) -> Delivery:
+    async def _deliver(
+        self, session: aiohttp.ClientSession, url: str, event_type: str, body: dict[str, JSON]
+    ) -> Delivery:
         status = None
         if is_loopback_url(url):
             with suppress(aiohttp.ClientError, TimeoutError):
                 # A redirect could lead to another machine.
-                async with http.post(url, data=encode_json(body), allow_redirects=False) as response:
+                async with session.post(url, data=encode_json(body), allow_redirects=False) as response:
                     status = response.status
         delivery = Delivery(url, event_type, body, status)
         self.deliveries.append(delivery)

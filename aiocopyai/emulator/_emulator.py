@@ -394,11 +394,11 @@ class Emulator:
             raise RuntimeError("the emulator is not started: use `async with` or `with`, or await start()")
         return self._runner
 
-    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        raw = await http.read() if http.can_read_body else b""
+    async def _handle(self, web_request: web.BaseRequest) -> web.StreamResponse:
+        raw = await web_request.read() if web_request.can_read_body else b""
         # No await from here until the response is computed: requests are executed in the order of the log.
         self._request_count += 1
-        request = make_request(http, raw, self._request_count)
+        request = make_request(web_request, raw, self._request_count)
         self.requests.append(request)
         if self.on_request is not None:
             self.on_request(self, request)
@@ -409,10 +409,10 @@ class Emulator:
             with self._state.lock:
                 response = APICall(self._state, self._sender, self.quirks, self.api_key, request).respond()
         result = f"HTTP {response.status}" if fault.reset is None else "connection reset"
-        logger.debug("%s %s: %s", request.method, http.raw_path, result)
+        logger.debug("%s %s: %s", request.method, web_request.raw_path, result)
         if delay := self.latency + fault.delay:
             await asyncio.sleep(delay)
-        return await send(http, response, fault)
+        return await send(web_request, response, fault)
 
 
 def _check_times(times: int | None) -> None:

@@ -105,14 +105,14 @@ def replacement(fault: Fault) -> EmulatorResponse:
     return EmulatorResponse(status, encode_json({} if fault.body is None else fault.body))
 
 
-async def send(http: web.BaseRequest, response: EmulatorResponse, fault: Fault) -> web.StreamResponse:
+async def send(web_request: web.BaseRequest, response: EmulatorResponse, fault: Fault) -> web.StreamResponse:
     """Send a response as a fault demands: complete, in pieces, truncated, or not at all."""
     if fault.reset is not None:
-        if http.transport is not None:
+        if web_request.transport is not None:
             # With a linger time of 0, closing sends a reset, even if everything has been read.
             linger = struct.pack("ii", 1, 0)
-            http.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            http.transport.abort()
+            web_request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            web_request.transport.abort()
         return web.Response()
     headers = {CONTENT_TYPE: response.content_type}
     if fault.truncate is None and not fault.drip:
@@ -124,7 +124,7 @@ async def send(http: web.BaseRequest, response: EmulatorResponse, fault: Fault) 
     stream.content_length = len(response.body)
     if fault.truncate is not None:
         stream.force_close()
-    await stream.prepare(http)
+    await stream.prepare(web_request)
     body = response.body[: fault.truncate]
     length = max(1, -(-len(body) // _DRIP_PIECES)) if fault.drip else max(1, len(body))
     for start in range(0, len(body), length):

@@ -110,16 +110,16 @@ def to_integer(text: str | None) -> int | None:
     return int(text) if text is not None and _INTEGER.fullmatch(text) else None
 
 
-def make_request(http: web.BaseRequest, body: bytes, number: int) -> Request:
+def make_request(web_request: web.BaseRequest, body: bytes, number: int) -> Request:
     """Build the record of a request whose body has been read."""
-    path, _, query_string = http.raw_path.partition("?")
+    path, _, query_string = web_request.raw_path.partition("?")
     query = dict(parse_qsl(query_string, keep_blank_values=True))
     return Request(
         number=number,
-        method=http.method,
+        method=web_request.method,
         path=path,
         query=query,
-        headers={name.lower(): value for name, value in http.headers.items()},
+        headers={name.lower(): value for name, value in web_request.headers.items()},
         page=to_integer(query.get("page")),
         size=to_integer(query.get("size")),
         body=decode_json(body),

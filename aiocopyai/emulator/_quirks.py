@@ -17,7 +17,7 @@ _ABSENT_IF_SPARSE: Final = frozenset({"status", "input", "output"})
 
 @frozen(kw_only=True)
 class Quirks:
-    """The behaviours that the vendor's reference leaves open.
+    """The behaviors that the vendor's reference leaves open.
 
     The defaults are those of the most convenient server. Each attribute is one point on which vendor pages disagree, or
     which they do not mention.

@@ -1,4 +1,4 @@
-"""The charts of the report page, as plotly draws them. The page itself sets the colours of text and lines."""
+"""The charts of the report page, as plotly draws them. The page itself sets the colors of text and lines."""
 
 # plotly is not typed.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -19,18 +19,18 @@ from aiocopyai.report._summary import OTHERS, Periods, Totals
 
 _NAME_LENGTH: Final = 28
 """Characters of a status in the legend."""
-_CREDITS_COLOUR, _FAILED_COLOUR = "#a678b8", "#d9566a"
-_STATUS_COLOURS: Final = {
+_CREDITS_COLOR, _FAILED_COLOR = "#a678b8", "#d9566a"
+_STATUS_COLORS: Final = {
     "COMPLETE": "#3fa687",
-    "FAILED": _FAILED_COLOUR,
+    "FAILED": _FAILED_COLOR,
     "RETRYING": "#e5833c",
     "PROCESSING": "#e6b53f",
     "WAITING": "#8fb4e0",
     "NEW": "#4c86c6",
     OTHERS: "#a9abb0",
 }
-_OTHER_COLOURS: Final = ("#8e7cc3", "#a17c68", "#6cb3ad", "#c58aa5")
-"""The colours of statuses that the API reference does not know."""
+_OTHER_COLORS: Final = ("#8e7cc3", "#a17c68", "#6cb3ad", "#c58aa5")
+"""The colors of statuses that the API reference does not know."""
 _PARTIAL_OPACITY: Final = 0.45
 
 _DAY: Final = 86_400_000
@@ -57,12 +57,12 @@ class Chart:
 def activity_charts(grouped: Periods) -> list[Chart]:
     """Draw the runs by status, and the credits, over time."""
     found = {status for period in grouped.periods for status in period.by_status}
-    known = [status for status in _STATUS_COLOURS if status in found]
+    known = [status for status in _STATUS_COLORS if status in found]
     status_bars = [
-        _bars(grouped, status, [period.by_status.get(status, Totals()).runs for period in grouped.periods], colour)
-        for status, colour in status_colours([*known, *sorted(found.difference(known))]).items()
+        _bars(grouped, status, [period.by_status.get(status, Totals()).runs for period in grouped.periods], color)
+        for status, color in status_colors([*known, *sorted(found.difference(known))]).items()
     ]
-    credit_bars = _bars(grouped, "credits", [period.total.credits for period in grouped.periods], _CREDITS_COLOUR)
+    credit_bars = _bars(grouped, "credits", [period.total.credits for period in grouped.periods], _CREDITS_COLOR)
     return [
         _chart("runs-by-time", f"Runs by {grouped.unit}", grouped, status_bars, 320),
         _chart("credits-by-time", f"Credits by {grouped.unit}", grouped, [credit_bars], 220),
@@ -73,18 +73,18 @@ def failures_chart(grouped: Periods) -> Chart:
     """Draw the share of failed runs over time."""
     totals = [period.total for period in grouped.periods]
     shares = [round(100 * total.failed / total.runs, 1) for total in totals]
-    bars = _bars(grouped, "failed, %", shares, _FAILED_COLOUR)
+    bars = _bars(grouped, "failed, %", shares, _FAILED_COLOR)
     return _chart("failures-by-time", f"Failed runs by {grouped.unit}, in percent of all", grouped, [bars], 220)
 
 
-def status_colours(statuses: Sequence[str]) -> dict[str, str]:
-    """Return the colour of each status; those that the API reference does not know share a few colours."""
-    unknown = sorted(set(statuses) - set(_STATUS_COLOURS))
-    others = {status: _OTHER_COLOURS[index % len(_OTHER_COLOURS)] for index, status in enumerate(unknown)}
-    return {status: _STATUS_COLOURS.get(status) or others[status] for status in statuses}
+def status_colors(statuses: Sequence[str]) -> dict[str, str]:
+    """Return the color of each status; those that the API reference does not know share a few colors."""
+    unknown = sorted(set(statuses) - set(_STATUS_COLORS))
+    others = {status: _OTHER_COLORS[index % len(_OTHER_COLORS)] for index, status in enumerate(unknown)}
+    return {status: _STATUS_COLORS.get(status) or others[status] for status in statuses}
 
 
-def _bars(grouped: Periods, name: str, values: Sequence[float], colour: str) -> go.Bar:
+def _bars(grouped: Periods, name: str, values: Sequence[float], color: str) -> go.Bar:
     """Make a bar for each period, almost as wide as the period; those of partial periods are paler."""
     shown = printable(name)
     return go.Bar(
@@ -94,7 +94,7 @@ def _bars(grouped: Periods, name: str, values: Sequence[float], colour: str) -> 
         # plotly reads tags in a text as markup.
         name=html.escape(shown if len(shown) <= _NAME_LENGTH else f"{shown[: _NAME_LENGTH - 1]}…", quote=False),
         marker={
-            "color": colour,
+            "color": color,
             "line": {"width": 0},
             "opacity": [_PARTIAL_OPACITY if period.is_partial else 1 for period in grouped.periods],
         },

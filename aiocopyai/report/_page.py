@@ -57,7 +57,7 @@ def render_report(summary: Summary, source: str) -> str:
     from markupsafe import Markup  # noqa: PLC0415
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # noqa: PLC0415 (plotly has no types)
 
-    from aiocopyai.report._charts import activity_charts, failures_chart, status_colours  # noqa: PLC0415
+    from aiocopyai.report._charts import activity_charts, failures_chart, status_colors  # noqa: PLC0415
 
     environment = Environment(
         loader=PackageLoader("aiocopyai.report"),
@@ -87,7 +87,7 @@ def render_report(summary: Summary, source: str) -> str:
         activity=activity,
         failures=failures,
         figures={chart.name: chart.figure for chart in [*activity, *failures]},
-        status_colours=status_colours(list(summary.statuses.totals)),
+        status_colors=status_colors(list(summary.statuses.totals)),
         key_rows=_with_others(
             [(name, key.total) for name, key in summary.ranked_keys[:_MAX_ROWS]],
             Totals.sum(key.total for _, key in summary.ranked_keys[_MAX_ROWS:]),

@@ -25,7 +25,7 @@ class _DisconnectedError(Exception):
 class ASGIApp:
     """An ASGI application that can run on its own or be mounted in another one.
 
-    It is an object instead of a function, because servers recognise ASGI 3 by that. It does not check the path before
+    It is an object instead of a function, because servers recognize ASGI 3 by that. It does not check the path before
     the secret, because servers and frameworks differ on whether ``path`` starts with ``root_path``.
     """
 

@@ -31,7 +31,7 @@ _CONCURRENT_READS: Final = 8
 _MAX_RETRYING: Final = 1_000
 """Events that wait for a further read; with more, those that have been read most often are dropped."""
 _MAX_SEEN: Final = 10_000
-"""Events that are recognised when they are delivered again."""
+"""Events that are recognized when they are delivered again."""
 _CANCEL_SECONDS: Final = 5.0
 """Seconds for a handler to react to its cancellation."""
 

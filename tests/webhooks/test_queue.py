@@ -630,7 +630,7 @@ async def test_exit_is_cancelled(session: CopyAISession, copyai_emulator: Emulat
 
 
 async def test_reuse(session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler) -> None:
-    """A receiver can be entered again after its exit, and still recognises repeats; not while it is running."""
+    """A receiver can be entered again after its exit, and still recognizes repeats; not while it is running."""
     run = add_run(copyai_emulator)
     receiver = WebhookReceiver(session, handler)
     for status in (202, 200):
