@@ -111,6 +111,22 @@ def open_locked(path: Path, target: Path | None = None) -> sqlite3.Connection:
     return database
 
 
+def check_database(database: sqlite3.Connection, path: Path) -> None:
+    """Check that a database without a write-ahead log that is not applied is complete.
+
+    Raises:
+        DamagedFileError: it is damaged. SQLite accepts a database that was cut off within a page, and finds others
+            damaged only when it comes to the part that is.
+    """
+    check, pages, page_size = (
+        database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("quick_check", "page_count", "page_size")
+    )
+    if check != "ok":
+        raise DamagedFileError(f"{path} is damaged: {check}")
+    if path.stat().st_size < pages * page_size:
+        raise DamagedFileError(f"{path} is damaged: its end is missing")
+
+
 @contextmanager
 def sqlite_errors(path: Path) -> Generator[None]:
     """Translate the errors of SQLite while a database is used.

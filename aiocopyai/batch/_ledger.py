@@ -18,7 +18,7 @@ from uuid import uuid4
 from attrs import define, field, frozen
 
 from aiocopyai import CopyAIError
-from aiocopyai._files import DamagedFileError, open_locked, sqlite_errors
+from aiocopyai._files import DamagedFileError, check_database, open_locked, sqlite_errors
 
 
 SMALLEST_LEDGER: Final = 512
@@ -127,14 +127,8 @@ class Ledger:
     @staticmethod
     def _load(database: sqlite3.Connection, path: Path) -> tuple[BatchInfo | None, dict[int, RowEntry]]:
         with sqlite_errors(path):
-            version, check, pages, page_size = (
-                database.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("user_version", "quick_check", "page_count", "page_size")
-            )
-            # SQLite itself accepts a database that was cut off within a page, and finds others damaged only when it
-            # comes to the part that is.
-            if check != "ok" or path.stat().st_size < pages * page_size:
-                raise DamagedFileError(f"{path} is damaged: {check if check != 'ok' else 'its end is missing'}")
+            check_database(database, path)
+            version = database.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
                 # A ledger gets its tables and its version in one transaction.
                 if database.execute("SELECT 1 FROM sqlite_master").fetchone():

@@ -302,9 +302,9 @@ async def _start(session: CopyAISession, journal: Journal, request: _Request) ->
         base = FileStamp.of(request.path)
         try:
             cursors = await _read_base(journal, request)
-        except ExportError:
+        except ExportError as error:
             if not request.force:
-                raise
+                raise ExportError(error.problem, "use force to replace it, or move it away") from error
             base = None
             journal.forget_base()
     lists: dict[str, ListState] = {}

@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from aiocopyai._cursor import is_unfinished
-from aiocopyai._files import DamagedFileError, FileInUseError, create_beside, open_locked, sqlite_errors
+from aiocopyai._files import (
+    DamagedFileError,
+    FileInUseError,
+    check_database,
+    create_beside,
+    open_locked,
+    sqlite_errors,
+)
 from aiocopyai._json import dump_json
 from aiocopyai.export._formats import ExportError, Format
 from aiocopyai.export._resume import ExportState, dump_state, load_state
@@ -195,10 +202,13 @@ class Journal:
         with self._errors():
             for setting in _SETTINGS:
                 self._db.execute(f"PRAGMA {setting}")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            check_database(self._db, self._database)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in {0, _VERSION}:
                 raise DamagedFileError(f"{self._database} was written by another version of aiocopyai")
-            self._db.executescript(_TABLES)
+            if version == 0:
+                self._db.executescript(_TABLES)
             found = self._db.execute("SELECT document FROM state").fetchone()
             try:
                 return None if found is None else load_state(found[0])

@@ -344,6 +344,24 @@ async def test_the_runs_of_a_killed_process_are_found(emulator: Emulator, quirks
     assert {line["id"] for line in lines()} == {run["id"] for run in emulator.runs()}
 
 
+async def test_sigterm_says_how_to_resume_before_the_first_result(emulator: Emulator) -> None:
+    """Stopped while it still searches for the runs of a killed process, a batch says how to continue."""
+    write_rows(2)
+    await batch(emulator, "--limit", "1")
+    with closing(sqlite3.connect("results.jsonl.ledger")) as ledger:
+        ledger.executescript("INSERT INTO rows VALUES (2, 'starting', NULL)")
+    emulator.inject(Fault(delay=60), method="GET")
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", "--resume")
+    process = await start("-c", HASTY, *arguments, env=environment(emulator))
+    while process.returncode is None and len(emulator.requests) < 2:
+        await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    done = await finish(process)
+
+    assert done.code == 130
+    assert done.err.endswith("continue with --resume\n")
+
+
 async def test_two_processes_can_t_share_a_batch(emulator: Emulator) -> None:
     """While one process works on a batch, another one is refused, and starts nothing."""
     write_rows(3)

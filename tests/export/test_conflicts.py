@@ -120,7 +120,19 @@ class TestDamage:
     """An unfinished export that cannot be read: never a foreign exception, and `force` always starts again."""
 
     @pytest.mark.parametrize(
-        "damage", ["short rows", "no rows", "no database", "empty database", "version", "state", "table", "log"]
+        "damage",
+        [
+            "short rows",
+            "no rows",
+            "no database",
+            "empty database",
+            "cut off",
+            "version",
+            "state",
+            "table",
+            "ids",
+            "log",
+        ],
     )
     @pytest.mark.parametrize("since", [None, "last"])
     async def test_damage_is_reported_and_force_starts_again(
@@ -149,6 +161,7 @@ class TestDamage:
         statements = {
             "version": "PRAGMA user_version = 99",
             "state": "UPDATE state SET document = '{\"runs\": 7}'",
+            "ids": "DROP TABLE seen",
             "table": "DROP TABLE seen; CREATE TABLE seen (other)",
         }
         if damage == "short rows":
@@ -159,6 +172,8 @@ class TestDamage:
             database.write_bytes(b"not a database" * 1000)
         elif damage == "empty database":
             database.write_bytes(b"")
+        elif damage == "cut off":
+            os.truncate(database, database.stat().st_size - 1)
         elif damage == "log":
             database.with_name(f"{database.name}-wal").write_bytes(os.urandom(5000))
         else:

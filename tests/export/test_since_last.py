@@ -166,7 +166,7 @@ class TestNewRuns:
         """A file that is not an export is refused and unchanged; with `force` it is replaced."""
         path = tmp_path / name
         path.write_bytes(b"{}")
-        with pytest.raises(ExportError):
+        with pytest.raises(ExportError, match="use force to replace it, or move it away"):
             await export_runs(session, [emulator.workflow_id], path, since="last")
         unchanged, beside = path.read_bytes(), leftovers(path)
         await export_runs(session, [emulator.workflow_id], path, since="last", force=True)

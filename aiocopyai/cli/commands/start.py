@@ -248,7 +248,10 @@ class StartProgress:
         return self.finished + postponed == len(rows) and not failed
 
     def __bool__(self) -> bool:
-        return self.results is not None and bool(self.tally or self.results.in_progress)
+        output = self.request.output  # with the ledger, it exists from the time when rows may be started
+        return self.results is not None and bool(
+            self.tally or self.results.in_progress or (output is not None and output.exists())
+        )
 
     def __str__(self) -> str:
         total, output = len(self.request.rows), self.request.output
