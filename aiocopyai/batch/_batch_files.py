@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 from attrs import define, frozen
 
 from aiocopyai import JSON
+from aiocopyai._files import DamagedFileError
 from aiocopyai.batch._ledger import (
     SMALLEST_LEDGER,
     BatchError,
@@ -16,7 +18,6 @@ from aiocopyai.batch._ledger import (
     Ledger,
     LedgerState,
     RowEntry,
-    damaged,
     ledger_files,
 )
 from aiocopyai.batch._results_file import ResultsFile, read_results
@@ -75,27 +76,44 @@ class BatchFiles:
             BatchError: they are damaged, or belong to another batch.
             OSError: they cannot be written, or another process is using them.
         """
-        had_ledger, had_results = plan.ledger.exists(), plan.target.exists()
-        if had_ledger and _is_damaged(plan.ledger.stat().st_size, had_results=had_results):
-            raise damaged(plan.ledger, plan.target, f"{plan.ledger} is empty or cut off")
-        ledger = Ledger.open(plan.ledger, plan.target)
         try:
+            return cls._open(plan)
+        except DamagedFileError as error:
+            ledger, journal = ledger_files(plan.ledger)
+            raise BatchError(
+                f"{error}; without the ledger rows could be paid for twice, so nothing was started. "
+                f"Restore {ledger.name} (and {journal.name}, if there is one), or pass only the rows that are not in "
+                f"{plan.target.name}, with the path of a new file"
+            ) from None
+
+    @classmethod
+    def _open(cls, plan: BatchPlan) -> Self:
+        had_ledger, had_results = plan.ledger.exists(), plan.target.exists()
+        if had_ledger:
+            size = plan.ledger.stat().st_size
+            # An empty ledger without results is new: they are created after its content is written.
+            if size < SMALLEST_LEDGER and (size > 0 or had_results):
+                raise DamagedFileError(f"{plan.ledger} is empty or cut off")
+        with ExitStack() as on_error:
+            ledger = Ledger.open(plan.ledger, plan.target)
+            if not had_ledger:
+                on_error.callback(plan.ledger.unlink, missing_ok=True)
+            on_error.callback(ledger.close)
             _check_ledger(ledger, plan, had_results=had_results)
             if ledger.batch is None:
                 ledger.begin(plan.batch)
             results = ResultsFile.open(plan.target)
-        except BaseException:
-            ledger.close()
-            if not had_ledger:
-                plan.ledger.unlink(missing_ok=True)
-            raise
-        files = cls(ledger.batch or plan.batch, ledger, results, dict(ledger.rows))
-        try:
-            files._use_results()
-        except BaseException:
-            files.close()
-            raise
-        return files
+            on_error.callback(results.close)
+            # A result is written before the entry in the ledger, which may lack it after a crash.
+            entries = dict(ledger.rows)
+            for number, result in results.rows.items():
+                entry = entries.get(number)
+                if entry is None:
+                    raise DamagedFileError(f"{plan.ledger} does not know row {number}, which has a result")
+                if entry.run_id is None and result.run_id is not None:
+                    entries[number] = result
+            on_error.pop_all()
+        return cls(ledger.batch or plan.batch, ledger, results, entries)
 
     def finished_rows(self, plan: BatchPlan) -> dict[int, LedgerState]:
         """Return the rows that need nothing more, and their states.
@@ -112,16 +130,6 @@ class BatchFiles:
         """Close both files."""
         self.results.close()
         self.ledger.close()
-
-    def _use_results(self) -> None:
-        """Complete the entries of the ledger from the results, which are written first."""
-        for number, result in self.results.rows.items():
-            entry = self.entries.get(number)
-            if entry is None:
-                reason = f"{self.ledger.path} does not know row {number}, which has a result"
-                raise damaged(self.ledger.path, self.results.path, reason)
-            if entry.run_id is None and result.run_id is not None:
-                self.entries[number] = result
 
 
 def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
@@ -152,17 +160,17 @@ def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
     return {number: entry.state for number, entry in results.items()}
 
 
-def _is_damaged(size: int, *, had_results: bool) -> bool:
-    """Whether a ledger of this size has lost its content. One without results may be empty: nothing was started."""
-    return size < SMALLEST_LEDGER and (size > 0 or had_results)
-
-
 def _check_ledger(ledger: Ledger, plan: BatchPlan, *, had_results: bool) -> None:
-    """Refuse a ledger that cannot belong to this batch, or to these results."""
+    """Refuse a ledger that cannot belong to this batch, or to these results.
+
+    Raises:
+        BatchError: it belongs to other rows, or its results are missing.
+        DamagedFileError: it is not as a batch leaves it.
+    """
     batch = ledger.batch
     if batch is None:
-        if had_results:  # they are created after the ledger
-            raise damaged(plan.ledger, plan.target, f"{plan.ledger} is empty")
+        if had_results:
+            raise DamagedFileError(f"{plan.ledger} is empty")
         return
     if not plan.resume:
         raise BatchError(f"{plan.path} already exists: pass resume=True to continue, or another path")
@@ -172,7 +180,7 @@ def _check_ledger(ledger: Ledger, plan: BatchPlan, *, had_results: bool) -> None
             "pass the same ones to resume it, or another path"
         )
     if unknown := ledger.rows.keys() - range(1, plan.total + 1):
-        raise damaged(plan.ledger, plan.target, f"{plan.ledger} is damaged: there is no row {min(unknown)}")
+        raise DamagedFileError(f"{plan.ledger} is damaged: there is no row {min(unknown)}")
     if ledger.rows and not had_results:
         names = " and ".join(file.name for file in ledger_files(plan.ledger))
         raise BatchError(f"{plan.path} is missing: restore it, or delete {names} to start (and pay) again")

@@ -9,6 +9,7 @@ locked while the process lives, so that no other process works on the same batch
 from __future__ import annotations
 
 import sqlite3
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -104,24 +105,19 @@ class Ledger:
             target: the results that it belongs to.
 
         Raises:
-            BatchError: it is damaged.
+            DamagedFileError: it is damaged.
             OSError: another process is using it, or it cannot be written.
         """
-        try:
+        with ExitStack() as on_error:
             database = open_locked(path, target)
-        except DamagedFileError as error:
-            raise damaged(path, target, error) from None
-        try:
-            batch, rows = cls._load(database, path)
-        except DamagedFileError as error:
-            database.close()
-            raise damaged(path, target, error) from None
-        except (ValueError, TypeError, OverflowError) as error:
-            database.close()
-            raise damaged(path, target, f"{path} is damaged: {error}") from None
-        except BaseException:
-            database.close()
-            raise
+            on_error.callback(database.close)
+            try:
+                batch, rows = cls._load(database, path)
+            except DamagedFileError:
+                raise
+            except (ValueError, TypeError, OverflowError) as error:
+                raise DamagedFileError(f"{path} is damaged: {error}") from None
+            on_error.pop_all()
         return cls(path, batch, rows, database)
 
     @staticmethod
@@ -139,10 +135,12 @@ class Ledger:
             [(batch_id, workflow_id, digest, created_at)] = database.execute("SELECT * FROM batch").fetchall()
             batch = BatchInfo(workflow_id, digest, batch_id, datetime.fromisoformat(created_at))
             if batch.since.tzinfo is None:
-                raise DamagedFileError(f"{path} is damaged: the time {created_at} has no time zone")
-            rows = {
-                number: _row_entry(state, run_id) for number, state, run_id in database.execute("SELECT * FROM rows")
-            }
+                raise ValueError(f"the time {created_at} has no time zone")
+            rows: dict[int, RowEntry] = {}
+            for number, state, run_id in database.execute("SELECT * FROM rows"):
+                if not isinstance(run_id, str | None) or run_id == "":
+                    raise ValueError(f"row {number} cannot have the run {run_id!r}")
+                rows[number] = RowEntry(LedgerState(state), run_id)
         return batch, rows
 
     def begin(self, batch: BatchInfo) -> None:
@@ -173,22 +171,6 @@ class Ledger:
             path.unlink(missing_ok=True)
 
 
-def _row_entry(state: object, run_id: object) -> RowEntry:
-    if not isinstance(state, str) or not (run_id is None or isinstance(run_id, str)) or run_id == "":
-        raise TypeError(f"a row cannot be {state!r} with the run {run_id!r}")
-    return RowEntry(LedgerState(state), run_id)
-
-
 def ledger_files(path: Path) -> tuple[Path, Path]:
     """Return the ledger and the journal that SQLite keeps next to it while the ledger changes."""
     return path, path.with_name(f"{path.name}-journal")
-
-
-def damaged(path: Path, target: Path, reason: Exception | str) -> BatchError:
-    """Make the error for a ledger that cannot be used."""
-    ledger, journal = ledger_files(path)
-    return BatchError(
-        f"{reason}; without the ledger rows could be paid for twice, so nothing was started. Restore {ledger.name} "
-        f"(and {journal.name}, if there is one), or pass only the rows that are not in {target.name}, with the path "
-        "of a new file"
-    )

@@ -50,12 +50,13 @@ class ResultsFile:
         entry = self.rows.get(number)
         return entry.run_id if entry else None
 
-    def write(self, line: bytes) -> None:
-        """Append a line; on return it is on the disk.
+    def write(self, fields: Mapping[str, JSON]) -> None:
+        """Append a result, as `result_fields` returns it; on return it is on the disk.
 
         Raises:
             OSError: it cannot be written; then the file is as it was.
         """
+        line = dump_json(fields) + b"\n"
         size = os.fstat(self._file.fileno()).st_size
         try:
             written = 0
@@ -83,13 +84,8 @@ class ResultsFile:
                 replace_file(self.path, (line for position, line in enumerate(lines, start=1) if position in kept))
 
 
-def result_line(number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None) -> bytes:
-    """Return the line of a row: its number, the columns of its run, and the problem if there is one."""
-    return dump_json(result_fields(number, inputs, run, error)) + b"\n"
-
-
 def result_fields(number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None) -> dict[str, JSON]:
-    """Return the entry of a line of results."""
+    """Return what a line of results says about a row: its number, its run, and the problem if there is one."""
     return {
         "row": number,
         **(run or Run("", input=inputs)).to_dict(),

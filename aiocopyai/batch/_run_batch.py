@@ -31,7 +31,7 @@ from aiocopyai._text import escape
 from aiocopyai._validation import check_integer, check_positive, check_rows, json_object
 from aiocopyai.batch._batch_files import BatchFiles, BatchPlan, read_finished
 from aiocopyai.batch._ledger import BatchInfo, LedgerState, RowEntry
-from aiocopyai.batch._results_file import result_line
+from aiocopyai.batch._results_file import result_fields
 
 
 logger = logging.getLogger("aiocopyai")
@@ -235,7 +235,7 @@ class _Batch:
         try:
             self.states = files.finished_rows(self.plan)
             known: list[tuple[int, Run]] = []
-            doubtful: list[int] = []
+            unconfirmed: list[int] = []
             for number, entry in sorted(files.entries.items()):
                 if number in self.states:
                     continue
@@ -243,14 +243,14 @@ class _Batch:
                     inputs = self.plan.inputs[number - 1]
                     known.append((number, Run(entry.run_id, self.plan.batch.workflow_id, input=inputs)))
                 elif entry.state is LedgerState.STARTING:
-                    doubtful.append(number)
-            found, unclear = await self._search(files.batch, doubtful)
-            for number, error in unclear.items():
-                yield self._settle(files, number, None, error)
+                    unconfirmed.append(number)
+            found, ambiguous = await self._search(files.batch, unconfirmed)
+            for number, error in ambiguous.items():
+                yield self._record(files, number, None, error)
             async with aclosing(self._wait_for(files, [*known, *found])) as waited:
                 async for result in waited:
                     yield result
-            skipped = {*self.states, *unclear, *(number for number, _ in (*known, *found))}
+            skipped = {*self.states, *ambiguous, *(number for number, _ in (*known, *found))}
             async with aclosing(self._start(files, skipped)) as started:
                 async for result in started:
                     yield result
@@ -272,7 +272,7 @@ class _Batch:
     ) -> tuple[list[tuple[int, Run]], dict[int, AmbiguousStartError]]:
         """Search for the runs of rows that may have been started; twice, as a run may be listed late."""
         found: list[tuple[int, Run]] = []
-        unclear: dict[int, AmbiguousStartError] = {}
+        ambiguous: dict[int, AmbiguousStartError] = {}
         left = list(numbers)
         for delay in (0.0, self.plan.listing_delay):
             if not left:
@@ -287,11 +287,11 @@ class _Batch:
             for number in left:
                 run = runs.get(batch.key(number))
                 if isinstance(run, AmbiguousStartError):
-                    unclear[number] = run
+                    ambiguous[number] = run
                 elif run is not None:
                     found.append((number, run))
             left = [number for number in left if batch.key(number) not in runs]
-        return found, unclear
+        return found, ambiguous
 
     async def _wait_for(self, files: BatchFiles, runs: Sequence[tuple[int, Run]]) -> AsyncGenerator[RunResult, None]:
         """Wait for runs that an earlier process started."""
@@ -301,36 +301,33 @@ class _Batch:
         semaphore = asyncio.Semaphore(self.plan.concurrency)
 
         async def wait(number: int, run: Run) -> tuple[int, Run, CopyAIError | ValueError | None]:
+            if not self.plan.wait:
+                return number, run, None
             async with semaphore:
-                return number, *await self._final(run)
+                try:
+                    finished = await self.session.wait_run(
+                        self.plan.batch.workflow_id,
+                        run.id,
+                        timeout=self.plan.timeout,
+                        max_poll_interval=self.plan.max_poll_interval,
+                    )
+                except RunFailedError as error:
+                    return number, error.run, error
+                except (CopyAIError, ValueError) as error:  # a ValueError for an id that does not fit into a path
+                    return number, run, error
+                return number, finished, None
 
         tasks = [asyncio.create_task(wait(number, run)) for number, run in runs]
         try:
             for task in asyncio.as_completed(tasks):
                 number, run, error = await task
-                result = self._settle(files, number, run, error)
+                result = self._record(files, number, run, error)
                 del self.waiting[number]
                 yield result
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _final(self, run: Run) -> tuple[Run, CopyAIError | ValueError | None]:
-        """Return a run as it ended, or why that is not known."""
-        if not self.plan.wait:
-            return run, None
-        try:
-            return await self.session.wait_run(
-                self.plan.batch.workflow_id,
-                run.id,
-                timeout=self.plan.timeout,
-                max_poll_interval=self.plan.max_poll_interval,
-            ), None
-        except RunFailedError as error:
-            return error.run, error
-        except (CopyAIError, ValueError) as error:  # a ValueError for an id that does not fit into a path
-            return run, error
 
     async def _start(self, files: BatchFiles, skipped: set[int]) -> AsyncGenerator[RunResult, None]:
         """Start the rows of which nothing is known, and those whose start was refused."""
@@ -355,21 +352,21 @@ class _Batch:
         )
         try:
             async for result in self.started:
-                yield self._settle(files, numbers[result.index], result.run, result.error)
+                yield self._record(files, numbers[result.index], result.run, result.error)
         finally:
             await self.started.aclose()
 
-    def _settle(
+    def _record(
         self, files: BatchFiles, number: int, run: Run | None, error: CopyAIError | ValueError | None
     ) -> RunResult:
-        """Write what became of a row, and return it."""
+        """Write the result of a row to both files, and return it."""
         inputs = self.plan.inputs[number - 1]
         state = self._state(run, error)
         is_stopped = self.started is not None and self.started.stopped_by is not None
         is_refused_for_all = is_stopped and state is LedgerState.NOT_STARTED
         if not is_refused_for_all:  # such a row is like those that were never sent
             try:
-                files.results.write(result_line(number, inputs, run, error))
+                files.results.write(result_fields(number, inputs, run, error))
             except OSError:
                 if run is not None:
                     logger.warning(
