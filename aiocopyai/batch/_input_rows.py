@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TextIO
 
+from aiocopyai._display import plural
 from aiocopyai._json import refuse_constant
 from aiocopyai.models import JSON
 
 
 _FIELD_LIMIT: Final = 2**31 - 1
 """The largest CSV cell, in characters; Python's own limit is 128 KiB."""
-_DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _HEADER_LENGTH: Final = 2**20
 """Characters in which the header is expected to end."""
-_QUOTED_CELL: Final = re.compile(r'(?:^|(?<=[,;\t]))"(?:[^"]|"")*"')
+_QUOTED_CELL: Final = re.compile(r'(?:^|(?<=[,;\t|]))"(?:[^"]|"")*"')
 
 
 def read_rows(path: str | os.PathLike[str], *, delimiter: str | None = None) -> Iterator[dict[str, JSON]]:
@@ -31,13 +32,15 @@ def read_rows(path: str | os.PathLike[str], *, delimiter: str | None = None) -> 
     Args:
         path: the file.
         delimiter: the character between the cells of a CSV file. By default a tab for ``.tsv``, and for ``.csv`` the
-            one of comma, semicolon and tab that separates the names in the header.
+            one of comma, semicolon, tab and pipe that separates the names in the header.
 
     Raises:
-        ValueError: the file is missing, has another format, no rows, or a mistake; the message names the line. Raised
-            while iterating.
+        ValueError: the delimiter is not one character, or the file is missing, has another format, no rows, or a
+            mistake; the message names the line. Raised while iterating.
     """
     path = Path(path)
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+        raise ValueError(f"delimiter must be one character, such as a semicolon, got {delimiter!r}")
     if path.suffix.lower() not in {".csv", ".tsv", ".jsonl"}:
         raise ValueError(f"rows are read from .csv, .tsv and .jsonl files, got {path.name}")
     if not path.is_file():
@@ -45,10 +48,7 @@ def read_rows(path: str | os.PathLike[str], *, delimiter: str | None = None) -> 
     is_empty = True
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() == ".jsonl":
-                rows = _read_json_lines(file, path)
-            else:
-                rows = _read_csv(file, path, delimiter or ("\t" if path.suffix.lower() == ".tsv" else None))
+            rows = _read_json_lines(file, path) if path.suffix.lower() == ".jsonl" else _read_csv(file, path, delimiter)
             for row in rows:
                 is_empty = False
                 yield row
@@ -60,14 +60,22 @@ def read_rows(path: str | os.PathLike[str], *, delimiter: str | None = None) -> 
 
 def _read_csv(file: TextIO, path: Path, delimiter: str | None) -> Iterator[dict[str, JSON]]:
     csv.field_size_limit(_FIELD_LIMIT)
-    reader = csv.reader(file, delimiter=delimiter or _find_delimiter(file, path), strict=True)
+    delimiter = delimiter or _find_delimiter(file, path)
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
     try:
-        names = next(reader, list[str]())
+        names = next(filter(None, reader), list[str]())
         if not all(names) or len(set(names)) < len(names):
-            raise ValueError(f"{path}, line 1: column names must be unique and not empty, got {', '.join(names)}")
+            raise ValueError(
+                f"{path}, line {reader.line_num}: column names must be unique and not empty, got {', '.join(names)}"
+            )
+        if any("\0" in name for name in names):
+            raise ValueError(f"{path} must be encoded in UTF-8; it may be in UTF-16")
         for cells in reader:
             if len(cells) not in {0, len(names)}:
-                raise ValueError(f"{path}, line {reader.line_num}: {len(cells)} cells for {len(names)} columns")
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {plural(len(cells), 'cell')} for {plural(len(names), 'column')}; "
+                    f"cells that contain {_DELIMITERS.get(delimiter, repr(delimiter))} must be in double quotes"
+                )
             if cells:
                 yield dict(zip(names, cells, strict=True))
     except csv.Error as error:
@@ -75,11 +83,14 @@ def _read_csv(file: TextIO, path: Path, delimiter: str | None) -> Iterator[dict[
 
 
 def _find_delimiter(file: TextIO, path: Path) -> str:
-    """Return the delimiter that separates the names in a CSV file's header; a comma if there is one name only."""
-    header = _QUOTED_CELL.sub("", file.read(_HEADER_LENGTH)).partition("\n")[0]
+    """Return the delimiter that separates the names in a file's header; the usual one if there is one name only."""
+    header = _QUOTED_CELL.sub("", file.read(_HEADER_LENGTH).lstrip("\r\n")).partition("\n")[0]
     file.seek(0)
     found = [delimiter for delimiter in _DELIMITERS if delimiter in header]
-    if len(found) > 1:
+    is_tsv = path.suffix.lower() == ".tsv"
+    if is_tsv and (not found or "\t" in found):
+        return "\t"
+    if len(found) > 1 or is_tsv:
         kinds = " or ".join(_DELIMITERS[delimiter] for delimiter in found)
         raise ValueError(f"{path}, line 1: the columns may be separated by {kinds}; say which with delimiter=")
     return found[0] if found else ","
@@ -92,8 +103,11 @@ def _read_json_lines(file: TextIO, path: Path) -> Iterator[dict[str, JSON]]:
         try:
             row = json.loads(line, parse_constant=refuse_constant)
             json.dumps(row, allow_nan=False)  # 1e999 is read as an infinity
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{path}, line {number}: nested too deeply") from None
+        except ValueError as error:
+            # What follows is advice about Python's own limit of digits.
+            raise ValueError(f"{path}, line {number}: {str(error).partition('; use sys.')[0]}") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: must be a JSON object of input names and values")  # noqa: TRY004
         yield row

@@ -15,6 +15,7 @@ import aiocopyai
 _NAMES: Final = {
     "base_url": "COPYAI_BASE_URL",
     "concurrency": "--concurrency",
+    "delimiter": "--delimiter",
     "event_type": "EVENT",
     "inputs": "--input",
     "interval": "--interval",

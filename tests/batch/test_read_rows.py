@@ -42,9 +42,9 @@ def test_any_csv_is_read_with_its_delimiter(
     assert list(read_rows(path, delimiter=delimiter)) == [dict(zip(names, row, strict=True)) for row in rows]
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_delimiter_is_found_in_the_header(tmp_path: Path, delimiter: str) -> None:
-    """Semicolons and tabs, as spreadsheets write them, give the same rows as commas."""
+    """Semicolons and tabs, as spreadsheets write them, and pipes give the same rows as commas."""
     content = (
         "\ufeff" + delimiter.join(["Company", '"To,ne;\t"']) + "\r\n" + delimiter.join(["Müller", '"a,;\t"']) + "\r\n"
     )
@@ -75,6 +75,18 @@ def test_an_ambiguous_header_is_refused(
     assert read(tmp_path, "rows.csv", f"{header}\n{row}\n", delimiter) == [expected]
 
 
+def test_blank_lines_before_the_header_do_not_count(tmp_path: Path) -> None:
+    """Neither for the names nor for the delimiter."""
+    assert read(tmp_path, "rows.csv", "\n\r\na;b\n1;2\n") == [{"a": "1", "b": "2"}]
+
+
+@pytest.mark.parametrize("delimiter", ["", "||", '"', "\n", "\0"])
+def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
+    """Neither several nor one that cannot separate cells."""
+    with pytest.raises(ValueError, match="delimiter must be one character, such as a semicolon, got "):
+        read(tmp_path, "rows.csv", "a\n1\n", delimiter)
+
+
 def test_a_tsv_file_is_separated_by_tabs(tmp_path: Path) -> None:
     """Its ending says so."""
     assert read(tmp_path, "rows.tsv", "a,b\tc\n1\t2\n") == [{"a,b": "1", "c": "2"}]
@@ -93,12 +105,15 @@ def test_json_lines_are_read_as_any_json(runs: list[Run], tmp_path_factory: pyte
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.csv", "a,b\n1,2\n3\n", r"rows\.csv, line 3: 1 cells for 2 columns"),
-        ("rows.csv", "a;b\n1;2\n3,4\n", r"rows\.csv, line 3: 1 cells for 2 columns"),
+        ("rows.csv", "a,b\n1,2\n3\n", r"rows\.csv, line 3: 1 cell for 2 columns; cells that contain"),
+        ("rows.csv", "a;b\n1;2\n3,4\n", r"rows\.csv, line 3: 1 cell for 2 columns; cells that contain"),
         ("rows.csv", "a,a\n1,2\n", "column names must be unique and not empty, got a, a"),
         ("rows.csv", "a,\n1,2\n", "column names must be unique and not empty"),
         ("rows.csv", "sep=;\na;b\n1;2\n", "column names must be unique and not empty"),
         ("rows.csv", 'a\n"1\n', r"rows\.csv, line 2"),
+        ("rows.csv", "Text\na, b\n", "2 cells for 1 column; cells that contain commas must be in double quotes"),
+        ("rows.csv", "a\n1\n".encode("utf-16-le"), "must be encoded in UTF-8; it may be in UTF-16"),
+        ("rows.tsv", "a,b\n1,2\n", "the columns may be separated by commas; say which"),
         ("rows.csv", "", r"rows\.csv has no rows"),
         ("rows.csv", "a\n", r"rows\.csv has no rows"),
         ("rows.csv", b"a\n\xff\n", "must be encoded in UTF-8"),
@@ -107,7 +122,8 @@ def test_json_lines_are_read_as_any_json(runs: list[Run], tmp_path_factory: pyte
         ("rows.jsonl", '{"a": 1}\n{"a": NaN}\n', r"rows\.jsonl, line 2: NaN is not valid JSON"),
         ("rows.jsonl", '{"a": 1e999}\n', r"rows\.jsonl, line 1"),
         ("rows.jsonl", '{"a"', r"rows\.jsonl, line 1"),
-        ("rows.jsonl", "[" * 100_000, r"rows\.jsonl, line 1"),
+        ("rows.jsonl", "[" * 100_000, r"rows\.jsonl, line 1: nested too deeply$"),
+        ("rows.jsonl", '{"a": ' + "9" * 5000, r"rows\.jsonl, line 1: Exceeds the limit .* has 5000 digits$"),
         ("rows.xlsx", "a", r"rows are read from \.csv, \.tsv and \.jsonl files, got rows\.xlsx"),
     ],
 )

@@ -129,6 +129,14 @@ async def test_each_row_of_a_file_is_one_run(emulator: Emulator) -> None:
     assert {row["status"] for row in done.rows} == {"COMPLETE"}
 
 
+async def test_a_tab_can_be_typed() -> None:
+    """The delimiter may be written as a backslash and a t."""
+    write("rows.csv", "a,b\tc\n1\t2\n")
+    done = await cli("start", "WCFG-1", "--input-file", "rows.csv", "--delimiter", r"\t", "--dry-run")
+
+    assert done.rows == [{"row": 1, "input": {"a,b": "1", "c": "2"}}]
+
+
 async def test_json_lines_are_rows_too(emulator: Emulator) -> None:
     """Their values may be any JSON."""
     rows = [{"a": [1, None, {"b": "ü"}]}, {"a": 1.5}]
@@ -170,7 +178,7 @@ async def test_results_go_to_a_file(emulator: Emulator) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.csv", "a,b\n1,2\n3\n", "rows.csv, line 3: 1 cells for 2 columns"),
+        ("rows.csv", "a,b\n1,2\n3\n", "rows.csv, line 3: 1 cell for 2 columns"),
         ("rows.csv", "Company;Price, EUR\nA;2\n", "separated by commas or semicolons; say which with --delimiter"),
         ("rows.csv", "a\n", "rows.csv has no rows"),
         ("rows.jsonl", '{"a": 1}\n[1]\n', "rows.jsonl, line 2: must be a JSON object"),
@@ -199,6 +207,7 @@ async def test_a_file_with_a_mistake_starts_nothing(emulator: Emulator, name: st
         (["WCFG-1", "-i", "a=b", "--metadata", "=7"], "--metadata must be KEY=VALUE"),
         (["WCFG-1", "-i", "a=b", "--metadata", "idempotencyKey=7"], "idempotencyKey"),
         (["WCFG-1", "--input-file", "missing.csv"], "missing.csv does not exist, or is not a file"),
+        (["WCFG-1", "--input-file", __file__, "--delimiter", "||"], "--delimiter must be one character"),
         (["WCFG-1", "-i", "a=b", "--resume"], "pass it with -o"),
         (["WCFG-1", "-i", "a=b", "--limit", "0"], "--limit"),
         (["WCFG-1", "-i", "a=b", "-o", "results.csv"], "the path must end in .jsonl, got results.csv"),

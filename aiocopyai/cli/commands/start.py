@@ -66,7 +66,7 @@ Delimiter = Annotated[
     str | None,
     typer.Option(
         metavar="CHARACTER",
-        help="What separates the cells of a .csv file. By default it is detected: a comma, a semicolon or a tab.",
+        help="What separates the cells of a .csv file. By default it is detected: a comma, semicolon, tab or pipe.",
         show_default=False,
     ),
 ]
@@ -148,7 +148,9 @@ def start(
     sent = dict(read_pairs("--metadata", metadata or []))
     common: dict[str, JSON] = dict(read_pairs("--input", inputs or []))
     with usage_errors(_PHRASES):
-        rows = [{**common, **row} for row in read_rows(input_file, delimiter=delimiter)] if input_file else [common]
+        # A tab is hard to type in a shell.
+        separator = "\t" if delimiter == r"\t" else delimiter
+        rows = [{**common, **row} for row in read_rows(input_file, delimiter=separator)] if input_file else [common]
     request = StartOptions(
         workflow_id=workflow_id,
         rows=rows,
