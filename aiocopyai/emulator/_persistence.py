@@ -12,9 +12,8 @@ from typing import Any, Final
 
 from attrs import asdict
 
-from aiocopyai.emulator._sample_data import SampleRun
 from aiocopyai.emulator._scripts import Script, StartedRun
-from aiocopyai.emulator._state import EmulatorState, Entry, RegisteredWebhook, Storage, Workflow, sample_range
+from aiocopyai.emulator._state import EmulatorState, Entry, RawItem, RegisteredWebhook, Storage, Workflow, sample_range
 
 
 # "aicp": distinguishes our files from other SQLite files.
@@ -110,17 +109,17 @@ class StateFile(Storage):
             for run in workflow.started_runs():
                 _save_started(connection, run)
 
-    def save_start(self, workflow: Workflow, run: StartedRun, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+    def save_start(self, workflow: Workflow, run: StartedRun, credits_left: int | None) -> None:
         """Write one started run and the credits left."""
         with self._transaction() as connection:
             _save_workflow(connection, workflow)
             _save_started(connection, run)
-            _save_setting(connection, "credits", credits)
+            _save_setting(connection, "credits", credits_left)
 
-    def save_credits(self, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+    def save_credits(self, credits_left: int | None) -> None:
         """Write the credits left."""
         with self._transaction() as connection:
-            _save_setting(connection, "credits", credits)
+            _save_setting(connection, "credits", credits_left)
 
     def save_webhook(self, webhook: RegisteredWebhook) -> None:
         """Write one webhook."""
@@ -176,7 +175,7 @@ def _load_workflow(
     )
     for first, count, content in rows:
         value = json.loads(content)
-        workflow.entries += [value] if first is None else sample_range(workflow, first, count, value)
+        workflow.entries += [RawItem(value)] if first is None else sample_range(workflow, first, count, value)
     rows = connection.execute("SELECT content FROM started_runs WHERE workflow_id = ? ORDER BY number", (workflow_id,))
     for [content] in rows:
         fields = json.loads(content)
@@ -200,18 +199,18 @@ def _save_started(connection: sqlite3.Connection, run: StartedRun) -> None:
 
 def _rows(workflow: Workflow) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a workflow's list, except for its started runs."""
-    for key, group in groupby(enumerate(workflow.entries), _range_key):
-        entries = [entry for _, entry in group]
-        if key is None:
-            yield from ((workflow.id, None, None, json.dumps(entry)) for entry in entries)
-        elif isinstance(entries[0], SampleRun):
-            yield workflow.id, entries[0].serial, len(entries), json.dumps(entries[0].fields)
+    for _, group in groupby(enumerate(workflow.entries), _range_key):
+        (_, first), *others = group
+        if isinstance(first, RawItem):
+            yield workflow.id, None, None, json.dumps(first.content)
+        else:
+            yield workflow.id, first.serial, 1 + len(others), json.dumps(first.fields)
 
 
-def _range_key(numbered: tuple[int, Entry]) -> tuple[int, int] | None:
-    """Return what the sample runs of one range have in common; None for a raw item."""
+def _range_key(numbered: tuple[int, Entry]) -> tuple[int, int]:
+    """Return a value that the sample runs of a range share, and that each raw item has for itself."""
     number, entry = numbered
-    if not isinstance(entry, SampleRun):
-        return None
+    if isinstance(entry, RawItem):
+        return number, -1
     # Runs that were added together share one mapping of fields.
     return entry.serial + number, id(entry.fields) if entry.fields else 0

@@ -26,8 +26,26 @@ CREDIT_LIMIT_REACHED: Final = "workflowCreditLimit.reached"
 EVENT_TYPES: Final = (RUN_STARTED, RUN_COMPLETED, RUN_FAILED, CREDIT_LIMIT_REACHED)
 """The documented event types; a webhook is registered for one of them."""
 
-Entry: TypeAlias = "SampleRun | JSON"
-"""A run in a list that was not started by a call: a sample run, or an item given as raw JSON."""
+
+@frozen
+class RawItem:
+    """An item of a list that was given as JSON, and may be malformed."""
+
+    content: JSON
+
+    @property
+    def id(self) -> str | None:
+        """The item's id; None if it has none that is a string."""
+        value = self.content.get("id") if isinstance(self.content, dict) else None
+        return value if isinstance(value, str) else None
+
+    def to_json(self) -> JSON:
+        """Return the item as the API sends it."""
+        return self.content
+
+
+Entry: TypeAlias = SampleRun | RawItem
+"""A run in a list that was not started by a call."""
 
 
 @define
@@ -60,7 +78,7 @@ class Workflow:
         visible = self._visible(visible_until)
         started = list(self._started.values())[max(0, visible - stop) : max(0, visible - start)]
         entries = self.entries[max(0, start - visible) : max(0, stop - visible)]
-        return [*(run.to_json(now) for run in reversed(started)), *map(_to_json, entries)]
+        return [*(run.to_json(now) for run in reversed(started)), *(entry.to_json() for entry in entries)]
 
     def find(self, run_id: str, *, now: float, visible_until: float = inf) -> JSON:
         """Return a run as it is now; None if there is none with this id, or it is not visible yet."""
@@ -68,8 +86,9 @@ class Workflow:
         if started is not None:
             return started.to_json(now) if started.started <= visible_until else None
         if self._entries_by_id is None:
-            self._entries_by_id = {key: entry for entry in self.entries if isinstance(key := _id(entry), str)}
-        return _to_json(self._entries_by_id.get(run_id))
+            self._entries_by_id = {key: entry for entry in self.entries if (key := entry.id) is not None}
+        entry = self._entries_by_id.get(run_id)
+        return None if entry is None else entry.to_json()
 
     def started_run(self, run_id: str) -> StartedRun | None:
         """Return the started run with this id."""
@@ -100,14 +119,14 @@ class Workflow:
 
     def replace(self, items: Iterable[JSON]) -> None:
         """Replace the whole list, including the started runs, with raw items."""
-        self.entries = list(items)
+        self.entries = [RawItem(item) for item in items]
         self._started.clear()
         self._entries_by_id = None
 
     def remove(self, ids: Iterable[str]) -> None:
         """Remove the runs with these ids."""
         removed = frozenset(ids)
-        self.entries = [entry for entry in self.entries if not (isinstance(key := _id(entry), str) and key in removed)]
+        self.entries = [entry for entry in self.entries if entry.id not in removed]
         self._entries_by_id = None
         for run_id in removed:
             self._started.pop(run_id, None)
@@ -133,16 +152,6 @@ def sample_range(workflow: Workflow, first: int, count: int, fields: Mapping[str
     return [SampleRun(workflow.seed, workflow.id, serial, fields) for serial in range(first, first - count, -1)]
 
 
-def _to_json(entry: Entry) -> JSON:
-    return entry.to_json() if isinstance(entry, SampleRun) else entry
-
-
-def _id(entry: Entry) -> JSON:
-    if isinstance(entry, SampleRun):
-        return entry.id
-    return entry.get("id") if isinstance(entry, dict) else None
-
-
 @frozen(kw_only=True)
 class RegisteredWebhook:
     """A webhook that was registered by an API call."""
@@ -164,10 +173,10 @@ class Storage:
     def save_list(self, workflow: Workflow) -> None:
         """Save a workflow's list after it was changed other than by a start."""
 
-    def save_start(self, workflow: Workflow, run: StartedRun, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+    def save_start(self, workflow: Workflow, run: StartedRun, credits_left: int | None) -> None:
         """Save a run that was started, and the credits left."""
 
-    def save_credits(self, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+    def save_credits(self, credits_left: int | None) -> None:
         """Save the credits left."""
 
     def save_webhook(self, webhook: RegisteredWebhook) -> None:
@@ -255,10 +264,10 @@ class EmulatorState:
         workflow.remove(ids)
         self.storage.save_list(workflow)
 
-    def set_credits(self, credits: int | None) -> None:  # noqa: A002 (the API's own word)
+    def set_credits(self, credits_left: int | None) -> None:
         """Set the credits left; None for no limit."""
-        self.credits = credits
-        self.storage.save_credits(credits)
+        self.credits = credits_left
+        self.storage.save_credits(credits_left)
 
     def start_run(self, workflow: Workflow, inputs: dict[str, JSON], metadata: JSON) -> StartedRun | None:
         """Start a run that follows the next script; None if the credits left do not cover it."""

@@ -206,5 +206,5 @@ def test_raw_items_survive(tmp_path_factory: pytest.TempPathFactory, items: list
     path = tmp_path_factory.mktemp("state") / "state.db"
     first = Emulator(items, state=path)
     second = Emulator(state=path)
-    assert second._state.workflow(second.workflow_id).entries == items
+    assert [entry.to_json() for entry in second._state.workflow(second.workflow_id).entries] == items
     assert second.runs() == first.runs()
