@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from itertools import cycle
 from typing import Any, Final
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # see above
@@ -54,13 +55,13 @@ class Chart:
     """The height in CSS pixels."""
 
 
-def activity_charts(grouped: Periods) -> list[Chart]:
-    """Draw the runs by status, and the credits, over time."""
+def activity_charts(grouped: Periods, colors: Mapping[str, str]) -> list[Chart]:
+    """Draw the runs by status, in the colors of the statuses and their order, and the credits, over time."""
     found = {status for period in grouped.periods for status in period.by_status}
-    known = [status for status in _STATUS_COLORS if status in found]
     status_bars = [
         _bars(grouped, status, [period.by_status.get(status, Totals()).runs for period in grouped.periods], color)
-        for status, color in status_colors([*known, *sorted(found.difference(known))]).items()
+        for status, color in colors.items()
+        if status in found
     ]
     credit_bars = _bars(grouped, "credits", [period.total.credits for period in grouped.periods], _CREDITS_COLOR)
     return [
@@ -77,11 +78,10 @@ def failures_chart(grouped: Periods) -> Chart:
     return _chart("failures-by-time", f"Failed runs by {grouped.unit}, in percent of all", grouped, [bars], 220)
 
 
-def status_colors(statuses: Sequence[str]) -> dict[str, str]:
-    """Return the color of each status; those that the API reference does not know share a few colors."""
-    unknown = sorted(set(statuses) - set(_STATUS_COLORS))
-    others = {status: _OTHER_COLORS[index % len(_OTHER_COLORS)] for index, status in enumerate(unknown)}
-    return {status: _STATUS_COLORS.get(status) or others[status] for status in statuses}
+def status_colors(statuses: Iterable[str]) -> dict[str, str]:
+    """Return the color of each status; those that the API reference does not know come last, and share a few colors."""
+    unknown = sorted(set(statuses).difference(_STATUS_COLORS))
+    return _STATUS_COLORS | dict(zip(unknown, cycle(_OTHER_COLORS), strict=False))
 
 
 def _bars(grouped: Periods, name: str, values: Sequence[float], color: str) -> go.Bar:
@@ -122,7 +122,7 @@ def _chart(name: str, title: str, grouped: Periods, bars: Sequence[go.Bar], heig
         separatethousands=True,
         exponentformat="SI" if highest >= 10**9 else "none",
         ticklabelstandoff=6,
-        dtick=1 if highest <= _FEW else None,  # otherwise plotly shows fractions of a run
+        dtick=1 if highest <= _FEW and isinstance(highest, int) else None,  # otherwise plotly shows fractions of a run
     )
     return Chart(name, title, figure.to_plotly_json(), height)
 

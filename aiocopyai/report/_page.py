@@ -74,7 +74,8 @@ def render_report(summary: Summary, source: str) -> str:
     }
     environment.filters.update(filters)
     grouped = group_by_period(summary, MAX_PERIODS)
-    activity = activity_charts(grouped) if grouped.periods else []
+    colors = status_colors(summary.statuses.totals)
+    activity = activity_charts(grouped, colors) if grouped.periods else []
     total, runs = summary.total.credits, max(1, summary.total.runs)
     average = total // runs if abs(total) >= _EXACT else total / runs
     failures = [failures_chart(grouped)] if grouped.periods and summary.total.failed else []
@@ -87,7 +88,7 @@ def render_report(summary: Summary, source: str) -> str:
         activity=activity,
         failures=failures,
         figures={chart.name: chart.figure for chart in [*activity, *failures]},
-        status_colors=status_colors(list(summary.statuses.totals)),
+        status_colors=colors,
         key_rows=_with_others(
             [(name, key.total) for name, key in summary.ranked_keys[:_MAX_ROWS]],
             Totals.sum(key.total for _, key in summary.ranked_keys[_MAX_ROWS:]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -214,3 +215,28 @@ def test_today_is_paler(tmp_path: Path, plotly: str) -> None:
 
     assert "Paler bars: today, which is not over yet." in opened.dom
     assert opened.chart("runs-by-time").count("opacity: 0.45") == 1
+
+
+def test_a_status_has_one_color(tmp_path: Path) -> None:
+    """An unknown status has the same color in the chart and in the table, also beside one without a time."""
+    runs = [Run(id="a", status=RunStatus("A")), Run(id="b", status=RunStatus("B"), created_at=TIME)]
+    page = without_plotly(page_of(runs, tmp_path))
+    [figures] = re.findall('id="figures">(.*?)</script>', page)
+    [bars] = json.loads(figures)["runs-by-time"]["data"]
+    in_table = re.search(r">B</td>.*?background: (#\w+)", page)
+
+    assert bars["name"] == "B"
+    assert in_table is not None
+    assert in_table[1] == bars["marker"]["color"]
+
+
+def test_small_shares_have_a_scale(tmp_path: Path, plotly: str) -> None:
+    """An axis of fractions of a percent has several ticks, and one of a few runs only integers."""
+    runs = [Run(id=str(n), status=RunStatus("COMPLETE" if n else "FAILED"), created_at=TIME) for n in range(400)]
+    opened = open_quickly(page_of(runs, tmp_path), plotly)
+    ticks = re.findall(r'class="ytick"><text.*?>([^<]*)</text>', opened.chart("failures-by-time"))
+
+    assert len(ticks) > 2
+    assert all(0 <= float(tick) <= 1 for tick in ticks)
+    few = open_quickly(page_of(runs[:2], tmp_path), plotly)
+    assert re.findall(r'class="ytick"><text.*?>([^<]*)</text>', few.chart("runs-by-time")) == ["0", "1", "2"]
