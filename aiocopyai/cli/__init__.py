@@ -11,16 +11,10 @@ def main() -> None:
     0: done; 1: the API, the network or the output failed; 2: wrong usage; 130: stopped by Ctrl-C or SIGTERM.
     """
     try:
-        # Here, so that Ctrl-C is handled while they are loaded.
-        from aiocopyai.cli._process import find_missing_package, run_app  # noqa: PLC0415
+        # Here, so that Ctrl-C is handled while modules are loaded.
+        from aiocopyai.cli._process import run_app  # noqa: PLC0415
 
-        missing = find_missing_package()
-        if missing is None:
-            code = run_app()
-        else:
-            command = 'python -m pip install "aiocopyai[cli]"'
-            sys.stderr.write(f"aiocopyai: the command line needs {missing}; install it with: {command}\n")
-            code = 2
+        code = run_app()
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

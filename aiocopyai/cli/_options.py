@@ -37,20 +37,22 @@ class Settings:
     """The options that every command has."""
 
     demo: Annotated[
-        bool, typer.Option("--demo", help="Use sample runs of a local emulator: no key and no network are needed.")
+        bool, typer.Option("--demo", help="Use sample runs of a local emulator, which needs no key and no network.")
     ] = False
     timeout: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for each response.")
+        float, typer.Option(min=0.001, metavar="SECONDS", help="Wait at most this long for each response.")
     ] = _REQUEST_TIMEOUT
     retries: Annotated[
-        int, typer.Option(min=0, metavar="N", help="How many times to retry a failed request, within two minutes.")
+        int,
+        typer.Option(min=0, metavar="N", help="Retry a failed request at most this many times, within two minutes."),
     ] = _RETRIES
     max_rate: Annotated[
         float | None,
         typer.Option(min=0.001, metavar="N", help="Send at most this many requests per second.", show_default=False),
     ] = None
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print results and errors only: no counts, no progress, no warnings.")
+        bool,
+        typer.Option("--quiet", "-q", help="Print only results and errors: no counts, no progress and no warnings."),
     ] = False
     debug: Annotated[bool, typer.Option("--debug", help="Log each request, and show the tracebacks of errors.")] = False
 
@@ -166,15 +168,15 @@ WorkflowId = Annotated[
     str | None,
     typer.Argument(
         metavar="WORKFLOW_ID",
-        help="The workflow's id, such as WCFG-6db59f06-….  [COPYAI_WORKFLOW_ID]",
+        help="The workflow's id, such as WCFG-6db59f06-…; by default that in COPYAI_WORKFLOW_ID.",
         show_default=False,
     ),
 ]
 WorkflowIds = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="WORKFLOW_ID…",
-        help="The workflows' ids, such as WCFG-6db59f06-….  [COPYAI_WORKFLOW_ID]",
+        metavar="WORKFLOW_ID",
+        help="The workflows' ids, such as WCFG-6db59f06-…; by default that in COPYAI_WORKFLOW_ID.",
         show_default=False,
     ),
 ]
@@ -182,8 +184,9 @@ Since = Annotated[
     datetime | None,
     typer.Option(
         parser=read_datetime,
-        metavar="ISO|AGE",
-        help="Only runs created since then: a date or time, by default in your time zone, or an age such as 7d or 12h.",
+        metavar="TIME|AGE",
+        help="Include only runs created since this date, time or age, such as 2026-01-31, 2026-01-31T09:00Z, 7d or "
+        "12h; without a zone, it is in your time zone.",
     ),
 ]
 Prefetch = Annotated[
@@ -192,21 +195,21 @@ Prefetch = Annotated[
         min=0,
         max=100,
         metavar="N",
-        help="How many pages are requested at a time; 0 for one by one [4 to 16, as needed].",
+        help="Request at most this many pages at a time, or 0 for one by one; by default 4 to 16, as needed.",
         show_default=False,
     ),
 ]
 FormatOption = Annotated[
     OutputFormat | None,
-    typer.Option("--format", help="The output format: by default a table on a terminal, else JSON lines."),
+    typer.Option("--format", help="Print in this format; by default a table on a terminal, and JSON lines elsewhere."),
 ]
 WaitTimeout = Annotated[
     float | None,
     typer.Option(
         min=0.001,
         metavar="SECONDS",
-        help=f"How long to wait for a run, with --wait [{_WAIT_TIMEOUT:g}]; without it, for each response "
-        f"[{_REQUEST_TIMEOUT:g}].",
+        help=f"With --wait, wait at most this long for each run, by default {_WAIT_TIMEOUT:g} s; without it, for each "
+        f"response, by default {_REQUEST_TIMEOUT:g} s.",
         show_default=False,
     ),
 ]

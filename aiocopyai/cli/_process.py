@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -18,17 +19,18 @@ _SIGNALS: Final = ("SIGTERM", "SIGHUP")
 """Stop a command as Ctrl-C does. Windows has no SIGHUP."""
 
 
-def find_missing_package() -> str | None:
-    """Return the first package of the extra `cli` that is not installed; None if there is none."""
-    return next((name for name in ("typer", "rich") if find_spec(name) is None), None)
-
-
 def run_app() -> int:
     """Run the command that ``sys.argv`` names, and return the exit code."""
     _open_closed_streams()
-    # A character that the encoding of the terminal lacks is printed as an escape.
     for stream in (sys.stdout, sys.stderr):
-        _reconfigure(stream)
+        if isinstance(stream, io.TextIOWrapper):
+            # A character that the encoding of the terminal lacks is printed as an escape.
+            stream.reconfigure(errors="backslashreplace")
+    missing = next((name for name in ("typer", "rich") if find_spec(name) is None), None)
+    if missing is not None:
+        command = 'python -m pip install "aiocopyai[cli]"'
+        sys.stderr.write(f"aiocopyai: the command line requires {missing}; install with: {command}\n")
+        return 2
     with _signals_as_interrupt():
         code = 0
         try:
@@ -56,6 +58,7 @@ def discard(stream: TextIO) -> None:
 
 
 def _failed_output(error: OSError) -> int:
+    """Report that standard output cannot be written, unless its reader is gone, and return the exit code."""
     from aiocopyai.cli._output import echo_err  # noqa: PLC0415 (a rare case)
 
     discard(sys.stdout)
@@ -87,12 +90,6 @@ def _open_null(descriptor: int, flags: int) -> TextIO:
     if descriptor == _STDIN:
         return open(descriptor, encoding="utf-8", closefd=False)
     return open(descriptor, "w", encoding="utf-8", closefd=False)
-
-
-def _reconfigure(stream: TextIO) -> None:
-    reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="backslashreplace")
 
 
 @contextmanager

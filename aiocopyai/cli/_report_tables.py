@@ -137,7 +137,7 @@ def _cells(totals: Totals) -> tuple[str, str, str]:
 
 
 def _status(status: str) -> Text:
-    return _text(status, RunTable.COLOURS.get(status, ""))
+    return _text(status, RunTable.COLORS.get(status, ""))
 
 
 def _text(text: str, style: str = "") -> Text:

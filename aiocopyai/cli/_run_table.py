@@ -32,7 +32,7 @@ class RunTable:
     MIN_OUTPUT: Final = 10
     OMITTED_FIRST: Final = ("CREDITS", "CREATED")
     """The columns that a narrow terminal does without. If that is not enough, ID is cut."""
-    COLOURS: Final = {
+    COLORS: Final = {
         "NEW": "cyan",
         "WAITING": "cyan",
         "PROCESSING": "yellow",
@@ -50,7 +50,7 @@ class RunTable:
         status = str(run.status or "-")
         created = run.created_at
         self._print(
-            self.COLOURS.get(status, ""),
+            self.COLORS.get(status, ""),
             f"{local_time(created):%Y-%m-%d %H:%M:%S}" if created else "-",
             status,
             "-" if run.credits is None else str(run.credits),

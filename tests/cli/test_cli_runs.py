@@ -153,8 +153,8 @@ async def test_control_characters_are_escaped(emulator: Emulator, chosen: str) -
     assert set(re.findall(r"\x1b(?:\[\d*m)?", shown)) <= {"\x1b[1m", "\x1b[0m"}
 
 
-async def test_colours(emulator: Emulator) -> None:
-    """On a terminal statuses have colours, unless `NO_COLOR` is set; in a pipe they have none."""
+async def test_colors(emulator: Emulator) -> None:
+    """On a terminal statuses have colors, unless `NO_COLOR` is set; in a pipe they have none."""
     emulator.replace_runs(RUNS)
     _, shown = await terminal("runs", emulator.workflow_id, env=environment(emulator))
     _, plain = await terminal("runs", emulator.workflow_id, env=environment(emulator, NO_COLOR="1"))

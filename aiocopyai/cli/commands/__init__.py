@@ -23,7 +23,7 @@ from aiocopyai.cli.commands import (
 )
 
 
-def _group(name: str, summary: str | None = None) -> typer.Typer:
+def _make_group(name: str, summary: str | None = None) -> typer.Typer:
     # Markup would join the lines of the examples.
     return typer.Typer(
         name=name,
@@ -35,8 +35,8 @@ def _group(name: str, summary: str | None = None) -> typer.Typer:
     )
 
 
-app = _group("aiocopyai")
-_webhooks_group = _group("webhooks", "List, create, delete and receive webhooks.")
+app = _make_group("aiocopyai")
+_webhooks_group = _make_group("webhooks", "List, create, delete and receive webhooks.")
 
 
 def _print_version(is_requested: bool) -> None:  # noqa: FBT001 (called by typer)
@@ -46,7 +46,7 @@ def _print_version(is_requested: bool) -> None:  # noqa: FBT001 (called by typer
 
 
 @app.callback()
-def aiocopyai_(
+def show_version(
     *,
     version: Annotated[
         bool,

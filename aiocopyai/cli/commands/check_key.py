@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def check_key(settings: Settings) -> None:
     """Check whether the API accepts the key.
 
-    The exit code is 0 if it does, 1 if not.
+    The exit code is 0 if the key is accepted, and 1 if not.
     The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
     The check is one request, which changes nothing and costs nothing.
 

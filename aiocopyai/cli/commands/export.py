@@ -34,7 +34,7 @@ def export(
             "--output",
             "-o",
             metavar="FILE",
-            help="The file; its extension selects the format: .jsonl, .jsonl.gz, .csv or .parquet.",
+            help="Write this file; its extension selects the format: .jsonl, .jsonl.gz, .csv or .parquet.",
             show_default=False,
         ),
     ] = None,
@@ -44,8 +44,8 @@ def export(
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="ISO|AGE|last",
-            help="Only runs created since then: a date, a time or an age such as 7d. With last, add new runs to FILE, "
+            metavar="TIME|AGE|last",
+            help="Export only runs created since this date, time or age, such as 7d. With last, add new runs to FILE, "
             "and refresh those that were not finished.",
         ),
     ] = None,
@@ -56,9 +56,9 @@ def export(
     """Write all runs of one or more workflows to a file.
 
     The file appears when it is complete. Until then, what was read is stored in FILE.part, FILE.part.db and
-    FILE.part.db-wal. If it is interrupted, the same command with --resume continues from there.
-    For a nightly job, use --resume --since last: it adds what is new, and refreshes the runs that were not finished
-    when they were exported, if they are at most 30 days older than the newest run of FILE.
+    FILE.part.db-wal. If the export is interrupted, the same command with --resume continues it.
+    For a nightly job, use --resume --since last: it adds new runs, and refreshes those that were not finished when
+    they were exported, if they are at most 30 days older than the newest run of FILE.
     The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
 
     \b

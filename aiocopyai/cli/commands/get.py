@@ -32,7 +32,7 @@ def get(
 ) -> None:
     """Show one run, with all its fields, as JSON.
 
-    With --wait it is shown once it is finished; the exit code is then 1 if it failed, or did not finish in time.
+    With --wait the run is shown once it is finished; the exit code is 1 if it failed, or did not finish in time.
 
     \b
     Examples:

@@ -37,8 +37,8 @@ def listen(
         str | None,
         typer.Argument(
             metavar="URL",
-            help="Where Copy.ai reaches this machine, such as https://….ngrok.app: webhooks are created for it, and "
-            "deleted at the end. Without it none are created.",
+            help="The address at which Copy.ai reaches this machine, such as https://….ngrok.app. Webhooks are created "
+            "for it, and deleted at the end; without it, none are created.",
             show_default=False,
         ),
     ] = None,
@@ -47,23 +47,25 @@ def listen(
         list[str] | None,
         typer.Option(
             metavar="EVENT",
-            help=f"The event type; repeat it for more. [{', '.join(_DEFAULT_EVENTS)}]",
+            help=f"Receive events of this type; repeat the option for more. [{', '.join(_DEFAULT_EVENTS)}]",
             show_default=False,
         ),
     ] = None,
     workflow: WebhookWorkflow = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free port.")] = 8041,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Listen on this address.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Listen on this port; 0 selects a free one.")
+    ] = 8041,
     confirm: Annotated[
-        bool, typer.Option(help="Confirm each event with the API; without it, forged events are shown too.")
+        bool, typer.Option(help="Confirm each event with the API; --no-confirm shows forged events too.")
     ] = True,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many events.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many events.")] = None,
     output_format: FormatOption = None,
 ) -> None:
     """Receive webhooks, and show each event as it arrives, until Ctrl-C.
 
     An event is shown once the API has confirmed it, with the run as the API returns it.
-    The secret in the path is a new one each time, unless COPYAI_WEBHOOK_SECRET holds one.
+    The secret in the path is a new one each time, unless COPYAI_WEBHOOK_SECRET has one.
 
     \b
     Examples:

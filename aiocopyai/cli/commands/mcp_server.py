@@ -29,8 +29,8 @@ def mcp(
     workflow_ids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="WORKFLOW_ID…",
-            help="The workflows that agents may use; by default all of the workspace.",
+            metavar="WORKFLOW_ID",
+            help="The ids of the workflows that agents may use; by default all of the workspace.",
             show_default=False,
         ),
     ] = None,
@@ -42,18 +42,21 @@ def mcp(
     max_credits: Annotated[
         int, typer.Option(min=1, metavar="N", help="Start no more runs once those started have cost this many credits.")
     ] = 100,
-    http: Annotated[bool, typer.Option("--http", help="Serve streamable HTTP instead of standard input.")] = False,
-    host: Annotated[str, typer.Option(help="The address to listen on, with --http.")] = "127.0.0.1",
+    http: Annotated[
+        bool, typer.Option("--http", help="Serve streamable HTTP, instead of standard input and output.")
+    ] = False,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="With --http, listen on this address.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port to listen on, with --http; 0 for any free port.")
+        int,
+        typer.Option(min=0, max=65535, metavar="PORT", help="With --http, listen on this port; 0 selects a free one."),
     ] = 8042,
 ) -> None:
     """Serve runs to agents with the Model Context Protocol.
 
     Agents can list, get, find and wait for runs, and read a report of a workflow.
     Only with --allow-start can they start runs, within --max-runs and --max-credits.
-    It runs until Ctrl-C. HTTP has no authentication, so anyone who reaches the port can use the key.
-    This requires the extra `mcp`.
+    The command runs until Ctrl-C. HTTP has no authentication, so anyone who reaches the port can use the key.
+    It requires the extra `mcp`.
 
     \b
     Examples:
@@ -62,7 +65,7 @@ def mcp(
       aiocopyai mcp WCFG-6db59f06-… --http
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     if find_spec("mcp") is None:
-        raise typer.BadParameter('mcp requires mcp; install with: python -m pip install "aiocopyai[mcp]"')
+        raise typer.BadParameter('mcp requires the package mcp; install with: python -m pip install "aiocopyai[mcp]"')
     if settings.demo and workflow_ids:
         raise typer.BadParameter("pass either a WORKFLOW_ID or --demo")
     chosen = [_demo.WORKFLOW_ID] if settings.demo else workflow_ids or []

@@ -42,15 +42,16 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE.html", help="Write a page with charts, instead of showing tables."
+            "--output", "-o", metavar="FILE.html", help="Write a page with charts, instead of printing tables."
         ),
     ] = None,
     since: Since = None,
 ) -> None:
     """Show where the runs and credits of a workflow went.
 
-    Counts them by day, status and metadata, and lists the errors and the most expensive runs: as tables, or with -o as
-    a page for a browser, which needs no network (this requires the extra `report`).
+    The report counts runs and credits by day, status and metadata, and lists the errors and the most expensive runs.
+    It is printed as tables, or with -o written as a page for a browser, which needs no network. The page requires the
+    extra `report`.
     Days are in your time zone. Reading a FILE needs neither a key nor a network.
 
     \b

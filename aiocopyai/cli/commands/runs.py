@@ -34,16 +34,17 @@ def runs(
     settings: Settings,
     workflow_id: WorkflowId = None,
     *,
-    limit: Annotated[int | None, typer.Option(min=0, help="Stop after this many matching runs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, metavar="N", help="Stop after this many matching runs.")] = None,
     since: Since = None,
     status: Annotated[
-        list[str] | None, typer.Option(metavar="STATUS", help="Only runs with this status; repeat it for more.")
+        list[str] | None,
+        typer.Option(metavar="STATUS", help="List only runs with this status; repeat the option for more."),
     ] = None,
     metadata: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Only runs with this metadata; repeat it for more keys, or for more values of a key.",
+            help="List only runs with this metadata; repeat the option for more keys, or for more values of a key.",
         ),
     ] = None,
     output_format: FormatOption = None,
@@ -51,7 +52,7 @@ def runs(
 ) -> None:
     """List all runs of a workflow, page by page as they arrive.
 
-    The runs go to standard output; counts by status and the credits spent follow on standard error.
+    The runs are printed on standard output, and then counts by status and the credits spent on standard error.
     The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
 
     \b

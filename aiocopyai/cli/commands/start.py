@@ -52,13 +52,15 @@ _PHRASES: Final = {
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Option(*("--input", "-i"), metavar="NAME=TEXT", help="An input; repeat it for more.", show_default=False),
+    typer.Option(
+        *("--input", "-i"), metavar="KEY=VALUE", help="Send this input; repeat the option for more.", show_default=False
+    ),
 ]
 InputFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Start a run for each row of a .csv file, whose header has the inputs' names, or of a .jsonl file.",
+        help="Start a run for each row of this .csv file, whose header has the inputs' names, or .jsonl file.",
         show_default=False,
     ),
 ]
@@ -66,7 +68,7 @@ Delimiter = Annotated[
     str | None,
     typer.Option(
         metavar="CHARACTER",
-        help="What separates the cells of a .csv file. By default it is detected: a comma, semicolon, tab or pipe.",
+        help="Split the .csv file's lines at this character; by default a comma, semicolon, tab or pipe is detected.",
         show_default=False,
     ),
 ]
@@ -74,25 +76,30 @@ RunMetadata = Annotated[
     list[str] | None,
     typer.Option(
         *("--metadata", "-m"),
-        metavar="KEY=TEXT",
-        help="Metadata of each run; repeat it for more.",
+        metavar="KEY=VALUE",
+        help="Send this metadata with each run; repeat the option for more.",
         show_default=False,
     ),
 ]
 Concurrency = Annotated[
     int,
-    typer.Option(min=1, max=100, metavar="N", help="Runs in progress at a time; without --wait, starts."),
+    typer.Option(
+        min=1,
+        max=100,
+        metavar="N",
+        help="Keep at most this many runs in progress at a time; without --wait, this many starts.",
+    ),
 ]
 RowLimit = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Start at most N rows; --resume continues with the rest."),
+    typer.Option(min=1, metavar="N", help="Start at most this many rows; --resume continues with the rest."),
 ]
 ResultsPath = Annotated[
     Path | None,
     typer.Option(
         *("--output", "-o"),
         metavar="FILE.jsonl",
-        help="Write the results to a file, instead of showing them.",
+        help="Write the results to this file, instead of printing them.",
         show_default=False,
     ),
 ]
@@ -106,7 +113,7 @@ def start(
     inputs: Inputs = None,
     input_file: InputFile = None,
     delimiter: Delimiter = None,
-    no_input: Annotated[bool, typer.Option("--no-input", help="The workflow has no inputs.")] = False,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Start a workflow that has no inputs.")] = False,
     metadata: RunMetadata = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until each run is finished.")] = False,
     timeout: WaitTimeout = None,
@@ -125,8 +132,8 @@ def start(
 
     If the response to a start is lost, its run is searched for before the start is sent again. When the credits are
     used up, no more rows are started.
-    With -o each result is written as soon as it is known. If it is interrupted, the same command with --resume
-    continues: it finds the runs that were started, and does not pay for them twice.
+    With -o each result is written as soon as it is known. If the command is interrupted, the same command with
+    --resume continues: it finds the runs that were started, and does not pay for them twice.
     The exit code is 0 only if every run was started and, with --wait, is complete.
 
     \b

@@ -33,8 +33,8 @@ def sync(
         str | None,
         typer.Option(
             metavar="URL|NAME",
-            help="The database: a DuckDB file, or another destination of dlt. "
-            "[duckdb:///runs.duckdb; for --demo duckdb:///demo.duckdb]",
+            help="Load the runs into this database: a DuckDB file, or another destination of dlt; by default "
+            "duckdb:///runs.duckdb, or duckdb:///demo.duckdb for --demo.",
             show_default=False,
         ),
     ] = None,
@@ -43,8 +43,8 @@ def sync(
 
     The first time, all runs are loaded into the table copyai.runs. Later, only runs that are new or may have changed
     are loaded: the runs of the last day, and runs of the last 30 days that were not finished.
-    If it is interrupted, the next call continues from what is in the database.
-    This requires the extra `dlt`. With --to NAME, configure the destination as for any dlt pipeline.
+    If a load is interrupted, the next one continues from what is in the database.
+    The command requires the extra `dlt`. With --to NAME, configure the destination as for any dlt pipeline.
     The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
 
     \b

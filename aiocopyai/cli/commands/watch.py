@@ -28,21 +28,20 @@ def watch(
     workflow_id: WorkflowId = None,
     *,
     interval: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait between two polls.")
+        float, typer.Option(min=0.001, metavar="SECONDS", help="Wait this long between two polls.")
     ] = 10.0,
     since: Since = None,
     status: Annotated[
         list[str] | None,
-        typer.Option(metavar="STATUS", help="Only changes to this status; repeat it for more."),
+        typer.Option(metavar="STATUS", help="Show only changes to this status; repeat the option for more."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many changes.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many changes.")] = None,
     output_format: FormatOption = None,
 ) -> None:
     """Show the new runs of a workflow, and changes of status.
 
-    Each new run is shown, and each change of a run's status, until Ctrl-C.
-    By default these are the runs created after the command started; with --since, those created since then.
-    It continues after outages.
+    Each new run and each change of a run's status is shown at once, until Ctrl-C. Outages do not end the command.
+    Only runs created after the start of the command are watched, or with --since those created since then.
 
     \b
     Examples:

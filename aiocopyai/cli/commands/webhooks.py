@@ -24,7 +24,7 @@ WebhookWorkflow = Annotated[
     typer.Option(
         "--workflow",
         metavar="WORKFLOW_ID",
-        help="Only runs of this workflow, instead of all workflows.",
+        help="Report only events of this workflow, instead of all workflows.",
         show_default=False,
     ),
 ]
@@ -86,7 +86,8 @@ def create(
 def delete(
     settings: Settings,
     webhook_ids: Annotated[
-        list[str], typer.Argument(metavar="WEBHOOK_ID…", help="The webhooks' ids, as `webhooks list` shows them.")
+        list[str],
+        typer.Argument(metavar="WEBHOOK_ID", help="The webhooks' ids, as `aiocopyai webhooks list` shows them."),
     ],
 ) -> None:
     """Delete webhooks.
