@@ -32,6 +32,7 @@ from aiocopyai import (
 from aiocopyai._idempotency import MAX_REMEMBERED, SEARCH_DELAYS, Starter, StartRequest
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from tests.conftest import AT_ONCE
+from tests.support.clock import Clock, skip_time
 
 
 LOST = [
@@ -146,12 +147,11 @@ class TestWithoutAKey:
         assert caught.value.ambiguous
         assert caught.value.idempotency_key is None
 
-    async def test_timeout(self, copyai_emulator: Emulator) -> None:
+    async def test_timeout(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator) -> None:
         """A start whose response takes too long is not sent again."""
-        copyai_emulator.inject(Fault(delay=5), method="POST")
-        async with CopyAISession(
-            copyai_emulator.api_key, base_url=copyai_emulator.url, retry=AT_ONCE, timeout=0.05
-        ) as session:
+        copyai_emulator.inject(Fault(delay=60), method="POST")
+        copyai_emulator.on_request = lambda _emulator, _request: skip_time(monkeypatch, 30)
+        async with other_process(copyai_emulator) as session:
             with pytest.raises(AmbiguousStartError):
                 await session.start_run(copyai_emulator.workflow_id, {})
 
@@ -248,7 +248,8 @@ class TestLostResponse:
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator, path: str | None
     ) -> None:
         """A search that fails, or finds a run that cannot be read yet, is repeated before the start is given up."""
-        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.01))
+        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
+        Clock(monkeypatch, "aiocopyai._idempotency")
         copyai_emulator.quirks = Quirks(lists_metadata=False)
         copyai_emulator.inject(Fault(reset="after"), method="POST")
         copyai_emulator.inject(Fault(status=404), method="GET", path=path)
@@ -268,12 +269,21 @@ class TestLostResponse:
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
         """However fast the policy retries, the searches last until the list had time to show the run."""
-        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.1, 0.2))
-        copyai_emulator.quirks = Quirks(late_runs=0.15)
+        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
+        clock = Clock(monkeypatch, "aiocopyai._idempotency")
+        copyai_emulator.quirks = Quirks(late_runs=60)
         copyai_emulator.inject(Fault(reset="after"), method="POST")
+        start = clock.now
+
+        def show(emulator: Emulator, _request: Request) -> None:
+            if clock.now >= start + 3:
+                emulator.quirks = Quirks()
+
+        copyai_emulator.on_request = show
         run = await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
 
-        assert [request.method for request in copyai_emulator.requests] == ["POST", "GET", "GET", "GET"]
+        assert [request.method for request in copyai_emulator.requests] == ["POST", *["GET"] * 4]
+        assert clock.now == pytest.approx(start + 3)
         assert run.id == copyai_emulator.runs()[0]["id"]
 
     def test_default_delays(self) -> None:
@@ -282,39 +292,41 @@ class TestLostResponse:
 
     async def test_policy_timeout(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator) -> None:
         """The policy's time-out bounds a start with a key, also without a limit of attempts."""
-        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.02))
+        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
+        clock = Clock(monkeypatch, "aiocopyai._idempotency")
         copyai_emulator.inject(Fault(status=503), method="POST", times=None)
-        policy = RetryPolicy(attempts=None, timeout=0.15, wait_initial=0, wait_max=0)
-        started = time.monotonic()
+        policy = RetryPolicy(attempts=None, timeout=20, wait_initial=0, wait_max=0)
+        start = clock.now
         async with other_process(copyai_emulator, policy) as session:
             with pytest.raises(AmbiguousStartError):
                 await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
 
-        assert 2 <= len(posts(copyai_emulator)) <= 8
-        assert time.monotonic() - started < 2
+        assert len(posts(copyai_emulator)) == 4  # after 0, 6, 12 and 18 s
+        assert clock.now == pytest.approx(start + 20)
 
-    @pytest.mark.parametrize("seconds", ["0.1", "60"])
-    async def test_retry_after(self, copyai_emulator: Emulator, seconds: str) -> None:
+    @pytest.mark.parametrize("seconds", [9, 60])
+    async def test_retry_after(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator, seconds: int) -> None:
         """A start is sent again no earlier than Retry-After says, and not at all if that is too late."""
-        copyai_emulator.inject(Fault(status=503, headers={"Retry-After": seconds}), method="POST")
-        policy = RetryPolicy(timeout=5, wait_initial=0, wait_max=0)
-        started = time.monotonic()
-        async with other_process(copyai_emulator, policy) as session:
-            if seconds == "60":
+        monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
+        clock = Clock(monkeypatch, "aiocopyai._idempotency")
+        copyai_emulator.inject(Fault(status=503, headers={"Retry-After": str(seconds)}), method="POST")
+        start = clock.now
+        async with other_process(copyai_emulator, RetryPolicy(timeout=20, wait_initial=0, wait_max=0)) as session:
+            if seconds == 60:
                 with pytest.raises(AmbiguousStartError):
                     await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
             else:
                 await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
 
-        assert len(posts(copyai_emulator)) == (1 if seconds == "60" else 2)
-        assert (0.1 if seconds == "0.1" else 0.0) <= time.monotonic() - started < 4
+        assert len(posts(copyai_emulator)) == (1 if seconds == 60 else 2)
+        assert clock.now == pytest.approx(start + (6 if seconds == 60 else 9))
 
     async def test_closing_the_session(self, copyai_emulator: Emulator) -> None:
         """A session that is closed while a start is in progress says that a run may exist, and names the key."""
-        copyai_emulator.inject(Fault(delay=5), method="POST")
+        copyai_emulator.inject(Fault(delay=60), method="POST")
         session = other_process(copyai_emulator)
         start = asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not copyai_emulator.runs():
                 await asyncio.sleep(0.001)
         await session.close()
@@ -509,12 +521,12 @@ class TestInOneSession:
 
     async def test_first_call_cancelled(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """Where the first call is cancelled, the next one searches for its run."""
-        copyai_emulator.inject(Fault(delay=5), method="POST")
+        copyai_emulator.inject(Fault(delay=60), method="POST")
         first, second = (
             asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
             for _ in range(2)
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not copyai_emulator.runs():
                 await asyncio.sleep(0.001)
         first.cancel()
@@ -670,7 +682,7 @@ class TestReuseWithin:
         """A session with other options is as old as the one that it shares its keys with, and need not wait."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 60.0))
         monkeypatch.setattr(session._starter, "_created_at", time.monotonic() - 60)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await session.with_options(retry=2).start_run(
                 copyai_emulator.workflow_id, {}, idempotency_key="key-1", reuse_within=timedelta(hours=1)
             )

@@ -5,64 +5,65 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable
 
 import pytest
 from aiohttp import web
 from attrs import define, field
 
-from aiocopyai import CopyAISession, RateLimitedError, RetryPolicy, _rate_limit
+from aiocopyai import CopyAISession, RateLimitedError, RetryPolicy
 from aiocopyai._rate_limit import RateLimiter
+from tests.support.clock import Clock
 from tests.support.proxying import serving
 
 
 KEY = "a-secret-key-0123456789"
 
 
-async def timed(awaitable: Awaitable[object]) -> float:
-    """Return how many seconds an awaitable takes."""
-    start = time.monotonic()
-    async with asyncio.timeout(5):
-        await awaitable
-    return time.monotonic() - start
+@pytest.fixture(name="clock")
+def _clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the rate limiter."""
+    return Clock(monkeypatch, "aiocopyai._rate_limit")
 
 
-async def test_nothing_is_limited_at_first() -> None:
+async def test_nothing_is_limited_at_first(clock: Clock) -> None:
     """Without `max_rate` and before any 429, requests are sent at once."""
     limiter = RateLimiter(None)
+    for _ in range(500):
+        await limiter.acquire()
 
-    assert await timed(asyncio.gather(*(limiter.acquire() for _ in range(500)))) < 0.5
+    assert clock.sleeps == []
     assert repr(limiter) == "<RateLimiter: not limited>"
 
 
-async def test_a_429_pauses_all_requests() -> None:
+async def test_a_429_pauses_all_requests(clock: Clock) -> None:
     """During a pause nothing is sent, and a shorter pause does not end a longer one."""
     limiter = RateLimiter(None)
     sent = await limiter.acquire()
-    limiter.slow_down(sent, 0.03)
-    limiter.slow_down(sent, 0.0)
+    limiter.slow_down(sent, 30)
+    limiter.slow_down(sent, 0)
 
     assert repr(limiter) == "<RateLimiter: 10.0 requests per second, paused>"
-    assert await timed(limiter.acquire()) >= 0.03
+    assert await limiter.acquire() >= sent + 30
+    assert clock.now < sent + 31
 
 
-async def test_requests_are_released_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_are_released_one_by_one(clock: Clock) -> None:
     """After a pause the waiting requests are released one after the other at the pace, in the order of their calls."""
-    monkeypatch.setattr(_rate_limit, "_START_PACE", 400.0)
     limiter = RateLimiter(None)
-    limiter.slow_down(await limiter.acquire(), 0.01)
+    limiter.slow_down(clock.now, 60)
     released: list[tuple[int, float]] = []
 
     async def request(number: int) -> None:
         released.append((number, await limiter.acquire()))
 
-    await timed(asyncio.gather(*map(request, range(8))))
+    await asyncio.gather(*map(request, range(8)))
     times = [at for _, at in released]
 
     assert [number for number, _ in released] == list(range(8))
-    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= 0.8 / 220
+    assert all(0.08 < later - earlier < 0.12 for earlier, later in itertools.pairwise(times))
 
 
+@pytest.mark.usefixtures("clock")
 async def test_the_pace_is_halved_once_for_requests_sent_together() -> None:
     """Of many 429 to requests sent before the pace was halved, only the first halves it."""
     limiter = RateLimiter(None)
@@ -77,34 +78,31 @@ async def test_the_pace_is_halved_once_for_requests_sent_together() -> None:
     assert "15." in repr(limiter)
 
 
-async def test_the_pace_has_a_minimum() -> None:
+async def test_the_pace_has_a_minimum(clock: Clock) -> None:
     """However many 429 come, a request is sent at least every few seconds."""
     limiter = RateLimiter(None)
     for second in range(1, 50):
-        limiter.slow_down(time.monotonic() + second, 0.0)
+        limiter.slow_down(clock.now + second, 0.0)
 
     assert repr(limiter).startswith("<RateLimiter: 0.5 requests per second")
 
 
-async def test_the_pace_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_pace_grows_again(clock: Clock) -> None:
     """Without a 429 the pace grows, and finally is not limited any more."""
     limiter = RateLimiter(None)
     limiter.slow_down(await limiter.acquire(), 0.0)
-    now = time.monotonic()
 
-    assert [round(limiter._current_pace(now + seconds) or 0) for seconds in (0, 7, 14)] == [10, 19, 38]
-    assert limiter._current_pace(now + 1e6) is None
-    monkeypatch.undo()
-    assert "not limited" in repr(limiter)
+    assert [round(limiter._current_pace(clock.now + seconds) or 0) for seconds in (0, 7, 14)] == [10, 19, 38]
+    assert limiter._current_pace(clock.now + 1e6) is None
+    assert repr(limiter) == "<RateLimiter: not limited, paused>"
 
 
-async def test_the_pace_grows_slowly_near_one_that_was_too_fast() -> None:
+async def test_the_pace_grows_slowly_near_one_that_was_too_fast(clock: Clock) -> None:
     """The pace of the last 429 is approached quickly, passed slowly, and left behind quickly."""
     limiter = RateLimiter(None)
     for _ in range(2):
         limiter.slow_down(await limiter.acquire(), 0.0)  # at 20, and at about 10 requests per second
-    now = time.monotonic()
-    pace = [limiter._current_pace(now + seconds) or 0.0 for seconds in range(60)]
+    pace = [limiter._current_pace(clock.now + seconds) or 0.0 for seconds in range(60)]
 
     assert pace[0] == pytest.approx(5, rel=0.1)
     grown = [later / earlier for earlier, later in itertools.pairwise(pace)]
@@ -114,41 +112,55 @@ async def test_the_pace_grows_slowly_near_one_that_was_too_fast() -> None:
     assert slow[-1] == pytest.approx(11, rel=0.15)
 
 
-async def test_retries_go_before_new_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("clock")
+async def test_retries_go_before_new_requests() -> None:
     """A request that is sent again does not wait behind all those that were not sent yet."""
-    monkeypatch.setattr(_rate_limit, "_START_PACE", 1_000.0)
     limiter = RateLimiter(None)
-    limiter.slow_down(await limiter.acquire(), 0.02)
+    limiter.slow_down(await limiter.acquire(), 60)
     order: list[str] = []
 
     async def request(name: str) -> None:
         await limiter.acquire(is_retry=name == "retry")
         order.append(name)
 
-    await timed(asyncio.gather(*(request("new") for _ in range(10)), request("retry")))
+    await asyncio.gather(*(request("new") for _ in range(10)), request("retry"))
 
     assert order.index("retry") <= 1
 
 
-async def test_a_cancelled_request_gives_its_turn_back() -> None:
+@pytest.mark.parametrize("waits_for", ["pause", "connection"])
+async def test_a_cancelled_request_gives_its_turn_back(waits_for: str) -> None:
     """A request that is cancelled while it waits holds up no other one, and occupies no connection."""
     limiter = RateLimiter(None, 1)
-    limiter.slow_down(await limiter.acquire(), 0.02)
-    limiter.release()
+    sent = await limiter.acquire()
+    if waits_for == "pause":
+        limiter.release()
+        limiter.slow_down(sent, 60)
+    waiting = [asyncio.ensure_future(limiter.acquire()) for _ in range(3)]
     for _ in range(3):
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(limiter.acquire(), 0.001)
+        await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    if waits_for == "pause":
+        limiter._next = sent  # the pause has ended
+    else:
+        limiter.release()
 
-    assert await timed(limiter.acquire()) < 1
+    assert all(task.cancelled() for task in waiting)
+    async with asyncio.timeout(30):
+        await limiter.acquire()
 
 
 @pytest.mark.parametrize("rate", [200.0, 1.5])
 async def test_max_rate(rate: float) -> None:
     """`max_rate` is the number of requests per second at most; a rate below 2 works too."""
     limiter = RateLimiter(rate)
+    start = time.monotonic()
     await limiter.acquire()
     if rate > 100:
-        assert await timed(asyncio.gather(*(limiter.acquire() for _ in range(4)))) >= 3.9 / rate
+        await asyncio.gather(*(limiter.acquire() for _ in range(4)))
+        assert time.monotonic() - start >= 3.9 / rate
 
 
 @define

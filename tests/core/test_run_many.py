@@ -27,7 +27,9 @@ from aiocopyai import (
     RunResults,
     RunTimeoutError,
 )
+from aiocopyai._run_many import SEARCH_VALIDITY
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
+from tests.support.clock import Clock, skip_time
 from tests.support.leftovers import leaving_nothing
 
 
@@ -61,13 +63,20 @@ async def test_one_result_per_row(session: CopyAISession, copyai_emulator: Emula
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_concurrency(session: CopyAISession, copyai_emulator: Emulator, concurrency: int) -> None:
     """At any time at most `concurrency` runs are in progress."""
-    most = 0
+    most = finished = 0
+    copyai_emulator.run_time = 3600
 
-    def count(emulator: Emulator, _request: Request) -> None:
-        nonlocal most
-        most = max(most, sum(run["status"] not in {"COMPLETE", "FAILED"} for run in emulator.runs()))
+    def finish_one(emulator: Emulator, _request: Request) -> None:
+        nonlocal most, finished
+        runs = emulator.runs()
+        in_progress = [run for run in runs if run["status"] != "COMPLETE"]
+        most = max(most, len(in_progress))
+        if in_progress and len(in_progress) >= min(concurrency, 10 - finished):
+            finished += 1
+            in_progress[0]["status"] = "COMPLETE"
+            emulator.replace_runs(runs)
 
-    copyai_emulator.on_request = count
+    copyai_emulator.on_request = finish_one
     results = await collect(session, copyai_emulator, 10, concurrency=concurrency)
 
     assert len(results) == 10
@@ -115,16 +124,24 @@ def test_invalid_rows(wrong: Any) -> None:  # noqa: ANN401 (invalid on purpose)
         CopyAISession("key").run_many("WCFG-1", wrong)
 
 
-async def test_failures_are_results(session: CopyAISession, copyai_emulator: Emulator) -> None:
+async def test_failures_are_results(
+    monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+) -> None:
     """A run that fails, invalid inputs and a run that takes too long do not end the rest."""
     copyai_emulator.script_next_runs(Script(states=("NEW", "FAILED"), error="x"))
     copyai_emulator.script_next_runs(Script(states=("NEW",)))
+
+    def expire(emulator: Emulator, request: Request) -> None:
+        if any(run["input"] == {"a": 2} and request.path.endswith(str(run["id"])) for run in emulator.runs()):
+            skip_time(monkeypatch, 20)
+
+    copyai_emulator.on_request = expire
     many = session.run_many(
         copyai_emulator.workflow_id,
         [{"a": 1}, {"a": 2}, {"a": float("nan")}, {"a": 4}],
         concurrency=1,
         max_poll_interval=SOON,
-        timeout=0.3,
+        timeout=20,
     )
     results = [result async for result in many]
 
@@ -199,7 +216,7 @@ class TestStopping:
             finally:
                 closed.set()
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             results = [result async for result in session.run_many(copyai_emulator.workflow_id, source())]
 
         assert [type(result.error) for result in results] == [CreditLimitReachedError]
@@ -313,7 +330,7 @@ class TestSource:
         elif ending == "cancel":
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(many), 0.02)
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), 30)
 
         assert len(set(tasks)) == 1
 
@@ -377,7 +394,7 @@ class TestEnding:
         copyai_emulator.run_time = 0
         many = session.run_many(copyai_emulator.workflow_id, rows(4), concurrency=4, wait=wait, max_poll_interval=SOON)
         first = await anext(many)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while many._worker.active:
                 await asyncio.sleep(SOON)
         await many.aclose()
@@ -396,7 +413,7 @@ class TestEnding:
         copyai_emulator.run_time = 60
         many = session.run_many(copyai_emulator.workflow_id, rows(9), concurrency=3, max_poll_interval=SOON)
         waiting = asyncio.ensure_future(anext(many))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(many.in_progress) < 3:
                 await asyncio.sleep(0.001)
         waiting.cancel()
@@ -442,9 +459,10 @@ class TestEnding:
                 thread.start()
                 thread.join()
         gc.collect()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while session._tasks:
                 await asyncio.sleep(0.001)
+        await session.count_runs(copyai_emulator.workflow_id)  # what was sent before has arrived
         polls = len(copyai_emulator.requests)
         await asyncio.sleep(0.03)
 
@@ -453,10 +471,10 @@ class TestEnding:
 
     async def test_unconfirmed_keys(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """The keys of rows whose start was being sent can be read, and serve to find their runs."""
-        copyai_emulator.inject(Fault(delay=5), method="POST", times=None)
+        copyai_emulator.inject(Fault(delay=60), method="POST", times=None)
         many = session.run_many(copyai_emulator.workflow_id, rows(9), concurrency=3)
         waiting = asyncio.ensure_future(anext(many))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(copyai_emulator.runs()) < 3:
                 await asyncio.sleep(0.001)
         waiting.cancel()
@@ -481,7 +499,7 @@ class TestEnding:
         session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
         many = session.run_many(copyai_emulator.workflow_id, rows(3), max_poll_interval=SOON)
         waiting = asyncio.ensure_future(anext(many))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(many.in_progress) < 3:
                 await asyncio.sleep(0.001)
         await session.close()
@@ -508,8 +526,11 @@ class TestReuseWithin:
                 for n in range(count)
             ]
 
-    async def test_reused(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+    async def test_reused(
+        self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+    ) -> None:
         """One listing for all rows; results of reused runs say so, and the other rows are started."""
+        monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 30)
         ids = await self.start_elsewhere(copyai_emulator, 5)
         copyai_emulator.requests.clear()
         results = await collect(
@@ -531,6 +552,7 @@ class TestReuseWithin:
     ) -> None:
         """A source of many rows is searched for batch by batch."""
         monkeypatch.setattr("aiocopyai._run_many.BATCH_SIZE", 4)
+        monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 30)
         await self.start_elsewhere(copyai_emulator, 10)
         copyai_emulator.requests.clear()
         results = await collect(
@@ -562,7 +584,7 @@ class TestReuseWithin:
             reuse_within=timedelta(hours=1),
             max_poll_interval=SOON,
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             first = await anext(many)
         proceed.set()
         rest = [result async for result in many]
@@ -574,7 +596,7 @@ class TestReuseWithin:
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
         """A row that another process starts while it waits for its turn is searched for again, and not started."""
-        monkeypatch.setattr("aiocopyai._run_many.SEARCH_VALIDITY", 0.02)
+        clock = Clock(monkeypatch, "aiocopyai._run_many")
         many = session.run_many(
             copyai_emulator.workflow_id,
             rows(3),
@@ -586,6 +608,7 @@ class TestReuseWithin:
         first = await anext(many)
         async with CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url) as other:
             run = await other.start_run(copyai_emulator.workflow_id, {"n": 1}, idempotency_key="key-1")
+        clock.now += SEARCH_VALIDITY + 1
         rest = [result async for result in many]
 
         assert [(result.index, result.reused) for result in (first, *rest)] == [(0, False), (1, True), (2, False)]
@@ -635,7 +658,7 @@ class TestReuseWithin:
 
     async def test_leaving_during_the_search(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """An iteration that is cancelled while it searches has started nothing, and leaves nothing."""
-        copyai_emulator.inject(Fault(delay=5), method="GET")
+        copyai_emulator.inject(Fault(delay=60), method="GET")
         many = session.run_many(
             copyai_emulator.workflow_id,
             rows(3),
@@ -646,7 +669,7 @@ class TestReuseWithin:
             await asyncio.wait_for(anext(many), 0.05)
         await many.aclose()
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while session._tasks:  # of the listing
                 await asyncio.sleep(0.001)
         assert (many.unconfirmed, many.in_progress) == ((), ())

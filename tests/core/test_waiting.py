@@ -20,6 +20,7 @@ from aiocopyai import (
 )
 from aiocopyai._waiting import NOT_FOUND_GRACE, WaitOptions, wait_for_run
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
+from tests.support.clock import Clock, skip_time
 
 
 SOON = 0.01
@@ -49,16 +50,22 @@ async def test_failed_run(session: CopyAISession, copyai_emulator: Emulator) -> 
     assert caught.value.run.id in caught.value.__notes__[0]
 
 
-async def test_timeout(session: CopyAISession, copyai_emulator: Emulator) -> None:
+async def test_timeout(monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A run that is not finished in time raises a RunTimeoutError, whose ids serve to continue waiting."""
-    copyai_emulator.run_time = 0.4
-    run = await session.start_run(copyai_emulator.workflow_id, {})
+    (run_id,) = copyai_emulator.add_runs(1, status="WAITING")
+
+    def expire(emulator: Emulator, _request: Request) -> None:
+        if len(emulator.requests) == 2:
+            skip_time(monkeypatch, 20)
+
+    copyai_emulator.on_request = expire
     with pytest.raises(RunTimeoutError, match=r"call wait_run\(\) to keep waiting") as caught:
-        await session.wait_run(copyai_emulator.workflow_id, run.id, timeout=0.05, max_poll_interval=SOON)
+        await session.wait_run(copyai_emulator.workflow_id, run_id, timeout=20, max_poll_interval=SOON)
 
     error = caught.value
-    assert (error.run_id, error.workflow_id, error.seconds) == (run.id, copyai_emulator.workflow_id, 0.05)
-    assert error.status in {"NEW", "WAITING"}
+    assert (error.run_id, error.workflow_id, error.seconds) == (run_id, copyai_emulator.workflow_id, 20)
+    assert error.status == "WAITING"
+    copyai_emulator.replace_runs([{**copyai_emulator.runs()[0], "status": "COMPLETE"}])
     assert (await session.wait_run(error.workflow_id, error.run_id, max_poll_interval=SOON)).status == "COMPLETE"
 
 
@@ -108,33 +115,48 @@ async def test_odd_responses(session: CopyAISession, copyai_emulator: Emulator, 
 
 async def test_404_after_a_start(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A 404 right after the start is tolerated, by default for 60 s."""
-    copyai_emulator.quirks = Quirks(late_runs=0.04)
+    copyai_emulator.quirks = Quirks(late_runs=60)
+
+    def show(emulator: Emulator, _request: Request) -> None:
+        if len(emulator.requests) == 5:
+            emulator.quirks = Quirks()
+
+    copyai_emulator.on_request = show
 
     assert (await session.run_workflow(copyai_emulator.workflow_id, {}, max_poll_interval=SOON)).status == "COMPLETE"
-    assert len(copyai_emulator.requests) > 3
+    assert len(copyai_emulator.requests) >= 5
     assert NOT_FOUND_GRACE == 60
 
 
-async def test_unknown_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A 404 after the first seconds is raised."""
+async def test_unknown_run(monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A 404 after the first minute is raised."""
+    clock = Clock(monkeypatch, "aiocopyai._waiting")
+    start = clock.now
     with pytest.raises(NotFoundError):
-        await wait_for_run(
-            session.get_run, copyai_emulator.workflow_id, "WRUN-0", WaitOptions(9, SOON, not_found_grace=0.03)
-        )
+        await session.wait_run(copyai_emulator.workflow_id, "WRUN-0", max_poll_interval=20)
+
+    assert 60 <= clock.now - start < 80
 
 
-async def test_404_in_a_wait(session: CopyAISession, copyai_emulator: Emulator) -> None:
+async def test_404_in_a_wait(
+    monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+) -> None:
     """A 404 from a replica that lags behind is tolerated at any time."""
     (run_id,) = copyai_emulator.add_runs(1, status="PROCESSING")
-    waiting = asyncio.create_task(
-        wait_for_run(session.get_run, copyai_emulator.workflow_id, run_id, WaitOptions(9, SOON, not_found_grace=0.1))
-    )
-    await asyncio.sleep(0.12)
-    copyai_emulator.inject(Fault(status=404), times=2)
-    await asyncio.sleep(0.03)
-    copyai_emulator.replace_runs([{**copyai_emulator.runs()[0], "status": "COMPLETE"}])
+    clock = Clock(monkeypatch, "aiocopyai._waiting")
 
-    assert (await waiting).status == "COMPLETE"
+    def lag(emulator: Emulator, _request: Request) -> None:
+        if len(emulator.requests) == 3:
+            clock.now += NOT_FOUND_GRACE
+        elif len(emulator.requests) == 4:
+            emulator.inject(Fault(status=404), times=2)
+        elif len(emulator.requests) == 6:
+            emulator.replace_runs([{**emulator.runs()[0], "status": "COMPLETE"}])
+
+    copyai_emulator.on_request = lag
+
+    assert (await session.wait_run(copyai_emulator.workflow_id, run_id)).status == "COMPLETE"
+    assert len(copyai_emulator.requests) == 6
 
 
 async def test_permanent_error(session: CopyAISession, copyai_emulator: Emulator) -> None:
@@ -147,14 +169,22 @@ async def test_permanent_error(session: CopyAISession, copyai_emulator: Emulator
 
 
 async def test_undocumented_status(
-    session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
+    session: CopyAISession,
+    copyai_emulator: Emulator,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A status that the reference does not name is not final: it is logged once, and named in the time-out."""
     (run_id,) = copyai_emulator.add_runs(1, status="CANCELLED")
-    with pytest.raises(RunTimeoutError, match=r"is still CANCELLED .*final_statuses"):
-        await session.wait_run(copyai_emulator.workflow_id, run_id, timeout=0.1, max_poll_interval=SOON)
 
-    assert len(copyai_emulator.requests) > 3
+    def expire(emulator: Emulator, _request: Request) -> None:
+        if len(emulator.requests) == 4:
+            skip_time(monkeypatch, 20)
+
+    copyai_emulator.on_request = expire
+    with pytest.raises(RunTimeoutError, match=r"is still CANCELLED .*final_statuses"):
+        await session.wait_run(copyai_emulator.workflow_id, run_id, timeout=20, max_poll_interval=SOON)
+
     assert caplog.text.count("CANCELLED, which the API reference does not name") == 1
 
 
@@ -174,21 +204,17 @@ async def test_final_statuses(session: CopyAISession, copyai_emulator: Emulator,
 
 async def test_poll_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """The intervals begin below 1 s, grow by half each time, and never exceed the maximum."""
-    intervals: list[float] = []
+    clock = Clock(monkeypatch, "aiocopyai._waiting")
     runs = iter([Run("WRUN-1", status=RunStatus.PROCESSING)] * 9)
 
     async def get(_workflow_id: str, run_id: str) -> Run:
         return next(runs, Run(run_id, status=RunStatus.COMPLETE, output={"a": "b"}))
 
-    async def sleep(seconds: float) -> None:
-        intervals.append(seconds)
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
     await wait_for_run(get, "WCFG-1", "WRUN-1", WaitOptions(None, 5.0))
 
-    for seconds, longest in zip(intervals[1:], [1.0, 1.5, 2.25, 3.375, 5.0, 5.0, 5.0, 5.0, 5.0], strict=True):
-        assert 0.74 * longest <= seconds <= longest
-    assert len(set(intervals[5:])) == 5
+    for seconds, longest in zip(clock.sleeps[1:], [1.0, 1.5, 2.25, 3.375, 5.0, 5.0, 5.0, 5.0, 5.0], strict=True):
+        assert 0.74 * longest <= seconds <= longest + 1e-6
+    assert len(set(clock.sleeps[5:])) == 5
 
 
 async def test_late_output(session: CopyAISession, copyai_emulator: Emulator) -> None:
@@ -207,16 +233,20 @@ async def test_late_output(session: CopyAISession, copyai_emulator: Emulator) ->
 
 
 @pytest.mark.parametrize("fault", [None, Fault(status=404), Fault(status=503), Fault(status=403), Fault(delay=60)])
-async def test_no_output_at_all(session: CopyAISession, copyai_emulator: Emulator, fault: Fault | None) -> None:
+async def test_no_output_at_all(
+    monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator, fault: Fault | None
+) -> None:
     """A complete run without output is returned after one more poll, regardless of its result, and never times out."""
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE", output={})
 
     def fail_second(emulator: Emulator, _request: Request) -> None:
         if fault is not None and len(emulator.requests) == 2:
             emulator.inject(fault, times=None)
+            if fault.delay:
+                skip_time(monkeypatch, 20)
 
     copyai_emulator.on_request = fail_second
-    run = await session.wait_run(copyai_emulator.workflow_id, run_id, timeout=0.5, max_poll_interval=SOON)
+    run = await session.wait_run(copyai_emulator.workflow_id, run_id, timeout=20, max_poll_interval=SOON)
 
     assert (run.id, run.status, run.output) == (run_id, "COMPLETE", {})
 
@@ -237,7 +267,7 @@ async def test_cancelling_a_wait(session: CopyAISession, copyai_emulator: Emulat
     copyai_emulator.run_time = 60
     before = asyncio.all_tasks()
     waiting = asyncio.create_task(session.run_workflow(copyai_emulator.workflow_id, {}, max_poll_interval=SOON))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(copyai_emulator.requests) < 3:
             await asyncio.sleep(0.001)
     waiting.cancel()
