@@ -67,7 +67,12 @@ def open_page(path: Path) -> Opened:
         pytest.fail(f"{REQUIRED} is set, but none of these is installed: {', '.join(NAMES)}")
     if found is None:
         pytest.skip("needs Chromium: install Debian's package chromium, or Chrome")
-    return _start(found).open(path)
+    browser = _start(found)
+    try:
+        return browser.open(path)
+    except BaseException:
+        _start.cache_clear()  # the next page gets a new browser
+        raise
 
 
 @cache
@@ -112,7 +117,11 @@ class Browser:
 
     def close(self) -> None:
         """End the process, and delete its files."""
-        self._process.communicate()  # it ends when the pipe is closed
+        try:
+            self._process.communicate(timeout=PATIENCE / 10)  # it ends when the pipe is closed
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
         self._profile.cleanup()
 
     def _call(self, method: str, **params: object) -> dict[str, Any]:
