@@ -54,7 +54,7 @@ _MAX_SKIPPED_ROUNDS: Final = 64
 """Rounds between two reads of a run that cannot be read."""
 _CONSUMER_GRACE: Final = 0.2
 """Seconds after which a request is cancelled whose consumer was cancelled, and did not come back."""
-_FIRST_LOOK: Final = 10
+_BASELINE_RUNS: Final = 10
 """Runs that show, at the beginning, how new the newest one is."""
 
 T = TypeVar("T")
@@ -91,24 +91,25 @@ class _Polling(AsyncIterator[T]):
     def __init__(self, tasks: TaskSet) -> None:
         self._tasks = tasks
         self._items: deque[T] = deque()
+        self._due = 0.0  # when the next poll is due, by the monotonic clock
+        self._is_finished = False
+        self._closed = asyncio.Event()
         self._poll_task: asyncio.Task[None] | None = None
         self._abandoning: asyncio.TimerHandle | None = None
-        self._is_over = False
-        self._closed = asyncio.Event()
-        self._consumers = asyncio.Lock()
+        self._consumer_lock = asyncio.Lock()
 
     async def aclose(self) -> None:
         """End the iteration, cancel its request, and wait until that is gone."""
-        self._is_over = True
+        self._is_finished = True
         self._closed.set()
         self._items.clear()
         if self._poll_task is not None:
             await cancel_and_wait(self._poll_task)
 
     async def __anext__(self) -> T:
-        async with self._consumers:
+        async with self._consumer_lock:
             while not self._items:
-                if self._is_over:
+                if self._is_finished:
                     raise StopAsyncIteration
                 if self._poll_task is None:
                     if (delay := self._due - time.monotonic()) > 0:
@@ -122,7 +123,7 @@ class _Polling(AsyncIterator[T]):
                 self._poll_task = None
                 if not task.cancelled():
                     task.result()
-                elif not self._is_over:
+                elif not self._is_finished:
                     msg = "this CopyAISession was closed while it was watching"
                     raise RuntimeError(msg)
             return self._items.popleft()
@@ -141,13 +142,8 @@ class _Polling(AsyncIterator[T]):
         if task.cancel():
             self._poll_task = None
 
-    @property
-    def _due(self) -> float:
-        """When the next poll is due, by the monotonic clock."""
-        raise NotImplementedError
-
     async def _poll(self) -> None:
-        """Poll, and add to the items."""
+        """Poll, add to the items, and set when the next poll is due."""
         raise NotImplementedError
 
 
@@ -161,15 +157,14 @@ class RunWatch(_Polling[Run]):
     def __repr__(self) -> str:
         return f"<RunWatch: {self._poller.run_id}>"
 
-    @property
-    def _due(self) -> float:
-        return self._poller.due
-
     async def _poll(self) -> None:
-        run = await self._poller.poll()
+        try:
+            run = await self._poller.poll()
+        finally:
+            self._due = self._poller.due
         if run is not None:
             self._items.append(run)
-        self._is_over = self._poller.is_done
+        self._is_finished = self._poller.is_done
 
 
 class Watch(_Polling[RunEvent]):
@@ -179,28 +174,25 @@ class Watch(_Polling[RunEvent]):
         super().__init__(tasks)
         self._plan = plan
         self._memory = _Memory()
-        self._listing: ItemIterator[Run] | None = None
-        self._listed_since: datetime | None = None
-        self._isolated_page: int | None = None  # the page whose runs are being listed one by one
-        self._listed: set[str] = set()  # runs whose status this round's listing showed
-        self._start: _Start | None = None
         self._is_first_round = True
-        self._next_round = 0.0  # when it is due, by the monotonic clock
+        self._first_runs: list[Run] = []
+        # A watch since a given time reports the runs that exist, too.
+        self._baseline = None if plan.since is None else _Baseline.of([])
+        self._listing: _Listing | None = None
         self._failures = 0  # in a row
         self._has_read = False  # whether any request succeeded
 
     def __repr__(self) -> str:
         return f"<Watch: {self._plan.workflow_id}>"
 
-    @property
-    def _due(self) -> float:
-        return self._next_round
-
     async def _poll(self) -> None:
         """Read until there is an event, an error, or the end of a round."""
         try:
             while not self._items and self._due <= time.monotonic():
-                await self._step()
+                if self._baseline is None:
+                    await self._read_first_runs()
+                else:
+                    await self._read_next_run(self._baseline)
                 self._has_read = True
         except CopyAIError as error:
             self._back_off(error)
@@ -208,85 +200,54 @@ class Watch(_Polling[RunEvent]):
             self._failures = 0
 
     def _back_off(self, error: CopyAIError) -> None:
-        """Schedule the next attempt, later after each failure; raise what will not pass."""
+        """Schedule the next attempt, later after each failure; raise an error that will not pass."""
         if isinstance(error, PaginationError):
             self._listing = None
         elif isinstance(error, InvalidResponseError):
-            if self._failures and error.page is not None:
-                self._isolate(error.page)
-        elif not (error.retryable or is_gateway_page(error) or self._may_be_odd(error)):
-            raise error
+            if self._failures and self._listing is not None and error.page is not None:
+                self._listing.skip_unreadable(error.page)
+        elif not (error.retryable or is_gateway_page(error)):
+            # It may be one odd response if the list was read before, unless the key is refused.
+            is_refusal = isinstance(error, AuthenticationError | PermissionDeniedError)
+            if is_refusal or not self._has_read or self._failures >= _MAX_ODD:
+                raise error
         self._failures += 1
         longest = max(_MAX_BACKOFF, self._plan.interval)
         seconds = min(self._plan.interval * 2.0 ** min(self._failures - 1, 30), longest)
-        self._next_round = time.monotonic() + seconds
-        name = escape(self._plan.workflow_id)
-        logger.warning("watch of %s: %s; trying again in %.1f s", name, error, seconds)
+        self._due = time.monotonic() + seconds
+        logger.warning("watch of %s: %s; trying again in %.1f s", escape(self._plan.workflow_id), error, seconds)
 
-    def _may_be_odd(self, error: CopyAIError) -> bool:
-        """Return whether an error may be one odd response: the list was read before, and few errors came in a row."""
-        is_refusal = isinstance(error, AuthenticationError | PermissionDeniedError)
-        return self._has_read and self._failures < _MAX_ODD and not is_refusal
-
-    def _isolate(self, page: int) -> None:
-        """List the runs of a page one by one, as one of them seems to be unreadable; skip that one."""
-        if self._isolated_page is None:
-            self._isolated_page = page
-            position = (page - 1) * MAX_PAGE_SIZE + 1
-        else:
-            name = escape(self._plan.workflow_id)
-            logger.warning("watch of %s: run %d of the list cannot be read, and is skipped", name, page)
-            position = page + 1
-        remaining = self._isolated_page * MAX_PAGE_SIZE - position + 1
-        self._listing = aiter(self._plan.list_runs(self._listed_since, max(0, remaining), 1, position))
-
-    async def _step(self) -> None:
-        """Read one run of the round's listing, or finish the round."""
+    async def _read_first_runs(self) -> None:
+        """Read one of the newest runs that exist when the watch begins; the last one completes the baseline."""
         if self._listing is None:
-            self._listing = await self._begin_round()
-            self._listed = set()
-        # A listing that failed continues at the page that it failed at.
-        run = await anext(self._listing, None)
+            self._first_runs = []
+            self._listing = _Listing(self._plan, None, _BASELINE_RUNS)
+        run = await self._listing.next_run()
         if run is not None:
-            if run.status is not None:
-                self._listed.add(run.id)
-            self._report_change(run)
-            return
-        if self._isolated_page is not None:
-            next_page, self._isolated_page = self._isolated_page + 1, None
-            self._listing = aiter(self._plan.list_runs(self._listed_since, None, MAX_PAGE_SIZE, next_page))
+            self._first_runs.append(run)
+        if run is None or len(self._first_runs) == _BASELINE_RUNS:
+            self._baseline = _Baseline.of(self._first_runs)
+            self._memory.newest = self._baseline.newest
+            self._listing = None
+
+    async def _read_next_run(self, baseline: _Baseline) -> None:
+        """Read the next run of the round's listing; at its end, read the runs that it did not show."""
+        if self._listing is None:
+            lists_all = self._is_first_round and self._plan.since is not None
+            since = self._plan.since if lists_all else self._memory.horizon(self._plan.since)
+            self._listing = _Listing(self._plan, since)
+        run = await self._listing.next_run()
+        if run is not None:
+            self._report_change(run, is_baseline=self._is_first_round and baseline.includes(run))
             return
         await self._read_unlisted()
         self._listing, self._is_first_round = None, False
         self._memory.end_round()
-        self._next_round = time.monotonic() + self._plan.interval
-
-    async def _begin_round(self) -> ItemIterator[Run]:
-        """List what may be new."""
-        if self._is_first_round and self._plan.since is not None:
-            self._listed_since = self._plan.since
-        else:
-            if self._is_first_round and self._start is None:
-                first_runs = [run async for run in self._plan.list_runs(None, _FIRST_LOOK, MAX_PAGE_SIZE, 1)]
-                self._start, self._has_read = _Start.of(first_runs), True
-                self._memory.newest = self._start.newest
-            self._listed_since = self._memory.horizon(self._plan.since)
-        self._isolated_page = None
-        return aiter(self._plan.list_runs(self._listed_since, None, MAX_PAGE_SIZE, 1))
-
-    def _report_change(self, run: Run) -> None:
-        """Remember a run, and report it if it is new or its status has changed."""
-        is_baseline = self._is_first_round and self._start is not None and self._start.is_before(run)
-        known = self._memory.runs.get(run.id)
-        previous_status = None if known is None else known.status
-        if not self._memory.update(run, is_baseline=is_baseline):
-            return
-        if self._plan.statuses is None or (run.status or "").upper() in self._plan.statuses:
-            self._items.append(RunEvent("new" if known is None else "changed", run, previous_status))
+        self._due = time.monotonic() + self._plan.interval
 
     async def _read_unlisted(self) -> None:
         """Read some of the unfinished runs whose status this round's listing did not show."""
-        for run_id in self._memory.least_recently_read(self._listed, _READS_PER_ROUND):
+        for run_id in self._memory.least_recently_read(_READS_PER_ROUND):
             try:
                 run = await self._plan.get_run(run_id)
             except AuthenticationError:
@@ -300,14 +261,53 @@ class Watch(_Polling[RunEvent]):
                 if isinstance(error, CopyAIError) and error.retryable:
                     break  # perhaps an outage, in which every further read would take its time, too
             else:
-                self._listed.add(run_id)
                 self._report_change(run)
                 self._memory.note_read(run_id)
 
+    def _report_change(self, run: Run, *, is_baseline: bool = False) -> None:
+        """Remember a run, and report its event if there is one and it is wanted."""
+        event = self._memory.update(run, is_baseline=is_baseline)
+        if event is not None and (self._plan.statuses is None or (run.status or "").upper() in self._plan.statuses):
+            self._items.append(event)
+
+
+class _Listing:
+    """The listed runs that can be read, newest first.
+
+    A page that repeatedly cannot be read is listed run by run, so that one bad run does not hide the others.
+    """
+
+    def __init__(self, plan: WatchPlan, since: datetime | None, limit: int | None = None) -> None:
+        self._plan = plan
+        self._since = since
+        self._runs: ItemIterator[Run] = aiter(plan.list_runs(since, limit, MAX_PAGE_SIZE, 1))
+        self._isolated_page: int | None = None  # the page that is being listed run by run
+
+    async def next_run(self) -> Run | None:
+        """Return the next run, or None at the end. After an error the listing continues at the page that failed."""
+        run = await anext(self._runs, None)
+        if run is not None or self._isolated_page is None:
+            return run
+        next_page, self._isolated_page = self._isolated_page + 1, None
+        self._runs = aiter(self._plan.list_runs(self._since, None, MAX_PAGE_SIZE, next_page))
+        return await anext(self._runs, None)
+
+    def skip_unreadable(self, page: int) -> None:
+        """List the runs of a page one by one, as one of them seems to be unreadable; there, skip that one."""
+        if self._isolated_page is None:
+            self._isolated_page = page
+            position = (page - 1) * MAX_PAGE_SIZE + 1
+        else:
+            name = escape(self._plan.workflow_id)
+            logger.warning("watch of %s: run %d of the list cannot be read, and is skipped", name, page)
+            position = page + 1
+        remaining = self._isolated_page * MAX_PAGE_SIZE - position + 1
+        self._runs = aiter(self._plan.list_runs(self._since, max(0, remaining), 1, position))
+
 
 @frozen
-class _Start:
-    """What was there when the watch began.
+class _Baseline:
+    """The runs that exist when a watch begins, which it does not report as new.
 
     Attributes:
         newest: when the newest run was created; None if that is not known.
@@ -330,8 +330,8 @@ class _Start:
         newest = max(known, default=None)
         return cls(newest, frozenset(run.id for run in first_runs), is_newest_first)
 
-    def is_before(self, run: Run) -> bool:
-        """Return whether a run was there already, as far as that is known."""
+    def includes(self, run: Run) -> bool:
+        """Return whether a run existed when the watch began, as far as that is known."""
         if not self.ids:
             return False
         if run.id in self.ids or not self.is_newest_first or self.newest is None or run.created_at is None:
@@ -350,7 +350,7 @@ class _KnownRun:
         failures: reads in a row that failed.
         next_read: the round before which it is not read.
         is_unknown: whether the last read was a 404.
-        is_baseline: whether it was there when the watch began.
+        is_baseline: whether it existed when the watch began.
     """
 
     status: RunStatus | None
@@ -382,10 +382,10 @@ class _Memory:
         time = self.newest - LOOK_BACK
         return time if earliest is None else max(time, earliest)
 
-    def update(self, run: Run, *, is_baseline: bool = False) -> bool:
-        """Remember a run as it was read, and return whether that is an event: it is new, or its status has changed.
+    def update(self, run: Run, *, is_baseline: bool = False) -> RunEvent | None:
+        """Remember a run as it was read, and return an event if it is new or its status has changed.
 
-        A run that was there when the watch began is not new, and its first known status is not a change.
+        A run that existed when the watch began is not new, and its first known status is not a change.
         """
         # A run that is dated in the future must not hide those that are created until then.
         if run.created_at is not None and run.created_at <= datetime.now(UTC):
@@ -396,17 +396,17 @@ class _Memory:
             self.runs[run.id] = _KnownRun(run.status, run.created_at, last_read, is_baseline=is_baseline)
             if len(self.runs) >= self._prune_at:
                 self.prune()
-            return not is_baseline
+            return None if is_baseline else RunEvent("new", run, None)
         self.runs.move_to_end(run.id)
         if run.status is None:  # omitted by the list
-            return False
+            return None
         self.note_read(run.id)
         # A status that goes back comes from a replica that lags behind.
         if run.status == known.status or progress(run.status) < progress(known.status):
-            return False
-        is_first = known.status is None
-        known.status = run.status
-        return not (is_first and known.is_baseline)
+            return None
+        previous_status, known.status = known.status, run.status
+        is_first_status = previous_status is None and known.is_baseline
+        return None if is_first_status else RunEvent("changed", run, previous_status)
 
     def note_read(self, run_id: str) -> None:
         """Note that a run was read."""
@@ -424,12 +424,12 @@ class _Memory:
         known.next_read = self._round + min(2 ** min(known.failures - 1, 30), _MAX_SKIPPED_ROUNDS)
         known.is_unknown = isinstance(error, NotFoundError)
 
-    def least_recently_read(self, listed: set[str], count: int) -> list[str]:
-        """Return some unfinished runs that were not listed, those first that were not read for the longest time."""
+    def least_recently_read(self, count: int) -> list[str]:
+        """Return some unfinished runs that were not read in this round, those first that were not for the longest."""
         candidates = (
             (known.last_read, run_id)
             for run_id, known in self.runs.items()
-            if known.is_open and run_id not in listed and known.next_read <= self._round
+            if known.is_open and known.last_read < self._round and known.next_read <= self._round
         )
         return [run_id for _, run_id in heapq.nsmallest(count, candidates)]
 

@@ -376,6 +376,24 @@ async def test_unreadable_listed_run(session: CopyAISession, copyai_emulator: Em
     assert await take(events, 1) == [("WRUN-new", "COMPLETE")]
 
 
+@pytest.mark.parametrize("odd", [{"status": "NEW"}, "odd"], ids=["no id", "not an object"])
+@pytest.mark.parametrize("position", [0, 3, 20])
+async def test_unreadable_run_at_the_beginning(
+    session: CopyAISession,
+    copyai_emulator: Emulator,
+    odd: Any,  # noqa: ANN401 (raw JSON)
+    position: int,
+) -> None:
+    """Where one of the newest runs is unreadable at the beginning, the other old runs are still not reported."""
+    runs = [a_run(str(n)) for n in range(30)]
+    copyai_emulator.replace_runs([*runs[:position], odd, *runs[position:]])
+    events = watch(session, copyai_emulator, interval=0.001)
+    await nothing(events, copyai_emulator, rounds=9)
+    copyai_emulator.replace_runs([a_run("new"), *runs[:position], odd, *runs[position:]])
+
+    assert await take(events, 1) == [("WRUN-new", "COMPLETE")]
+
+
 async def test_workflow_that_disappears(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A 404 that stays ends a watch after some rounds."""
     events = watch(session, copyai_emulator, since=LONG_AGO, interval=0.001)
