@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, aclosing, closing, suppress
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 from attrs import define, field, frozen
 
 from aiocopyai import BadRequestError, CopyAISession, NotFoundError, RequestInvalidError
 from aiocopyai._cursor import Cursor
-from aiocopyai._files import create_beside, move_into_place
+from aiocopyai._files import FileThread, create_beside, move_into_place
 from aiocopyai._validation import check_datetime
-from aiocopyai.export._formats import CSV, ExportError, Format, GzippedJSONLines, JSONLines
-from aiocopyai.export._journal import DamagedJournalError, Journal
+from aiocopyai.export._formats import CSV, ExportError, FileWriter, Format, GzippedJSONLines, JSONLines
+from aiocopyai.export._journal import Batch, DamagedJournalError, Journal
 from aiocopyai.export._resume import (
     LAST,
     ExportState,
@@ -31,7 +32,7 @@ from aiocopyai.export._resume import (
     Tracker,
     leaves_no_gap,
 )
-from aiocopyai.models import Page, Run
+from aiocopyai.models import Run
 
 
 LOOK_BACK: Final = timedelta(hours=1)
@@ -42,8 +43,10 @@ _READ_AT_ONCE: Final = 1_000
 _COMMIT_RUNS: Final = 10_000
 _COMMIT_SECONDS: Final = 0.25
 """A process that is killed has to read again at most the runs of this time, and at most about that many."""
-_BATCH_RUNS: Final = 500
-"""How many runs are encoded at a time, and then stored in a thread while the next ones are read."""
+_BATCH_BYTES: Final = 2**18
+"""How many bytes of encoded runs are stored at a time, in a thread, while the next ones are read."""
+_MAX_STORING: Final = 3
+"""How many such batches may wait for the thread."""
 _POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
 """The errors that servers may send for a page past the end of a list."""
 
@@ -88,6 +91,11 @@ class Progress:
     by_status: Mapping[str, int]
     credits: int
 
+    @classmethod
+    def of(cls, state: ExportState) -> Progress:
+        """Return how far an export in this state has come."""
+        return cls(state.runs, state.expected_runs(), dict(state.by_status), state.credits)
+
 
 async def export_runs(
     session: CopyAISession,
@@ -128,17 +136,25 @@ async def export_runs(
         CopyAIError: the runs cannot be read. What was read stays, for `resume`.
         OSError: a file cannot be read or written.
     """
-    request = _check_request(path, workflow_ids, since, resume=resume, force=force)
+    # In a thread, as it may import pyarrow.
+    request = await asyncio.to_thread(_check_request, path, workflow_ids, since, resume=resume, force=force)
     journal = _open_journal(request)
     if journal is None:
         return Exported(request.path, 0, {}, 0)
-    with closing(journal):
-        state = journal.state or await _start(session, journal, request)
+    with closing(journal), ExitStack() as files, FileThread() as thread:
+        early: _EarlyFile | None = None
+        state = journal.state
+        if state is None:
+            state = await _start(session, thread, journal, request)
+            if state.base is None and (writer := request.format.writer) is not None:
+                out = create_beside(journal.out, request.path)
+                early = files.enter_context(closing(_EarlyFile(journal.out, out, writer(out))))
         if not state.is_complete:
-            await _ListReader(session, journal, state, request.format, on_progress).read()
-            await _write_file(journal, state, request)
+            await _ListReader(session, journal, state, request.format, on_progress, thread, early).read()
+            await thread.run_steps(_write_file(journal, state, request, early))
         if state.source is not None:
-            move_into_place(request.path.with_name(state.source), request.path)
+            source = request.path.with_name(state.source)
+            await thread.wait(thread.submit(move_into_place, source, request.path))
         journal.remove()
     return Exported(
         request.path,
@@ -296,16 +312,17 @@ def _check_target(state: ExportState, path: Path) -> None:
         raise ExportError(f"{path} was created after the export started", "move it away, and use resume")
 
 
-async def _start(session: CopyAISession, journal: Journal, request: _Request) -> ExportState:
+async def _start(session: CopyAISession, thread: FileThread, journal: Journal, request: _Request) -> ExportState:
     base, cursors = None, dict[str | None, Cursor]()
     if request.adds:
         base = FileStamp.of(request.path)
         try:
-            cursors = await _read_base(journal, request)
+            await thread.run_steps(_read_base(journal, request, cursors))
         except ExportError as error:
             if not request.force:
                 raise ExportError(error.problem, "use force to replace it, or move it away") from error
             base = None
+            cursors.clear()
             journal.forget_base()
     lists: dict[str, ListState] = {}
     for workflow_id in request.selection.workflow_ids:
@@ -319,16 +336,14 @@ async def _start(session: CopyAISession, journal: Journal, request: _Request) ->
     return state
 
 
-async def _read_base(journal: Journal, request: _Request) -> dict[str | None, Cursor]:
-    """Note the runs of the file that is added to; return how far it goes, by workflow id."""
-    cursors: dict[str | None, Cursor] = {}
+def _read_base(journal: Journal, request: _Request, cursors: dict[str | None, Cursor]) -> Generator[None]:
+    """Note the runs of the file that is added to, and how far it goes, by workflow id."""
     runs = request.format.read(request.path)
     while batch := list(islice(runs, _READ_AT_ONCE)):
         journal.add_base(batch)
         for run in batch:
             cursors.setdefault(run.workflow_id, Cursor()).add([run])
-        await asyncio.sleep(0)
-    return cursors
+        yield
 
 
 # --- read the lists
@@ -344,24 +359,26 @@ class _ListReader:
     """As it was stored last; of the list that is being read, `_read_from` has a later state."""
     format: Format
     on_progress: Callable[[Progress], None] | None
-    thread: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "aiocopyai-export"))
-    unstored: list[Run] = field(factory=list[Run])
-    storing: Future[None] | None = None
-    """The batch in the thread; no other code uses the journal and the state until it is done."""
+    thread: FileThread
+    early: _EarlyFile | None
+    """What makes the file of the rows while more are read."""
+    unstored: list[Batch] = field(factory=list[Batch])
+    unstored_bytes: int = 0
+    storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
+    """The batches in the thread; no other code uses the journal and the state until they are done."""
     uncommitted: int = 0
     """How many runs were read since the last commit."""
     committed_at: float = 0.0
 
     async def read(self) -> None:
         """Read every list that is not done to its end; what was read is stored, however this ends."""
-        with self.thread:
-            for workflow_id, listed in self.state.lists.items():
-                if listed.checkpoint is not None and not listed.is_done:
-                    listed.total = (await self.session.runs_page(workflow_id, size=1)).total
-            self._report()
-            for workflow_id, stored in list(self.state.lists.items()):
-                if not stored.is_done:
-                    await self._read_list(workflow_id, copy(stored))
+        for workflow_id, listed in self.state.lists.items():
+            if listed.checkpoint is not None and not listed.is_done:
+                listed.total = (await self.session.runs_page(workflow_id, size=1)).total
+        self._report(Progress.of(self.state))
+        for workflow_id, stored in list(self.state.lists.items()):
+            if not stored.is_done:
+                await self._read_list(workflow_id, copy(stored))
 
     async def _read_list(self, workflow_id: str, listed: ListState) -> None:
         # From the start if pages between are missing; and one by one if changes hide where new runs end.
@@ -369,7 +386,7 @@ class _ListReader:
             if await self._read_from(workflow_id, listed, start_page, prefetch=prefetch):
                 break
         listed.is_done = True
-        self._finish_storing(workflow_id, listed)
+        await self._store_rest(workflow_id, listed)
 
     async def _read_from(self, workflow_id: str, listed: ListState, start_page: int, *, prefetch: bool) -> bool:
         """Read a list from a page on; return whether that certainly left out no unread run."""
@@ -378,86 +395,121 @@ class _ListReader:
         since = None if selected in {None, LAST} else datetime.fromisoformat(str(selected))
         ahead = tracker.prefetch if prefetch else 0
         pager = self.session.runs(workflow_id, start_page=start_page, since=since, prefetch=ahead)
-        pages = pager.pages()
         rereads_at_horizon: int | None = None
-        try:
-            async for page in pages:
-                if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
-                    return False
-                tracker.add(page, pages.proven.position, pages.proven.total, pages.page_length)
-                if tracker.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
-                    pages.stop_at(pages.position)
-                    rereads_at_horizon = pager.changes.reread
-                listed.total = pager.total
-                await self._store(page, workflow_id, listed)
-        except _POSSIBLE_ENDS:
-            if start_page == 1 or pager.total is not None:
-                raise
-            return False
-        finally:
-            self._finish_storing(workflow_id, listed)
-            await pages.aclose()
+        async with aclosing(pager.pages()) as pages:
+            try:
+                async for page in pages:
+                    if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
+                        return False
+                    # In this thread, as the other one would often make the loop wait for its turn to run Python; and
+                    # page by page, while the runs are in the processor's caches.
+                    batch = Batch.of(page.items, self.format)
+                    tracker.add(page, pages.proven.position, pages.proven.total, pages.page_length)
+                    if tracker.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
+                        pages.stop_at(pages.position)
+                        rereads_at_horizon = pager.changes.reread
+                    listed.total = pager.total
+                    await self._store(batch, workflow_id, listed)
+            except _POSSIBLE_ENDS:
+                if start_page == 1 or pager.total is not None:
+                    raise
+                return False
+            finally:
+                await self._store_rest(workflow_id, listed)
         if ahead != 0 and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
             return False  # pages were read again, and the runs of interest may have moved behind the position
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 
-    async def _store(self, page: Page[Run], workflow_id: str, listed: ListState) -> None:
-        """Store a page together with others, once the batch before them is stored."""
-        self.unstored += page.items
-        self.uncommitted += len(page.items)
+    async def _store(self, batch: Batch, workflow_id: str, listed: ListState) -> None:
+        """Store a batch together with others, once few enough are waiting for the thread."""
+        self.unstored.append(batch)
+        self.unstored_bytes += len(batch.encoded)
+        self.uncommitted += len(batch.runs)
         is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
-        if is_due or len(self.unstored) >= _BATCH_RUNS:
-            if self.storing is not None:
-                await asyncio.shield(asyncio.wrap_future(self.storing))
-            # Encoded here: the thread and the loop would wait for each other's turn to run Python at each request.
-            encoded, batch = self.format.encode(self.unstored), self.unstored
-            self.storing = self.thread.submit(self._write, batch, encoded, workflow_id, copy(listed), commit=is_due)
-            self.unstored = []
+        if is_due or self.unstored_bytes >= _BATCH_BYTES:
+            if len(self.storing) >= _MAX_STORING:
+                await self.thread.wait(self.storing[0])
+                self.storing.popleft()
+            storing = self._submit(workflow_id, listed, commit=is_due)
+            self.storing.append(storing)
             if is_due:
-                self.uncommitted, self.committed_at = 0, time.monotonic()
                 loop = asyncio.get_running_loop()
-                self.storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
+                storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
 
-    def _report_stored(self, stored: Future[None]) -> None:
-        if self.storing is stored:  # otherwise the thread may be changing the state, or reading has ended
-            self._report()
+    async def _store_rest(self, workflow_id: str, listed: ListState) -> None:
+        """Commit all that was read."""
+        try:
+            for storing in list(self.storing):
+                await self.thread.wait(storing)
+        finally:
+            self.storing.clear()
+        self._report(await self.thread.wait(self._submit(workflow_id, listed, commit=True)))
 
-    def _finish_storing(self, workflow_id: str, listed: ListState) -> None:
-        """Commit all that was read. This waits for the thread, as a task that was cancelled cannot."""
-        storing, self.storing = self.storing, None
-        if storing is not None:
-            storing.result()
-        self._write(self.unstored, self.format.encode(self.unstored), workflow_id, copy(listed), commit=True)
-        self.unstored = []
-        self._report()
+    def _submit(self, workflow_id: str, listed: ListState, *, commit: bool) -> Future[Progress]:
+        batches, self.unstored, self.unstored_bytes = self.unstored, [], 0
+        if commit:
+            self.uncommitted, self.committed_at = 0, time.monotonic()
+        return self.thread.submit(self._write, batches, workflow_id, copy(listed), commit=commit)
 
-    def _write(self, runs: Sequence[Run], encoded: bytes, workflow_id: str, listed: ListState, *, commit: bool) -> None:
-        self.journal.add(runs, encoded, self.format)
+    def _write(self, batches: Sequence[Batch], workflow_id: str, listed: ListState, *, commit: bool) -> Progress:
+        content = self.journal.add(batches, self.format)
         if commit:
             self.state.lists[workflow_id] = listed
             self.journal.commit()
+        if self.early is not None:
+            self.early.writer.add(content)
+        return Progress.of(self.state)
 
-    def _report(self) -> None:
-        state = self.state
+    def _report_stored(self, stored: Future[Progress]) -> None:
+        if stored in self.storing and stored.exception() is None:  # otherwise, the export may have ended
+            self._report(stored.result())
+
+    def _report(self, progress: Progress) -> None:
         if self.on_progress is not None:
-            self.on_progress(Progress(state.runs, state.expected_runs(), dict(state.by_status), state.credits))
+            self.on_progress(progress)
 
 
 # --- finish the file
 
 
-async def _write_file(journal: Journal, state: ExportState, request: _Request) -> None:
+@define
+class _EarlyFile:
+    """A file that is made while its rows are still read, so that little is left to do in the end."""
+
+    path: Path
+    out: BinaryIO
+    writer: FileWriter
+
+    def finish(self) -> None:
+        """Complete the file, and wait until it is on the disk."""
+        self.writer.close()
+        self.out.flush()
+        os.fsync(self.out.fileno())
+        self.out.close()
+
+    def close(self) -> None:
+        """Delete the file if it is not complete."""
+        if not self.out.closed:
+            with suppress(OSError):
+                self.writer.close()
+            self.out.close()
+            self.path.unlink(missing_ok=True)
+
+
+def _write_file(journal: Journal, state: ExportState, request: _Request, early: _EarlyFile | None) -> Generator[None]:
     """Make the complete file next to the target, unless there is nothing to add to the existing one."""
     if state.base is None or state.runs:
         _check_target(state, request.path)
         source = journal.seal()
-        if state.base is not None or not request.format.rows_are_file:
+        if early is not None:
+            early.finish()
+            source = journal.out
+        elif state.base is not None or request.format.writer is not None:
             source = journal.out
             base = request.path if state.base else None
             keep = journal.keep if state.refreshed else None
             with create_beside(source, request.path) as out:
-                for _ in request.format.write(base, keep, journal.rows, out):
-                    await asyncio.sleep(0)
+                yield from request.format.write(base, keep, journal.rows, out)
                 out.flush()
                 os.fsync(out.fileno())
         _check_target(state, request.path)

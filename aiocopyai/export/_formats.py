@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, TypeAlias, TypeVar
@@ -48,13 +48,28 @@ class ExportError(CopyAIError, ValueError):
         return f"{self.problem}: {self.advice}" if self.advice else self.problem
 
 
+class FileWriter(Protocol):
+    """Makes a file of rows."""
+
+    def add(self, packed: bytes) -> None:
+        """Add rows that `Format.pack` returned."""
+        ...
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        ...
+
+
 class Format(Protocol):
     """One file format. What `pack` returns of encoded runs is appended to the rows file."""
 
     head: bytes
     """The beginning of a new rows file."""
-    rows_are_file: bool
-    """Whether a complete rows file is the file itself; otherwise `write` makes one of it."""
+
+    @property
+    def writer(self) -> Callable[[BinaryIO], FileWriter] | None:
+        """What makes a file of the rows; None if a complete rows file is the file itself."""
+        ...
 
     def encode(self, runs: Sequence[Run]) -> bytes:
         """Encode runs."""
@@ -72,7 +87,7 @@ class Format(Protocol):
         """
         ...
 
-    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Iterator[None]:
+    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Generator[None]:
         """Write the runs of a base file, all or those to `keep`, and then those of a rows file; yields at each step."""
         ...
 
@@ -81,7 +96,7 @@ class JSONLines:
     """One JSON object per line."""
 
     head = b""
-    rows_are_file = True
+    writer = None
 
     def encode(self, runs: Sequence[Run]) -> bytes:
         return dump_lines([row_of(run) for run in runs])
@@ -90,7 +105,7 @@ class JSONLines:
         for number, line in enumerate(self._lines(path), start=1):
             yield _read_run(json.loads, line, path, number)
 
-    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Iterator[None]:
+    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Generator[None]:
         if base is not None and keep is None:
             yield from _copy(base, out)
         elif base is not None and keep is not None:
@@ -128,7 +143,7 @@ class CSV:
     """Comma-separated values as in RFC 4180, below a header; objects and errors are JSON text."""
 
     head = f"{','.join(COLUMNS)}\r\n".encode()
-    rows_are_file = True
+    writer = None
 
     def encode(self, runs: Sequence[Run]) -> bytes:
         rows = [row_of(run) for run in runs]
@@ -141,7 +156,7 @@ class CSV:
         for number, cells in enumerate(self._rows(path), start=2):
             yield _read_run(_row_of_cells, cells, path, number)
 
-    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Iterator[None]:
+    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Generator[None]:
         if base is not None and keep is None:
             yield from _copy(base, out)
         elif base is not None and keep is not None:

@@ -5,7 +5,8 @@ Next to ``runs.jsonl`` there are
 - ``runs.jsonl.part``: the rows, which are only appended to,
 - ``runs.jsonl.part.db`` and, while an export runs or after it was killed, ``runs.jsonl.part.db-wal``: an SQLite
   database with the ids that were seen, how many bytes of the rows are valid, and how far each list was read,
-- ``runs.jsonl.part.out``: the complete file, while it is put together where the rows are not the file already.
+- ``runs.jsonl.part.out``: the complete file, while it is put together where the rows are not the file already. It is
+  not needed to continue: another process writes it again.
 
 Rows are written first, then all of the database in one transaction. Bytes behind the valid ones are cut off next time.
 """
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
+
+from attrs import frozen
 
 from aiocopyai._cursor import is_unfinished
 from aiocopyai._files import (
@@ -57,6 +59,20 @@ _MAX_ROWS: Final = 300
 
 class DamagedJournalError(ExportError):
     """An unfinished export cannot be read; it can only be started again."""
+
+
+@frozen
+class Batch:
+    """Runs in the form in which they are stored."""
+
+    runs: Sequence[Run]
+    digests: Sequence[bytes]
+    encoded: bytes
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], file_format: Format) -> Batch:
+        """Return a batch of runs, encoded for a format."""
+        return cls(runs, [_digest(run.id) for run in runs], file_format.encode(runs))
 
 
 class Journal:
@@ -117,27 +133,29 @@ class Journal:
             self._db.execute("INSERT INTO state VALUES ('')")
         self.commit()
 
-    def add(self, runs: Sequence[Run], encoded: bytes, file_format: Format) -> None:
+    def add(self, batches: Sequence[Batch], file_format: Format) -> bytes:
         """Append runs that are not in the file, or were unfinished there and changed; `commit` makes it permanent.
 
-        Args:
-            runs: the runs.
-            encoded: what the format's `encode` returns for them; used if all of them are appended.
-            file_format: the format.
+        Returns:
+            The rows that were appended.
         """
         state = self._started()
         with self._transaction():
-            by_digest: dict[bytes, Run] = {}
-            for run in runs:
-                by_digest.setdefault(_digest(run.id), run)
-            new = self._add_new(sorted(by_digest), state.runs + 1)  # no earlier addition has this number
-            changed = self._replace_changed({digest: run for digest, run in by_digest.items() if digest not in new})
-            written = [run for digest, run in by_digest.items() if digest in new or digest in changed]
-            if written:
-                content = file_format.pack(encoded if len(written) == len(runs) else file_format.encode(written))
-                self._rows().write(content)
-                state.size += len(content)
-                state.count(written, len(changed))
+            digests = [digest for batch in batches for digest in batch.digests]
+            addition = state.runs + 1  # no earlier addition has this number
+            runs, changed = [run for batch in batches for run in batch.runs], 0
+            if self._insert("seen", [(digest, addition) for digest in sorted(digests)]) == len(digests):
+                encoded = b"".join([batch.encoded for batch in batches])
+            else:
+                runs, changed = self._select_unwritten(digests, runs, addition)
+                encoded = file_format.encode(runs)
+            if not runs:
+                return b""
+            content = file_format.pack(encoded)
+            self._rows().write(content)
+            state.size += len(content)
+            state.count(runs, changed)
+            return content
 
     def keep(self, run_ids: Sequence[str]) -> list[bool]:
         """Return for each of some runs of the base whether its row stays, because it was not replaced."""
@@ -242,21 +260,22 @@ class Journal:
             self._db.rollback()
             raise
 
-    def _add_new(self, digests: Sequence[bytes], addition: int) -> set[bytes]:
-        """Note ids as seen; return those that were not seen before."""
-        if self._insert("seen", [(digest, addition) for digest in digests]) == len(digests):
-            return set(digests)
-        found = self._select("SELECT id FROM seen WHERE id IN ({}) AND addition = ?", digests, addition)
-        return {digest for (digest,) in found}
+    def _select_unwritten(self, digests: Sequence[bytes], runs: Sequence[Run], addition: int) -> tuple[list[Run], int]:
+        """Return the runs of an addition that must be written, and how many of them replace a row of the base.
 
-    def _replace_changed(self, runs: dict[bytes, Run]) -> set[bytes]:
-        """Return the ids of the runs of the base that were unfinished there and have changed; note them as replaced."""
-        found = self._select("SELECT id, row FROM unfinished WHERE id IN ({})", list(runs))
-        changed = {digest for digest, row in found if _row_digest(runs[digest]) != row}
+        These are runs that were first seen in this addition, and runs that were unfinished in the base and changed.
+        """
+        by_digest: dict[bytes, Run] = {}
+        for digest, run in zip(digests, runs, strict=True):
+            by_digest.setdefault(digest, run)
+        seen = self._select("SELECT id FROM seen WHERE id IN ({}) AND addition = ?", by_digest, addition)
+        new = {digest for (digest,) in seen}
+        unfinished = self._select("SELECT id, row FROM unfinished WHERE id IN ({})", by_digest.keys() - new)
+        changed = {digest for digest, row in unfinished if _row_digest(by_digest[digest]) != row}
         self._insert("replaced", [(digest,) for digest in changed])
         for digest in changed:
             self._db.execute("DELETE FROM unfinished WHERE id = ?", (digest,))
-        return changed
+        return [run for digest, run in by_digest.items() if digest in new or digest in changed], len(changed)
 
     def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> int:
         """Insert rows whose ids are not in the table; return their number."""
@@ -267,9 +286,10 @@ class Journal:
             inserted += self._db.execute(f"INSERT OR IGNORE INTO {table} VALUES {places}", values).rowcount  # noqa: S608 (our names)
         return inserted
 
-    def _select(self, statement: str, digests: Sequence[bytes], *more: object) -> Iterator[tuple[bytes, ...]]:
-        for some in _slices(digests):
-            yield from self._db.execute(_with_places(statement, len(some)), [*some, *more]).fetchall()
+    def _select(self, statement: str, digests: Iterable[bytes], *more: object) -> Iterator[tuple[bytes, ...]]:
+        for some in _slices(list(digests)):
+            places = ", ".join("?" * len(some))
+            yield from self._db.execute(statement.format(places), [*some, *more]).fetchall()
 
     def _rows(self) -> BinaryIO:
         """Open the rows file, cut to its valid bytes."""
@@ -310,8 +330,3 @@ def _row_digest(run: Run) -> bytes:
 def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), _MAX_ROWS):
         yield items[start : start + _MAX_ROWS]
-
-
-@lru_cache(maxsize=64)
-def _with_places(statement: str, count: int) -> str:
-    return statement.format(", ".join("?" * count))

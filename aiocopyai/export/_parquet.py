@@ -1,11 +1,12 @@
-"""Parquet, with pyarrow: the rows file is a sequence of Arrow streams, of which the file is made in the end."""
+"""Parquet, with pyarrow: the rows file is a sequence of Arrow messages, each with one batch of rows."""
 
 # pyarrow is not typed: its values are unknown to the type checkers.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -25,18 +26,54 @@ _BATCH_ROWS: Final = 250
 """How many rows are read at a time."""
 
 
+class ParquetWriter:
+    """Writes a file, in groups of rows that are compressed together."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._writer = pq.ParquetWriter(
+            out,
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=False,
+            write_statistics=_ORDERED_COLUMNS,  # pyright: ignore[reportArgumentType]  # typed as bool only
+        )
+        self._group: list[pa.RecordBatch] = []
+        self._size = 0
+
+    def add(self, packed: bytes) -> None:
+        """Add rows that `Parquet.pack` returned."""
+        for batch in _read_messages(pa.BufferReader(packed)):
+            self.add_batch(batch)
+
+    def add_batch(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        self._group.append(batch)
+        self._size += batch.nbytes
+        if self._size >= _GROUP_BYTES:
+            self._write_group()
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        try:
+            if self._group:
+                self._write_group()
+        finally:
+            self._writer.close()
+
+    def _write_group(self) -> None:
+        group, self._group, self._size = self._group, [], 0
+        self._writer.write_table(pa.Table.from_batches(group))
+
+
 class Parquet:
     """Columns in the schema of `aiocopyai.integrations.arrow`, compressed with Zstandard."""
 
     head = b""
-    rows_are_file = False
+    writer = ParquetWriter
 
     def encode(self, runs: Sequence[Run]) -> bytes:
-        """Return an Arrow stream: unlike Parquet files, such streams can be appended to each other."""
-        stream = pa.BufferOutputStream()
-        with pa.ipc.new_stream(stream, SCHEMA) as writer:
-            writer.write_batch(record_batch(runs))
-        encoded: bytes = stream.getvalue().to_pybytes()
+        """Return an Arrow message: unlike Parquet files, messages can be appended to each other."""
+        encoded: bytes = record_batch(runs).serialize().to_pybytes()
         return encoded
 
     def pack(self, encoded: bytes) -> bytes:
@@ -46,40 +83,23 @@ class Parquet:
         for batch in _read_file(path):
             yield from read_batch(batch)
 
-    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Iterator[None]:
-        with pq.ParquetWriter(
-            out,
-            SCHEMA,
-            compression="zstd",
-            use_dictionary=False,
-            write_statistics=_ORDERED_COLUMNS,  # pyright: ignore[reportArgumentType]  # typed as bool only
-        ) as writer:
-            for table in _grouped(_all_batches(base, keep, rows)):
-                writer.write_table(table)
+    def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Generator[None]:
+        with closing(ParquetWriter(out)) as writer:
+            for batch in _read_file(base) if base is not None else ():
+                writer.add_batch(
+                    batch if keep is None else batch.filter(pa.array(keep(batch.column("id").to_pylist()), pa.bool_()))
+                )
                 yield
+            with pa.OSFile(str(rows)) as source:
+                for batch in _read_messages(source):
+                    writer.add_batch(batch)
+                    yield
 
 
-def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    group: list[pa.RecordBatch] = []
-    size = 0
-    for batch in batches:
-        group.append(batch)
-        size += batch.nbytes
-        if size >= _GROUP_BYTES:
-            yield pa.Table.from_batches(group)
-            group, size = [], 0
-    if group:
-        yield pa.Table.from_batches(group)
-
-
-def _all_batches(base: Path | None, keep: Keep | None, rows: Path) -> Iterator[pa.RecordBatch]:
-    for batch in _read_file(base) if base is not None else ():
-        yield batch if keep is None else batch.filter(pa.array(keep(batch.column("id").to_pylist()), pa.bool_()))
-    with pa.OSFile(str(rows)) as source:
-        size = source.size()
-        while source.tell() < size:
-            with pa.ipc.open_stream(source) as stream:
-                yield from stream
+def _read_messages(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    size = source.size()
+    while source.tell() < size:
+        yield pa.ipc.read_record_batch(pa.ipc.read_message(source), SCHEMA)
 
 
 def _read_file(path: Path) -> Iterator[pa.RecordBatch]:
