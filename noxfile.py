@@ -27,11 +27,14 @@ PARALLEL = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup")
 
 IN_CI = bool(os.environ.get("CI"))
 SAME_WITH_ALL = [
+    "tests/batch/test_read_rows.py",
+    "tests/core/test_imports.py",
     "tests/core/test_pagination.py",
     "tests/docs",
     "tests/emulator/test_persistence.py",
     "tests/emulator/test_pytest_plugin.py",
     "tests/integrations/test_page_ranges.py",
+    "tests/report/test_report_page.py",
     *(f"tests/cli/test_cli_{name}.py" for name in ("calls", "export", "process", "start", "webhooks")),
 ]
 """Tests that exercise no dependency that other tests do not exercise as well."""
