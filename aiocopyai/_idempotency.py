@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from typing import Final, TypeAlias
 
 from attrs import define, evolve, field, frozen
@@ -118,25 +118,6 @@ class KeySearch:
 
 
 @define
-class _KeyRecord:
-    """The state of one key in a session.
-
-    Attributes:
-        digest: the inputs, hashed.
-        sent: when a start with this key was first and last sent; None before that.
-        lost_at: the monotonic time of the latest lost response; None if every response was received.
-        run_id: the run; None until one is known.
-        call: the call in progress, which other calls with this key wait for.
-    """
-
-    digest: bytes
-    sent: tuple[datetime, datetime] | None = None
-    lost_at: float | None = None
-    run_id: str | None = None
-    call: _CallInProgress | None = None
-
-
-@define
 class _CallInProgress:
     """A call of `Starter.start` that has not finished.
 
@@ -147,6 +128,132 @@ class _CallInProgress:
 
     finished: asyncio.Event = field(factory=asyncio.Event)
     error: Exception | None = None
+
+
+@define
+class _KeyRecord:
+    """The state of one key in a session.
+
+    Attributes:
+        key: the key.
+        digest: the inputs, hashed.
+        sent: when a start with this key was first and last sent; None before that.
+        lost_at: the monotonic time of the latest lost response; None if every response was received.
+        run_id: the run; None until one is known.
+        call: the call in progress, which other calls with this key wait for.
+    """
+
+    key: str
+    digest: bytes
+    sent: tuple[datetime, datetime] | None = None
+    lost_at: float | None = None
+    run_id: str | None = None
+    call: _CallInProgress | None = None
+
+
+@define
+class _Memory:
+    """The keys and runs of a session, and of those with other options that share its connections.
+
+    Attributes:
+        created_at: when the first of these sessions was created, by the monotonic clock.
+        records: the keys that were used, by workflow and key.
+        own_runs: the key of each run that was started or reused, by its id; None for a run without a key.
+    """
+
+    created_at: float = field(factory=time.monotonic)
+    records: OrderedDict[tuple[str, str], _KeyRecord] = field(factory=OrderedDict[tuple[str, str], _KeyRecord])
+    own_runs: OrderedDict[str, str | None] = field(factory=OrderedDict[str, str | None])
+
+    def add_run(self, run_id: str, key: str | None) -> None:
+        """Remember a run, and forget the oldest if there are too many."""
+        self.own_runs[run_id] = key
+        if len(self.own_runs) > MAX_REMEMBERED:
+            self.own_runs.popitem(last=False)
+
+    def evict(self) -> None:
+        """Forget the oldest keys whose run is known, or else the oldest for which no call is in progress."""
+        while len(self.records) > MAX_REMEMBERED:
+            idle = ((identity, record) for identity, record in self.records.items() if record.call is None)
+            oldest = next(idle, None)
+            if oldest is None:
+                return
+            confirmed = (each for each in chain([oldest], idle) if each[1].run_id is not None)
+            identity, _ = next(confirmed, oldest)
+            del self.records[identity]
+
+
+class _ListSearch:
+    """A search for the runs of several keys in one listing.
+
+    Attributes:
+        remaining: the searches whose run was not found so far, by key.
+    """
+
+    def __init__(
+        self,
+        workflow_id: str,
+        searches: Iterable[KeySearch],
+        own_runs: Mapping[str, str | None],
+        get_run: Callable[[str, str], Awaitable[Run]],
+    ) -> None:
+        self.remaining = {search.key: search for search in searches}
+        self._workflow_id = workflow_id
+        self._own_runs = own_runs
+        self._get_run = get_run
+        self._found: FoundRuns = {}
+        self._candidates: dict[str, str] = {}  # the id of a run that may be the one, by key
+        self._fruitless_reads = 0  # in a row
+        self._failed_reads = 0  # in a row
+
+    def results(self) -> FoundRuns:
+        """Return the runs that were found, and an error for each key that some run may have without showing it."""
+        for key in self.remaining.keys() & self._candidates:
+            reason = f"run {self._candidates[key]} may be it, but does not show the metadata that it was started with"
+            self._found[key] = AmbiguousStartError(reason, self._workflow_id, key)
+        return self._found
+
+    async def examine(self, listed: Run) -> None:
+        """Compare a listed run with the keys, and read it by its id if the list shows too little of it."""
+        run, is_complete = listed, self._fruitless_reads >= _FRUITLESS_READS
+        may_show_more = KEY_NAME not in run.metadata and not (run.metadata and run.input)
+        is_worth_reading = may_show_more and max(self._fruitless_reads, self._failed_reads) < _FRUITLESS_READS
+        if is_worth_reading and any(self._possible_keys(run, is_complete=False)):
+            run, is_complete = await self._read(listed)
+            if not is_complete:
+                self._failed_reads += 1
+            elif (run.metadata, run.input) == (listed.metadata, listed.input):
+                self._fruitless_reads += 1
+            else:
+                self._fruitless_reads = self._failed_reads = 0
+        key = run.metadata.get(KEY_NAME)
+        if isinstance(key, str) and key in self.remaining:
+            inputs = self.remaining.pop(key).inputs
+            if not run.input and inputs is None and not is_complete:
+                run, _ = await self._read(run)
+            # Lists may omit both.
+            workflow_id = run.workflow_id or self._workflow_id
+            self._found[key] = evolve(run, workflow_id=workflow_id, input=run.input or inputs or {})
+            return
+        for possible in self._possible_keys(run, is_complete=is_complete):
+            self._candidates.setdefault(possible, run.id)
+
+    def _possible_keys(self, run: Run, *, is_complete: bool) -> Iterator[str]:
+        """Yield the keys that a run could have, without showing one."""
+        if KEY_NAME in run.metadata or run.metadata.get("webapp") is True:
+            return
+        for key, search in self.remaining.items():
+            if self._own_runs.get(run.id, key) == key and search.is_candidate(run, is_complete=is_complete):
+                yield key
+
+    async def _read(self, listed: Run) -> tuple[Run, bool]:
+        """Read a listed run by its id, and return whether that shows all there is to know."""
+        try:
+            return await self._get_run(self._workflow_id, listed.id), True
+        except _UNREADABLE:
+            return listed, False
+        except ValueError:  # its id fits into no path: the list shows all there is to know
+            return listed, True
 
 
 class Starter:
@@ -172,12 +279,7 @@ class Starter:
         self._list_runs = list_runs
         self._get_run = get_run
         self._retry = retry
-        self._created_at = time.monotonic()
-        self._records: OrderedDict[tuple[str, str], _KeyRecord] = OrderedDict()
-        self._own_runs: OrderedDict[str, str | None] = OrderedDict()  # id of each run started here -> its key
-        if shared is not None:
-            self._created_at = shared._created_at  # noqa: SLF001 (of the same class)
-            self._records, self._own_runs = shared._records, shared._own_runs  # noqa: SLF001 (the same)
+        self._memory: _Memory = _Memory() if shared is None else shared._memory  # noqa: SLF001 (of the same class)
 
     async def start(self, request: StartRequest, reuse_within: timedelta | None = None) -> tuple[Run, bool]:
         """Start one run, or return the run that was started with its key.
@@ -200,7 +302,7 @@ class Starter:
                 if not error.ambiguous:
                     raise
                 raise AmbiguousStartError(error.message, request.workflow_id) from error
-            self._remember_run(run.id, None)
+            self._memory.add_run(run.id, None)
             logger.info("run %s of %s started", escape(run.id), escape(request.workflow_id))
             return run, False
         record = await self._claim(request, request.key)
@@ -208,23 +310,24 @@ class Starter:
             return request.to_run(record.run_id), True
         call = record.call = _CallInProgress()
         try:
-            run, reused = await self._start_with_key(request, record, reuse_within)
+            earlier = await self._find_earlier(request, record, reuse_within)
+            run = earlier or await self._send_until_confirmed(request, record)
         except Exception as error:
             call.error = error
             raise
         else:
             record.run_id, record.lost_at = run.id, None
-            self._remember_run(run.id, request.key)
-            done = "reused" if reused else "started"
+            self._memory.add_run(run.id, request.key)
+            done = "started" if earlier is None else "reused"
             logger.info("run %s of %s %s", escape(run.id), escape(request.workflow_id), done)
-            return run, reused
+            return run, earlier is not None
         finally:
             record.call = None
             call.finished.set()
             is_refused = record.run_id is None and record.lost_at is None
             if is_refused or (request.is_one_off and record.run_id is not None):
-                del self._records[request.workflow_id, request.key]
-            self._evict()
+                del self._memory.records[request.workflow_id, request.key]
+            self._memory.evict()
 
     async def reuse(
         self, workflow_id: str, requests: Mapping[str, StartRequest], since: datetime
@@ -237,18 +340,19 @@ class Starter:
         Raises:
             CopyAIError: the runs cannot be read.
         """
-        unknown = {key: request for key, request in requests.items() if not self._has_run(request)}
-        searches = [KeySearch(key, request.inputs) for key, request in unknown.items()]
+        records = self._memory.records
+        known = {key for key in requests if (record := records.get((workflow_id, key))) and record.run_id is not None}
+        searches = [KeySearch(key, request.inputs) for key, request in requests.items() if key not in known]
         found = await self._find_reusable(workflow_id, searches, since) if searches else {}
         for key, run in found.items():
             if isinstance(run, Run):
                 inputs = requests[key].inputs
                 # Of other inputs, so that `start` refuses these.
                 digest = _digest(run.input if _contradict(inputs, run.input) else inputs)
-                record = self._records.setdefault((workflow_id, key), _KeyRecord(digest))
+                record = records.setdefault((workflow_id, key), _KeyRecord(key, digest))
                 record.run_id = record.run_id or run.id
-                self._remember_run(run.id, key)
-        self._evict()
+                self._memory.add_run(run.id, key)
+        self._memory.evict()
         return {key: run for key, run in found.items() if isinstance(run, AmbiguousStartError)}
 
     async def find(self, workflow_id: str, searches: Iterable[KeySearch], since: datetime | None) -> FoundRuns:
@@ -261,115 +365,83 @@ class Starter:
         Raises:
             CopyAIError: the runs cannot be read.
         """
-        remaining = {search.key: search for search in searches}
-        found: FoundRuns = {}
-        candidates: dict[str, str] = {}
-        fruitless = failed = 0
-        async for listed in self._list_runs(workflow_id, since):
-            if not remaining:
+        search = _ListSearch(workflow_id, searches, self._memory.own_runs, self._get_run)
+        async for run in self._list_runs(workflow_id, since):
+            await search.examine(run)
+            if not search.remaining:
                 break
-            run, is_complete = listed, fruitless >= _FRUITLESS_READS
-            may_show_more = KEY_NAME not in run.metadata and not (run.metadata and run.input)
-            is_read = may_show_more and max(fruitless, failed) < _FRUITLESS_READS
-            if is_read and any(self._possible_keys(run, remaining, is_complete=False)):
-                run, is_complete = await self._read(listed, workflow_id)
-                if not is_complete:
-                    failed += 1
-                elif (run.metadata, run.input) == (listed.metadata, listed.input):
-                    fruitless += 1
-                else:
-                    fruitless = failed = 0
-            key = run.metadata.get(KEY_NAME)
-            if isinstance(key, str) and key in remaining:
-                inputs = remaining.pop(key).inputs
-                found[key] = await self._completed(run, workflow_id, inputs, is_complete=is_complete)
-                continue
-            for possible in self._possible_keys(run, remaining, is_complete=is_complete):
-                candidates.setdefault(possible, run.id)
-        for key in remaining.keys() & candidates:
-            reason = f"run {candidates[key]} may be it, but does not show the metadata that it was started with"
-            found[key] = AmbiguousStartError(reason, workflow_id, key)
-        return found
-
-    def _possible_keys(self, run: Run, searches: Mapping[str, KeySearch], *, is_complete: bool) -> Iterator[str]:
-        """Yield the keys that a run could have, without showing one."""
-        if KEY_NAME in run.metadata or run.metadata.get("webapp") is True:
-            return
-        if run.id in self._own_runs:
-            own = self._own_runs[run.id]
-            searches = {own: searches[own]} if own is not None and own in searches else {}
-        for key, search in searches.items():
-            if search.is_candidate(run, is_complete=is_complete):
-                yield key
-
-    async def _read(self, listed: Run, workflow_id: str) -> tuple[Run, bool]:
-        """Read a listed run by its id, and return whether that shows all there is to know."""
-        try:
-            return await self._get_run(workflow_id, listed.id), True
-        except _UNREADABLE:
-            return listed, False
-        except ValueError:  # its id fits into no path: the list shows all there is to know
-            return listed, True
-
-    async def _completed(
-        self, run: Run, workflow_id: str, inputs: Mapping[str, JSON] | None, *, is_complete: bool
-    ) -> Run:
-        """Return a found run with its workflow and its inputs, which lists may omit."""
-        if not run.input and inputs is None and not is_complete:
-            run, _ = await self._read(run, workflow_id)
-        return evolve(run, workflow_id=run.workflow_id or workflow_id, input=run.input or inputs or {})
+        return search.results()
 
     async def _claim(self, request: StartRequest, key: str) -> _KeyRecord:
         """Return the record of a key that no call is in progress for; wait for one that is."""
         digest = _digest(request.inputs)
+        records = self._memory.records
         while True:
-            record = self._records.setdefault((request.workflow_id, key), _KeyRecord(digest))
+            record = records.setdefault((request.workflow_id, key), _KeyRecord(key, digest))
             if record.digest != digest:
                 raise _other_inputs(key)
             if record.call is None:
-                self._records.move_to_end((request.workflow_id, key))
+                records.move_to_end((request.workflow_id, key))
                 return record
             call = record.call
             await call.finished.wait()
             if call.error is not None:
                 raise call.error
 
-    async def _start_with_key(
+    async def _find_earlier(
         self, request: StartRequest, record: _KeyRecord, reuse_within: timedelta | None
-    ) -> tuple[Run, bool]:
-        """Search if an earlier start may have been accepted, and send what is not found."""
+    ) -> Run | None:
+        """Search for a run that an earlier call, or another process, has started with the key."""
         if record.lost_at is not None:
-            now = time.monotonic()
-            run = await self._find_lost(request, record, max(now, record.lost_at + SEARCH_DELAYS[-1]))
+            run = await self._find_lost(request, record, max(time.monotonic(), record.lost_at + SEARCH_DELAYS[-1]))
             if run is not None:
-                return run, True
-        if reuse_within is not None:
-            search = KeySearch(request.key or "", request.inputs)
-            found = await self._find_reusable(request.workflow_id, [search], _now() - reuse_within)
-            run = self._found_run(request, found)
-            if run is not None:
-                if _contradict(request.inputs, run.input):
-                    raise _other_inputs(request.key or "")
-                return run, True
+                return run
+        if reuse_within is None:
+            return None
+        search = KeySearch(record.key, request.inputs)
+        found = await self._find_reusable(request.workflow_id, [search], _now() - reuse_within)
+        run = _found_run(found, record.key, request)
+        if run is not None and _contradict(request.inputs, run.input):
+            raise _other_inputs(record.key)
+        return run
+
+    async def _find_reusable(self, workflow_id: str, searches: Sequence[KeySearch], since: datetime) -> FoundRuns:
+        """Search for runs that were started before this session.
+
+        In its first seconds, a run of a process that has just crashed may not be listed yet, so that what is not found
+        is searched for once more.
+        """
+        found = await self.find(workflow_id, searches, since)
+        missing = [search for search in searches if search.key not in found]
+        delay = self._memory.created_at + SEARCH_DELAYS[-1] - time.monotonic()
+        if missing and delay > 0:
+            await asyncio.sleep(delay)
+            found |= await self.find(workflow_id, missing, max(since, _now() - _LOOK_BACK))
+        return found
+
+    async def _send_until_confirmed(self, request: StartRequest, record: _KeyRecord) -> Run:
+        """Send a start; after a lost response search for its run, and send it again if that is not found.
+
+        Raises:
+            AmbiguousStartError: the attempts or the time of the retry policy are used up.
+        """
         deadline = math.inf if self._retry.timeout is None else time.monotonic() + self._retry.timeout
-        attempt = 0
-        while True:
-            attempt += 1
-            lost = await self._send(request, record)
-            if isinstance(lost, Run):
-                return lost, False
-            logger.warning("start of %s: %s; searching for its run", escape(request.workflow_id), lost)
+        for attempt in count(1):
+            outcome = await self._send(request, record)
+            if isinstance(outcome, Run):
+                return outcome
+            logger.warning("start of %s: %s; searching for its run", escape(request.workflow_id), outcome)
             lost_at = record.lost_at or time.monotonic()
-            resend_at = lost_at + max(SEARCH_DELAYS[-1], self._retry.wait_after(attempt, lost))
+            resend_at = lost_at + max(SEARCH_DELAYS[-1], self._retry.wait_after(attempt, outcome))
             has_attempts = self._retry.attempts is None or attempt < self._retry.attempts
-            resends = lost.retryable and has_attempts and resend_at < deadline
-            run = await self._find_lost(
-                request, record, resend_at if resends else min(lost_at + SEARCH_DELAYS[-1], max(lost_at, deadline))
-            )
+            resends = outcome.retryable and has_attempts and resend_at < deadline
+            search_until = resend_at if resends else min(lost_at + SEARCH_DELAYS[-1], max(lost_at, deadline))
+            run = await self._find_lost(request, record, search_until)
             if run is not None:
-                return run, False
+                return run
             if not resends:
-                raise AmbiguousStartError(lost.message, request.workflow_id, request.key) from lost
+                raise AmbiguousStartError(outcome.message, request.workflow_id, record.key) from outcome
+        raise AssertionError  # pragma: no cover (the loop is endless)
 
     async def _send(self, request: StartRequest, record: _KeyRecord) -> Run | CopyAIError:
         """Send a start once, and return its run, or the error of a lost response."""
@@ -392,7 +464,7 @@ class Starter:
             AmbiguousStartError: the last search failed, or some run still shows too little to be ruled out.
         """
         lost_at = time.monotonic() if record.lost_at is None else record.lost_at
-        search = KeySearch(request.key or "", request.inputs, record.sent)
+        search = KeySearch(record.key, request.inputs, record.sent)
         since = (record.sent[0] if record.sent else _now()) - _LOOK_BACK
         times = sorted({min(lost_at + delay, until) for delay in SEARCH_DELAYS} | {until})
         for search_at, next_search_at in pairwise([*times, math.inf]):
@@ -401,61 +473,20 @@ class Starter:
                 continue  # of several searches that are due, the latest is enough
             await asyncio.sleep(max(0.0, search_at - now))
             try:
-                run = await self._find_one(request, search, since)
+                found = await self.find(request.workflow_id, [search], since)
+                run = _found_run(found, record.key, request)
             except (CopyAIError, RuntimeError) as error:  # the latter if the session is closed meanwhile
                 is_last = next_search_at == math.inf or isinstance(error, AuthenticationError | RuntimeError)
                 if not is_last:
                     continue
                 if isinstance(error, AmbiguousStartError):
                     raise
-                reason = f"its response was lost, and the runs could not be searched for it: {_message(error)}"
-                raise AmbiguousStartError(reason, request.workflow_id, request.key) from error
+                message = error.message if isinstance(error, CopyAIError) else str(error)
+                reason = f"its response was lost, and the runs could not be searched for it: {message}"
+                raise AmbiguousStartError(reason, request.workflow_id, record.key) from error
             if run is not None:
                 return run
         return None
-
-    async def _find_reusable(self, workflow_id: str, searches: Sequence[KeySearch], since: datetime) -> FoundRuns:
-        """Search for runs that were started before this session.
-
-        In its first seconds, a run of a process that has just crashed may not be listed yet, so that what is not found
-        is searched for once more.
-        """
-        found = await self.find(workflow_id, searches, since)
-        missing = [search for search in searches if search.key not in found]
-        delay = self._created_at + SEARCH_DELAYS[-1] - time.monotonic()
-        if missing and delay > 0:
-            await asyncio.sleep(delay)
-            found |= await self.find(workflow_id, missing, max(since, _now() - _LOOK_BACK))
-        return found
-
-    async def _find_one(self, request: StartRequest, search: KeySearch, since: datetime) -> Run | None:
-        return self._found_run(request, await self.find(request.workflow_id, [search], since))
-
-    def _found_run(self, request: StartRequest, found: FoundRuns) -> Run | None:
-        run = found.get(request.key or "")
-        if isinstance(run, AmbiguousStartError):
-            raise run
-        return run and evolve(run, metadata={**request.metadata, **run.metadata})
-
-    def _has_run(self, request: StartRequest) -> bool:
-        record = self._records.get((request.workflow_id, request.key or ""))
-        return record is not None and record.run_id is not None
-
-    def _remember_run(self, run_id: str, key: str | None) -> None:
-        self._own_runs[run_id] = key
-        if len(self._own_runs) > MAX_REMEMBERED:
-            self._own_runs.popitem(last=False)
-
-    def _evict(self) -> None:
-        """Forget the oldest keys whose run is known, or else the oldest for which no call is in progress."""
-        while len(self._records) > MAX_REMEMBERED:
-            idle = ((identity, record) for identity, record in self._records.items() if record.call is None)
-            oldest = next(idle, None)
-            if oldest is None:
-                return
-            confirmed = (each for each in chain([oldest], idle) if each[1].run_id is not None)
-            identity, _ = next(confirmed, oldest)
-            del self._records[identity]
 
 
 def with_key(metadata: dict[str, JSON], key: str | None) -> dict[str, JSON]:
@@ -497,8 +528,12 @@ def _digest(inputs: Mapping[str, JSON]) -> bytes:
     return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).digest()
 
 
-def _message(error: Exception) -> str:
-    return error.message if isinstance(error, CopyAIError) else str(error)
+def _found_run(found: FoundRuns, key: str, request: StartRequest) -> Run | None:
+    """Return the run of a key with all the metadata that was sent, or raise the error that was found instead."""
+    run = found.get(key)
+    if isinstance(run, AmbiguousStartError):
+        raise run
+    return run and evolve(run, metadata={**request.metadata, **run.metadata})
 
 
 def _other_inputs(key: str) -> ValueError:
