@@ -39,13 +39,31 @@ def run_app() -> int:
             app(prog_name="aiocopyai")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
-        except OSError as error:  # of printing a help text or a version
+        except OSError as error:  # of printing a help text, a version or wrong usage
+            usage_code = getattr(error.__context__, "exit_code", None)  # of the exception that could not be printed
+            if isinstance(usage_code, int):
+                discard(sys.stderr)
+                return usage_code
             return _failed_output(error)
         try:
             sys.stdout.flush()
         except OSError as error:
             return code or _failed_output(error)
         return code
+
+
+@contextmanager
+def blocking_call() -> Generator[None]:
+    """Let Ctrl-C end a call that blocks the event loop, such as a question; it otherwise only cancels the task."""
+    is_main = threading.current_thread() is threading.main_thread()  # no other thread can set handlers
+    if not is_main or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def discard(stream: TextIO) -> None:

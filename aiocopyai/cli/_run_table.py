@@ -79,9 +79,12 @@ class RunTable:
             "ID": run_id,
             "OUTPUT": output,
         }
-        cells = [
-            _cell(texts[name], width, status_style if name == "STATUS" else "") for name, width in self._widths.items()
-        ]
+        widths = dict(self._widths)
+        if "CREDITS" in widths:  # a number is not cut: its column takes cells from the id
+            extra = min(len(texts["CREDITS"]) - widths["CREDITS"], widths["ID"] - 1)
+            widths["CREDITS"] += extra
+            widths["ID"] -= extra
+        cells = [_cell(texts[name], width, status_style if name == "STATUS" else "") for name, width in widths.items()]
         line = Text(" ").join(cells)
         line.rstrip()
         self._console.print(line, soft_wrap=True)

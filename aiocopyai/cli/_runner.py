@@ -95,6 +95,8 @@ def find_key(settings: Settings) -> str | None:
         return Secret(getpass("Copy.ai API key: ", sys.stderr))
     except (EOFError, KeyboardInterrupt):
         raise typer.Exit(130) from None
+    except UnicodeDecodeError:
+        raise typer.BadParameter("the API key must be printable ASCII without spaces") from None
 
 
 @asynccontextmanager

@@ -170,6 +170,17 @@ async def test_closed_stream(emulator: Emulator, closed: int, code: int, message
 
 
 @needs_dev_full
+@pytest.mark.parametrize("arguments", [["runs"], ["runs", "--unknown"], ["unknown"]])
+async def test_wrong_usage_that_cannot_be_shown(arguments: list[str]) -> None:
+    """The exit code is that of wrong usage even if the reader of standard error is gone."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    process = await start(*MAIN, *arguments, env=environment(), stderr=write_end)
+    os.close(write_end)
+
+    assert (await finish(process)).code == 2
+
+
 async def test_messages_that_cannot_be_written_are_lost(emulator: Emulator) -> None:
     """A full disk or a closed pipe behind standard error costs the messages, not the results."""
     full = os.open("/dev/full", os.O_WRONLY)
@@ -253,6 +264,19 @@ async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> Non
     assert ("2026-01-31 09:00:00" in row) is (width >= 80)
 
 
+@pytest.mark.parametrize("credits_spent", [1234567, 123456789012])
+async def test_numbers_are_not_cut(emulator: Emulator, credits_spent: int) -> None:
+    """More credits than fit into their column make the id shorter."""
+    emulator.replace_runs([{"id": f"WRUN-{'9' * 36}", "status": "COMPLETE", "credits": credits_spent}])
+    _, shown = await terminal(
+        "runs", emulator.workflow_id, "--quiet", width=80, env=environment(emulator, NO_COLOR="1")
+    )
+    row = shown.splitlines()[1]
+
+    assert f" {credits_spent} WRUN-999" in row
+    assert len(row) <= 80
+
+
 async def test_terminal_prompts_for_the_key(emulator: Emulator) -> None:
     """Without COPYAI_API_KEY a terminal prompts for the key; its echo is off before the prompt appears."""
     ours, theirs = pty.openpty()
@@ -271,6 +295,51 @@ async def test_terminal_prompts_for_the_key(emulator: Emulator) -> None:
     assert not has_echo
     assert emulator.api_key.encode() not in shown
     assert emulator.requests[0].headers["x-copy-ai-api-key"] == emulator.api_key
+
+
+async def test_key_in_another_encoding(emulator: Emulator) -> None:
+    """Bytes that are not text are wrong usage, not a traceback."""
+    ours, theirs = pty.openpty()
+    env = environment(COPYAI_BASE_URL=emulator.url)
+    process = await start(*MAIN, "runs", "WCFG-1", env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    await asyncio.to_thread(read_until, ours, b"Copy.ai API key: ")
+    os.write(ours, b"\xff\xfe\n")
+    done = await finish(process)
+    os.close(theirs)
+    shown = await asyncio.to_thread(read_until, ours, b"")
+    os.close(ours)
+
+    assert done.code == 2
+    assert b"the API key must be printable ASCII" in shown
+    assert b"Traceback" not in shown
+
+
+@pytest.mark.parametrize("reply", [b"\x03", b"\x04", signal.SIGTERM])
+async def test_question_before_many_runs_can_be_left(
+    emulator: Emulator, reply: bytes | signal.Signals, tmp_path: Path
+) -> None:
+    """Ctrl-C, Ctrl-D and SIGTERM end the question with 130, and start nothing."""
+    (tmp_path / "rows.csv").write_text("n\n" + "1\n" * 101)
+    ours, theirs = pty.openpty()
+    code = START + "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + RUN_MAIN
+    arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl")
+    env = environment(emulator)
+    process = await start("-c", code, *arguments, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    await asyncio.to_thread(read_until, ours, b"[y/N]: ")
+    shown = asyncio.create_task(asyncio.to_thread(read_until, ours, b"stopped"))
+    while not shown.done():  # Python's input() does not notice a signal that comes right before it reads
+        if isinstance(reply, bytes):
+            os.write(ours, reply)
+        else:
+            process.send_signal(reply)
+        await asyncio.wait([shown], timeout=5)
+    done = await finish(process)
+    os.close(theirs)
+    os.close(ours)
+
+    assert done.code == 130
+    assert emulator.requests == []
+    assert not (tmp_path / "results.jsonl").exists()
 
 
 @pytest.mark.parametrize("reply", [b"\x03", b"\x04", signal.SIGTERM])

@@ -30,6 +30,7 @@ from aiocopyai.cli._options import (
     shared_options,
 )
 from aiocopyai.cli._output import OutputFormat, OutputWriter, echo_err, open_run_writer, print_json
+from aiocopyai.cli._process import blocking_call
 from aiocopyai.cli._progress import ProgressBar, Tally
 from aiocopyai.cli._runner import run_async, run_in_session
 
@@ -323,7 +324,9 @@ async def _start(request: StartOptions, settings: Settings, progress: StartProgr
 def _confirm(count: int, workflow_id: str) -> None:
     if count <= _CONFIRM_ROWS or not sys.stdin.isatty():
         return
-    if not typer.confirm(f"Start {count:,} runs of {workflow_id}? Each spends credits.", err=True):
+    with blocking_call():
+        is_confirmed = typer.confirm(f"Start {count:,} runs of {workflow_id}? Each spends credits.", err=True)
+    if not is_confirmed:
         echo_err("nothing was started")
         raise typer.Exit(1)
 
