@@ -14,7 +14,7 @@ from attrs import define, field
 
 from aiocopyai import JSON
 from aiocopyai.emulator import Emulator, Fault, Request
-from tests.support.commands import MAIN, PATIENCE, START, cli, environment, finish, start, terminal
+from tests.support.commands import MAIN, PATIENCE, START, await_event, cli, environment, finish, start, terminal
 from tests.support.exporting import FORMATS, change, ids_in, ids_of, leftovers, raw_run
 
 
@@ -182,13 +182,11 @@ async def test_full_disk_is_one_line(emulator: Emulator, tmp_path: Path) -> None
 
 async def test_ctrl_c(emulator: Emulator, tmp_path: Path) -> None:
     """Ctrl-C ends the command at once, with exit code 130 and without a traceback; `--resume` continues."""
-    emulator.inject(Fault(delay=30), page=5)
+    emulator.inject(Fault(delay=60), page=5)
     command = ("export", emulator.workflow_id, "-o", "runs.jsonl")
     code = START + "from aiocopyai.cli import main; main()"
     process = await start("-c", code, *command, env=environment(emulator))
-    async with asyncio.timeout(PATIENCE):
-        while process.returncode is None and not any(request.page == 7 for request in emulator.requests):
-            await asyncio.sleep(0.01)
+    await await_event(process, lambda: any(request.page == 7 for request in emulator.requests))
     process.send_signal(signal.SIGINT)
     stopped = await finish(process)
     resumed = await cli(*command, "--resume", emulator=emulator)

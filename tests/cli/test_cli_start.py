@@ -18,8 +18,9 @@ import pytest
 
 from aiocopyai import JSON
 from aiocopyai.batch import run_batch
-from aiocopyai.emulator import Emulator, Fault, Quirks, Script
-from tests.support.commands import MAIN, START, Done, cli, environment, finish, start, terminal
+from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
+from tests.support.commands import MAIN, START, Done, await_event, cli, environment, finish, start, terminal
+from tests.support.exporting import change
 
 
 KILLS = 12
@@ -72,7 +73,7 @@ async def batch(emulator: Emulator, *options: str) -> Done:
 
 async def test_one_run_is_started_and_shown(emulator: Emulator) -> None:
     """Inputs and metadata are sent unchanged; the run is shown at once, as one line of JSON."""
-    emulator.run_time = 60
+    emulator.run_time = 3600
     arguments = ("-i", "Input 1=a=b", "-i", "Ω=", "-m", "batch=7")
     done = await cli("start", emulator.workflow_id, *arguments, emulator=emulator)
     [run] = emulator.runs()
@@ -272,9 +273,11 @@ async def test_an_unconfirmed_start_is_not_sent_again(emulator: Emulator) -> Non
 async def test_a_run_that_takes_too_long_can_be_waited_for_later(emulator: Emulator) -> None:
     """Its line has the id; `--resume --wait` continues to wait, and starts nothing."""
     write_rows(2)
-    emulator.run_time = 2
-    late = await batch(emulator, "--wait", "--timeout", "0.5")
+    emulator.run_time = 3600
+    late = await batch(emulator, "--wait", "--timeout", "0.2")
     early = lines()
+    for run in emulator.runs():
+        change(emulator, str(run["id"]), status="COMPLETE", output={"Fit": "good"})
     resumed = await batch(emulator, "--wait", "--resume")
 
     assert late.code == 1
@@ -301,12 +304,11 @@ async def test_other_rows_are_another_batch(emulator: Emulator) -> None:
 async def test_ctrl_c_names_the_runs_in_progress(emulator: Emulator, number: int) -> None:
     """At once, with the ids of the runs that continue at Copy.ai, and how to resume; the same for SIGTERM."""
     write_rows(3)
-    emulator.run_time = 60
+    emulator.run_time = 3600
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
     code = START + "from aiocopyai.cli import main; main()"
     process = await start("-c", code, *arguments, env=environment(emulator))
-    while process.returncode is None and not any("/run/" in request.path for request in emulator.requests):
-        await asyncio.sleep(0.01)
+    await await_event(process, lambda: any("/run/" in request.path for request in emulator.requests))
     process.send_signal(number)
     done = await finish(process)
 
@@ -320,9 +322,7 @@ async def killed(emulator: Emulator, *options: str, requests: int) -> None:
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", *options)
     process = await start(*MAIN, *arguments, env=environment(emulator))
     until = len(emulator.requests) + requests
-    while len(emulator.requests) < until:
-        assert process.returncode is None
-        await asyncio.sleep(0.001)
+    await await_event(process, lambda: len(emulator.requests) >= until)
     process.kill()
     await finish(process)
 
@@ -362,8 +362,7 @@ async def test_sigterm_says_how_to_resume_before_the_first_result(emulator: Emul
     emulator.inject(Fault(delay=60), method="GET")
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", "--resume")
     process = await start("-c", HASTY, *arguments, env=environment(emulator))
-    while process.returncode is None and len(emulator.requests) < 2:
-        await asyncio.sleep(0.01)
+    await await_event(process, lambda: len(emulator.requests) >= 2)
     process.send_signal(signal.SIGTERM)
     done = await finish(process)
 
@@ -374,12 +373,10 @@ async def test_sigterm_says_how_to_resume_before_the_first_result(emulator: Emul
 async def test_two_processes_can_t_share_a_batch(emulator: Emulator) -> None:
     """While one process works on a batch, another one is refused, and starts nothing."""
     write_rows(3)
-    emulator.run_time = 60
+    emulator.run_time = 3600
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
     first = await start("-c", START + HASTY, *arguments, env=environment(emulator))
-    while len(emulator.runs()) < 3:
-        assert first.returncode is None
-        await asyncio.sleep(0.01)
+    await await_event(first, lambda: len(emulator.runs()) == 3)
     second = await batch(emulator, "--wait", "--resume")
     first.send_signal(signal.SIGINT)
     await finish(first)
@@ -554,14 +551,10 @@ async def test_standard_output_that_can_t_be_written_costs_nothing(emulator: Emu
 
 async def test_a_run_that_can_t_be_shown_is_named(emulator: Emulator) -> None:
     """If standard output fails after the start, the run's id is on standard error."""
-    emulator.latency = 0.1
     reader, writer = os.pipe()
+    emulator.on_request = lambda _server, request: os.close(reader) if request.method == "POST" else None
     process = await start(*MAIN, "start", emulator.workflow_id, "--no-input", env=environment(emulator), stdout=writer)
     os.close(writer)
-    while not emulator.runs():
-        assert process.returncode is None
-        await asyncio.sleep(0.001)
-    os.close(reader)
     done = await finish(process)
     [run] = emulator.runs()
 
@@ -613,13 +606,8 @@ async def test_rows_are_those_that_were_read_first(emulator: Emulator) -> None:
     """A change of the file while its rows are started has no effect."""
     write_rows(30)
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", "--concurrency", "1")
-    emulator.latency = 0.01
-    process = await start(*MAIN, *arguments, env=environment(emulator))
-    while not emulator.runs():
-        assert process.returncode is None
-        await asyncio.sleep(0.001)
-    write("rows.csv", "n,text\nother,row\nbroken\n")
-    done = await finish(process)
+    emulator.on_request = lambda _server, _request: write("rows.csv", "n,text\nother,row\nbroken\n")
+    done = await cli(*arguments, emulator=emulator)
 
     assert done.code == 0, done.err
     assert sorted(str(run["input"]["n"]) for run in emulator.runs()) == sorted(map(str, range(30)))  # type: ignore[index,call-overload]  # raw JSON
@@ -627,17 +615,21 @@ async def test_rows_are_those_that_were_read_first(emulator: Emulator) -> None:
 
 async def test_a_reader_that_leaves_shows_in_the_exit_code(emulator: Emulator) -> None:
     """`start … | head -1` ends quietly, but not with 0: not every row was started."""
-    write_rows(60)
-    emulator.latency = 0.01
+    write_rows(20)
     reader, writer = os.pipe()
+
+    def leave(_server: Emulator, request: Request) -> None:
+        if request.method == "POST" and len(emulator.runs()) == 5:
+            os.close(reader)
+
+    emulator.on_request = leave
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--concurrency", "1")
     process = await start(*MAIN, *arguments, env=environment(emulator), stdout=writer)
     os.close(writer)
-    await asyncio.to_thread(os.read, reader, 10)
-    os.close(reader)
     done = await finish(process)
 
     assert done.code == 1
+    assert len(emulator.runs()) < 20
     assert "Traceback" not in done.err
 
 

@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from aiocopyai.emulator import Emulator, Fault
-from tests.support.commands import MAIN, START, Done, cli, environment, finish, start, terminal
+from tests.support.commands import MAIN, START, Done, await_event, cli, environment, finish, start, terminal
 from tests.support.exporting import change, raw_run
 from tests.support.loading import query, rows_in, truth
 
@@ -216,11 +216,9 @@ async def test_database_in_use(emulator: Emulator) -> None:
 @pytest.mark.slow
 async def test_one_sync_at_a_time(emulator: Emulator, folder: Path) -> None:
     """While a sync is in progress, another one to the same database ends at once; a killed one leaves no lock."""
-    emulator.inject(Fault(delay=30), page=5)
+    emulator.inject(Fault(delay=300), page=5)
     process = await start(*MAIN, "sync", emulator.workflow_id, env=environment(emulator))
-    async with asyncio.timeout(PATIENCE):
-        while process.returncode is None and not any(request.page == 5 for request in emulator.requests):
-            await asyncio.sleep(0.01)
+    await await_event(process, lambda: any(request.page == 5 for request in emulator.requests))
     second = await sync(emulator.workflow_id, emulator=emulator)
     process.kill()
     await finish(process)
@@ -249,11 +247,9 @@ async def test_pending_package_is_loaded_first(emulator: Emulator, folder: Path)
 @pytest.mark.slow
 async def test_ctrl_c(emulator: Emulator, folder: Path) -> None:
     """Ctrl-C ends the command at once, with exit code 130; the next sync loads everything."""
-    emulator.inject(Fault(delay=30), page=5)
+    emulator.inject(Fault(delay=300), page=5)
     process = await start("-c", START + RUN, "sync", emulator.workflow_id, env=environment(emulator))
-    async with asyncio.timeout(PATIENCE):
-        while process.returncode is None and not any(request.page == 7 for request in emulator.requests):
-            await asyncio.sleep(0.01)
+    await await_event(process, lambda: any(request.page == 7 for request in emulator.requests))
     process.send_signal(signal.SIGINT)
     stopped = await finish(process)
     whole = await sync(emulator.workflow_id, emulator=emulator)

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from aiocopyai.emulator import Emulator, Fault
-from tests.support.commands import START, cli, environment, finish, start, terminal
+from tests.support.commands import PATIENCE, START, cli, environment, finish, start, terminal
 
 
 HOOK = "https://example.com/copyai/secret"
@@ -101,7 +101,7 @@ async def start_listening(emulator: Emulator, *options: str, **env: str) -> tupl
     arguments = ("webhooks", "listen", *options, "--port", "0")
     process = await start("-c", RUN_MAIN, *arguments, env=environment(emulator, **env))
     assert process.stderr is not None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         line = (await process.stderr.readline()).decode()
     assert line.startswith("listening at http://127.0.0.1:"), line
     return process, line.split()[-1]

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pty
+import select
 import signal
 import struct
 import sys
@@ -200,6 +201,30 @@ async def start(
     return await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
     )
+
+
+async def await_event(process: asyncio.subprocess.Process, condition: Callable[[], object]) -> None:
+    """Wait for something that a running process brings about."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            assert process.returncode is None, "the process ended before"
+            await asyncio.sleep(0.005)
+
+
+def read_until(descriptor: int, end: bytes) -> bytes:
+    """Read a terminal until a text appears in it, or if that is empty, until the last writer is gone."""
+    shown = b""
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while not end or end not in shown:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"{end!r} was not shown, but {shown!r}"
+            if not (part := os.read(descriptor, 65536)):
+                break
+            shown += part
+    except OSError:  # how Linux reports the end
+        pass
+    return shown
 
 
 async def finish(process: asyncio.subprocess.Process, patience: float = PATIENCE) -> Done:

@@ -301,9 +301,10 @@ async def _start(request: StartOptions, settings: Settings, progress: StartProgr
             progress.results = request.runs(session)
             pending = len(request.rows[: request.limit])
         else:
-            progress.results = progress.batch = request.batch(session, request.output)
-            pending = len(progress.batch.pending())
-            if progress.batch.finished == progress.batch.total:
+            batch = request.batch(session, request.output)
+            pending = len(batch.pending())
+            progress.results = progress.batch = batch  # after `pending`, which fails if the files cannot be used
+            if batch.finished == batch.total:
                 settings.inform(f"{request.output} is complete already")
                 return
     if request.confirm:
