@@ -118,7 +118,7 @@ class EventQueue:
     async def stop(self, grace: float) -> None:
         """Stop accepting events, process the waiting ones for at most `grace` seconds, and drop the rest.
 
-        Events that wait for a further read are read once more, now.
+        Events that are not confirmed yet are read once more, now.
         """
         workers, self._workers = self._workers, set()
         if not workers:
@@ -165,11 +165,11 @@ class EventQueue:
         if self._reader is not None:
             queued.reads += 1
             self._reading[queued.key] = queued
-            accept_empty_output = queued.reads > 1 or not self.is_open
+            is_last = not self.is_open
             try:
-                event = await confirm(self._reader, event, accept_empty_output=accept_empty_output)
+                event = await confirm(self._reader, event, accept_empty_output=is_last or queued.reads > 1)
             except UnconfirmedError as error:
-                self._retry_or_drop(queued, error)
+                self._retry_or_drop(queued, error, is_last=is_last)
                 return
             finally:
                 self._reading.pop(queued.key, None)
@@ -183,9 +183,12 @@ class EventQueue:
         async with self._handling:
             await self._handler(event)
 
-    def _retry_or_drop(self, queued: _QueuedEvent, error: UnconfirmedError) -> None:
+    def _retry_or_drop(self, queued: _QueuedEvent, error: UnconfirmedError, *, is_last: bool) -> None:
         if queued.is_repeated:
             self._enqueue(_QueuedEvent(queued.event))
+            return
+        if error.may_change and not self.is_open and not is_last:
+            self._enqueue(queued)  # `stop()` was called during the read
             return
         if not (error.may_change and self.is_open and queued.reads <= len(_RETRY_DELAYS)):
             logger.log(error.level, "webhook event dropped: %s: %s", describe(queued.event), error.reason)

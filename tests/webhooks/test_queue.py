@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 import pytest
 from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
 
-from aiocopyai import CopyAISession
+from aiocopyai import CopyAISession, NotFoundError
 from aiocopyai.emulator import Emulator, Fault, Quirks
 from aiocopyai.models import Run, RunStatus, WebhookEventType
 from aiocopyai.webhooks import WebhookReceiver
@@ -335,6 +337,27 @@ async def test_last_read_on_exit(
     assert count_reads(copyai_emulator) == 4
 
 
+@pytest.mark.parametrize("delay_api", [_unknown, _running, _without_output])
+async def test_exit_during_a_read(
+    session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler,
+    delay_api: Callable[[Emulator, dict[str, Any]], None],
+) -> None:  # fmt: skip
+    """An event that is being read when the exit begins, too early to be confirmed, is read once more."""
+    run = add_run(copyai_emulator)
+    delay_api(copyai_emulator, run)
+    reader = DelayedReader(session)
+    async with WebhookReceiver(reader, handler, grace=PATIENCE) as receiver:
+        await deliver(receiver, delivery_body(run))
+        await wait_until(lambda: count_reads(copyai_emulator) == 1)
+        if delay_api is not _without_output:
+            copyai_emulator.replace_runs([run])
+        for _ in range(2):
+            asyncio.get_running_loop().call_soon(reader.released.release)
+
+    assert handler.run_ids == [run["id"]]
+    assert reader.run_ids == [run["id"]] * 2
+
+
 async def test_forged_events_are_bounded(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch,
     caplog: Log,
@@ -516,6 +539,57 @@ async def test_without_confirmation(
     assert handler.events == [WebhookEvent.parse(expected), limit, limit]
     assert handler.events[0].extra == {"more": 2}
     assert copyai_emulator.requests == []
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["WRUN-1", "WRUN-2", "WRUN-3"]),
+        st.sampled_from([COMPLETED, FAILED]),
+        st.sampled_from([None, RunStatus.PROCESSING, RunStatus.COMPLETE]),
+        st.sampled_from(["WCFG-1", "WCFG-forged"]),
+        st.integers(0, 4),
+    ),
+    max_size=20,
+)
+
+
+@given(STEPS, st.integers(0, 3), st.integers(0, 4))
+def test_any_order_of_deliveries_and_reads(
+    steps: list[tuple[str, str, RunStatus | None, str, int]], read: int, last_pause: int
+) -> None:
+    """A run that is complete at its last delivery is handled once, after any deliveries and reads.
+
+    Pauses, and the duration of a read, are in turns of the event loop.
+    """
+    statuses: dict[str, RunStatus] = {}
+    handler = RecordingHandler()
+
+    class Reader:
+        async def get_run(self, workflow_id: str, run_id: str) -> Run:
+            status = statuses.get(run_id)
+            for _ in range(read):
+                await asyncio.sleep(0)
+            if status is None or workflow_id != "WCFG-1":
+                raise NotFoundError(404)
+            return Run(run_id, workflow_id, status)
+
+    async def run() -> list[tuple[str, str | None]]:
+        async with WebhookReceiver(Reader(), handler, grace=PATIENCE) as receiver:
+            for run_id, kind, status, workflow_id, pause in steps:
+                if status is not None and statuses.get(run_id) != RunStatus.COMPLETE:
+                    statuses[run_id] = status
+                await deliver(receiver, delivery_body({"id": run_id, "workflowId": workflow_id}, kind))
+                for _ in range(pause):
+                    await asyncio.sleep(0)
+            complete = [run_id for run_id, status in statuses.items() if status == RunStatus.COMPLETE]
+            for run_id in complete:
+                await deliver(receiver, delivery_body({"id": run_id, "workflowId": "WCFG-1"}))
+            for _ in range(last_pause):
+                await asyncio.sleep(0)
+        return [(COMPLETED, run_id) for run_id in complete]
+
+    expected = asyncio.run(run())
+    assert sorted((event.type, event.run_id) for event in handler.events) == sorted(expected)
 
 
 # Exit
