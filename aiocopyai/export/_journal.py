@@ -40,7 +40,7 @@ from aiocopyai.models import Run
 
 T = TypeVar("T")
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 _SYNC_SECONDS: Final = 1.0
 # The last two, in pages and in KiB, let ids that fall all over the index be written less often.
 _SETTINGS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 4000", "cache_size = -8000")

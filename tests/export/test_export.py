@@ -3,7 +3,11 @@
 # ruff: noqa: ASYNC240 (the files are small, and nothing else runs)
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
+import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -14,6 +18,8 @@ import pytest
 from aiocopyai import JSON, CopyAISession
 from aiocopyai.emulator import Emulator, Request
 from aiocopyai.export import ExportError, Progress, export_runs, read_export
+from aiocopyai.export._formats import Format
+from aiocopyai.export._journal import Batch, Journal
 from tests.support.exporting import ids_in, ids_of, leftovers, mode_of, raw_run
 
 
@@ -88,6 +94,52 @@ async def test_parquet_is_written_in_groups(
 
     assert pq.ParquetFile(path).num_row_groups == 11
     assert ids_in(path) == ids_of(emulator)
+
+
+async def test_slow_disk_does_not_block_the_loop(
+    session: CopyAISession, emulator: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the disk writes, other tasks run."""
+    loop, fsync, other_tasks_ran = asyncio.get_running_loop(), os.fsync, list[bool]()
+
+    def slow_fsync(descriptor: int) -> None:
+        ran = threading.Event()
+        loop.call_soon_threadsafe(ran.set)
+        other_tasks_ran.append(ran.wait(10))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    await export_runs(session, [emulator.workflow_id], path)
+
+    assert set(other_tasks_ran) == {True}
+    assert ids_in(path) == ids_of(emulator)
+
+
+async def test_cancelled_export_waits_for_its_thread(
+    session: CopyAISession, emulator: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is cancelled, even twice, ends when nothing uses the files any more."""
+    started, go_on, add = threading.Event(), threading.Event(), Journal.add
+
+    def slow_add(journal: Journal, batches: Sequence[Batch], file_format: Format) -> bytes:
+        started.set()
+        assert go_on.wait(10)
+        return add(journal, batches, file_format)
+
+    monkeypatch.setattr(Journal, "add", slow_add)
+    export = asyncio.ensure_future(export_runs(session, [emulator.workflow_id], path))
+    assert await asyncio.to_thread(started.wait, 10)
+    for _ in range(2):
+        export.cancel()
+        await asyncio.sleep(0.01)
+        assert not export.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await export
+    await export_runs(session, [emulator.workflow_id], path, resume=True)
+
+    assert ids_in(path) == ids_of(emulator)
+    assert leftovers(path) == []
 
 
 async def test_link_is_followed(session: CopyAISession, emulator: Emulator, tmp_path: Path) -> None:
