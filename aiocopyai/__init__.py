@@ -1,7 +1,7 @@
-"""The asyncio-native client for the Copy.ai Workflows API: start at `CopyAISession`.
+"""An asyncio client for the Copy.ai Workflows API. Start with `CopyAISession`.
 
-Public names are loaded on first use. The pytest plugin in `aiocopyai.emulator` imports this package in every pytest
-run of every project that has it installed, and must not load aiohttp there.
+Public names are loaded on first use: pytest imports this package in every run, through the plugin in
+`aiocopyai.emulator`, and that import must not load aiohttp.
 """
 
 from importlib import import_module

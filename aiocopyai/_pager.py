@@ -74,13 +74,14 @@ class Plan:
 
 
 class Pager(Generic[T]):
-    """A paged list. Nothing is requested before it is iterated, and each iteration starts from the beginning.
+    """A paged list, returned by `CopyAISession.runs` and `CopyAISession.webhooks`.
 
-    ``async for item in pager`` yields the items, and ``async for page in pager.pages()`` the pages that hold new items.
-    Either way each item is yielded once, in the server's order, and none that stays on the list meanwhile is missing.
-    If a page cannot be read, its error is raised, and the next step of the same iterator requests the page again.
+    ``async for item in pager`` yields the items, and ``async for page in pager.pages()`` yields the pages with new
+    items. Both yield each item once, in the server's order, and miss no item that stays in the list meanwhile.
+    Nothing is requested before the iteration, and each iteration starts from the beginning. If a page cannot be read,
+    its error is raised, and the next step of the same iterator requests the page again.
 
-    ``contextlib.aclosing`` closes a pager with all its iterators, or a single iterator.
+    ``contextlib.aclosing`` accepts a pager, which it closes with all its iterators, and also a single iterator.
     """
 
     def __init__(self, fetch: Callable[[int, int], Awaitable[Page[T]]], plan: Plan) -> None:
@@ -95,37 +96,43 @@ class Pager(Generic[T]):
 
     @property
     def total(self) -> int | None:
-        """The number of items on the list, according to the latest response; None before the first."""
+        """The number of items in the list according to the latest response; None before the first response."""
         return self._total
 
     @property
     def changes(self) -> Changes:
-        """The changes of the list during the iteration that was started last, so far."""
+        """The changes of the list that the latest iteration has detected so far."""
         return self._changes
 
     def pages(self) -> PageIterator[T]:
-        """Iterate over the pages, each with only those items that were on no page before."""
+        """Iterate over the pages. Each has only the items that were on no page before it.
+
+        The iterator raises the same errors as an iteration over the items.
+        """
         return self._pages(self._plan)
 
     def __aiter__(self) -> ItemIterator[T]:
         return ItemIterator(self.pages())
 
     async def first(self) -> T | None:
-        """Return the first item, or None if there is none. Without a filter, that is a request for one item.
+        """Return the first item, or None if there is none. Without a filter, this requests one item only.
 
         Raises:
-            CopyAIError: no response, or an error.
+            CopyAIError: a page cannot be read.
         """
         limit = 1 if self._plan.limit is None else min(1, self._plan.limit)
         items = await self._collect(evolve(self._plan, limit=limit))
         return items[0] if items else None
 
     async def collect(self, limit: int | None = None) -> list[T]:
-        """Return the items as a list, at most `limit` of them; all are held in memory.
+        """Return the items as a list.
+
+        Args:
+            limit: the maximum number of items; None for all.
 
         Raises:
-            ValueError: the limit is not an integer of 0 or more.
-            CopyAIError: a page cannot be read. What was read before is lost: iterate to continue after an error.
+            ValueError: `limit` is not an integer of 0 or more.
+            CopyAIError: a page cannot be read. The items that were read are lost; to keep them, iterate instead.
         """
         if limit is None:
             return await self._collect(self._plan)
@@ -144,7 +151,7 @@ class Pager(Generic[T]):
         return iterator
 
     async def aclose(self) -> None:
-        """End all iterations, cancel their requests, and wait until they are gone."""
+        """End all iterations, cancel their requests, and wait until these have ended."""
         await asyncio.gather(*(iterator.aclose() for iterator in self._iterators))
 
     def _set_changes(self, changes: Changes) -> None:
@@ -153,7 +160,7 @@ class Pager(Generic[T]):
 
 
 class PageIterator(AsyncIterator[Page[T]]):
-    """One iteration over a list, page by page; created by `Pager.pages`."""
+    """One iteration over the pages of a list, created by `Pager.pages`."""
 
     def __init__(
         self, fetch: Callable[[int, int], Awaitable[Page[T]]], plan: Plan, report: Callable[[Changes], None]
@@ -178,7 +185,7 @@ class PageIterator(AsyncIterator[Page[T]]):
 
     @property
     def proven(self) -> Border:
-        """How far the list was read without anything missing. Pages requested ahead count later, when proven."""
+        """How far the list was read for certain. Pages requested ahead are included when they are proven."""
         return self._listing.proven
 
     @property
@@ -188,20 +195,20 @@ class PageIterator(AsyncIterator[Page[T]]):
 
     @property
     def position(self) -> int:
-        """How many leading items of the list were read, also those that are not proven."""
+        """The number of leading items of the list that were read, including those that are not proven."""
         return self._listing.position
 
     def stop_at(self, position: int) -> None:
-        """End where this many leading items of the list were read, once it is proven that none of them is missing.
+        """End when this many leading items of the list are read, and it is proven that none of them is missing.
 
-        Where the total grows, the place moves back by as much. This replaces an earlier place.
+        If the total grows, the position grows by as much. A second call replaces the position.
         """
         self._listing.stop_at(position)
         if self._listing.is_finished or self._listing.is_proving:
             self._discard_requests()
 
     async def aclose(self) -> None:
-        """End the iteration, cancel its requests, and wait until they are gone."""
+        """End the iteration, cancel its requests, and wait until these have ended."""
         self._is_closed = True
         tasks = [task for _, task in self._in_progress]
         self._in_progress.clear()
@@ -313,7 +320,7 @@ class PageIterator(AsyncIterator[Page[T]]):
 
 
 class ItemIterator(AsyncIterator[T]):
-    """One iteration over a list, item by item; created by iterating over a `Pager`."""
+    """One iteration over the items of a list, created by iterating over a `Pager`."""
 
     def __init__(self, pages: PageIterator[T]) -> None:
         self._pages = pages
@@ -326,7 +333,7 @@ class ItemIterator(AsyncIterator[T]):
         return self._items.popleft()
 
     async def aclose(self) -> None:
-        """End the iteration, cancel its requests, and wait until they are gone."""
+        """End the iteration, cancel its requests, and wait until these have ended."""
         self._items.clear()
         await self._pages.aclose()
 

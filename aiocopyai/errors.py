@@ -1,4 +1,4 @@
-"""All errors that aiocopyai raises, apart from `ValueError` for an invalid argument.
+"""All errors that aiocopyai raises, except the `ValueError` for an invalid argument.
 
 ::
 
@@ -22,9 +22,9 @@
         ├── RateLimitedError       429
         └── ServerError            5xx
 
-`aiocopyai.export` adds `ExportError`, and `aiocopyai.batch` `BatchError`, both also a `ValueError`.
+`aiocopyai.export` adds `ExportError`, and `aiocopyai.batch` adds `BatchError`. Both are also a `ValueError`.
 
-Every error is plain data: it can be pickled and copied, and never holds the API key.
+Every error can be pickled and copied, and none contains the API key.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _MAX_MESSAGE: Final = 1_000
 
 @frozen
 class RequestInfo:
-    """The request that an error is about.
+    """The request that failed.
 
     Attributes:
         method: the HTTP method.
         url: the full URL.
-        attempts: how often the request was sent.
+        attempts: the number of times that the request was sent.
     """
 
     method: str
@@ -66,10 +66,10 @@ class CopyAIError(Exception):
     """The base class of all errors of this package.
 
     Attributes:
-        page: while listing: the number of the page that was requested. Pass it as `start_page` to continue in another
-            process.
-        ambiguous: whether the server may have executed a request although no success was received. Only for requests
-            that change something.
+        page: the number of the requested page, from 1, if a list was being read; otherwise None. Pass it as
+            `start_page` to continue in another process.
+        ambiguous: whether the server may have executed the request although the client received no success. Always
+            False for requests that only read.
         request: the request that failed; None if the error is not about one request.
     """
 
@@ -83,34 +83,34 @@ class CopyAIError(Exception):
 
     @property
     def message(self) -> str:
-        """What went wrong, for which request and what to do, without the page: one line, control characters escaped."""
+        """What went wrong, the request, and what to do, without the page: one line, with control characters escaped."""
         request = f" ({self.request})" if self.request else ""
         advice = f"; {self._advice()}" if self._advice() else ""
         return escape(f"{self._describe()}{request}{advice}", _MAX_MESSAGE)
 
     @property
     def summary(self) -> str:
-        """What went wrong, without the request and without advice: one line, control characters escaped."""
+        """What went wrong, without the request and the advice: one line, with control characters escaped."""
         return escape(self._describe(), _MAX_MESSAGE)
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later."""
+        """Whether the same request may succeed if it is sent again."""
         return False
 
     @property
     def method(self) -> str:
-        """The request's HTTP method; empty if there is no `request`."""
+        """The HTTP method of the request; empty if there is no `request`."""
         return self.request.method if self.request else ""
 
     @property
     def url(self) -> str:
-        """The request's URL; empty if there is no `request`."""
+        """The URL of the request; empty if there is no `request`."""
         return self.request.url if self.request else ""
 
     @property
     def attempts(self) -> int:
-        """How often the request was sent; 1 if there is no `request`."""
+        """The number of times that the request was sent; 1 if there is no `request`."""
         return self.request.attempts if self.request else 1
 
     def __str__(self) -> str:
@@ -125,11 +125,11 @@ class CopyAIError(Exception):
 
 
 class ConfigurationError(CopyAIError, ValueError):
-    """A session cannot be created: no or a malformed API key, an invalid setting, or a URL without encryption."""
+    """A session cannot be created: the API key is missing or malformed, or a setting is invalid."""
 
 
 class APIConnectionError(CopyAIError):
-    """No response was received, or an incomplete one: no route, refused, reset, TLS handshake failed, body cut off."""
+    """No response or an incomplete one was received: no connection, a failed TLS handshake, or a broken connection."""
 
     def __init__(
         self,
@@ -152,11 +152,11 @@ class APITimeoutError(APIConnectionError, TimeoutError):
 
 
 class InvalidResponseError(CopyAIError):
-    """A response that is not the documented JSON.
+    """The response is not the documented JSON.
 
     Attributes:
         reason: what is wrong.
-        place: the path to it in the response, such as ``data.data[3]``; empty for the response as a whole.
+        place: the path to the invalid value, such as ``data.data[3]``; empty for the response as a whole.
         excerpt: the beginning of the invalid value.
     """
 
@@ -177,7 +177,7 @@ class InvalidResponseError(CopyAIError):
 
     @property
     def retryable(self) -> bool:
-        """True for a response that is not JSON at all, such as a gateway's HTML page or half a body."""
+        """True if the response is not JSON at all, such as a gateway's HTML page or half a body."""
         return self._retryable
 
     def _describe(self) -> str:
@@ -187,20 +187,20 @@ class InvalidResponseError(CopyAIError):
 
 
 class PaginationError(CopyAIError):
-    """A list does not advance: page after page repeats known items, or the list shrinks faster than it can be read."""
+    """A list does not advance: page after page has no new item although `total` is larger, or `total` falls too fast."""
 
 
 class AmbiguousStartError(CopyAIError):
-    """The response to a start was lost, so that a run may have been started, and may cost credits, or not.
+    """The response to a start was lost: a run may have been started, and may cost credits.
 
-    The start is not sent again automatically. ``__cause__`` is the error of the request. With an idempotency key,
-    `CopyAISession.find_run` finds the run if there is one, now or later, and so does a second `start_run` with that
-    key in the same session.
+    The start is not sent again automatically. ``__cause__`` is the error of the request. If the start had an
+    idempotency key, `CopyAISession.find_run` searches for its run, and so does another `start_run` with the same key in
+    the same session.
 
     Attributes:
         reason: what happened to the request.
         workflow_id: the workflow's id.
-        idempotency_key: the key that the run has in its metadata if it was started; None if none was passed.
+        idempotency_key: the key of the start, which its run has in its metadata; None if it had none.
     """
 
     ambiguous = True
@@ -221,7 +221,7 @@ class AmbiguousStartError(CopyAIError):
 
 
 class RunFailedError(CopyAIError):
-    """The awaited run ended as ``FAILED``.
+    """The run ended with the status ``FAILED``.
 
     Attributes:
         run: the failed run.
@@ -233,7 +233,7 @@ class RunFailedError(CopyAIError):
 
     @property
     def error(self) -> JSON:
-        """Why it failed, as raw JSON (its shape is not documented)."""
+        """Why the run failed, as raw JSON (its shape is not documented)."""
         return self.run.error
 
     def _describe(self) -> str:
@@ -243,13 +243,13 @@ class RunFailedError(CopyAIError):
 
 
 class RunTimeoutError(CopyAIError, TimeoutError):
-    """The awaited run did not finish in time. It continues: call `wait_run` with the same ids to keep waiting.
+    """The run was not finished in time. It continues: call `CopyAISession.wait_run` with its ids to keep waiting.
 
     Attributes:
-        workflow_id: the workflow's id, for `wait_run`.
-        run_id: the run's id, for `wait_run`.
-        seconds: how long the run was awaited.
-        status: the last status that was received; None if there was none.
+        workflow_id: the workflow's id.
+        run_id: the run's id.
+        seconds: the time-out in seconds.
+        status: the latest status; None if no response had one.
     """
 
     def __init__(self, workflow_id: str, run_id: str, seconds: float, status: RunStatus | None = None) -> None:
@@ -290,13 +290,15 @@ class InvalidEventError(CopyAIError, ValueError):
 class APIStatusError(CopyAIError):
     """The server responded with an HTTP status other than 2xx.
 
+    Copy.ai's reference documents 400, 404 and 422. The other statuses have their meaning in HTTP.
+
     Attributes:
         status: the HTTP status.
-        error_code: the vendor's ``errorCode``, if the body has one.
-        details: the vendor's ``details``, if the body has them: for a 422 the reasons by field.
-        body: the body: JSON, or the beginning of its text if it is not JSON.
-        headers: the response's headers, with lower-case names.
-        retry_after: seconds that the server asks to wait, if it does.
+        error_code: the ``errorCode`` of the body, such as ``NOT_FOUND``; None if there is none.
+        details: the ``details`` of the body, for a 422 the reasons by field; None if there are none.
+        body: the body as JSON, or the beginning of its text if it is not JSON.
+        headers: the headers of the response, by their names in lower case.
+        retry_after: the seconds to wait according to ``Retry-After``; None without this header.
     """
 
     _hint = ""
@@ -339,7 +341,7 @@ class APIStatusError(CopyAIError):
 
 
 class BadRequestError(APIStatusError):
-    """400: the server does not understand the request. Its body is often ``{}``."""
+    """400: the server does not understand the request. The body is often ``{}``."""
 
 
 class CreditLimitReachedError(BadRequestError):
@@ -355,7 +357,7 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the API key is valid but lacks the permission."""
+    """403: the API key lacks the permission, or a gateway blocks the request; `body` is then the gateway's text."""
 
     _hint = "the key lacks the permission; keys are created by a workspace's Owner or Admin"
 
@@ -367,11 +369,11 @@ class NotFoundError(APIStatusError):
 
 
 class RequestInvalidError(APIStatusError):
-    """422: the request's fields are invalid; `details` says which and why."""
+    """422: a field of the request is invalid; `details` has the reasons by field."""
 
 
 class RateLimitedError(APIStatusError):
-    """429: too many requests; `retry_after` says how many seconds to wait, if the server does."""
+    """429: too many requests."""
 
     def _advice(self) -> str:
         wait = f"the server asks to wait {self.retry_after:.10g} s; " if self.retry_after is not None else ""
@@ -379,7 +381,7 @@ class RateLimitedError(APIStatusError):
 
 
 class ServerError(APIStatusError):
-    """5xx: the server, or a gateway in front of it, failed."""
+    """5xx: the server or a gateway in front of it failed."""
 
     def _advice(self) -> str:
         return "" if self.retry_after is None else f"the server asks to wait {self.retry_after:.10g} s"

@@ -1,6 +1,6 @@
-"""The values of the API: runs, webhooks, pages of them, and the changes of a list while it is read.
+"""The values of the API: runs, webhooks, pages of them, and the changes of a list during an iteration.
 
-Plain frozen attrs classes, without the API's own field names: `_parsing` reads them from JSON.
+They are frozen attrs classes. `_parsing` creates them from JSON, and knows the API's own field names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EXCERPT: Final = 80
 
 
 class _OpenEnum(StrEnum):
-    """Strings some of which are known members; any other string becomes an unregistered member."""
+    """An enum of strings that accepts any other string as an unregistered member."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -41,10 +41,10 @@ class _OpenEnum(StrEnum):
 
 
 class RunStatus(_OpenEnum):
-    """The status of a run. The six members are those of the vendor's reference.
+    """The status of a run. The six members are those of Copy.ai's API reference.
 
-    An unknown status is kept: ``RunStatus("PAUSED") == "PAUSED"``. It hashes, prints and pickles like its string, and
-    ``list(RunStatus)`` has the known ones only.
+    An unknown status is kept: ``RunStatus("PAUSED") == "PAUSED"``. It compares, hashes and prints like its string, and
+    can be pickled. ``list(RunStatus)`` has only the six members.
     """
 
     NEW = "NEW"
@@ -56,12 +56,12 @@ class RunStatus(_OpenEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the run is finished: ``COMPLETE`` or ``FAILED``. An unknown status is not final."""
+        """Whether a run with this status is finished: ``COMPLETE`` or ``FAILED``. An unknown status is not final."""
         return self == RunStatus.COMPLETE or self == RunStatus.FAILED  # noqa: PLR1714 (twice as fast as `in`)
 
 
 class WebhookEventType(_OpenEnum):
-    """The events of webhooks. The four members are those of the vendor's reference; an unknown one is kept."""
+    """The type of a webhook event. The four members are those of Copy.ai's API reference; an unknown type is kept."""
 
     RUN_STARTED = "workflowRun.started"
     RUN_COMPLETED = "workflowRun.completed"
@@ -71,27 +71,26 @@ class WebhookEventType(_OpenEnum):
 
 @frozen(weakref_slot=False)
 class Run:
-    """One run of a workflow, as of one response of the API.
+    """A run of a workflow, as the server sent it in one response.
 
-    Only `id` is always present: the vendor's own examples omit every other field. A value that does not fit its
-    field (credits "many", a date "yesterday") is None or empty here, and is in `extra` unchanged. Runs compare by all
-    their fields and hash by their id.
+    Only `id` is always present: the examples in Copy.ai's reference omit every other field. If a value does not fit
+    its attribute (credits "many", a date "yesterday"), the attribute is None or empty, and `extra` has the value
+    unchanged. Runs are compared by all attributes and hashed by their id.
 
-    Attributes cannot be reassigned. The mappings are plain dicts, so that `json.dumps`, `pickle` and `copy.deepcopy`
-    accept them; they are typed as read-only, and nothing in this package modifies them.
+    Attributes cannot be reassigned. The mappings are plain dicts, so `json.dumps`, `pickle` and `copy.deepcopy` accept
+    them. They are typed as read-only, and nothing in this package modifies them.
 
     Attributes:
         id: the run's id, an opaque string.
-        workflow_id: the workflow's id, in the form that the server uses; if the server leaves it out, the one in
-            the request.
-        status: the status; None if the server leaves it out.
-        input: the inputs by name.
-        output: the outputs by step name; incomplete while the run is in progress.
+        workflow_id: the workflow's id as the server sends it; if the server omits it, the id in the request.
+        status: the status; None if the server omits it.
+        input: the inputs by name: any JSON.
+        output: the outputs by step name: any JSON. Incomplete while the run is in progress.
         metadata: the metadata that the run was started with; empty if the server sends null.
-        created_at: when the run was started: an aware datetime in UTC.
-        credits: the credits that the run has cost so far.
-        error: why the run failed, as raw JSON (its shape is not documented).
-        extra: all fields without an attribute, under their names in the JSON and unchanged.
+        created_at: when the run was started, as an aware datetime in UTC; None if the server omits it.
+        credits: the credits that the run has cost so far; None if the server omits them.
+        error: why the run failed, as raw JSON (its shape is not documented); None if there is no error.
+        extra: all fields without an attribute, unchanged, by their names in the JSON.
     """
 
     id: str
@@ -109,11 +108,11 @@ class Run:
         return hash(self.id)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the run as a JSON object: a line of ``aiocopyai export`` and of ``aiocopyai runs --format jsonl``.
+        """Return the run as a JSON object, as in a line of ``aiocopyai export`` or ``aiocopyai runs --format jsonl``.
 
-        It has the key of each attribute, in their order. `status` is a plain string, `created_at` ISO 8601 in UTC such
-        as ``2026-01-31T09:00:00Z``, and both are None if the run has none. The mappings are copied, the values in
-        them are not.
+        The keys are the names of the attributes, in the order of an export's columns. `status` is a plain string, and
+        `created_at` is ISO 8601 in UTC, such as ``2026-01-31T09:00:00Z``; both are None if the run has none. The
+        mappings are copied, but the values in them are not.
         """
         return {
             "id": self.id,
@@ -129,15 +128,18 @@ class Run:
         }
 
     def to_json(self) -> str:
-        """Return `to_dict` as JSON on one line."""
+        """Return the result of `to_dict` as JSON on one line."""
         from aiocopyai._json import dump_json  # noqa: PLC0415 (loads orjson)
 
         return dump_json(self.to_dict()).decode()
 
     def output_json(self, key: str) -> Any:  # noqa: ANN401 (any JSON, as from json.loads)
-        """Return the output `key` as JSON: parsed if it is a string, and unchanged otherwise.
+        """Return one output as JSON: parsed if it is a string, and unchanged otherwise.
 
-        Workflow steps often return JSON inside a string, as a captured payload shows.
+        Some workflow steps return JSON inside a string (seen in a captured payload, not documented).
+
+        Args:
+            key: the name of the output.
 
         Raises:
             KeyError: the run has no such output; the message lists its outputs.
@@ -165,12 +167,12 @@ def utc_isoformat(time: datetime | None) -> str | None:
 
 @frozen
 class RunEvent:
-    """A change of a run that `CopyAISession.watch` has seen.
+    """A new run or a change of a run's status, yielded by `CopyAISession.watch`.
 
     Attributes:
-        kind: ``"new"`` for a run that appeared, ``"changed"`` for a change of its status.
+        kind: ``"new"`` for a new run, ``"changed"`` for a change of its status.
         run: the run after the change.
-        previous_status: the status before the change, as far as it was seen; None for a new run.
+        previous_status: the status before the change; None if it is not known, and for a new run.
     """
 
     kind: Literal["new", "changed"]
@@ -180,15 +182,15 @@ class RunEvent:
 
 @frozen
 class Webhook:
-    """A URL to which Copy.ai posts events.
+    """A webhook: a URL to which Copy.ai posts events of one type.
 
     Attributes:
         id: the webhook's id, an opaque string.
-        url: where events are posted.
-        event_type: the one event that is posted.
-        workflow_id: the workflow whose events are posted; None for the whole workspace.
-        created_at: when it was created, if the server says so; the vendor's reference has no such field.
-        extra: all fields without an attribute, under their names in the JSON and unchanged.
+        url: the URL to which events are posted.
+        event_type: the type of these events.
+        workflow_id: the workflow whose events are posted; None for all workflows of the workspace.
+        created_at: when the webhook was created, if the server sends that; Copy.ai's reference has no such field.
+        extra: all fields without an attribute, unchanged, by their names in the JSON.
     """
 
     id: str
@@ -204,14 +206,14 @@ class Webhook:
 
 @frozen
 class Page(Generic[T_co]):
-    """One page of a list, as of one response.
+    """One page of a list, as the server sent it.
 
     Attributes:
-        number: the requested page. The list of runs starts at page 1.
+        number: the number of the requested page, from 1.
         size: the requested number of items; the server may send fewer.
-        total: the number of items on the whole list according to the server; None if it is absent or invalid.
-        items: the items in the server's order.
-        invalid_fields: the JSON names of known fields whose value did not fit in some item of this page.
+        total: the number of items in the whole list, as the server sent it; None if it is missing or invalid.
+        items: the items, in the server's order.
+        invalid_fields: the JSON names of the fields whose value did not fit its attribute in at least one item.
     """
 
     number: int
@@ -223,14 +225,15 @@ class Page(Generic[T_co]):
 
 @frozen
 class Changes:
-    """The changes of a list during an iteration, so far. Its truth value is whether there were any.
+    """The changes of a list that an iteration has detected so far. It is false if there were none.
 
     Attributes:
-        repeated: items that came again, on a later page or a page that was read again, and were not yielded again.
-        reread: pages that had to be read again because of a change.
-        missing: items that `total` promised and that never came; known when the iteration has finished.
-        first_total: the first `total`.
-        last_total: the latest `total`.
+        repeated: how often an item was listed again, and was not yielded again.
+        reread: the number of pages that were read again because of a change.
+        missing: the number of items by which `total` exceeds the items that were listed; known when the iteration has
+            finished.
+        first_total: the first `total` that the server sent; None if it sent none.
+        last_total: the latest `total` that the server sent; None if it sent none.
     """
 
     repeated: int = 0
