@@ -1,4 +1,4 @@
-"""`CopyAISession`: one short method for each call of the API, and for each verb above them."""
+"""`CopyAISession`: a short method for each call of the API, and for each operation that combines calls."""
 
 from __future__ import annotations
 
@@ -65,31 +65,28 @@ VENDOR_URL: Final = "https://api.copy.ai/api"
 
 
 class CopyAISession:
-    """A connection to the Copy.ai Workflows API, for one event loop.
+    """A client session for the Copy.ai Workflows API. It belongs to one event loop.
 
     Use it as ``async with CopyAISession() as session``, or call ``await session.close()`` at the end.
 
     Args:
-        api_key: the workspace's API key; by default the environment variable ``COPYAI_API_KEY``.
-        base_url: the API's URL; by default ``COPYAI_BASE_URL``, then ``https://api.copy.ai/api``. Unencrypted
+        api_key: the workspace's API key; by default the value of ``COPYAI_API_KEY``.
+        base_url: the API's URL; by default the value of ``COPYAI_BASE_URL``, or ``https://api.copy.ai/api``. A URL with
             ``http://`` is accepted for loopback addresses only.
-        http_session: your own ``aiohttp.ClientSession``, with the connector, proxy, TLS and tracing that you need. It
-            is not closed by this one, which uses at most as many connections at a time as its connector allows.
-        timeout: seconds for one attempt, from the start of the connection to the end of the body, or an
-            ``aiohttp.ClientTimeout``; None for no limit. Waiting for a free connection or for `max_rate` does not
-            count.
-        retry: when and how often a request is retried that may be sent again; ``3`` is the same as
-            ``RetryPolicy(attempts=3)``.
+        http_session: your own ``aiohttp.ClientSession``, for example with a connector, proxy, certificates or tracing.
+            This session does not close it, and uses at most as many connections as its connector allows.
+        timeout: seconds for one attempt, including its connection and its body, or an ``aiohttp.ClientTimeout``; None
+            for no limit. Waiting for a free connection or for `max_rate` does not count.
+        retry: how often, and with which waits, a request is retried; ``3`` is the same as ``RetryPolicy(attempts=3)``.
         max_rate: the maximum number of requests per second of this session; None for no limit.
-        trust_env: use the proxy that ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` name. Logins in ``~/.netrc`` are
-            not used. With `http_session`, set a proxy there instead.
-        default_headers: headers to send with each request, such as those that a gateway asks for. The values must be
-            printable ASCII, and no `repr` shows them. The headers that the client sets itself, and those for the key,
-            are refused.
+        trust_env: use the proxy in ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``, but no logins in ``~/.netrc``.
+            With `http_session`, set a proxy there instead.
+        default_headers: headers to send with each request, such as those for a gateway. The values must be printable
+            ASCII, and no `repr` shows them. Headers that the client sets itself, and those for the key, are rejected.
         user_agent: the ``User-Agent`` header; by default ``aiocopyai/`` and its version.
-        on_request: called with an `AttemptInfo` after each attempt of a request, also of one that failed or was
-            cancelled. It is called in the event loop, so it must not block. An exception that it raises is logged, and
-            does not affect the request.
+        on_request: called with an `AttemptInfo` after each attempt, including those that fail or are cancelled. It is
+            called in the event loop, so it must not block. If it raises an exception, that is logged, and the request
+            is not affected.
         on_retry: called with a `RetryInfo` before each wait for another attempt, in the same way.
 
     Raises:
@@ -158,12 +155,11 @@ class CopyAISession:
     ) -> Self:
         """Return a session with other options: ``await session.with_options(timeout=300).get_run(…)``.
 
-        It uses the same connections, key and rate limit, and the same memory of idempotency keys. It need not be
-        closed: closing it ends its own lists and requests and leaves this session as it is, while closing this session
-        closes it, too.
+        It shares the key, the connections, the rate limit and the idempotency keys of this session. You need not close
+        it: closing this session closes both. Closing the returned session ends its own iterations and requests only.
 
         Args:
-            timeout: as for the class; by default that of this session, as for all arguments.
+            timeout: as for the class. An option that is not passed is that of this session.
             retry: as for the class.
             default_headers: as for the class; they replace those of this session.
             user_agent: as for the class.
@@ -207,14 +203,14 @@ class CopyAISession:
         await self.close()
 
     async def close(self) -> None:
-        """Cancel the requests in progress and close the connections; your own `http_session` stays open."""
+        """Cancel the requests in progress and close the connections. Your own `http_session` stays open."""
         for view in tuple(self._views):
             await view.close()
         await self._tasks.cancel()
         await self._transport.close(with_connections=self._parent is None)
 
     async def aclose(self) -> None:
-        """Do the same as `close`, for ``contextlib.aclosing`` and the like."""
+        """Do the same as `close`; ``contextlib.aclosing`` and ``AsyncExitStack`` use this name."""
         await self.close()
 
     def runs(
@@ -231,31 +227,35 @@ class CopyAISession:
     ) -> Pager[Run]:
         """List the runs of a workflow: ``async for run in session.runs(workflow_id)``.
 
-        Nothing is sent before it is iterated. Each run is yielded once, in the server's order (not documented; newest
-        first in the one example of the reference), and none that stays on the list while it is read is missing, for
-        any `prefetch`. Runs that are found when a part of the list is read again are yielded then.
+        ``GET /workflow/{id}/run?size=&page=`` for each page. Every run that stays in the list during the iteration is
+        yielded once, for any `prefetch`. The order is the server's: it is not documented, and newest first in the only
+        example of the reference. A run that is found when a part of the list is read again is yielded then. Nothing is
+        sent before the iteration.
 
         Args:
             workflow_id: the workflow's id, such as ``WCFG-…``.
             page_size: the number of runs to request with each page, 1 to 100.
-            start_page: the page to start at, from 1; after an error, its `page` continues in another process.
-            limit: the number of runs after which to stop, those counted that `since`, `status` and `metadata` select;
-                None for all.
-            since: yield only runs created at or after this time, which must have a time zone, and runs without a time.
-                Reading ends early only while the list proves to be newest first.
-            status: yield only runs with this status, or one of these, such as ``{"FAILED", "RETRYING"}``; in any case.
-            metadata: yield only runs that have each of these keys in their metadata, with this value or one of these:
-                ``{"batch": [7, 8]}``. Values are compared as text, so that ``7`` and ``"7"`` are equal. The API has no
-                filters: every page is requested, and a run that is listed without its metadata is left out.
-            prefetch: the largest number of requests in progress while the caller works, up to 100; 0 for none. By
-                default 4, and up to 16 while the caller waits for pages; fewer again after a 429, and if the caller is
-                slower than the server. With 2 or more, the first page is requested once more at the end and every 100
-                pages, to prove that no run was skipped.
+            start_page: the number of the first page to read, from 1. To continue in another process after an error,
+                pass its `page`.
+            limit: the number of runs after which to stop; runs that `since`, `status` and `metadata` exclude do not
+                count. None for all.
+            since: yield only runs without a creation time, and runs created at or after this time, which must have a
+                time zone. Reading ends early only if the pages are sorted from newest to oldest.
+            status: yield only runs with this status, or with one of these, such as ``{"FAILED", "RETRYING"}``. Case is
+                ignored.
+            metadata: yield only runs with each of these keys in their metadata, with this value or with one of these:
+                ``{"batch": [7, 8]}``. Values are compared as text, so ``7`` equals ``"7"``. A run that is listed
+                without metadata is left out. The API has no filters, so every page is requested.
+            prefetch: the maximum number of requests in progress, 1 to 100, or 0 to request a page only when it is
+                needed. By default up to 4, and up to 16 while the caller waits for pages; fewer after a 429, and if
+                the caller is slower than the server. With 2 or more, the first page is requested again at the end, and
+                every 100 pages, to prove that no run was skipped.
 
         Raises:
-            ValueError: an argument is invalid; raised here, before anything is sent.
-            PaginationError: while iterating: the list does not advance.
-            CopyAIError: while iterating. Its `page` is the number of the page; the next step requests it again.
+            ValueError: an argument is invalid; raised by the call, before anything is sent.
+            PaginationError: the list does not advance; raised while iterating.
+            CopyAIError: a page cannot be read; raised while iterating. Its `page` is the number of the page, and the
+                next step of the iterator requests it again.
         """
         path = _runs_path(workflow_id)
         check_page_size("page_size", page_size)
@@ -279,16 +279,17 @@ class CopyAISession:
         return Pager(lambda page, size: self._fetch_runs(path, workflow_id, page, size), plan)
 
     async def runs_page(self, workflow_id: str, page: int = 1, *, size: int = 10) -> Page[Run]:
-        """Read one page of a workflow's runs, as the server returns it.
+        """Read one page of a workflow's runs: ``GET /workflow/{id}/run?size=&page=``.
 
         Args:
             workflow_id: the workflow's id.
             page: the number of the page, from 1.
-            size: the number of runs to request, 1 to 100.
+            size: the number of runs to request, 1 to 100; 10 is the API's own default.
 
         Raises:
             ValueError: an argument is invalid.
-            CopyAIError: no response, or an error. A page after the end may be an error, or empty.
+            CopyAIError: the page cannot be read. The response to a page after the end is not documented: it may be an
+                error, or an empty page.
         """
         path = _runs_path(workflow_id)
         check_integer("page", page, 1)
@@ -300,12 +301,12 @@ class CopyAISession:
             raise
 
     async def count_runs(self, workflow_id: str) -> int:
-        """Return the `total` of a workflow's runs, from a page of one run.
+        """Return the number of a workflow's runs, the `total` of its list, with one request.
 
         Raises:
             ValueError: the id is invalid.
             InvalidResponseError: the response has no `total`.
-            CopyAIError: no response, or an error.
+            CopyAIError: the request failed.
         """
         page = await self._fetch_runs(_runs_path(workflow_id), workflow_id, 1, 1)
         if page.total is None:
@@ -324,8 +325,9 @@ class CopyAISession:
 
         Raises:
             ValueError: an id is invalid.
-            NotFoundError: there is no such run; a run that was just started may be unknown for up to a minute.
-            CopyAIError: no response, or an error.
+            NotFoundError: there is no such run. A run that was just started may be unknown for up to a minute (seen in
+                a public application, not documented).
+            CopyAIError: the request failed.
         """
         request = APIRequest("GET", f"{_runs_path(workflow_id)}/{path_segment('run_id', run_id)}")
         return await self._transport.send(
@@ -343,33 +345,36 @@ class CopyAISession:
     ) -> Run:
         """Start a run, which spends credits: ``POST /workflow/{id}/run``.
 
-        It is sent again without asking only if the server cannot have accepted it: no connection was made, or 429.
-        After a lost response (a time-out, a reset, 5xx) it is unconfirmed whether there is a run. Without an
-        `idempotency_key` that is an `AmbiguousStartError`.
+        The start is retried only if the server cannot have accepted it: no connection was made, or the response was a
+        429. After a lost response (a time-out, a reset, a 5xx) it is unconfirmed. Without an `idempotency_key`, an
+        unconfirmed start raises `AmbiguousStartError`.
 
-        A key is sent in the run's metadata as ``idempotencyKey``. After a lost response, the newest runs are searched
-        for it for a few seconds, and only if it is not found is the start sent again, within the `RetryPolicy`. In one
-        session a workflow and a key identify one run: a call in progress is waited for, a finished one is not repeated,
-        and an unconfirmed one is searched for. The session remembers the latest 10,000 keys. The API itself does not
-        check keys: runs that other processes or earlier sessions started are found only with `reuse_within`, and two
-        processes that start at the same time may start two runs.
+        With an `idempotency_key`, the key is sent in the run's metadata as ``idempotencyKey``. If the start is
+        unconfirmed, the newest runs are searched for the key for a few seconds. Only if it is not found, the start is
+        sent again, within the `RetryPolicy`.
+
+        In one session, a workflow and a key identify one run: another call waits for the first one, or returns its run,
+        or searches for it if it is unconfirmed. The session remembers the latest 10,000 keys. The API does not check
+        keys: runs that other processes or sessions started are found only with `reuse_within`, and two processes that
+        start at the same time may start two runs.
 
         Args:
             workflow_id: the workflow's id.
             inputs: the start variables by name: any JSON.
             metadata: JSON values by name that the API stores with the run.
-            idempotency_key: a string that no other start has; a run that failed keeps its key.
-            reuse_within: first search for a run with this key that was created within this time, by any process, and
-                return it instead of starting another. It takes one request for each 100 runs created in that time, and
-                needs an `idempotency_key`.
+            idempotency_key: a string that identifies this start; a failed run keeps its key.
+            reuse_within: first search for a run with this key that any process started within this time, and return it
+                instead of starting another. This takes one request for each 100 runs of that time, and needs an
+                `idempotency_key`.
 
         Returns:
-            The run with its id, its workflow's id, and what was sent. Its status is not known, unless it was found.
+            The run with its id, its workflow's id, its inputs and its metadata. Its status is known only if the run was
+            found by a search.
 
         Raises:
-            ValueError: an argument is invalid, or the key was used for other inputs, in this session or by a run that
-                `reuse_within` found.
-            AmbiguousStartError: a run may or may not have been started.
+            ValueError: an argument is invalid, or a start with this key had other inputs, in this session or in a run
+                that `reuse_within` found.
+            AmbiguousStartError: a run may have been started.
             CreditLimitReachedError: the workspace is out of credits.
             CopyAIError: the run was not started.
         """
@@ -389,8 +394,8 @@ class CopyAISession:
 
         Args:
             workflow_id: the workflow's id.
-            idempotency_key: the key that `start_run` was called with.
-            inputs: the inputs that it was started with, if known; they rule out runs that do not show their metadata.
+            idempotency_key: the key of the start.
+            inputs: the inputs of the start, if you know them; they exclude runs that do not show their metadata.
             since: search only runs created at or after this time, which must have a time zone; None for all.
 
         Returns:
@@ -398,7 +403,7 @@ class CopyAISession:
 
         Raises:
             ValueError: an argument is invalid.
-            AmbiguousStartError: it was not found, but some run shows too little to be ruled out.
+            AmbiguousStartError: the key was not found, but a run without visible metadata may have it.
             CopyAIError: the runs cannot be read.
         """
         found = await self.find_runs(workflow_id, {idempotency_key: inputs}, since=since)
@@ -414,17 +419,17 @@ class CopyAISession:
         *,
         since: datetime | None = None,
     ) -> dict[str, Run | AmbiguousStartError]:
-        """Search a workflow's runs for those that were started with some idempotency keys, in one listing.
+        """Search a workflow's runs for those that were started with these idempotency keys, in one listing.
 
         Args:
             workflow_id: the workflow's id.
-            idempotency_keys: the keys that `start_run` was called with, each with the inputs of its run, or None if
-                they are not known.
+            idempotency_keys: the keys of the starts, each with the inputs of its start, or None if you do not know
+                them.
             since: search only runs created at or after this time, which must have a time zone; None for all.
 
         Returns:
-            The runs by their keys, and an `AmbiguousStartError` for a key that was not found while some run shows too
-            little to be ruled out. A key that is missing belongs to no listed run.
+            The runs by their keys. A key that was not found is missing, or has an `AmbiguousStartError` if a run
+            without visible metadata may have it.
 
         Raises:
             ValueError: an argument is invalid.
@@ -451,23 +456,23 @@ class CopyAISession:
     ) -> Run:
         """Wait until a run is finished, and return it.
 
-        The first poll is immediate, the second after 1 s. Each later interval is longer by half, up to
-        `max_poll_interval`, and shortened by some jitter. Temporary errors are tolerated, and so is a 404 in the first
-        60 s. A run that is ``COMPLETE`` without any output is polled once more, as its output may be late.
+        The first poll is immediate, and the second after at most 1 s. Each later interval is longer by half, up to
+        `max_poll_interval`, and is shortened at random by up to a quarter. Retryable errors are tolerated, and so is a
+        404 for 60 s. A run that is ``COMPLETE`` without output is polled once more, because its output may be late.
 
         Args:
             workflow_id: the workflow's id.
             run_id: the run's id.
             timeout: seconds to wait in total; None for no limit.
-            max_poll_interval: seconds between two polls at most.
+            max_poll_interval: the maximum seconds between two polls.
             final_statuses: statuses that the API reference does not name and with which a run is finished, such as
                 ``{"CANCELLED", "TIMED_OUT"}``. A run with one of them is returned, so check its `status`.
 
         Raises:
             ValueError: an argument is invalid.
-            RunFailedError: the run ended as ``FAILED``; it is the error's `run`.
-            RunTimeoutError: it did not finish in time; the error has the ids to continue waiting with.
-            CopyAIError: it cannot be read, and trying again will not help.
+            RunFailedError: the run ended with the status ``FAILED``; the error's `run` is the run.
+            RunTimeoutError: the run was not finished in time; the error has the ids to continue waiting.
+            CopyAIError: the run cannot be read, and the error is not retryable.
         """
         options = WaitOptions(timeout, max_poll_interval, final_statuses)
         path_segment("workflow_id", workflow_id)
@@ -488,7 +493,7 @@ class CopyAISession:
     ) -> Run:
         """Start a run, wait until it is finished, and return it: `start_run`, then `wait_run`.
 
-        The `timeout` begins when the run is started. The run's id is logged as soon as it is known.
+        The `timeout` begins when the run is started. The run's id is logged at level INFO as soon as it is known.
 
         Args:
             workflow_id: as for `start_run`.
@@ -501,8 +506,8 @@ class CopyAISession:
             final_statuses: as for `wait_run`.
 
         Raises:
-            ValueError: as in both; raised before anything is sent.
-            CopyAIError: as in both. What is raised after the start has a note with the run's id.
+            ValueError: as for both methods.
+            CopyAIError: as for both methods. An exception after the start has a note with the run's id.
         """
         options = WaitOptions(timeout, max_poll_interval, final_statuses)
         check_reuse_within(reuse_within, has_key=idempotency_key is not None)
@@ -529,31 +534,31 @@ class CopyAISession:
     ) -> RunResults:
         """Run a workflow for each row of inputs: ``async for result in session.run_many(workflow_id, rows)``.
 
-        Nothing is started before it is iterated. Rows are read one by one, whenever the concurrency allows another run,
-        and each result is yielded as soon as its run finishes. A failed row is a result with an error. After a
-        `CreditLimitReachedError`, or if the key is refused, nothing more is started, and the results of what was
-        started are still yielded. An exception of `rows` is raised after them, too. Each start has an idempotency key,
-        so that a lost response does not cost a second run.
+        Rows are read one by one, when `concurrency` allows another run, and each result is yielded when its run is
+        finished. A failed row is a result with an error. After a `CreditLimitReachedError`, or if the API key is
+        rejected, no more runs are started, and the results of the started runs are still yielded. If `rows` raises an
+        exception, it is raised after these results, too. Each start has an idempotency key, so that a lost response
+        does not cost a second run. Nothing is started before the iteration.
 
         Args:
             workflow_id: the workflow's id.
-            rows: the inputs of each run; an iterable or an asynchronous one, which may be endless. An asynchronous one
-                is iterated in one task, and closed at the end.
-            concurrency: the maximum number of runs in progress.
+            rows: the inputs of each run: an iterable or an asynchronous iterable, which may be infinite. An
+                asynchronous one is iterated in one task, and closed at the end.
+            concurrency: the maximum number of runs in progress; with ``wait=False``, of starts.
             metadata: JSON values by name that the API stores with each run.
-            idempotency_key: returns a row's key, given its index from 0 and its inputs; a random one by default.
-            reuse_within: first search for runs with the rows' keys that were created within this time, by any process,
-                and use them instead of starting others; their results are `RunResult.reused`. Up to 1,000 rows are read
-                ahead and searched for in one listing, and rows that are still to be started after 30 s are searched for
-                again among the newest runs. It needs an `idempotency_key`.
-            wait: whether to wait until each run is finished; False yields each as soon as it is started, and
-                `concurrency` is then that of the starts.
+            idempotency_key: a function that returns the key of a row, given its index from 0 and its inputs; None for
+                random keys.
+            reuse_within: first search for runs with the rows' keys that any process started within this time, and use
+                them instead of starting others; `RunResult.reused` is then True. Up to 1,000 rows are read ahead and
+                searched for in one listing. Rows that are not started after 30 s are searched for again. It needs an
+                `idempotency_key`.
+            wait: whether to wait until each run is finished; if False, each run is yielded as soon as it is started.
             timeout: seconds to wait for each run; None for no limit.
-            max_poll_interval: seconds between two polls of a run at most.
+            max_poll_interval: the maximum seconds between two polls of a run.
             final_statuses: as for `wait_run`.
 
         Raises:
-            ValueError: an argument is invalid; raised here, before anything is sent.
+            ValueError: an argument is invalid; raised by the call, before anything is sent.
         """
         path_segment("workflow_id", workflow_id)
         options = WaitOptions(timeout, max_poll_interval, final_statuses)
@@ -600,19 +605,19 @@ class CopyAISession:
     ) -> RunWatch:
         """Follow a run until it is finished: ``async for run in session.watch_run(workflow_id, run_id)``.
 
-        The run is yielded as it is first read, and again whenever its status, output, error or credits have changed.
-        The last one is the finished run, also if it ended as ``FAILED``. It polls, and tolerates errors, as `wait_run`
-        does. Nothing is lost if a step is cancelled: ``asyncio.wait_for(anext(watch), 1)`` may be repeated.
+        The run is yielded when it is first read, and again whenever its status, output, error or credits have changed.
+        The last item is the finished run, even if it failed. Polling and the tolerated errors are as for `wait_run`. If
+        a step is cancelled, no change is lost, so ``asyncio.wait_for(anext(watch), 1)`` may be repeated.
 
         Args:
             workflow_id: the workflow's id.
             run_id: the run's id.
-            max_poll_interval: seconds between two polls at most.
+            max_poll_interval: the maximum seconds between two polls.
             final_statuses: as for `wait_run`.
 
         Raises:
-            ValueError: an argument is invalid; raised here, before anything is sent.
-            CopyAIError: while iterating: the run cannot be read, and trying again will not help.
+            ValueError: an argument is invalid; raised by the call, before anything is sent.
+            CopyAIError: the run cannot be read, and the error is not retryable; raised while iterating.
         """
         path_segment("workflow_id", workflow_id)
         path_segment("run_id", run_id)
@@ -629,23 +634,22 @@ class CopyAISession:
     ) -> Watch:
         """Watch a workflow without end: ``async for event in session.watch(workflow_id)``.
 
-        There is one event for each new run, and one for each later change of its status. Each round reads the runs of
-        the last ten minutes again, and some of the older ones that are not finished. A run that appears in the list
-        later than that is missed. Outages are tolerated, with growing waits. Requests are sent only while the next
-        event is awaited. If that is cancelled, the request in progress continues, and the next call waits for it.
+        An event is yielded for each new run, and for each later change of its status. Each round reads the runs of the
+        last ten minutes again, and up to 20 older ones that are not finished. A run that appears in the list more than
+        ten minutes after its creation is missed. Outages are tolerated, with growing waits. Requests are sent only
+        while the next event is awaited. If that is cancelled, no event is lost, and the next step continues.
 
         Args:
             workflow_id: the workflow's id.
             interval: seconds between two rounds.
             since: begin with the runs created at or after this time, which must have a time zone; None to begin with
-                new runs. In that case the latest runs are yielded as soon as their status changes.
+                new runs. Then the latest existing runs are yielded when their status changes.
             statuses: yield only the events of runs that now have this status, or one of these, such as
-                ``{"COMPLETE", "FAILED"}``, in any case; None for all.
+                ``{"COMPLETE", "FAILED"}``; None for all. Case is ignored.
 
         Raises:
-            ValueError: an argument is invalid; raised here, before anything is sent.
-            CopyAIError: while iterating, if continuing will not help: the key is refused, or there is no such
-                workflow.
+            ValueError: an argument is invalid; raised by the call, before anything is sent.
+            CopyAIError: the key is rejected, or the workflow does not exist; raised while iterating.
         """
         path_segment("workflow_id", workflow_id)
         check_seconds("interval", interval)
@@ -663,28 +667,29 @@ class CopyAISession:
         return Watch(plan, self._tasks)
 
     def webhooks(self) -> Pager[Webhook]:
-        """List the workspace's webhooks: ``async for webhook in session.webhooks()``. Each is yielded once.
+        """List the workspace's webhooks, each once: ``async for webhook in session.webhooks()``.
 
-        The API counts the pages of this list from 0, and sends it without an envelope; an error's `page` counts from 1.
+        ``GET /webhook?size=&page=`` for each page. The API counts the pages of this list from 0, but `Page.number` and
+        an error's `page` count from 1.
 
         Raises:
-            CopyAIError: while iterating; the next step requests that page again.
+            CopyAIError: a page cannot be read; raised while iterating. The next step of the iterator requests it again.
         """
         return Pager(self._fetch_webhooks, Plan("webhooks", MAX_PAGE_SIZE, prefetch=0, tasks=self._tasks))
 
     async def create_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
     ) -> Webhook:
-        """Create a webhook for an event: ``POST /webhook``. Each call creates another one: see `ensure_webhook`.
+        """Create a webhook: ``POST /webhook``. Each call creates another one; see also `ensure_webhook`.
 
         Args:
-            url: where Copy.ai posts; deliveries are not signed, so the URL should hold a secret.
-            event_type: one event, such as `WebhookEventType.RUN_COMPLETED`.
-            workflow_id: the workflow whose runs are reported; None for all of the workspace.
+            url: the URL to which Copy.ai posts. Deliveries are not signed, so the URL should contain a secret.
+            event_type: the type of the events, such as `WebhookEventType.RUN_COMPLETED`.
+            workflow_id: the workflow whose events are posted; None for all workflows of the workspace.
 
         Raises:
             ValueError: an argument is invalid.
-            CopyAIError: no response, or an error; its `ambiguous` says whether the webhook may have been created.
+            CopyAIError: the request failed. If its `ambiguous` is True, the webhook may have been created.
         """
         _check_webhook(url, event_type, workflow_id)
         body: dict[str, JSON] = {"url": url, "eventType": str(event_type)}
@@ -697,14 +702,19 @@ class CopyAISession:
     async def ensure_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
     ) -> Webhook:
-        """Return the webhook with these arguments, those of `create_webhook`, or create it if there is none.
+        """Return the webhook with this URL, event type and workflow, or create it if there is none.
 
-        A service can call it at each start. Two calls at the same time can create two. URLs are compared in
+        Call it at each start of a service. Two calls at the same time may create two webhooks. URLs are compared in
         their normalized form, and an empty `workflow_id` is the same as None.
+
+        Args:
+            url: as for `create_webhook`.
+            event_type: as for `create_webhook`.
+            workflow_id: as for `create_webhook`.
 
         Raises:
             ValueError: an argument is invalid.
-            CopyAIError: no response, or an error.
+            CopyAIError: a request failed.
         """
         workflow_id = workflow_id or None
         _check_webhook(url, event_type, workflow_id)
@@ -724,7 +734,7 @@ class CopyAISession:
         Raises:
             ValueError: the id is invalid.
             NotFoundError: there is no such webhook.
-            CopyAIError: no response, or an error.
+            CopyAIError: the request failed.
         """
         request = APIRequest("GET", f"webhook/{path_segment('webhook_id', webhook_id)}")
         return await self._transport.send(request, lambda response, _: read_webhook(response))
@@ -734,9 +744,9 @@ class CopyAISession:
 
         Raises:
             ValueError: the id is invalid.
-            NotFoundError: there is no such webhook. In rare cases this call has deleted it: aiohttp sends a DELETE
-                again by itself on a connection that turns out to be closed.
-            CopyAIError: no response, or an error.
+            NotFoundError: there is no such webhook. In rare cases this call has deleted it: if a kept-alive connection
+                was closed, aiohttp itself sends the DELETE a second time.
+            CopyAIError: the request failed.
         """
         request = APIRequest("DELETE", f"webhook/{path_segment('webhook_id', webhook_id)}")
         try:
@@ -749,13 +759,13 @@ class CopyAISession:
     async def check_key(self) -> None:
         """Check that the API accepts the key, by listing one webhook: ``GET /webhook?size=1&page=0``.
 
-        The API has no call for that purpose. This one is inferred to change nothing and to cost nothing. It says
-        nothing about a workflow: whether the key can read or start its runs shows only when it does.
+        The API has no call that checks a key. This one only reads, and is assumed to cost nothing. It does not show
+        whether the key can read or start the runs of a workflow.
 
         Raises:
             AuthenticationError: the key is not accepted.
             PermissionDeniedError: the key is accepted, but may not list webhooks.
-            CopyAIError: no response, or another error.
+            CopyAIError: the request failed.
         """
         await self._fetch_webhooks(1, 1)
 
@@ -790,9 +800,9 @@ def _check_webhook(url: str, event_type: str, workflow_id: str | None) -> None:
 
 
 def _webhook_identity(url: str | None, event_type: str | None, workflow_id: str | None) -> tuple[object, ...]:
-    """Return what two registrations of the same webhook have in common.
+    """Return the values in which two webhooks agree if they are the same.
 
-    The vendor's examples show "all workflows" as null, as an empty string and by a missing field.
+    The examples of the reference show "all workflows" as null, as an empty string and by a missing field.
     """
     address: object
     try:

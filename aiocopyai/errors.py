@@ -187,7 +187,7 @@ class InvalidResponseError(CopyAIError):
 
 
 class PaginationError(CopyAIError):
-    """A list does not advance: page after page has no new item although `total` is larger, or `total` falls too fast."""
+    """A list does not advance: page after page has no new item although `total` is larger, or `total` keeps falling."""
 
 
 class AmbiguousStartError(CopyAIError):
