@@ -66,7 +66,7 @@ class WebhookEvent:
         if isinstance(body, Mapping):
             fields, shown = dict(body), excerpt(", ".join(map(str, body)))
         else:
-            fields, shown = _decode(body), _beginning(body)
+            fields, shown = _decode(body)
         kind = _take(fields, "type", _string)
         if kind is None:
             raise InvalidEventError("a delivery must have a type", shown)
@@ -85,20 +85,18 @@ class WebhookEvent:
         )
 
 
-def _decode(body: bytes | str) -> dict[str, JSON]:
+def _decode(body: bytes | str) -> tuple[dict[str, JSON], str]:
+    """Return the decoded body, and its beginning to be shown in an error."""
+    # As it was sent: the decoded value may be nested too deeply to be shown.
+    beginning = body[:100]
+    shown = excerpt(beginning if isinstance(beginning, str) else beginning.decode(errors="replace"))
     try:
         value = parse_json(body.encode() if isinstance(body, str) else bytes(body), exact=True)
     except (InvalidResponseError, UnicodeEncodeError):
-        raise InvalidEventError("a delivery must be JSON", _beginning(body)) from None
+        raise InvalidEventError("a delivery must be JSON", shown) from None
     if not isinstance(value, dict):
-        raise InvalidEventError("a delivery must be a JSON object", _beginning(body))
-    return value
-
-
-def _beginning(body: bytes | str) -> str:
-    """Return the beginning of the body as sent: the decoded value may be nested too deeply to be shown."""
-    piece = body[:100]
-    return excerpt(piece if isinstance(piece, str) else piece.decode(errors="replace"))
+        raise InvalidEventError("a delivery must be a JSON object", shown)
+    return value, shown
 
 
 def _take(fields: dict[str, JSON], name: str, read: Callable[[JSON], T | None]) -> T | None:
