@@ -23,7 +23,7 @@ from collections.abc import (
 from contextlib import suppress
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -140,6 +140,7 @@ class Row:
         key: its idempotency key.
         state: how far it is.
         run: its run as it was last received.
+        reused: whether its run was started by another call.
         result: what is yielded for it; None until that is known.
     """
 
@@ -148,6 +149,7 @@ class Row:
     key: str
     state: RowState = RowState.WAITING
     run: Run | None = None
+    reused: bool = False
     result: RunResult | None = None
 
 
@@ -230,32 +232,28 @@ class _Worker:
         stopped_by: the error after which nothing more is started.
     """
 
-    def __init__(self, plan: RunManyPlan, source: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
+    def __init__(self, plan: RunManyPlan, rows: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
         self.plan = plan
         self.rows: dict[int, Row] = {}
         self.active: dict[int, asyncio.Task[None]] = {}
         self.stopped_by: CopyAIError | None = None
-        self._source = source
-        self._source_task: asyncio.Task[None] | None = None
-        self._search_task: asyncio.Task[None] | None = None
+        self._source = _RowSource(rows, self._add_row, self._source_ended)
         self._row_count = 0
-        self._arrived: deque[Inputs] = deque()  # rows as they come from the source
-        self._batch: list[Row] = []  # rows to search for
-        self._ready: deque[Row] = deque()  # rows that were searched for, to be started
+        self._batch: deque[Row] = deque()  # rows to search for
+        self._ready: deque[Row] = deque()  # rows to be started
+        self._search_task: asyncio.Task[None] | None = None
         self._search_started = self._search_finished = 0.0  # when that was, by the monotonic clock
         self._finished: deque[Row] = deque()  # rows whose result is to be yielded
         self._failure: BaseException | None = None
-        self._is_ending = False  # nothing more is read from the source
         self._is_stopped = False  # nothing more is started
         self._is_abandoned = False
-        self._demand = asyncio.Event()  # the source is to deliver one row
         self._changed = asyncio.Event()
-        self._consumers = asyncio.Lock()
+        self._consumer_lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """Return the tasks that are not done."""
-        tasks = [self._source_task, self._search_task, *self.active.values()]
+        tasks = [self._source.task, self._search_task, *self.active.values()]
         return [task for task in tasks if task is not None and not task.done()]
 
     async def next_result(self) -> RunResult:
@@ -265,7 +263,7 @@ class _Worker:
             StopAsyncIteration: there is none.
             Exception: what the source of rows raised, after the results of all rows before it.
         """
-        async with self._consumers:
+        async with self._consumer_lock:
             self._loop = asyncio.get_running_loop()
             try:
                 row = await self._next_finished()
@@ -280,31 +278,20 @@ class _Worker:
             assert row.result is not None  # noqa: S101 (for the type checkers)
             return row.result
 
-    async def _next_finished(self) -> Row:
-        while not self._finished:
-            self._changed.clear()
-            self._advance()
-            if not self.tasks() and not self._finished:
-                failure, self._failure = self._failure, None
-                raise StopAsyncIteration if failure is None else failure
-            await self._wait_for_change()
-        return self._finished.popleft()
-
     async def close(self) -> None:
         """Cancel all tasks, and wait until they are gone and the source is closed."""
         tasks = self.tasks()
         self.abandon()
         if tasks:
             await asyncio.wait(tasks)
-        if self._source_task is None and isinstance(self._source, AsyncIterator):
-            await self._close(self._source)
+        await self._source.close_if_unread()
 
     def abandon(self) -> None:
         """Cancel all tasks, and log what is in progress. The results that are known can still be iterated."""
         if self._is_abandoned:
             return
         self._is_abandoned = True
-        self._end_source()
+        self._source.end()
         for task in (self._search_task, *self.active.values()):
             if task is not None:
                 task.cancel()
@@ -332,47 +319,37 @@ class _Worker:
         with suppress(RuntimeError):  # closed meanwhile
             self._loop.call_soon_threadsafe(self.abandon)
 
+    async def _next_finished(self) -> Row:
+        while not self._finished:
+            self._changed.clear()
+            self._advance()
+            if not self.tasks() and not self._finished:
+                failure, self._failure = self._failure, None
+                raise StopAsyncIteration if failure is None else failure
+            # Where the source takes its time, the rows that were read do not wait until the batch is complete.
+            is_incomplete = bool(self._batch) and self._has_free_slot() and not self._is_searching()
+            try:
+                async with asyncio.timeout(_SOURCE_PATIENCE if is_incomplete else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._begin_search(self._batch)
+        return self._finished.popleft()
+
     def _advance(self) -> None:
-        """Take rows from the source, and start, or search for, as many as the concurrency allows."""
+        """Start, or search for, as many rows as the concurrency allows, and demand another if there is a free slot."""
         if self._is_abandoned:
             return
-        if self._source_task is None:
-            self._source_task = self.plan.tasks.spawn(self._read_source())
-        self._take_arrived()
-        if self._ready and self._has_free_slot() and time.monotonic() - self._search_finished > SEARCH_VALIDITY:
-            self._search_for([*self._ready], time.monotonic() - self._search_started)
-            self._ready.clear()
+        age = time.monotonic() - self._search_finished
+        if self.plan.search is not None and self._ready and self._has_free_slot() and age > SEARCH_VALIDITY:
+            self._begin_search(self._ready, time.monotonic() - self._search_started)
         while self._ready and self._has_free_slot():
-            self._start(self._ready.popleft())
-        if self._has_free_slot() and not self._ready and not self._is_searching():
-            if len(self._batch) >= BATCH_SIZE or (self._batch and self._source_task.done()):
-                self._search_for_batch()
-            elif not self._is_ending:
-                self._demand.set()
-
-    def _take_arrived(self) -> None:
-        """Start the rows that have arrived, as far as the concurrency allows, or collect them for a search."""
-        while self._arrived and (self.plan.search is not None or self._has_free_slot()):
-            try:
-                row = self._new_row(self._arrived.popleft())
-            except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
-                self._failure = self._failure or error
-                self._arrived.clear()
-                self._end_source()
-                break
-            if self.plan.search is None:
-                self._start(row)
+            row = self._ready.popleft()
+            self.active[row.index] = self.plan.tasks.spawn(self._process(row))
+        if self._has_free_slot() and not self._is_searching():
+            if len(self._batch) >= BATCH_SIZE or (self._batch and self._source.is_done):
+                self._begin_search(self._batch)
             else:
-                self._batch.append(row)
-
-    async def _wait_for_change(self) -> None:
-        """Wait until a row arrived or finished; search for an incomplete batch if the source takes its time."""
-        is_incomplete = bool(self._batch) and self._has_free_slot() and not self._is_searching()
-        try:
-            async with asyncio.timeout(_SOURCE_PATIENCE if is_incomplete else None):
-                await self._changed.wait()
-        except TimeoutError:
-            self._search_for_batch()
+                self._source.demand(self.plan.tasks)
 
     def _has_free_slot(self) -> bool:
         return len(self.active) < self.plan.concurrency
@@ -380,22 +357,28 @@ class _Worker:
     def _is_searching(self) -> bool:
         return self._search_task is not None and not self._search_task.done()
 
-    def _new_row(self, inputs: Inputs) -> Row:
-        index = self._row_count
-        row = Row(index, inputs, self.plan.make_key(index, inputs))
+    def _add_row(self, inputs: Inputs) -> None:
+        """Take a row from the source, to be started, or searched for first."""
+        row = Row(self._row_count, inputs, self.plan.make_key(self._row_count, inputs))
         self._row_count += 1
-        self.rows[index] = row
-        return row
+        self.rows[row.index] = row
+        (self._ready if self.plan.search is None else self._batch).append(row)
+        self._changed.set()
 
-    def _start(self, row: Row) -> None:
-        self.active[row.index] = self.plan.tasks.spawn(self._process(row))
+    def _source_ended(self, error: BaseException | None) -> None:
+        """Keep what the source of rows raised, if anything, until what is started has finished."""
+        if isinstance(error, asyncio.CancelledError):
+            self._fail(error)
+        elif error is not None:
+            if self._is_abandoned:
+                logger.warning("%s: closing the source of rows failed: %r", self.plan.name, error)
+            self._failure = self._failure or error
+        self._changed.set()
 
-    def _search_for_batch(self) -> None:
-        batch, self._batch = self._batch, []
-        self._search_for(batch, None)
-
-    def _search_for(self, rows: Sequence[Row], age: float | None) -> None:
-        self._search_task = self.plan.tasks.spawn(self._search(rows, age))
+    def _begin_search(self, rows: deque[Row], age: float | None = None) -> None:
+        """Search for the runs of all rows of a queue, last searched for `age` seconds ago."""
+        self._search_task = self.plan.tasks.spawn(self._search([*rows], age))
+        rows.clear()
 
     async def _search(self, batch: Sequence[Row], age: float | None) -> None:
         """Search for the runs of some rows, and make the rows ready to be started."""
@@ -424,47 +407,47 @@ class _Worker:
 
     async def _process(self, row: Row) -> None:
         """Start a row's run, and wait until it is finished."""
-        reused = False
         try:
             row.state = RowState.STARTING
-            row.run, reused = await self.plan.start(row.inputs, row.key)
+            row.run, row.reused = await self.plan.start(row.inputs, row.key)
             row.state = RowState.RUNNING
             if self.plan.wait is not None:
                 row.run = await self.plan.wait(row.run)
         except RunFailedError as error:
             row.run = error.run
-            self._finish(row, RowState.FINISHED, error, reused=reused)
+            self._finish(row, RowState.FINISHED, error)
         except (CopyAIError, ValueError) as error:
             # Where only the waiting failed, the row stays in progress.
             state = row.state
             if state is RowState.STARTING:
                 state = RowState.UNCONFIRMED if isinstance(error, AmbiguousStartError) else RowState.FINISHED
                 self._stop_if_hopeless(error)
-            self._finish(row, state, error, reused=reused)
+            self._finish(row, state, error)
         except BaseException as error:
             self._fail(error)
             raise
         else:
-            self._finish(row, RowState.FINISHED, reused=reused)
+            self._finish(row, RowState.FINISHED)
         finally:
             self.active.pop(row.index, None)
             self._changed.set()
 
-    def _finish(
-        self, row: Row, state: RowState, error: CopyAIError | ValueError | None = None, *, reused: bool = False
-    ) -> None:
+    def _finish(self, row: Row, state: RowState, error: CopyAIError | ValueError | None = None) -> None:
         """Set a row's result, to be yielded."""
         row.state = state
-        row.result = RunResult(row.index, row.inputs, row.run, error, reused, row.key)
+        row.result = RunResult(row.index, row.inputs, row.run, error, row.reused, row.key)
         self._finished.append(row)
 
     def _stop_if_hopeless(self, error: CopyAIError | ValueError) -> None:
         """Start nothing more after an error that every later start would meet, too."""
-        if not _is_hopeless(error) or self.stopped_by is not None:
+        if self.stopped_by is not None or not isinstance(error, CopyAIError):
             return
-        self.stopped_by = error
-        logger.warning("%s: no more runs are started: %s", self.plan.name, error)
-        self._drop_unstarted()
+        needs_payment = isinstance(error, APIStatusError) and error.status == HTTPStatus.PAYMENT_REQUIRED
+        is_refused = isinstance(error, CreditLimitReachedError | AuthenticationError | PermissionDeniedError)
+        if needs_payment or (is_refused and not is_gateway_page(error)):
+            self.stopped_by = error
+            logger.warning("%s: no more runs are started: %s", self.plan.name, error)
+            self._drop_unstarted()
 
     def _fail(self, error: BaseException) -> None:
         """Start nothing more after an unexpected error, which is raised once all that is started has finished."""
@@ -480,43 +463,78 @@ class _Worker:
 
     def _drop_unstarted(self) -> None:
         self._is_stopped = True
-        self._end_source()
+        self._source.end()
         for row in (*self._batch, *self._ready):
             del self.rows[row.index]
-        self._arrived.clear()
         self._batch.clear()
         self._ready.clear()
 
-    def _end_source(self) -> None:
-        """Stop reading rows; the task that reads them closes their source."""
+
+class _RowSource:
+    """The source of rows: iterated in one task, a row whenever one is demanded, and closed in that task.
+
+    Attributes:
+        task: the task; None before the first row is demanded.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Inputs] | AsyncIterable[Inputs],
+        on_row: Callable[[Inputs], None],
+        on_end: Callable[[BaseException | None], None],
+    ) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._rows = rows
+        self._on_row = on_row
+        self._on_end = on_end
+        self._demand = asyncio.Event()
+        self._is_ending = False  # nothing more is read
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no more rows will come."""
+        return self.task is not None and self.task.done()
+
+    def demand(self, tasks: TaskSet) -> None:
+        """Read one more row, if there is one."""
+        if self.task is None and not self._is_ending:
+            self.task = tasks.spawn(self._read())
+        self._demand.set()
+
+    def end(self) -> None:
+        """Read nothing more; the task closes the source."""
         if not self._is_ending:
             self._is_ending = True
-            if self._source_task is not None:
-                self._source_task.cancel()
+            if self.task is not None:
+                self.task.cancel()
 
-    async def _read_source(self) -> None:
-        """Read a row whenever one is demanded, all in this task, and close the source at the end."""
+    async def close_if_unread(self) -> None:
+        """Close a source that no row was demanded from."""
+        if self.task is None and isinstance(self._rows, AsyncIterator):
+            await self._close(self._rows)
+
+    async def _read(self) -> None:
         iterator: AsyncIterator[Inputs] | None = None
         try:
-            iterator = aiter(self._source) if isinstance(self._source, AsyncIterable) else _each(self._source)
+            iterator = aiter(self._rows) if isinstance(self._rows, AsyncIterable) else _each(self._rows)
             while True:
                 row = await self._next_row(iterator)
                 self._demand.clear()
-                self._arrived.append(row)
-                self._changed.set()
+                if self._is_ending:  # although the iterator was cancelled
+                    break
+                self._on_row(row)
         except StopAsyncIteration:
             pass
         except asyncio.CancelledError as error:
             is_foreign, self._is_ending = not self._is_ending, True
             if is_foreign:
-                self._fail(error)
+                self._on_end(error)
             raise
         except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
-            self._failure = self._failure or error
+            self._on_end(error)
         finally:
             self._is_ending = True
             await self._close(iterator)
-            self._changed.set()
 
     async def _next_row(self, iterator: AsyncIterator[Inputs]) -> Inputs:
         try:
@@ -530,26 +548,16 @@ class _Worker:
         return await anext(iterator)
 
     async def _close(self, iterator: AsyncIterator[Inputs] | None) -> None:
-        """Close the source of rows, if it can be."""
-        close = getattr(iterator, "aclose", None)
-        if close is None:
-            return
+        """Close an iterator, if it can be."""
         try:
-            await close()
+            if (close := getattr(iterator, "aclose", None)) is not None:
+                await close()
         except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
-            if self._is_abandoned:
-                logger.warning("%s: closing the source of rows failed: %r", self.plan.name, error)
-            self._failure = self._failure or error
+            self._on_end(error)
+        else:
+            self._on_end(None)
 
 
 async def _each(rows: Iterable[Inputs]) -> AsyncIterator[Inputs]:
     for row in rows:
         yield row
-
-
-def _is_hopeless(error: Exception) -> TypeGuard[CopyAIError]:
-    """Return whether every later start would fail with this error, too."""
-    if isinstance(error, APIStatusError) and error.status == HTTPStatus.PAYMENT_REQUIRED:
-        return True
-    hopeless = CreditLimitReachedError | AuthenticationError | PermissionDeniedError
-    return isinstance(error, hopeless) and not is_gateway_page(error)

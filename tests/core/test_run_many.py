@@ -7,6 +7,7 @@ import gc
 import random
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -221,6 +222,29 @@ class TestStopping:
 
         assert [type(result.error) for result in results] == [CreditLimitReachedError]
         assert closed.is_set()
+
+    async def test_source_that_swallows_its_cancellation(
+        self, session: CopyAISession, copyai_emulator: Emulator
+    ) -> None:
+        """After a stop a source that continues when it is cancelled is closed, and its further rows are not started."""
+        copyai_emulator.credits = 0
+        closed = asyncio.Event()
+
+        async def source() -> AsyncIterator[dict[str, JSON]]:
+            try:
+                yield {"n": 0}
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+                yield {"n": 1}
+            finally:
+                closed.set()
+
+        async with asyncio.timeout(30):
+            results = [result async for result in session.run_many(copyai_emulator.workflow_id, source())]
+
+        assert [result.index for result in results] == [0]
+        assert closed.is_set()
+        assert posts(copyai_emulator) == 1
 
 
 class TestSource:
