@@ -43,14 +43,14 @@ _RESERVED: Final = {
 
 @frozen
 class AttemptInfo:
-    """An attempt of a request that has ended, as `on_request` receives it.
+    """An attempt of a request that has ended; the argument of `on_request`.
 
     Attributes:
         method: the HTTP method.
         path: the path below the base URL, percent-encoded and without the query, such as ``/workflow/WCFG-1/run``.
         attempt: the number of the attempt, from 1.
         status: the HTTP status; None if no complete response was received.
-        seconds: how long the attempt took.
+        seconds: the duration of the attempt.
     """
 
     method: str
@@ -62,15 +62,15 @@ class AttemptInfo:
 
 @frozen
 class RetryInfo:
-    """A request that is about to be sent again, as `on_retry` receives it.
+    """A request that will be sent again after a wait; the argument of `on_retry`.
 
     Attributes:
         method: the HTTP method.
         path: as in `AttemptInfo`.
         attempt: the number of the attempt that failed, from 1.
-        status: the HTTP status of its response; None if there was no complete response.
+        status: the HTTP status of its response; None if no complete response was received.
         wait: seconds until the next attempt.
-        reason: why it failed, on one line.
+        reason: why the attempt failed, on one line.
     """
 
     method: str

@@ -28,21 +28,21 @@ _SECONDS: Final = re.compile(r"\d{1,20}(\.\d{0,20})?", re.ASCII)
 
 @frozen
 class RetryPolicy:
-    """How often a request is retried, and how long to wait before each retry; parameters are named as in stamina.
+    """How often a request is retried, and how long to wait before each retry. The names are those of stamina.
 
-    Before attempt n + 1 the wait is ``min(wait_initial * 2 ** (n - 1), wait_max - wait_jitter)`` seconds plus a random
+    The wait before attempt n + 1 is ``min(wait_initial * 2 ** (n - 1), wait_max - wait_jitter)`` seconds plus a random
     part of `wait_jitter`, or longer if the server asks for that with ``Retry-After``. A wait never extends beyond
     `timeout`: the last error is raised at once instead.
 
-    A 429 uses up the time but not the attempts: the session is too fast, but the request did not fail.
-    It counts as an attempt if `timeout` is None, and it is raised at once if `attempts` is 1.
+    A 429 uses up the `timeout`, but not the `attempts`. It counts as an attempt if `timeout` is None, and it is raised
+    at once if `attempts` is 1.
 
     Attributes:
-        attempts: the maximum number of attempts, 1 or more; None for as often as `timeout` allows.
+        attempts: the maximum number of attempts, 1 or more; None for no limit.
         timeout: seconds after the start of the first attempt in which another may start; None for no limit.
         wait_initial: seconds before the second attempt.
-        wait_max: the longest wait in seconds, apart from ``Retry-After``.
-        wait_jitter: seconds of which a random part is added to each wait.
+        wait_max: the maximum wait in seconds, unless ``Retry-After`` asks for more.
+        wait_jitter: the maximum seconds of the random part of a wait.
 
     Raises:
         ValueError: a value is negative or infinite, or `attempts` is less than 1.

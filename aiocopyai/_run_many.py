@@ -59,14 +59,14 @@ _SOURCE_PATIENCE: Final = 0.05
 
 @frozen
 class RunResult:
-    """The result of one row of `run_many`: a finished run, or an error.
+    """The result of one row of `CopyAISession.run_many`: a finished run, or an error.
 
     Attributes:
         index: the position of the row, counted from 0.
         inputs: the row.
-        run: the run as it was last received; None if it was not started, or if that is unconfirmed.
-        error: why there is no finished run, or with ``wait=False`` no started one; None if there is.
-        reused: whether the run was started by an earlier call with the same idempotency key, and not by this one.
+        run: the run as it was last read; None if it was not started, or if its start is unconfirmed.
+        error: why the run was not finished, or with ``wait=False`` not started; None if it was.
+        reused: whether an earlier call with the same idempotency key started the run.
         idempotency_key: the key of the row's start.
     """
 
@@ -79,7 +79,7 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the run finished without an error, or with ``wait=False`` was started."""
+        """Whether the run is finished and has not failed, or with ``wait=False`` is started."""
         return self.error is None
 
     def unwrap(self) -> Run:
@@ -154,11 +154,10 @@ class Row:
 
 
 class RunResults(AsyncIterator[RunResult]):
-    """The results of `run_many`, in the order in which the runs finish.
+    """The results of `CopyAISession.run_many`, in the order in which the runs finish.
 
-    Nothing is started before it is iterated, and nothing new unless the next result is awaited. Leaving the
-    ``async for`` loop, or calling `aclose`, ends the polling; runs that were started continue at Copy.ai, and are in
-    `in_progress`.
+    A run is started only while the next result is awaited. Leaving the ``async for`` loop, or calling `aclose`, ends
+    the polling. Runs that were started continue on the server, and are in `in_progress`.
     """
 
     def __init__(self, plan: RunManyPlan, rows: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
@@ -174,12 +173,12 @@ class RunResults(AsyncIterator[RunResult]):
 
     @property
     def in_progress(self) -> Sequence[Run]:
-        """The runs that were started and are not known to have finished, or whose result was not yielded yet."""
+        """The runs that were started, and are not known to be finished or whose result was not yielded yet."""
         return tuple(row.run for row in self._worker.rows.values() if row.run is not None)
 
     @property
     def unconfirmed(self) -> Sequence[int]:
-        """The indexes of the rows whose start is being sent, or may have been accepted when the iteration ended."""
+        """The indexes of the rows whose start is being sent, or is unconfirmed after the end of the iteration."""
         return tuple(self.unconfirmed_keys)
 
     @property
@@ -190,11 +189,11 @@ class RunResults(AsyncIterator[RunResult]):
 
     @property
     def stopped_by(self) -> CopyAIError | None:
-        """The error that stopped further starts, such as the credit limit."""
+        """The error after which no more runs were started, such as `CreditLimitReachedError`; None if there is none."""
         return self._worker.stopped_by
 
     async def aclose(self) -> None:
-        """End the polling, close the source of rows, log what is in progress, and wait until all tasks are gone."""
+        """End the polling, close the source of rows, log the runs in progress, and wait until all tasks have ended."""
         await self._worker.close()
 
     def __aiter__(self) -> AsyncIterator[RunResult]:  # noqa: PYI034 (an object that is dropped when a loop is left)

@@ -148,7 +148,7 @@ class _Polling(AsyncIterator[T]):
 
 
 class RunWatch(_Polling[Run]):
-    """An iterator over the changes of one run, up to the finished run."""
+    """The changes of one run, up to the finished run; returned by `CopyAISession.watch_run`."""
 
     def __init__(self, poller: RunPoller, tasks: TaskSet) -> None:
         super().__init__(tasks)
@@ -168,7 +168,7 @@ class RunWatch(_Polling[Run]):
 
 
 class Watch(_Polling[RunEvent]):
-    """An endless iterator over new runs and changes of status."""
+    """The new runs of a workflow and the changes of their status, without end; returned by `CopyAISession.watch`."""
 
     def __init__(self, plan: WatchPlan, tasks: TaskSet) -> None:
         super().__init__(tasks)

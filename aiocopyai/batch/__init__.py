@@ -1,4 +1,4 @@
-"""Run a workflow for each row of a file or an iterable, resumable after a crash, without paying for a row twice."""
+"""Start a run for each row of a file or an iterable. A batch can be resumed after a crash without paying twice."""
 
 from aiocopyai.batch._input_rows import read_rows
 from aiocopyai.batch._ledger import BatchError

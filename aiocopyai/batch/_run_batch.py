@@ -54,14 +54,14 @@ def run_batch(
 ) -> BatchResults:
     """Run a workflow for each row, and write the results to a file.
 
-    Like `CopyAISession.run_many`, and resumable: after a crash or an interruption, the same call with ``resume=True``
-    continues. Next to the results, a ledger (an SQLite database) exists until every row is finished: the path with
-    ``.ledger`` appended, and ``.ledger-journal`` while it changes. A row is recorded there before its start is sent.
-    When the batch is resumed, rows that may have been started are searched for on the server by their idempotency
-    keys; the start of a row is sent again only if its run is not listed. A server that lists a run later than
-    `listing_delay` after the batch is resumed, or whose clock differs by more than a day, can still cost a second run.
+    It is like `CopyAISession.run_many`, but can be resumed: after a crash or an interruption, the same call with
+    ``resume=True`` continues. For this, each row is recorded in a ledger before its start is sent. The ledger is an
+    SQLite database next to the results (``<path>.ledger``, and ``<path>.ledger-journal`` while it changes), and exists
+    until every row is finished. A resumed batch searches the server for the idempotency keys of the rows that may have
+    been started, and starts a row again only if its run is not listed. A second run is possible if the server lists a
+    run later than `listing_delay` after the resumption, or if its clock differs by more than a day.
 
-    All rows are read and checked by this call, and held in memory. Nothing is started before the iteration begins.
+    This call reads and checks all rows, and holds them in memory. Nothing is started before the iteration.
 
     Args:
         session: sends the requests.
@@ -70,14 +70,14 @@ def run_batch(
         path: the file of results, which must end in ``.jsonl``: one JSON object for each row, with ``row`` (counted
             from 1), the columns of an export, ``problem`` (why there is no complete run; null otherwise) and
             ``unconfirmed`` (whether there may be a run without a known id).
-        resume: continue with a batch of the same rows, metadata and workflow, or start it if there is none.
+        resume: continue a batch of the same rows, metadata and workflow, or start it if there is none.
         wait: whether to wait until each run is finished; False to only start them.
-        timeout: seconds to wait for each run; None for as long as it takes.
-        concurrency: the largest number of runs in progress at a time; with ``wait=False``, of starts.
-        metadata: sent with each run.
-        limit: start at most this many rows now, and leave the rest for a later call with ``resume=True``.
-        max_poll_interval: the longest time between two polls of a run, in seconds.
-        listing_delay: seconds until the list of runs is taken to show every run that was started.
+        timeout: seconds to wait for each run; None for no limit.
+        concurrency: the maximum number of runs in progress; with ``wait=False``, of starts.
+        metadata: JSON values by name that the API stores with each run.
+        limit: the maximum number of rows to start now; the others are left for a later call with ``resume=True``.
+        max_poll_interval: the maximum seconds between two polls of a run.
+        listing_delay: seconds after which the list of runs is assumed to show every run that was started.
 
     Raises:
         ValueError: an argument or a row is invalid. Raised by the call; the other errors are raised while iterating.
@@ -121,11 +121,11 @@ def run_batch(
 
 
 class BatchResults(AsyncIterator[RunResult]):
-    """The results of `run_batch`, in the order in which the runs end: those that this process obtains.
+    """The results of `run_batch`, in the order in which the runs finish.
 
-    The results of rows that an earlier process finished are in the file only. Leaving ``async with``, `aclose`, an
-    error or a cancelled step of the iteration stops waiting and closes the files. Runs that were started continue at
-    Copy.ai, and are found when the batch is resumed.
+    Rows that an earlier process finished are in the file, and are not yielded. Leaving ``async with``, `aclose`, an
+    error or a cancelled step of the iteration stops the polling and closes the files. Runs that were started continue
+    on the server, and are found when the batch is resumed.
     """
 
     def __init__(self, session: CopyAISession, plan: BatchPlan) -> None:
@@ -148,7 +148,7 @@ class BatchResults(AsyncIterator[RunResult]):
         return await anext(self._iteration)
 
     async def aclose(self) -> None:
-        """Stop waiting for runs, and close the files."""
+        """Stop the polling, and close the files."""
         await self._iteration.aclose()
 
     @property
@@ -163,12 +163,12 @@ class BatchResults(AsyncIterator[RunResult]):
 
     @property
     def finished(self) -> int:
-        """The number of rows for which nothing is left to do, by this process or an earlier one."""
+        """The number of rows that are finished, by this process or an earlier one."""
         return sum(state in self._batch.plan.final_states for state in self._batch.states.values())
 
     @property
     def failed(self) -> int:
-        """The number of rows whose run failed, by this process or an earlier one."""
+        """The number of rows whose run has failed, in this process or an earlier one."""
         return sum(state is LedgerState.FAILED for state in self._batch.states.values())
 
     @property
@@ -178,23 +178,23 @@ class BatchResults(AsyncIterator[RunResult]):
 
     @property
     def in_progress(self) -> Sequence[Run]:
-        """The runs that were started, and whose result was not yielded."""
+        """The runs that were started, and whose result was not yielded yet."""
         started = self._batch.started
         return (*self._batch.waiting.values(), *(started.in_progress if started else ()))
 
     @property
     def stopped_by(self) -> CopyAIError | None:
-        """The error that stopped further starts, such as the credit limit."""
+        """The error after which no more runs were started, such as `CreditLimitReachedError`; None if there is none."""
         return self._batch.started.stopped_by if self._batch.started else None
 
     def pending(self) -> list[int]:
-        """Return the indexes of the rows that would be started, or searched for, if the iteration began now.
+        """Return the indexes, from 0, of the rows that an iteration would start or search for.
 
         Nothing is sent, and no file is created.
 
         Raises:
-            BatchError: the iteration would raise it too.
-            OSError: the same.
+            BatchError: as while iterating.
+            OSError: as while iterating.
         """
         return self._batch.pending()
 

@@ -1,4 +1,4 @@
-"""Runs as files: JSON lines, CSV and Parquet, of any number of runs, by processes that may be killed at any time."""
+"""Write runs to JSON lines, CSV or Parquet, and read them back. An export can be resumed after a crash."""
 
 from aiocopyai.export._export import Exported, Progress, export_runs, read_export
 from aiocopyai.export._formats import ExportError

@@ -57,12 +57,12 @@ class Exported:
 
     Attributes:
         path: the file.
-        runs: how many runs this export wrote, including those of earlier processes that it resumed.
-        by_status: the same by status.
-        credits: what these runs cost.
-        is_written: False if the file is unchanged, because it was complete already or nothing was new.
-        is_addition: whether the file existed before and runs were added to it.
-        refreshed: how many of the runs replace an older row of the same run, which was not finished then.
+        runs: the number of runs that this export wrote, including those of earlier processes that it resumed.
+        by_status: the number of these runs by status.
+        credits: the credits that these runs have cost.
+        is_written: False if the file is unchanged, because it was already complete or nothing was new.
+        is_addition: whether runs were added to an existing file.
+        refreshed: the number of these runs that replace an older, unfinished row of the same run.
     """
 
     path: Path
@@ -76,14 +76,14 @@ class Exported:
 
 @frozen
 class Progress:
-    """How far an export has come.
+    """The progress of an export.
 
     Attributes:
-        runs: how many runs it has read, including those of earlier processes; with ``since="last"`` only those that
-            are new or have changed.
-        total: how many runs it will have in the end; None if that is not known.
-        by_status: the runs by status.
-        credits: what the runs cost.
+        runs: the number of runs that were read, including those of earlier processes; with ``since="last"``, only those
+            that are new or have changed.
+        total: the number of runs that the export will have; None if it is not known.
+        by_status: the number of the runs by status.
+        credits: the credits that the runs have cost.
     """
 
     runs: int
@@ -107,33 +107,33 @@ async def export_runs(
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Exported:
-    """Write all runs of one or more workflows to one file, which appears complete or not at all.
+    """Write all runs of one or more workflows to one file, which is created when it is complete.
 
-    Until it is complete, what was read is stored next to it, as ``<path>.part``, ``<path>.part.db`` and
-    ``<path>.part.db-wal``; move these together, or not at all. However the process ends, `resume` continues from there.
-    Each run that is on the list from the first start to the end is in the file once. A run that is added or removed
-    meanwhile may be in it. Memory use does not depend on the number of runs.
+    Until then, the rows and the state are stored next to it, in ``<path>.part``, ``<path>.part.db`` and
+    ``<path>.part.db-wal``; if you move one of them, move all. After an error or a crash, `resume` continues from them.
+    A run that is in the list from the first start to the end is in the file once. A run that is added or removed in the
+    meantime may be in it. Memory use does not depend on the number of runs.
 
-    A run is written as it was when it was read. With ``since="last"``, runs that were not finished then are read again,
-    up to 30 days before the newest run of the file, and if such a run has changed, its new row at the end of the file
-    replaces the old one. A finished run that changes later is not noticed, and a run that is no longer on the list
+    A run is written as it was when it was read. With ``since="last"``, unfinished runs are read again if they are at
+    most 30 days older than the newest run in the file, and a run that has changed gets a new row at the end of the
+    file instead of the old one. Changes of finished runs are not detected, and a run that was removed from the list
     keeps its row.
 
     Args:
-        session: where to read from.
-        workflow_ids: the workflows; one that is given twice is read once.
+        session: reads the runs.
+        workflow_ids: the ids of the workflows; duplicates are ignored.
         path: the file; its extension selects the format: ``.jsonl``, ``.jsonl.gz``, ``.csv`` or ``.parquet``.
-        resume: continue an unfinished export if there is one. A complete file is left as it is.
-        since: only runs created at or after this time, which must have a time zone. With ``"last"``, add to an existing
-            file what is new, and refresh what was not finished; if there is no file, write everything.
+        resume: continue an unfinished export if there is one. A complete file is not changed.
+        since: write only runs created at or after this time, which must have a time zone. With ``"last"``, add the new
+            runs to an existing file and refresh the unfinished ones, or write all runs if there is no file.
         force: discard an unfinished export, and replace an existing file. With ``since="last"``, an existing file is
             replaced only if it is not a readable export.
-        on_progress: called at the start, at the end, and several times a second while runs are stored.
+        on_progress: called with a `Progress` at the start, at the end, and several times a second in between.
 
     Raises:
-        ExportError: it conflicts with existing files, or the format is unknown or needs what is not installed.
+        ExportError: there are conflicting files, the format is unknown, or the extra for it is not installed.
         ValueError: an argument is invalid.
-        CopyAIError: the runs cannot be read. What was read stays, for `resume`.
+        CopyAIError: the runs cannot be read. The stored rows remain for `resume`.
         OSError: a file cannot be read or written.
     """
     # In a thread, as it may import pyarrow.
@@ -171,8 +171,8 @@ def read_export(path: str | os.PathLike[str]) -> Iterator[Run]:
     """Yield the runs of an exported file.
 
     Raises:
-        ExportError: while iterating: the file is not an export, or its format needs what is not installed.
-        OSError: while iterating: the file cannot be read.
+        ExportError: the file is not an export, or the extra for its format is not installed; raised while iterating.
+        OSError: the file cannot be read; raised while iterating.
     """
     return format_of(Path(path)).read(Path(path))
 

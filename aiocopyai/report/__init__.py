@@ -1,4 +1,4 @@
-"""Where a workflow's runs and credits went: statistics over runs, and a page with charts of them.
+"""Statistics over runs and their credits, and an HTML page with charts of them.
 
 The page needs the extra ``report``.
 """

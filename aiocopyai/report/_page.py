@@ -33,15 +33,14 @@ _EXACT: Final = 10**15
 
 
 def write_report(summary: Summary, path: str | os.PathLike[str], *, source: str = "Copy.ai runs") -> None:
-    """Write statistics as an HTML page with charts and tables, or replace the page in one step.
+    """Write statistics as an HTML page with charts and tables. An existing page is replaced in one step.
 
-    The page contains all it needs, plotly included (4.8 MB), and opens without a network. No text of the server can
-    become markup or a script in it. Needs the extra ``report``.
+    The page includes plotly (4.8 MB) and needs no network. Text from the server is escaped. Needs the extra ``report``.
 
     Args:
         summary: the statistics.
         path: the file to write, such as ``report.html``.
-        source: what the statistics are about, in words; the page's subtitle.
+        source: the source of the runs; the page's subtitle.
 
     Raises:
         ModuleNotFoundError: the extra ``report`` is not installed.

@@ -45,7 +45,7 @@ _VARYING: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]
 
 @define
 class Totals:
-    """The number of some runs, and their cost."""
+    """The number of some runs, their credits and their failures."""
 
     runs: int = 0
     credits: int = 0
@@ -69,7 +69,7 @@ class Totals:
 
 @define
 class Groups(Generic[K]):
-    """Totals by key; at most `limit` keys, those that come first, are counted separately."""
+    """Totals by key. The first `limit` keys are counted separately."""
 
     limit: int
     totals: dict[K, Totals] = field(factory=dict[K, Totals], init=False)
@@ -85,11 +85,11 @@ class Groups(Generic[K]):
 
     @property
     def ranked(self) -> list[tuple[K, Totals]]:
-        """The keys and their totals, those with most runs first."""
+        """The keys and their totals, the most frequent first."""
         return sorted(self.totals.items(), key=lambda item: (-item[1].runs, -item[1].credits, str(item[0])))
 
     def top(self, count: int) -> tuple[list[tuple[K, Totals]], Totals]:
-        """Return the keys with most runs, and the totals of all others."""
+        """Return the `count` most frequent keys with their totals, and the totals of all others."""
         ranked = self.ranked
         return ranked[:count], Totals.sum([self.others, *(totals for _, totals in ranked[count:])])
 
@@ -128,7 +128,7 @@ class ErrorSummary:
 
 @frozen
 class CostlyRun:
-    """What is kept of an expensive run."""
+    """The data of an expensive run."""
 
     id: str
     status: str
@@ -139,12 +139,12 @@ class CostlyRun:
 
 
 def summarize(runs: Iterable[Run], *, zone: tzinfo | None = None) -> Summary:
-    """Count runs: by day, status, workflow and metadata, with errors and the most expensive runs.
+    """Count runs by day, status, workflow and metadata, and collect their errors and the most expensive runs.
 
     Args:
-        runs: any number of runs, such as ``read_export("runs.jsonl")``. To count the runs of an asynchronous
-            iteration, pass each to `Summary.add`.
-        zone: the time zone of the days; by default the user's.
+        runs: any number of runs, such as ``read_export("runs.jsonl")``. In an asynchronous iteration, call
+            `Summary.add` for each run instead.
+        zone: the time zone of the days; by default the local one.
     """
     summary = Summary(zone)
     for run in runs:
@@ -157,21 +157,21 @@ class Summary:
     """Statistics over the runs that were passed to `add`.
 
     Args:
-        zone: the time zone of the days; by default the user's.
+        zone: the time zone of the days; by default the local one.
     """
 
     zone: tzinfo | None = None
-    """The time zone of the days; None for the user's."""
+    """The time zone of the days; None for the local one."""
     now: datetime = field(factory=lambda: datetime.now(UTC), kw_only=True)
     """The current time: it decides whether a run's date is in the future, and whether the last day is complete."""
     total: Totals = field(factory=Totals, init=False)
     """The totals of all runs."""
     unpriced: int = field(default=0, init=False)
-    """How many runs have no credits; they are counted as free."""
+    """The number of runs without credits, which are counted as free."""
     undated: int = field(default=0, init=False)
-    """How many runs have no time; they are counted on no day."""
+    """The number of runs without a creation time, which are counted on no day."""
     misdated: int = field(default=0, init=False)
-    """How many runs have an impossible time, before 2020 or in the future; they are counted on no day."""
+    """The number of runs with an impossible time, before 2020 or in the future, which are counted on no day."""
     first: datetime | None = field(default=None, init=False)
     """The earliest time of a run."""
     last: datetime | None = field(default=None, init=False)
@@ -209,7 +209,7 @@ class Summary:
 
     @property
     def costliest(self) -> list[CostlyRun]:
-        """The ten most expensive runs; of runs with the same cost, those that were added first."""
+        """The ten most expensive runs, the most expensive first."""
         return [costly for *_, costly in sorted(self._costliest, reverse=True)]
 
     @property
@@ -219,16 +219,16 @@ class Summary:
 
     @property
     def ranked_errors(self) -> list[ErrorSummary]:
-        """The errors, those with most runs first."""
+        """The errors, the most frequent first."""
         return sorted(self.errors.values(), key=lambda error: (-error.total.runs, error.text))
 
     def errors_after(self, count: int) -> Totals:
-        """Return the totals of all but the most frequent errors."""
+        """Return the totals of all errors except the `count` most frequent."""
         return Totals.sum([self.other_errors, *(error.total for error in self.ranked_errors[count:])])
 
     @property
     def remarks(self) -> list[str]:
-        """What limits the statistics, one sentence each."""
+        """The limits of the statistics, one sentence each."""
         return [
             f"{plural(runs, 'run')} {remark}"
             for runs, remark in (
@@ -317,7 +317,7 @@ class Period:
 
 @frozen
 class Periods:
-    """Totals by periods of equal length."""
+    """Totals by days, weeks, months or years."""
 
     unit: str
     """The length: day, week, month or year."""
@@ -326,7 +326,7 @@ class Periods:
 
 
 def group_by_period(summary: Summary, limit: int) -> Periods:
-    """Group the days into the shortest periods of which no more than `limit` lie between the first and the last run."""
+    """Group the days of a summary into days, weeks, months or years: the shortest with at most `limit` periods."""
     days = sorted({day for day, _ in summary.days.totals})
     if not days:
         return Periods("day", [])

@@ -1,4 +1,4 @@
-"""Receive webhook deliveries in aiohttp.web, in any ASGI framework, or in any other server."""
+"""Receive webhook deliveries in aiohttp.web, in an ASGI framework, or in any other server."""
 
 from __future__ import annotations
 

@@ -22,20 +22,21 @@ T = TypeVar("T")
 
 @frozen
 class WebhookEvent:
-    """One delivery to a webhook.
+    """An event, as a delivery to a webhook reports it.
 
-    Anyone who knows the webhook's URL can send one: unless it has a `run`, nothing in it is confirmed.
-    Events compare by all their fields and hash by their type and run.
+    Anyone who knows the webhook's URL can send a delivery. If `run` is None, the event is not confirmed. Events are
+    compared by all attributes and hashed by their type and run id.
 
     Attributes:
-        type: what happened; a type that the reference does not list is kept.
-        run_id: the run that it happened to, if the delivery names one; opaque.
-        workflow_id: the run's workflow, if the delivery names one; opaque.
-        output: the run's output, by step name.
+        type: what happened. A type that the reference does not list is kept.
+        run_id: the run's id, an opaque string; None if the delivery has none.
+        workflow_id: the workflow's id, an opaque string; None if the delivery has none.
+        output: the outputs by step name: any JSON.
         metadata: the metadata that the run was started with.
-        credits: what the run has cost, in credits.
-        run: the run as the API returned it when the event was confirmed; None in an event that is not confirmed.
-        extra: all other fields, by wire name, and the known ones whose values do not fit.
+        credits: the credits that the run has cost; None if the delivery has none.
+        run: the run that the API returned to confirm the event; None if the event is not confirmed.
+        extra: all fields without an attribute, and values that do not fit their attribute, unchanged, by their names in
+            the JSON.
     """
 
     type: WebhookEventType
@@ -52,13 +53,14 @@ class WebhookEvent:
 
     @classmethod
     def parse(cls, body: bytes | str | Mapping[str, Any]) -> WebhookEvent:
-        """Parse a delivery's body, of any event and in any of the known forms.
+        """Parse the body of a delivery, in any known form.
 
-        The attribute of a field that is missing, null or of the wrong type is None or empty; a value of the wrong type
-        is kept in `extra`.
+        The reference documents the body of ``workflowRun.completed`` in two forms, and a third has been captured. The
+        bodies of the other events are not documented. If a field is missing, null or of the wrong type, its attribute
+        is None or empty, and a value of the wrong type is in `extra`.
 
         Args:
-            body: the body as bytes, as a string, or as the object it was decoded to.
+            body: the body as bytes, as a string, or as parsed JSON.
 
         Raises:
             InvalidEventError: the body is not JSON, not an object, or has no ``type``.

@@ -35,37 +35,37 @@ _MAX_NAME: Final = 512
 
 
 class WebhookReceiver:
-    """Receives deliveries, responds at once, and calls a handler with each confirmed event, once and one at a time.
+    """Receives deliveries, and calls a handler once for each confirmed event, with one event at a time.
 
-    ``async with receiver:`` runs the tasks that confirm events and call the handler; outside of it, the response is
-    503. On exit, waiting events are processed for at most `grace` seconds, and the rest is dropped with a log line.
-    Leave it before the session is closed.
+    Use it as ``async with WebhookReceiver(session, handler) as receiver``, inside the session. Outside of the block it
+    responds with 503. On exit, waiting events are processed for at most `grace` seconds, and then dropped and logged.
 
-    By default an event is confirmed by reading its run from the API. A ``completed`` or ``failed`` event requires this
-    status, any other event requires that the run exists, and the handler receives the event with the API's content and
-    its `run`. A delivery may be faster than the API: a run that is unknown, not finished or without output is read
-    again for 31 seconds, with growing delays, while other events are handled. An event that is not confirmed by then is
-    dropped with a log line. So is one that does not name a run and a workflow, which may include
-    ``workflowCreditLimit.reached``: with ``confirm=False`` the handler receives these too, and forged ones.
+    By default, an event is confirmed by reading its run from the API: the run must be complete or failed, according to
+    the event, and for other events it must exist. The handler receives the event with the API's content and its `run`.
+    A delivery may be faster than the API, so a run that is unknown, not finished or without output is read again for
+    31 seconds, while other events are handled. An event that is not confirmed by then is dropped and logged. So is an
+    event that does not name a run and a workflow; ``workflowCreditLimit.reached`` may be one, as its body is not
+    documented. With ``confirm=False``, the handler receives all events, including forged ones.
 
-    The response to a delivery is 202 if it was queued, 200 if it is a repeat, 404 for a wrong secret, 405 for any
-    method other than POST, 413 if it is too large, 400 if it is not an event in JSON, and 503 if the queue is full or
+    The response is 202 for a queued event, 200 for a repeated one, 404 for a wrong secret, 405 for a method other than
+    POST, 413 for a body that is too large, 400 for a body that is not an event in JSON, and 503 if the queue is full or
     the receiver is not running.
 
     Args:
-        session: reads the runs: a `CopyAISession`.
-        handler: an async function of one `WebhookEvent`. An exception in it is logged, and the next event is handled.
-        secret: the last segment of the path: at least 16 letters, digits and ``-._~``. Keep it between restarts, so
-            that the registered webhook stays valid; None generates a new one. Servers log paths: disable the access
-            log for this one.
+        session: the `CopyAISession` that reads the runs.
+        handler: an async function that takes a `WebhookEvent`. If it raises an exception, that is logged, and the next
+            event is handled.
+        secret: the last segment of the path: at least 16 letters, digits and ``-._~``. Use the same one after each
+            restart, so that existing webhooks remain valid; None generates a new one. Servers log paths, so disable the
+            access log for this one.
         confirm: whether to read each event's run before the handler receives the event.
-        max_body: the largest body, in bytes after decompression.
-        queue_size: how many events may wait; further ones are rejected with 503.
+        max_body: the maximum size of a body, in bytes after decompression.
+        queue_size: the maximum number of waiting events; more are rejected with 503.
         grace: seconds for which waiting events are processed on exit.
 
     Attributes:
-        asgi: an ASGI application. Mounted in another application, it requires ``async with receiver:`` in that one's
-            lifespan; on its own, it starts and stops the receiver itself.
+        asgi: an ASGI application. If you mount it in another application, use ``async with receiver:`` in the lifespan
+            of that one. If you serve it by itself, it starts and stops the receiver.
 
     Raises:
         ValueError: the secret is too short or has other characters, or a number is out of range.
@@ -128,8 +128,11 @@ class WebhookReceiver:
             method: the request's method.
             path: the request's decoded path; only its last segment, the secret, is checked.
             headers: the request's headers. The content type is ignored.
-            body: the decompressed body, or its chunks. Chunks are requested only if the secret and the method are
-                right, and only up to `max_body`. The response to an iteration that raises `ValueError` is 400.
+            body: the decompressed body, or its chunks, which are read only if the secret and the method are correct,
+                and only up to `max_body`. If the iteration raises `ValueError`, the status is 400.
+
+        Returns:
+            202, 200, 400, 404, 405, 413 or 503, as described for the class.
         """
         try:
             status = self._check_head(method, path, headers)
