@@ -1,8 +1,8 @@
 """Idempotency keys: one run per key, although the API has no such keys and every accepted start spends credits.
 
 A key travels in the run's metadata. After a lost response the newest runs are searched for it before the start is sent
-again, and a session remembers the keys that it has used. Nothing else knows about a key: not by the API, and not by
-another process unless it searches for it, too.
+again, and a session remembers the keys that it has used. Nothing else knows about a key: not the API, and not
+another process unless it searches for the key, too.
 """
 
 from __future__ import annotations
@@ -14,35 +14,23 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count, pairwise
-from typing import Final, TypeAlias
+from typing import Final
 
 from attrs import define, evolve, field, frozen
 
+from aiocopyai._key_search import KEY_NAME, LOOK_BACK, FoundRuns, KeySearch, ListSearch, contradict
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._text import escape, excerpt
 from aiocopyai._validation import check_string
-from aiocopyai.errors import (
-    AmbiguousStartError,
-    AuthenticationError,
-    BadRequestError,
-    CopyAIError,
-    InvalidResponseError,
-    NotFoundError,
-    PermissionDeniedError,
-    RequestInvalidError,
-)
+from aiocopyai.errors import AmbiguousStartError, AuthenticationError, CopyAIError
 from aiocopyai.models import JSON, Run
 
 
 logger = logging.getLogger("aiocopyai")
 
-FoundRuns: TypeAlias = "dict[str, Run | AmbiguousStartError]"
-
-KEY_NAME: Final = "idempotencyKey"
-"""The name of the idempotency key in a run's metadata."""
 SEARCH_DELAYS: Final = (0.0, 0.5, 1.5, 3.0, 6.0)
 """Seconds after a lost response at which the runs are searched, before the start is sent again at the earliest.
 
@@ -51,14 +39,6 @@ be reused are searched for until the session is as old as the last of them.
 """
 MAX_REMEMBERED: Final = 10_000
 """The number of keys, and of run ids, that a session remembers."""
-_LOOK_BACK: Final = timedelta(hours=1)
-"""How much older or newer than its start a run may seem, as clocks differ, and servers may execute a start late."""
-CLOCK_SKEW: Final = timedelta(minutes=5)
-"""How much the clocks of client and server may differ if nothing but the age of a run counts."""
-_UNREADABLE: Final = (NotFoundError, BadRequestError, RequestInvalidError, PermissionDeniedError, InvalidResponseError)
-"""Errors of reading one run that imply nothing for the others. A new run may be unknown for a few seconds."""
-_FRUITLESS_READS: Final = 20
-"""After this many reads in a row that show no more than the list, or fail, runs are no longer read one by one."""
 
 
 @frozen
@@ -82,39 +62,6 @@ class StartRequest:
     def to_run(self, run_id: str) -> Run:
         """Return the run as it is right after its start: what was sent, without a status."""
         return Run(run_id, self.workflow_id, input=self.inputs, metadata=self.metadata)
-
-
-@frozen
-class KeySearch:
-    """A run to search for by its key.
-
-    Attributes:
-        key: the idempotency key.
-        inputs: the inputs that it was started with; None if unknown.
-        sent: when the start was first and last sent, by the clock of this machine; None if unknown.
-    """
-
-    key: str
-    inputs: Mapping[str, JSON] | None = None
-    sent: tuple[datetime, datetime] | None = None
-
-    def is_candidate(self, run: Run, *, is_complete: bool) -> bool:
-        """Return whether a run that does not show any key could still be the one.
-
-        A list may omit fields. `is_complete` says that the run was read by its id, or that reading it shows no more.
-        """
-        if run.metadata:  # visible, without the key: only equal inputs raise a doubt, in case metadata is not echoed
-            return self.inputs is not None and (not run.input or run.input == self.inputs)
-        if not is_complete or self._is_as_new(run):
-            return True
-        return not run.input or (self.inputs is not None and _may_be_equal(dict(self.inputs), dict(run.input)))
-
-    def _is_as_new(self, run: Run) -> bool:
-        """Return whether a run was created when the start was sent, as far as that is known."""
-        if self.sent is None:
-            return False
-        first, last = self.sent
-        return run.created_at is None or first - CLOCK_SKEW <= run.created_at <= last + _LOOK_BACK
 
 
 @define
@@ -181,79 +128,6 @@ class _Memory:
             confirmed = (each for each in chain([oldest], idle) if each[1].run_id is not None)
             identity, _ = next(confirmed, oldest)
             del self.records[identity]
-
-
-class _ListSearch:
-    """A search for the runs of several keys in one listing.
-
-    Attributes:
-        remaining: the searches whose run was not found so far, by key.
-    """
-
-    def __init__(
-        self,
-        workflow_id: str,
-        searches: Iterable[KeySearch],
-        own_runs: Mapping[str, str | None],
-        get_run: Callable[[str, str], Awaitable[Run]],
-    ) -> None:
-        self.remaining = {search.key: search for search in searches}
-        self._workflow_id = workflow_id
-        self._own_runs = own_runs
-        self._get_run = get_run
-        self._found: FoundRuns = {}
-        self._candidates: dict[str, str] = {}  # the id of a run that may be the one, by key
-        self._fruitless_reads = 0  # in a row
-        self._failed_reads = 0  # in a row
-
-    def results(self) -> FoundRuns:
-        """Return the runs that were found, and an error for each key that some run may have without showing it."""
-        for key in self.remaining.keys() & self._candidates:
-            reason = f"run {self._candidates[key]} may be it, but does not show the metadata that it was started with"
-            self._found[key] = AmbiguousStartError(reason, self._workflow_id, key)
-        return self._found
-
-    async def examine(self, listed: Run) -> None:
-        """Compare a listed run with the keys, and read it by its id if the list shows too little of it."""
-        run, is_complete = listed, self._fruitless_reads >= _FRUITLESS_READS
-        may_show_more = KEY_NAME not in run.metadata and not (run.metadata and run.input)
-        is_worth_reading = may_show_more and max(self._fruitless_reads, self._failed_reads) < _FRUITLESS_READS
-        if is_worth_reading and any(self._possible_keys(run, is_complete=False)):
-            run, is_complete = await self._read(listed)
-            if not is_complete:
-                self._failed_reads += 1
-            elif (run.metadata, run.input) == (listed.metadata, listed.input):
-                self._fruitless_reads += 1
-            else:
-                self._fruitless_reads = self._failed_reads = 0
-        key = run.metadata.get(KEY_NAME)
-        if isinstance(key, str) and key in self.remaining:
-            inputs = self.remaining.pop(key).inputs
-            if not run.input and inputs is None and not is_complete:
-                run, _ = await self._read(run)
-            # Lists may omit both.
-            workflow_id = run.workflow_id or self._workflow_id
-            self._found[key] = evolve(run, workflow_id=workflow_id, input=run.input or inputs or {})
-            return
-        for possible in self._possible_keys(run, is_complete=is_complete):
-            self._candidates.setdefault(possible, run.id)
-
-    def _possible_keys(self, run: Run, *, is_complete: bool) -> Iterator[str]:
-        """Yield the keys that a run could have, without showing one."""
-        if KEY_NAME in run.metadata or run.metadata.get("webapp") is True:
-            return
-        for key, search in self.remaining.items():
-            if self._own_runs.get(run.id, key) == key and search.is_candidate(run, is_complete=is_complete):
-                yield key
-
-    async def _read(self, listed: Run) -> tuple[Run, bool]:
-        """Read a listed run by its id, and return whether that shows all there is to know."""
-        try:
-            return await self._get_run(self._workflow_id, listed.id), True
-        except _UNREADABLE:
-            return listed, False
-        except ValueError:  # its id fits into no path: the list shows all there is to know
-            return listed, True
 
 
 class Starter:
@@ -348,7 +222,7 @@ class Starter:
             if isinstance(run, Run):
                 inputs = requests[key].inputs
                 # Of other inputs, so that `start` refuses these.
-                digest = _digest(run.input if _contradict(inputs, run.input) else inputs)
+                digest = _digest(run.input if contradict(inputs, run.input) else inputs)
                 record = records.setdefault((workflow_id, key), _KeyRecord(key, digest))
                 record.run_id = record.run_id or run.id
                 self._memory.add_run(run.id, key)
@@ -365,7 +239,7 @@ class Starter:
         Raises:
             CopyAIError: the runs cannot be read.
         """
-        search = _ListSearch(workflow_id, searches, self._memory.own_runs, self._get_run)
+        search = ListSearch(workflow_id, searches, self._memory.own_runs, self._get_run)
         async for run in self._list_runs(workflow_id, since):
             await search.examine(run)
             if not search.remaining:
@@ -401,7 +275,7 @@ class Starter:
         search = KeySearch(record.key, request.inputs)
         found = await self._find_reusable(request.workflow_id, [search], _now() - reuse_within)
         run = _found_run(found, record.key, request)
-        if run is not None and _contradict(request.inputs, run.input):
+        if run is not None and contradict(request.inputs, run.input):
             raise _other_inputs(record.key)
         return run
 
@@ -416,7 +290,7 @@ class Starter:
         delay = self._memory.created_at + SEARCH_DELAYS[-1] - time.monotonic()
         if missing and delay > 0:
             await asyncio.sleep(delay)
-            found |= await self.find(workflow_id, missing, max(since, _now() - _LOOK_BACK))
+            found |= await self.find(workflow_id, missing, max(since, _now() - LOOK_BACK))
         return found
 
     async def _send_until_confirmed(self, request: StartRequest, record: _KeyRecord) -> Run:
@@ -465,7 +339,7 @@ class Starter:
         """
         lost_at = time.monotonic() if record.lost_at is None else record.lost_at
         search = KeySearch(record.key, request.inputs, record.sent)
-        since = (record.sent[0] if record.sent else _now()) - _LOOK_BACK
+        since = (record.sent[0] if record.sent else _now()) - LOOK_BACK
         times = sorted({min(lost_at + delay, until) for delay in SEARCH_DELAYS} | {until})
         for search_at, next_search_at in pairwise([*times, math.inf]):
             now = time.monotonic()
@@ -538,29 +412,3 @@ def _found_run(found: FoundRuns, key: str, request: StartRequest) -> Run | None:
 
 def _other_inputs(key: str) -> ValueError:
     return ValueError(f"idempotency_key {excerpt(key)} was used for other inputs: pass a key that no other start has")
-
-
-def _contradict(sent: Mapping[str, JSON], shown: Mapping[str, JSON]) -> bool:
-    """Return whether a run that shows these inputs was started with others than those sent."""
-    return any(name in shown and not _may_be_equal(value, shown[name]) for name, value in sent.items())
-
-
-def _may_be_equal(sent: JSON, shown: JSON) -> bool:
-    """Return whether a value could be shown like this: with defaults added, numbers as strings, or text cut."""
-    if sent in (None, "", [], {}) or sent == shown:
-        return True
-    if isinstance(sent, dict) and isinstance(shown, dict):
-        return all(_may_be_equal(value, shown.get(name)) for name, value in sent.items())
-    if isinstance(sent, list) and isinstance(shown, list):
-        return len(sent) == len(shown) and all(map(_may_be_equal, sent, shown))
-    full, visible = _as_text(sent), _as_text(shown)
-    beginning = visible.removesuffix("…").removesuffix("...").rstrip()
-    return full == visible or (bool(beginning) and full.startswith(beginning))
-
-
-def _as_text(value: JSON) -> str:
-    text = (value if isinstance(value, str) else json.dumps(value)).strip().casefold()
-    try:
-        return repr(float(text))
-    except ValueError:
-        return text

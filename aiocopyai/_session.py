@@ -16,8 +16,9 @@ from attrs import evolve
 from yarl import URL
 
 from aiocopyai._filters import read_statuses, run_filter
-from aiocopyai._idempotency import CLOCK_SKEW, KEY_NAME, KeySearch, Starter, StartRequest, check_reuse_within, with_key
+from aiocopyai._idempotency import Starter, StartRequest, check_reuse_within, with_key
 from aiocopyai._json import encode_json
+from aiocopyai._key_search import CLOCK_SKEW, KEY_NAME, KeySearch
 from aiocopyai._logging import configure_from_environment
 from aiocopyai._pager import MAX_PREFETCH, Pager, Plan
 from aiocopyai._parsing import (
