@@ -116,6 +116,10 @@ class CopyAIError(Exception):
     def __str__(self) -> str:
         return self.message if self.page is None else f"page {self.page}: {self.message}"
 
+    def __repr__(self) -> str:
+        # By default it has all arguments, and so 64 KiB of a body.
+        return f"{type(self).__name__}({str(self)!r})"
+
     def _describe(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__
 

@@ -193,3 +193,13 @@ def test_the_request_of_an_error() -> None:
 
     assert (error.method, error.url, error.attempts) == ("GET", "https://h/x", 2)
     assert (CopyAIError().method, CopyAIError().url, CopyAIError().attempts) == ("", "", 1)
+
+
+def test_repr_is_short() -> None:
+    """The `repr` is the class and the message, whatever the server or the caller sent."""
+    long = "x" * 100_000
+    error = BadRequestError(400, long, {"a": long}, long, {"x-a": long}, RequestInfo("GET", f"https://h/{long}"))
+    error.page = 3
+
+    assert repr(error).startswith('BadRequestError("page 3: HTTP 400 xxx')
+    assert len(repr(error)) < 1_100
