@@ -15,7 +15,7 @@ from tests.support.pages import ROOT
 from tests.support.proxying import Authority, tls_front
 
 
-TWICE = RetryPolicy(attempts=2, timeout=0.2, wait_initial=0, wait_max=0)
+TWICE = RetryPolicy(attempts=2, timeout=30, wait_initial=0, wait_max=0)
 METHODS: dict[str, Callable[[CopyAISession, str], Awaitable[object]]] = {
     "GET": lambda session, workflow_id: session.runs_page(workflow_id),
     "DELETE": lambda session, _: session.delete_webhook("any"),
@@ -60,6 +60,15 @@ async def untrusted_certificate(emulator: Emulator) -> AsyncIterator[CopyAISessi
         yield opened
 
 
+@asynccontextmanager
+async def rate_limit(emulator: Emulator) -> AsyncIterator[CopyAISession]:
+    """Respond with 429, and the second time with a wait that is longer than the policy's time."""
+    emulator.inject(Fault(status=429), times=1)
+    emulator.inject(Fault(status=429, headers={"Retry-After": "3600"}), times=None)
+    async with session(emulator) as opened:
+        yield opened
+
+
 CAUSES: dict[str, list[Cause]] = {
     "no connection was made": [no_server],
     "the server's certificate is not trusted": [untrusted_certificate],
@@ -77,7 +86,7 @@ CAUSES: dict[str, list[Cause]] = {
     "any other 4xx": [fault(status=status) for status in (402, 409, 418, 451)],
     "408": [fault(status=408)],
     "425": [fault(status=425)],
-    "429": [fault(status=429)],
+    "429": [rate_limit],
     "5xx": [fault(status=status) for status in (500, 502, 503, 504, 529, 599)],
 }
 
