@@ -196,7 +196,7 @@ def test_the_request_of_an_error() -> None:
 
 
 def test_repr_is_short() -> None:
-    """The `repr` is the class and the message, whatever the server or the caller sent."""
+    """The `repr` is the class and the message, and short regardless of what the server or the caller sent."""
     long = "x" * 100_000
     error = BadRequestError(400, long, {"a": long}, long, {"x-a": long}, RequestInfo("GET", f"https://h/{long}"))
     error.page = 3
