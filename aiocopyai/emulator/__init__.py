@@ -1,11 +1,10 @@
-"""The emulator: the Copy.ai Workflows API over a real socket, for tests and demonstrations.
+"""The emulator: a local server that implements the Copy.ai Workflows API, for tests and demonstrations.
 
-It responds as the vendor's reference documents, can deviate where the reference is silent (`Quirks`), fails on demand
-(`Fault`), and its list of runs may change between any two requests (`Emulator.on_request`). It shares no code with the
-client: if both misread the API in the same way, every test would pass.
+It responds as Copy.ai's reference documents. `Quirks` select its behavior where the reference says nothing, `Fault`
+makes requests fail, and `Emulator.on_request` can change the list of runs between two requests. It shares no code with
+the client: if both misread the API in the same way, every test would pass.
 
-The names are loaded on first use, so that the pytest plugin in this package costs nothing in a pytest run that does
-not use it.
+The names are loaded on first use, so that the pytest plugin in this package loads quickly.
 """
 
 from __future__ import annotations

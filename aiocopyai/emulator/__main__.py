@@ -29,14 +29,14 @@ example:
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.emulator") -> int:
-    """Serve an emulator that is configured by command-line arguments, until Ctrl-C.
+    """Serve an emulator with the options in command-line arguments, until Ctrl-C.
 
     Args:
         argv: the arguments without the program's name; those of the process if None.
         prog: the program's name in its help.
 
     Returns:
-        130 after Ctrl-C, or 1 if the emulator cannot be served, with the reason in a line on stderr.
+        130 after Ctrl-C, or 1 if the emulator cannot be served; the reason is then printed on stderr.
 
     Raises:
         SystemExit: the arguments ask for help, or are invalid.
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.
 
 
 async def serve(emulator: Emulator) -> None:
-    """Start an emulator, print on stderr how to reach it, and serve until cancelled.
+    """Start an emulator, print its URL, key and workflows on stderr, and serve until cancelled.
 
     Raises:
         RuntimeError: the emulator is already started.

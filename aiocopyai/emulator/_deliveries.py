@@ -38,9 +38,9 @@ class Delivery:
     """One delivery to one webhook.
 
     Attributes:
-        url: where it was sent.
-        event_type: such as `workflowRun.completed`.
-        body: what was sent.
+        url: the URL of the webhook.
+        event_type: the type of the event, such as `workflowRun.completed`.
+        body: the JSON body.
         status: the status of the response; None if there was no response, or if nothing was sent because the URL is not
             on the loopback interface.
     """

@@ -33,7 +33,7 @@ _SHUTDOWN_SECONDS: Final = 0.01
 
 
 class Emulator:
-    """An HTTP server on a loopback port that responds like the Copy.ai Workflows API.
+    """An HTTP server on a loopback port that implements the Copy.ai Workflows API.
 
     ::
 
@@ -41,45 +41,44 @@ class Emulator:
             async with CopyAISession(emulator.api_key, base_url=emulator.url) as session:
                 ...
 
-    From synchronous code, ``with Emulator() as emulator:`` runs it in its own thread. Its methods can be called
-    from any thread then, and `on_request` is called in the emulator's.
+    In synchronous code, ``with Emulator() as emulator:`` runs it in its own thread. Then its methods can be called from
+    any thread, and `on_request` is called in the emulator's thread.
 
-    It implements the seven calls, with or without a slash at the end of the path, as the vendor's reference documents
-    them. The response to a wrong key is a 401; to an unknown workflow, run, webhook or call a 404; to an invalid `size`
-    or `page` a 400 with `{}`; to an invalid body, or one nested more than 200 levels deep, a 422; and to a `Host`
-    header that does not name the loopback interface a 403. The reference does not show the body of a 401 or 403; here
-    it is like the documented error bodies.
+    It implements the seven calls of Copy.ai's reference, with or without a slash at the end of the path. The errors
+    are: 401 for a wrong key; 404 for an unknown workflow, run, webhook or call; 400 with `{}` for an invalid `size` or
+    `page`; 422 for an invalid body, or one nested more than 200 levels deep; and 403 for a `Host` header that does not
+    name the loopback interface. The reference does not mention 401 and 403; their bodies are like the documented ones.
 
-    A started run goes from its first to its last state in `run_time` seconds, by the clock (see
-    `script_next_runs`). It is listed before the sample runs. Registered webhooks receive its start and its end, and
-    starts refused for lack of credits; see `deliveries`.
+    A started run passes through its states in `run_time` seconds (see `script_next_runs`), and is listed before the
+    sample runs. Webhooks receive its start and its end, and starts that failed because the credits ran out (see
+    `deliveries`).
 
     Args:
-        runs: how many sample runs to generate, the same ones for the same `seed`; or the raw JSON items of the list,
+        runs: the number of sample runs, which are the same for the same `seed`; or the items of the list as raw JSON,
             newest first, which are sent unchanged and may be malformed.
         workflow_id: the workflow that has these runs.
         api_key: the only key that is accepted.
-        seed: the number that sample runs are generated from.
-        quirks: how the server deviates.
+        seed: the seed of the sample runs.
+        quirks: the behavior where the reference leaves it open.
         latency: seconds between executing a call and responding, for every request.
         run_time: seconds from a run's start to its end.
-        credits: what started runs may spend; None for no limit.
-        state: a SQLite file that keeps the runs, the webhooks and the credits left for the next emulator with this
-            file; created if it does not exist, and used by one emulator at a time. Its content replaces `runs`, `seed`
-            and `credits`. None keeps everything in memory.
+        credits: the credits that started runs may spend; None for no limit.
+        state: an SQLite file that stores the runs, the webhooks and the remaining credits for the next emulator with
+            this file. It is created if it does not exist, and only one emulator can use it at a time. Its content
+            replaces `runs`, `seed` and `credits`. None for no file.
         port: the port to listen on; 0 for any free one.
 
     Attributes:
         workflow_id: the workflow that the methods use by default.
         api_key: the key to send as `x-copy-ai-api-key`.
-        quirks: how the server deviates; may be assigned at any time.
+        quirks: the behavior where the reference leaves it open; may be assigned at any time.
         latency: seconds between executing a call and responding; may be assigned at any time.
         requests: all requests so far, in the order in which they were executed.
-        on_request: called with the emulator and the request before each request is executed; may add or remove runs,
-            so that the list changes during an iteration, or inject a fault.
+        on_request: None, or a function that is called with the emulator and the request before each request is
+            executed. It may add or remove runs, so that the list changes during an iteration, or inject a fault.
         deliveries: all webhook deliveries so far, in the order of their responses. Only URLs on the loopback interface
-            receive them; a delivery to any other URL is recorded with a `status` of None. A delivery that was in
-            progress at `stop()` is not recorded.
+            receive them; a delivery to any other URL is recorded with a `status` of None. A delivery in progress at
+            `stop()` is not recorded.
 
     Raises:
         ValueError: `runs` or `run_time` is negative, or `state` is not a state file of this version.
@@ -197,9 +196,9 @@ class Emulator:
         self._runner = runner
 
     async def stop(self) -> None:
-        """Close every connection and stop listening at once; does nothing if the emulator is not started.
+        """Close every connection and stop listening at once. Do nothing if the emulator is not started.
 
-        Webhooks do not receive the end of runs that end before the next `start()`.
+        Webhooks do not receive the ends of runs that end before the next `start()`.
 
         Raises:
             RuntimeError: the emulator runs in its own thread, until the end of its ``with`` block.
@@ -221,7 +220,7 @@ class Emulator:
 
     @property
     def run_time(self) -> float:
-        """Seconds from start to end for runs started later; may be assigned at any time."""
+        """Seconds from the start to the end of runs that are started later; may be assigned at any time."""
         return self._state.run_time
 
     @run_time.setter
@@ -232,7 +231,7 @@ class Emulator:
 
     @property
     def credits(self) -> int | None:
-        """Credits left, None for no limit; may be assigned at any time."""
+        """The remaining credits; None for no limit. May be assigned at any time."""
         return self._state.credits
 
     @credits.setter  # noqa: A003 (the API's own word)
@@ -248,16 +247,16 @@ class Emulator:
 
     @property
     def webhooks(self) -> list[dict[str, Any]]:
-        """The registered webhooks as the API sends them, oldest first."""
+        """The webhooks as the API sends them, oldest first."""
         with self._state.lock:
             return [webhook.to_json() for webhook in self._state.webhooks.values()]
 
     def script_next_runs(self, script: Script, *, times: int | None = 1) -> None:
-        """Set what the next started runs do; several scripts are used in the order of these calls.
+        """Set the script of the next started runs. Several scripts are used in the order of the calls.
 
         Args:
-            script: what the runs do.
-            times: for how many runs; None for all following ones.
+            script: the script.
+            times: the number of runs that follow it; None for all following ones.
 
         Raises:
             ValueError: `times` is less than 1.
@@ -267,7 +266,7 @@ class Emulator:
             self._state.scripts.add(script, times)
 
     def runs(self, workflow_id: str | None = None) -> list[dict[str, Any]]:
-        """Return copies of a workflow's runs, newest first, without the raw items that are not objects."""
+        """Return copies of a workflow's runs as JSON objects, newest first, without items that are not objects."""
         with self._state.lock:
             return self._state.workflow(workflow_id or self.workflow_id).objects(self._state.clock.now())
 
@@ -282,10 +281,10 @@ class Emulator:
         """Add sample runs that are newer than all others, or older with `at="tail"`.
 
         Args:
-            count: how many.
+            count: the number of runs.
             workflow_id: their workflow; an unknown one is created.
             at: the end of the list to add them to.
-            **fields: values for fields of each of these runs, by wire name, such as `status="FAILED"`.
+            **fields: values for fields of each of these runs, by the names in the API, such as `status="FAILED"`.
 
         Returns:
             The ids of the new runs, in the order of the list.
@@ -331,11 +330,11 @@ class Emulator:
         If several faults match a request, the one injected first applies.
 
         Args:
-            fault: what goes wrong.
-            times: for how many requests; None for all following ones.
-            method: only for requests with this HTTP method.
-            path: only for requests whose percent-encoded path contains this.
-            page: only for requests for this page.
+            fault: the fault.
+            times: the number of requests that it applies to; None for all following ones.
+            method: apply it only to requests with this HTTP method.
+            path: apply it only to requests whose percent-encoded path contains this.
+            page: apply it only to requests for this page.
 
         Raises:
             ValueError: `times` is less than 1.
@@ -344,7 +343,7 @@ class Emulator:
         self._faults.add(fault, times=times, method=method, path=path, page=page)
 
     def clear_faults(self) -> None:
-        """Remove all faults that have not been applied yet."""
+        """Remove all faults that are still to be applied."""
         self._faults = FaultQueue()
 
     async def deliver(
@@ -354,15 +353,15 @@ class Emulator:
         run_id: str | None = None,
         **fields: Any,  # noqa: ANN401 (any JSON)
     ) -> list[Delivery]:
-        """Deliver an event to every webhook registered for it, whether it happened or not.
+        """Deliver an event to every webhook for its type, whether it happened or not, and wait for the responses.
 
         Args:
-            event_type: such as `workflowRun.completed`.
-            run_id: the run that the event is about; the body for an unknown one lacks the run's fields.
-            **fields: fields to add to the body or to replace.
+            event_type: the type of the event, such as `workflowRun.completed`.
+            run_id: the run that the event is about. If the run is unknown, the body lacks its fields.
+            **fields: fields to add to the body or to replace in it.
 
         Returns:
-            The deliveries, after all responses have been received; an empty list if no webhook is registered.
+            The deliveries; an empty list if there is no such webhook.
 
         Raises:
             ValueError: the event type is unknown.

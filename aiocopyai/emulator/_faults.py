@@ -20,19 +20,19 @@ _DRIP_PIECES: Final = 16
 
 @frozen(kw_only=True)
 class Fault:
-    """One thing that goes wrong with a request; see `Emulator.inject`.
+    """A fault of a request, for `Emulator.inject`.
 
-    A fault with a `status` or a `body` replaces the response, and the call is not executed. Any other fault except
-    `reset="before"` changes how the true response is sent, after the call was executed. All fields can be combined.
+    A fault with a `status` or a `body` replaces the response, and the call is not executed. With `reset="before"`, the
+    call is not executed either. Any other fault changes how the true response is sent. All fields can be combined.
 
     Attributes:
         status: the HTTP status; 200 if only a `body` is given.
-        body: the body: JSON, or bytes that are sent unchanged. `{}` if only a `status` is given, since the reference
-            shows no bodies for 401, 403, 429 and 5xx.
-        headers: headers to add to the response or to replace.
+        body: the body: JSON, or bytes that are sent unchanged; `{}` if only a `status` is given. The reference shows no
+            bodies for 401, 403, 429 and 5xx.
+        headers: headers to add to the response or to replace in it.
         delay: seconds to wait between executing the call and responding.
         reset: reset the TCP connection instead of responding: before the call is executed, or after.
-        truncate: announce the whole body, send this many bytes of it, and close the connection.
+        truncate: send a `Content-Length` for the whole body, but only this many bytes of it, and close the connection.
         drip: send the body in 16 pieces, with this many seconds before each.
 
     Raises:

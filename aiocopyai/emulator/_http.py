@@ -82,7 +82,7 @@ def _is_deeper_than(levels: int, value: JSON) -> bool:
 
 @frozen(kw_only=True)
 class Request:
-    """One request that the emulator received, including those it refused.
+    """A request that the emulator received, whether it was accepted or rejected.
 
     Attributes:
         number: its position among all requests, starting at 1.

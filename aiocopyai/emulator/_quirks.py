@@ -1,4 +1,4 @@
-"""Where the emulator can deviate: points on which vendor pages disagree or say nothing."""
+"""`Quirks`: the behavior of the emulator where the pages of Copy.ai's reference disagree or say nothing."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ _ABSENT_IF_SPARSE: Final = frozenset({"status", "input", "output"})
 
 @frozen(kw_only=True)
 class Quirks:
-    """The behaviors that the vendor's reference leaves open.
+    """The behavior of the emulator where the pages of Copy.ai's reference disagree or say nothing.
 
-    The defaults are those of the most convenient server. Each attribute is one point on which vendor pages disagree, or
-    which they do not mention.
+    The defaults are those of the most convenient server.
 
     Attributes:
         total: how a list's `total` is sent: vendor pages show integers and strings. A callable receives the true count
             and returns the value to send.
         max_size: the largest page, in runs; 100 in the reference.
         oversize: the response to a `size` above `max_size`: pages of `max_size`, or a 400. Not documented.
-        past_end: the response to a page past the end: no runs, the last page again, or this status. Not documented.
+        past_end: the response to a page after the end: no runs, the last page again, or this status. Not documented.
         page_zero: the response to `page=0`: the first page, or a 400. Not documented.
         ignore_page: whether every page is the first one.
         sparse: whether runs in a list lack `status`, `input` and `output`, as in one vendor example.
         mixed_dates: whether about half of the `createdAt` values lack milliseconds (those with an even number of them),
             as in one vendor example.
         credits: how a run's credits are sent: vendor pages show both.
-        short_pages: how many runs are missing at the end of each page; they are not on the next page either. With 1 and
-            three runs, this is the vendor's example: a `total` of 3 with two runs.
+        short_pages: the number of runs that are missing at the end of each page, and are not on the next page either.
+            With 1 and three runs, the list is as in one vendor example: a `total` of 3 with two runs.
         text_404: whether a 404 is plain text instead of JSON; the reference shows both.
         lists_metadata: whether runs in a list have their `metadata`; in one vendor example they do not.
-        late_runs: seconds after its start during which a run is neither listed nor found: a 404 for a run that was just
+        late_runs: seconds after its start during which a run is neither listed nor found. A 404 for a run that was just
             started has been seen.
-        retention: how many runs a list keeps: each new run removes the oldest one from the list. None for no limit. Not
+        retention: the maximum number of runs in a list: each further run removes the oldest one. None for no limit. Not
             documented.
         delivery: the body of a `workflowRun.completed` delivery: with the output as `result`, as in the current
             reference; with `result.output`, as in an older one; or the whole run with a `type`, as captured in 2025.

@@ -24,7 +24,7 @@ def _to_tuple(states: Iterable[str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class Script:
-    """What a started run does; see `Emulator.script_next_runs`.
+    """The states, outputs and costs of a started run, for `Emulator.script_next_runs`.
 
     ::
 
@@ -32,13 +32,13 @@ class Script:
         Script(states=states, error={"message": "No."})
 
     Attributes:
-        states: the statuses that the run passes through, any strings. All but the last take equal parts of the run's
-            time; the last one is final.
-        output: the output of each step, by its name. Steps are filled in one by one while the status is `PROCESSING`,
-            and the last state has all of them. None for sample output about the run's first input that is a string.
+        states: the statuses that the run passes through: any strings. All but the last take equal parts of the run's
+            time, and the last one is final.
+        output: the output of each step, by its name. The steps appear one by one while the status is `PROCESSING`, and
+            all of them are there in the last state. None for sample output about the first input that is a string.
         error: the run's `error` in its last state; it is null before.
-        credits: what the run costs. It is deducted from `Emulator.credits` at the start; the run's own `credits` grow
-            to it.
+        credits: the cost of the run. It is deducted from `Emulator.credits` at the start, and the run's own `credits`
+            grow up to it.
 
     Raises:
         TypeError: `states` is a single string.

@@ -1,4 +1,4 @@
-r"""Runs as Arrow record batches, in one stable schema; requires the extra ``export`` (pyarrow).
+r"""Convert runs to Arrow record batches with one fixed schema. Needs the extra ``export`` (pyarrow).
 
 ======================== ============================ ==========================================================
 column                   type                         content
@@ -7,17 +7,17 @@ id                       string, never null           the id of the run
 workflow_id              string                       the id of the workflow, in the form that the server uses
 status                   string                       such as ``COMPLETE``
 created_at               timestamp[us, tz=UTC]        when the run was started
-credits                  int64                        what the run has cost so far
+credits                  int64                        the credits that the run has cost so far
 input, output, metadata  map<string, string>          each value as JSON text; never null, but may be empty
 error                    string                       JSON text; null if there is none
 extra                    map<string, string>          fields without a column, by wire name, as JSON text
 ======================== ============================ ==========================================================
 
-The values of a map are JSON, so that a string is quoted there. New columns are added at the end.
+Each value of a map is JSON, so a string is in quotes. Future versions add new columns at the end.
 
-A value that does not fit its column is kept elsewhere: credits of more than 64 bits are null and in `extra` as
-``credits``; a lone surrogate, which Arrow strings cannot hold, becomes its escape, such as ``\ud83d``, in ids and
-names. In JSON text that escape means the same. A number beyond the range of a float is ``null`` in JSON text.
+Credits of more than 64 bits are null, and are in `extra` as ``credits``. A lone surrogate, which an Arrow string cannot
+contain, is written as its escape, such as ``\ud83d``; in JSON text this has the same meaning. A number beyond the range
+of a float is ``null`` in JSON text.
 """
 
 # pyarrow is not typed, and pyarrow-stubs is wrong for maps: its values are unknown to the type checkers.
@@ -68,10 +68,10 @@ _LIMIT: Final = 2**63
 
 
 def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
-    """Return a batch of runs, in their order and in `SCHEMA`.
+    """Return a batch with the schema `SCHEMA` and one row for each run, in their order.
 
     Args:
-        runs: any number of runs; each `created_at` must have a time zone, as it has in runs from a session.
+        runs: any number of runs. Each `created_at` must have a time zone, as in runs from a session.
     """
     runs = runs if isinstance(runs, Sequence) else list(runs)
     credit_column = [
@@ -110,17 +110,18 @@ async def runs_table(
     status: str | Collection[str] | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> pa.Table:
-    """Read the runs of a workflow into a table in `SCHEMA`; ``table.to_pandas()`` converts it to a data frame.
+    """Read the runs of a workflow into a table with the schema `SCHEMA`.
 
-    The table has each run once, in the server's order, and is held in memory: about 1 KB for a run of 1 KB.
+    The table has each run once, in the server's order. It is held in memory, with about 1 KB for a run of 1 KB.
+    ``table.to_pandas()`` converts it to a data frame.
 
     Args:
-        session: the session to read with.
+        session: reads the runs.
         workflow_id: the workflow's id.
         limit: as for `CopyAISession.runs`.
-        since: the same.
-        status: the same.
-        metadata: the same.
+        since: as for `CopyAISession.runs`.
+        status: as for `CopyAISession.runs`.
+        metadata: as for `CopyAISession.runs`.
 
     Raises:
         ValueError: an argument is invalid; raised before anything is sent.
@@ -133,7 +134,7 @@ async def runs_table(
 
 
 def flat_batch(runs: Iterable[Run]) -> pa.RecordBatch:
-    """Return a batch of runs, in their order and in `FLAT_SCHEMA`, for databases without maps.
+    """Return a batch with the schema `FLAT_SCHEMA` and one row for each run, for databases without maps.
 
     Args:
         runs: any number of runs, as for `record_batch`.
@@ -144,7 +145,7 @@ def flat_batch(runs: Iterable[Run]) -> pa.RecordBatch:
 
 
 def read_batch(batch: pa.RecordBatch) -> list[Run]:
-    """Return the runs of a batch in `SCHEMA`.
+    """Return the runs of a batch with the schema `SCHEMA`.
 
     Raises:
         ValueError: a column is missing, or has a value that `record_batch` does not write.

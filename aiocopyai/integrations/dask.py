@@ -1,7 +1,6 @@
-"""All runs of some workflows as a Dask data frame, read on any cluster; requires the extra ``dask``.
+"""Read all runs of one or more workflows as a Dask data frame. Needs the extra ``dask``.
 
-How a list is read in parts without losing a run is in `_page_ranges`; here is the graph, and what Dask and the workers
-need for it.
+This module builds the graph and runs on the workers. `_page_ranges` divides a list into parts.
 """
 
 # pandas and pyarrow are not typed, and Dask is in part: their values are unknown to the type checkers.
@@ -59,39 +58,36 @@ def read_runs(
     retry: RetryPolicy | int = RetryPolicy(),  # noqa: B008 (immutable)
     max_rate: float | None = None,
 ) -> dd.DataFrame:
-    """Return a data frame of all runs of some workflows, with the columns of `aiocopyai.integrations.arrow.SCHEMA`.
+    """Return a data frame of all runs of one or more workflows, with the columns of `aiocopyai.integrations.arrow`.
 
-    The runs of each workflow are counted at once, with one request. Everything else is read each time the frame is
-    computed: first ranges of pages in parallel, then in a last pass the runs that were added at the head meanwhile, and
-    the runs between two ranges where some may be missing. Short lists share a partition. Ids are unique, by a shuffle,
-    until which the cluster holds everything that was read; if a run was read twice, the later copy is kept, according
-    to the workers' clocks. The order of the rows and the index have no meaning.
+    This call counts the runs of each workflow, with one request each. Each computation of the frame reads the list:
+    first ranges of pages in parallel, and then, in a last pass, the runs that were added at the head and those between
+    two ranges that have no run in common. Short lists share a partition. A shuffle makes the ids unique; until it ends,
+    the cluster holds all rows. If a run was read twice, the frame has the later copy, according to the workers' clocks.
+    The order of the rows and the index have no meaning.
 
-    **Promised**: each run that is on the list when the last pass starts, and is not removed before it ends, is in the
-    frame, if the list is newest first, grows at its head only, and has a correct `total`. Any number of runs may be
-    added and removed meanwhile. A request that fails for good fails the partition; no page is left out.
+    The frame has each run that is in the list when the last pass starts, and is not removed before it ends. This holds
+    if the list is sorted from newest to oldest, grows only at its head, and has a correct `total`. Any number of runs
+    may be added and removed in the meantime, and a run that is removed may or may not be in the frame. Each run is as
+    it was when its page was read. If a worker is lost after the last pass, its ranges are read again from the current
+    list: no run is lost if at most 100 runs were removed from the workflow since its first range was read.
 
-    **Not promised**: that all rows show the same point in time, as a run is as it was when it was read; that a run that
-    was removed meanwhile is in the frame, or is not; lists in another order, as for `CopyAISession.runs`. If a worker
-    is lost after the last pass, its ranges are read again from the list as it is then: no run is lost if at most 100
-    runs were removed from the workflow since its first range was read.
-
-    Each process that reads takes the key from its own environment variable ``COPYAI_API_KEY``; the graph has no key.
+    Each process reads the key from its own environment variable ``COPYAI_API_KEY``. The graph does not contain it.
 
     Args:
-        workflow_ids: the workflows; duplicates are read once.
-        partition_pages: how many pages of 100 runs a partition has, before ids are made unique.
-        base_url: the API's URL, for all processes; by default that of ``COPYAI_BASE_URL`` in each.
-        retry: when and how often requests are retried.
-        max_rate: requests per second, over all processes that read this frame; None for no limit. A partition gets the
-            share of one of the threads that the cluster has when it is read, as at most that many are read at the same
-            time. For Dask's own schedulers this is ``num_workers`` of its configuration, by default the number of
-            cores; what is passed to ``compute`` is not known. The last pass has the whole rate.
+        workflow_ids: the ids of the workflows; duplicates are ignored.
+        partition_pages: the maximum number of pages of 100 runs in a partition, before ids are made unique.
+        base_url: the API's URL, for all processes; by default the value of ``COPYAI_BASE_URL`` in each.
+        retry: how often, and with which waits, a request is retried, as for `CopyAISession`.
+        max_rate: the maximum number of requests per second of all processes that read this frame; None for no limit. It
+            is divided by the number of threads of the cluster. For Dask's own schedulers this is ``num_workers`` of its
+            configuration, by default the number of cores; an argument of ``compute`` has no effect. The last pass has
+            the whole rate.
 
     Raises:
-        ValueError: an argument is invalid, or there is no key; before anything is sent.
-        InvalidResponseError: the response has no `total`.
-        CopyAIError: a request failed, now or when the frame is computed.
+        ValueError: an argument is invalid, or there is no key; raised before anything is sent.
+        InvalidResponseError: a response has no `total`.
+        CopyAIError: a request failed, in this call or while the frame is computed. No page is left out.
     """
     chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
     if not chosen:

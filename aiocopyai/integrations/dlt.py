@@ -1,4 +1,4 @@
-"""A dlt source of runs; requires the extra ``dlt``.
+"""A dlt source of runs. Needs the extra ``dlt``.
 
 ::
 
@@ -7,11 +7,11 @@
 
 The columns are those of `aiocopyai.integrations.arrow`, with two differences:
 
-- `workflow_id` is the id that was passed to the source, in every row, as it is part of the key. If the server uses
-  another one, that is in `extra` as ``workflowId``.
-- `input`, `output`, `metadata` and `extra` are JSON objects in string columns. dlt's own type for JSON is not used:
-  with Arrow tables dlt logs a warning for each page then, some destinations (such as SQLAlchemy) encode the JSON once
-  more, and a lone surrogate in it stops a load into DuckDB.
+- `workflow_id` is the id that was passed to the source, because it is part of the key. If the server uses another id,
+  `extra` has it as ``workflowId``.
+- `input`, `output`, `metadata` and `extra` are JSON objects in string columns. dlt's own type for JSON is not used,
+  because with Arrow tables dlt would log a warning for each page, some destinations (such as SQLAlchemy) would encode
+  the JSON twice, and a lone surrogate would stop a load into DuckDB.
 """
 
 # pyarrow is not typed: its values are unknown to the type checkers.
@@ -58,29 +58,29 @@ def copyai_source(
     look_back: timedelta = timedelta(days=1),
     open_for: timedelta = timedelta(days=30),
 ) -> Iterator[DltResource]:
-    """Load the runs of one or more workflows: all of them at first, later those that are new or may have changed.
+    """Load the runs of one or more workflows: the first time all of them, later those that are new or may have changed.
 
-    The resource ``runs`` loads the runs of all workflows into one table with the key `workflow_id` and `id`. For each
-    workflow there is also a resource ``runs_<workflow id>``, with its own table and the key `id`. Only ``runs`` is
-    selected, so that no list is read twice; ``source.with_resources("runs_WCFG-…")`` selects others. All are merged
-    into their tables. A run that is no longer on the list stays in its table.
+    The resource ``runs`` merges the runs of all workflows into one table with the key `workflow_id` and `id`. Each
+    workflow also has a resource ``runs_<workflow id>``, with its own table and the key `id`. Only ``runs`` is selected;
+    ``source.with_resources("runs_WCFG-…")`` selects another one. A run that is removed from the list keeps its row.
 
-    Runs are read again if they were created at most `look_back` before the newest one, or not before the oldest one
-    that was not finished when it was last loaded; a run without a status is never finished. If such a run has no
-    creation time, the whole list is read. The API does not report changes, so later ones are not loaded.
+    The API does not report changes. A load therefore reads from the newest run back to `look_back` before the newest
+    run that was loaded, or to the oldest run that was not finished when it was last loaded, if that is older. A run
+    without a status counts as unfinished. If an unfinished run has no creation time, the whole list is read. Changes
+    of older runs are not loaded.
 
     Several workflows are read at the same time, and loaded in their order.
 
     Args:
-        workflow_ids: the workflows; duplicates are read once.
-        session: returns a new session, for each load. By default its key is taken from ``COPYAI_API_KEY``, and dlt
-            never sees it.
-        look_back: how much older than the newest loaded run a run may be and still be new, or change after its end.
-        open_for: how much older than the newest loaded run an unfinished run may be and still be read again.
+        workflow_ids: the ids of the workflows; duplicates are ignored.
+        session: a function that returns a new session for each load. By default the session reads its key from
+            ``COPYAI_API_KEY``. dlt never receives the key.
+        look_back: how far before the newest loaded run every run is read again.
+        open_for: how far before the newest loaded run unfinished runs are read again.
 
     Raises:
-        ValueError: no workflow is named, or a time is negative.
-        CopyAIError: while loading, as the cause of dlt's error: the runs cannot be read. Nothing is loaded then.
+        ValueError: there is no workflow id, or a time is negative.
+        CopyAIError: the runs cannot be read; raised while loading, as the cause of dlt's error. Nothing is loaded.
     """
     chosen = list(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
     if not chosen:

@@ -1,12 +1,12 @@
-"""A Model Context Protocol server, with which agents read runs and, if allowed, start them; requires the extra ``mcp``.
+"""A Model Context Protocol server: agents read runs and, if allowed, start them. Needs the extra ``mcp``.
 
 ::
 
     async with CopyAISession() as session:
         await make_server(session, ["WCFG-…"]).run_stdio_async()
 
-The server is an ``MCPServer`` of the official SDK. Its tools are thin: each calls one method of the session.
-What they return is bounded, as it fills the context of a model: texts are cut, and say how much is missing.
+The server is an ``MCPServer`` of the official SDK. Each of its tools calls one method of the session. Long results are
+cut, with a note of how much is missing, because they fill the context of a model.
 """
 
 from __future__ import annotations
@@ -61,18 +61,18 @@ def make_server(
     max_runs: int = MAX_RUNS,
     max_credits: int = MAX_CREDITS,
 ) -> MCPServer:
-    """Return a server whose tools list, get, find and wait for runs, and report on workflows.
+    """Return a server with tools that list, get, find and wait for runs, and that report on workflows.
 
-    Run it with its methods ``run_stdio_async`` or ``run_streamable_http_async``. HTTP has no authentication: anyone
-    who can reach the port can use the session.
+    Serve it with its methods ``run_stdio_async`` or ``run_streamable_http_async``. HTTP has no authentication: every
+    program that can reach the port can use the session.
 
     Args:
-        session: the session, which must stay open while the server runs.
-        workflow_ids: the workflows that the tools accept; empty for all of the workspace.
+        session: the session that sends the requests; keep it open while the server runs.
+        workflow_ids: the workflows that the tools accept; empty for all workflows of the workspace.
         allow_start: whether there is a tool that starts runs, which spend credits.
-        max_runs: how many runs the server starts. A start that is unconfirmed counts as one.
-        max_credits: the credits after which the server starts no more runs. What a run costs is known at its end, so
-            that runs in progress can exceed it.
+        max_runs: the maximum number of runs that the server starts. An unconfirmed start counts as one.
+        max_credits: the credits after which the server starts no more runs. The cost of a run is known when it ends, so
+            runs in progress can exceed it.
 
     Raises:
         ValueError: a limit is less than 1, or a workflow id is invalid.
