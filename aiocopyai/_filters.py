@@ -31,7 +31,7 @@ def run_filter(
         ValueError: an argument is invalid.
     """
     statuses = None if status is None else read_statuses("status", status)
-    wanted = {key: _texts(key, value) for key, value in json_object("metadata", _as_lists(metadata or {})).items()}
+    wanted = _wanted_texts(metadata or {})
     if statuses is None and not wanted:
         return None
 
@@ -53,19 +53,17 @@ def read_statuses(name: str, value: str | Collection[str]) -> frozenset[str]:
     return frozenset(status.upper() for status in statuses)
 
 
-def _as_lists(metadata: object) -> object:
-    """Return metadata with lists of values in place of single values; anything else is refused later."""
-    if not isinstance(metadata, Mapping):
-        return metadata
-    items = cast("Mapping[object, object]", metadata).items()
-    return {key: list(cast("list[object]", v)) if isinstance(v, _SEVERAL) else [v] for key, v in items}
-
-
-def _texts(key: str, values: object) -> frozenset[str]:
-    texts = frozenset(map(value_text, cast("list[str]", values)))
-    if not texts:
-        raise ValueError(f"metadata[{excerpt(key)}] must be a value, or a collection of at least one, got none")
-    return texts
+def _wanted_texts(metadata: object) -> dict[str, frozenset[str]]:
+    """Return for each required key of a run's metadata the texts of which it must have one."""
+    if isinstance(metadata, Mapping):
+        items = cast("Mapping[object, object]", metadata).items()
+        metadata = {key: list(cast("list[object]", v)) if isinstance(v, _SEVERAL) else [v] for key, v in items}
+    wanted: dict[str, frozenset[str]] = {}
+    for key, values in json_object("metadata", metadata).items():
+        wanted[key] = frozenset(map(value_text, cast("list[str]", values)))
+        if not wanted[key]:
+            raise ValueError(f"metadata[{excerpt(key)}] must be a value, or a collection of at least one, got none")
+    return wanted
 
 
 class Filter(Generic[T]):

@@ -20,7 +20,7 @@ _MIN_PACE: Final = 0.5
 _MAX_PACE: Final = 1000.0
 """Requests per second at which the pace is no longer limited."""
 _GROWTH: Final = 1.1
-"""By which the pace grows in each second without a 429: it doubles in about 7 s."""
+"""The factor by which the pace grows in each second without a 429: it doubles in about 7 s."""
 _SLOW_GROWTH: Final = 1.01
 """The same while the pace is close to one that was too fast: between `_NEAR` and `_BEYOND` times as fast."""
 _NEAR: Final = 0.75

@@ -44,7 +44,6 @@ from aiocopyai._validation import (
     check_page_size,
     check_positive,
     check_rows,
-    check_seconds,
     check_string,
     check_url,
     json_object,
@@ -653,7 +652,7 @@ class CopyAISession:
             CopyAIError: the key is rejected, or the workflow does not exist; raised while iterating.
         """
         path_segment("workflow_id", workflow_id)
-        check_seconds("interval", interval)
+        check_positive("interval", interval)
         check_datetime("since", since)
         plan = WatchPlan(
             workflow_id,

@@ -59,11 +59,6 @@ def check_positive(
         raise error(f"{name} must be {accepted} of {unit}{', 0 or more' if zero else ''}, got {excerpt(value)}")
 
 
-def check_seconds(name: str, value: float) -> None:
-    """Check that a value is a positive number of seconds."""
-    check_positive(name, value)
-
-
 def check_datetime(name: str, value: datetime | None) -> None:
     """Check that a value is a datetime with a time zone, or None."""
     if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):

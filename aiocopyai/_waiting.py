@@ -6,13 +6,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final
 
 from attrs import define, field, frozen
 
 from aiocopyai._text import escape, excerpt, truncate
-from aiocopyai._validation import check_seconds
+from aiocopyai._validation import check_positive
 from aiocopyai.errors import (
     CopyAIError,
     InvalidResponseError,
@@ -32,7 +32,7 @@ NOT_FOUND_GRACE: Final = 60.0
 """Seconds for which a 404 is tolerated: one public application saw it for up to 50 s after a start."""
 _GROWTH: Final = 1.5
 _MAX_STATUS_LENGTH: Final = 80
-_MAX_UNKNOWN: Final = 10
+_MAX_LOGGED: Final = 10
 """Statuses for which a wait logs a warning, if the API reference does not name them."""
 _MAX_INVALID: Final = 2
 """Responses in a row that are not the documented JSON and do not end a wait."""
@@ -41,7 +41,8 @@ _PROGRESS: Final = {RunStatus.NEW: 0, RunStatus.WAITING: 1, RunStatus.COMPLETE: 
 
 
 def _final_statuses(value: Collection[str]) -> frozenset[str]:
-    if isinstance(value, str) or not all(isinstance(status, str) for status in value):
+    is_collection = isinstance(value, Iterable) and not isinstance(value, str)
+    if not is_collection or not all(isinstance(status, str) for status in value):
         raise ValueError(
             f"final_statuses must be a collection of strings, such as {{'CANCELLED'}}, got {excerpt(value)}"
         )
@@ -66,8 +67,13 @@ class WaitOptions:
 
     def __attrs_post_init__(self) -> None:
         if self.timeout is not None:
-            check_seconds("timeout", self.timeout)
-        check_seconds("max_poll_interval", self.max_poll_interval)
+            check_positive("timeout", self.timeout)
+        check_positive("max_poll_interval", self.max_poll_interval)
+
+    @property
+    def first_interval(self) -> float:
+        """Seconds between the first two polls."""
+        return min(FIRST_INTERVAL, self.max_poll_interval)
 
     def is_final(self, status: RunStatus) -> bool:
         """Return whether a run with this status is finished."""
@@ -125,11 +131,11 @@ class RunPoller:
     _interval: float = field(init=False)
     _known_at: float | None = None  # when the run was last read, or at first when it was first requested
     _latest: Run | None = None  # what `poll` returned last
-    _unknown: set[str] = field(factory=set[str])
+    _logged_statuses: set[str] = field(factory=set[str])
     _invalid_responses: int = 0  # in a row
 
     def __attrs_post_init__(self) -> None:
-        self._interval = min(FIRST_INTERVAL, self.options.max_poll_interval)
+        self._interval = self.options.first_interval
 
     async def poll(self) -> Run | None:
         """Read the run once, and return it if it has changed; tolerate what may pass.
@@ -137,17 +143,17 @@ class RunPoller:
         A run that is ``COMPLETE`` without output is read once more first, as the status may be visible before the
         output is.
         """
-        was_finished = self.finished is not None
+        is_second_read = self.finished is not None
         try:
             run = await self._read()
         finally:
             self._schedule()
-        if run is not None:
-            self._note(run)
+        if run is not None and run.status is not None:
+            self._note_status(run, run.status)
         if self.finished is not None:
-            self.is_done = was_finished or bool(self.finished.output) or self.finished.status != RunStatus.COMPLETE
+            self.is_done = is_second_read or bool(self.finished.output) or self.finished.status != RunStatus.COMPLETE
             run = self.finished if self.is_done else None
-            self._interval = min(FIRST_INTERVAL, self.options.max_poll_interval)
+            self._interval = self.options.first_interval
             self._schedule()
         if run is None or not self._has_changed(run):
             return None
@@ -173,15 +179,20 @@ class RunPoller:
         self._known_at, self._invalid_responses = time.monotonic(), 0
         return run
 
-    def _note(self, run: Run) -> None:
-        """Remember the status of a run that was read."""
-        if run.status is None:
-            return
-        self.status = run.status
-        if self.options.is_final(run.status):
+    def _note_status(self, run: Run, status: RunStatus) -> None:
+        """Remember a status; log one that the API reference does not name, once."""
+        self.status = status
+        is_unknown = status not in RunStatus.__members__ and status not in self._logged_statuses
+        if self.options.is_final(status):
             self.finished = run
-        elif run.status not in RunStatus.__members__:
-            self._warn_of(run.status)
+        elif is_unknown and len(self._logged_statuses) < _MAX_LOGGED:
+            self._logged_statuses.add(status)
+            logger.warning(
+                "run %s has the status %s, which the API reference does not name; still waiting. "
+                "If it is final, pass it in final_statuses",
+                escape(self.run_id),
+                truncate(escape(status), _MAX_STATUS_LENGTH),
+            )
 
     def _has_changed(self, run: Run) -> bool:
         """Return whether a run differs from the latest one. A status that goes back comes from a lagging replica."""
@@ -198,18 +209,6 @@ class RunPoller:
         """Set the time of the next poll, with jitter that only shortens the wait."""
         self.due = time.monotonic() + self._interval * random.uniform(0.75, 1.0)  # noqa: S311 (jitter is not a secret)
         self._interval = min(self._interval * _GROWTH, self.options.max_poll_interval)
-
-    def _warn_of(self, status: RunStatus) -> None:
-        """Log a status that the API reference does not name, once."""
-        if status in self._unknown or len(self._unknown) == _MAX_UNKNOWN:
-            return
-        self._unknown.add(status)
-        logger.warning(
-            "run %s has the status %s, which the API reference does not name; still waiting. "
-            "If it is final, pass it in final_statuses",
-            escape(self.run_id),
-            truncate(escape(status), _MAX_STATUS_LENGTH),
-        )
 
 
 def progress(status: RunStatus | None) -> int:

@@ -301,6 +301,7 @@ async def test_swapped_ids(session: CopyAISession, copyai_emulator: Emulator) ->
         {"max_poll_interval": True},
         {"final_statuses": "CANCELLED"},
         {"final_statuses": [1]},
+        {"final_statuses": None},
     ],
 )
 async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
