@@ -1,25 +1,19 @@
-"""Files that appear whole or not at all, databases that belong to one process at a time, and a thread for both."""
+"""Files that appear whole or not at all, and databases that belong to one process at a time."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO, Final, ParamSpec, Self, TypeVar
+from typing import BinaryIO, Final
 
 from aiocopyai.errors import CopyAIError
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_END: Final = object()
 _DEFAULT_MODE: Final = 0o666
 _LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE: Final = {
@@ -153,45 +147,6 @@ def sqlite_errors(path: Path) -> Generator[None]:
         if code & 0xFF in _UNUSABLE:
             raise OSError(f"{path}: {error}") from error
         raise DamagedFileError(f"{path} cannot be read: {error}") from error
-
-
-class FileThread:
-    """A context manager with one thread, which does work that may take long while the event loop does other work."""
-
-    def __enter__(self) -> Self:
-        self._pool = ThreadPoolExecutor(1, "aiocopyai-files")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start a call as soon as the earlier ones are done."""
-        return self._pool.submit(call, *args, **kwargs)
-
-    async def wait(self, started: Future[T]) -> T:
-        """Wait for a call to end, also if the task is cancelled meanwhile: nothing else may use its files before.
-
-        Raises:
-            CancelledError: the task was cancelled; the call is done.
-            Exception: the call raised it.
-        """
-        waiter = asyncio.wrap_future(started)
-        cancelled: asyncio.CancelledError | None = None
-        while not waiter.done():
-            try:
-                await asyncio.wait([waiter])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        return waiter.result()
-
-    async def run_steps(self, steps: Generator[None]) -> None:
-        """Run a generator, each step as one call, so that a cancellation has to wait for one step only."""
-        with closing(steps):
-            while await self.wait(self.submit(next, steps, _END)) is not _END:
-                pass
 
 
 def _mode_of(target: Path) -> int:

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, aclosing, closing, suppress
-from copy import copy
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import Final, Literal
 
-from attrs import define, field, frozen
+from attrs import frozen
 
-from aiocopyai import BadRequestError, CopyAISession, NotFoundError, RequestInvalidError
+from aiocopyai import CopyAISession
 from aiocopyai._cursor import Cursor
-from aiocopyai._files import FileThread, create_beside, move_into_place
+from aiocopyai._files import create_beside, move_into_place
+from aiocopyai._threads import FileThread
 from aiocopyai._validation import check_datetime
-from aiocopyai.export._formats import CSV, ExportError, FileWriter, Format, GzippedJSONLines, JSONLines
-from aiocopyai.export._journal import Batch, DamagedJournalError, Journal
+from aiocopyai.export._formats import CSV, ExportError, Format, GzippedJSONLines, JSONLines
+from aiocopyai.export._journal import DamagedJournalError, Journal
+from aiocopyai.export._list_reader import EarlyFile, ListReader, Progress
 from aiocopyai.export._resume import (
     LAST,
     ExportState,
     FileStamp,
     ListState,
     Selection,
-    Tracker,
-    leaves_no_gap,
 )
 from aiocopyai.models import Run
 
@@ -40,15 +36,6 @@ LOOK_BACK: Final = timedelta(hours=1)
 REFRESH_FOR: Final = timedelta(days=30)
 """With ``since="last"``: how much older than the newest run of the file an unfinished run may be to be read again."""
 _READ_AT_ONCE: Final = 1_000
-_COMMIT_RUNS: Final = 10_000
-_COMMIT_SECONDS: Final = 0.25
-"""A process that is killed has to read again at most the runs of this time, and at most about that many."""
-_BATCH_BYTES: Final = 2**18
-"""How many bytes of encoded runs are stored at a time, in a thread, while the next ones are read."""
-_MAX_STORING: Final = 3
-"""How many such batches may wait for the thread."""
-_POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
-"""The errors that servers may send for a page past the end of a list."""
 
 
 @frozen
@@ -72,29 +59,6 @@ class Exported:
     is_written: bool = False
     is_addition: bool = False
     refreshed: int = 0
-
-
-@frozen
-class Progress:
-    """The progress of an export.
-
-    Attributes:
-        runs: the number of runs that were read, including those of earlier processes; with ``since="last"``, only those
-            that are new or have changed.
-        total: the number of runs that the export will have; None if it is not known.
-        by_status: the number of the runs by status.
-        credits: the credits that the runs have cost.
-    """
-
-    runs: int
-    total: int | None
-    by_status: Mapping[str, int]
-    credits: int
-
-    @classmethod
-    def of(cls, state: ExportState) -> Progress:
-        """Return how far an export in this state has come."""
-        return cls(state.runs, state.expected_runs(), dict(state.by_status), state.credits)
 
 
 async def export_runs(
@@ -142,15 +106,15 @@ async def export_runs(
     if journal is None:
         return Exported(request.path, 0, {}, 0)
     with closing(journal), ExitStack() as files, FileThread() as thread:
-        early: _EarlyFile | None = None
+        early: EarlyFile | None = None
         state = journal.state
         if state is None:
             state = await _start(session, thread, journal, request)
             if state.base is None and (writer := request.format.writer) is not None:
                 out = create_beside(journal.out, request.path)
-                early = files.enter_context(closing(_EarlyFile(journal.out, out, writer(out))))
+                early = files.enter_context(closing(EarlyFile(journal.out, out, writer(out))))
         if not state.is_complete:
-            await _ListReader(session, journal, state, request.format, on_progress, thread, early).read()
+            await ListReader(session, journal, state, request.format, on_progress, thread, early).read()
             await thread.run_steps(_write_file(journal, state, request, early))
         if state.source is not None:
             source = request.path.with_name(state.source)
@@ -346,157 +310,10 @@ def _read_base(journal: Journal, request: _Request, cursors: dict[str | None, Cu
         yield
 
 
-# --- read the lists
-
-
-@define
-class _ListReader:
-    """Reads what is left to read, and stores it in the journal, in a separate thread."""
-
-    session: CopyAISession
-    journal: Journal
-    state: ExportState
-    """As it was stored last; of the list that is being read, `_read_from` has a later state."""
-    format: Format
-    on_progress: Callable[[Progress], None] | None
-    thread: FileThread
-    early: _EarlyFile | None
-    """What makes the file of the rows while more are read."""
-    unstored: list[Batch] = field(factory=list[Batch])
-    unstored_bytes: int = 0
-    storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
-    """The batches in the thread; no other code uses the journal and the state until they are done."""
-    uncommitted: int = 0
-    """How many runs were read since the last commit."""
-    committed_at: float = 0.0
-
-    async def read(self) -> None:
-        """Read every list that is not done to its end; what was read is stored, however this ends."""
-        for workflow_id, listed in self.state.lists.items():
-            if listed.checkpoint is not None and not listed.is_done:
-                listed.total = (await self.session.runs_page(workflow_id, size=1)).total
-        self._report(Progress.of(self.state))
-        for workflow_id, stored in list(self.state.lists.items()):
-            if not stored.is_done:
-                await self._read_list(workflow_id, copy(stored))
-
-    async def _read_list(self, workflow_id: str, listed: ListState) -> None:
-        # From the start if pages between are missing; and one by one if changes hide where new runs end.
-        for start_page, prefetch in ((listed.start_page(), True), (1, True), (1, False)):
-            if await self._read_from(workflow_id, listed, start_page, prefetch=prefetch):
-                break
-        listed.is_done = True
-        await self._store_rest(workflow_id, listed)
-
-    async def _read_from(self, workflow_id: str, listed: ListState, start_page: int, *, prefetch: bool) -> bool:
-        """Read a list from a page on; return whether that certainly left out no unread run."""
-        checkpoint, tracker = listed.checkpoint, Tracker(listed)
-        selected = self.state.selection.since
-        since = None if selected in {None, LAST} else datetime.fromisoformat(str(selected))
-        ahead = tracker.prefetch if prefetch else 0
-        pager = self.session.runs(workflow_id, start_page=start_page, since=since, prefetch=ahead)
-        rereads_at_horizon: int | None = None
-        async with aclosing(pager.pages()) as pages:
-            try:
-                async for page in pages:
-                    if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
-                        return False
-                    # In this thread, as the other one would often make the loop wait for its turn to run Python; and
-                    # page by page, while the runs are in the processor's caches.
-                    batch = Batch.of(page.items, self.format)
-                    tracker.add(page, pages.proven.position, pages.proven.total, pages.page_length)
-                    if tracker.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
-                        pages.stop_at(pages.position)
-                        rereads_at_horizon = pager.changes.reread
-                    listed.total = pager.total
-                    await self._store(batch, workflow_id, listed)
-            except _POSSIBLE_ENDS:
-                if start_page == 1 or pager.total is not None:
-                    raise
-                return False
-            finally:
-                await self._store_rest(workflow_id, listed)
-        if ahead != 0 and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
-            return False  # pages were read again, and the runs of interest may have moved behind the position
-        return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
-
-    async def _store(self, batch: Batch, workflow_id: str, listed: ListState) -> None:
-        """Store a batch together with others, once few enough are waiting for the thread."""
-        self.unstored.append(batch)
-        self.unstored_bytes += len(batch.encoded)
-        self.uncommitted += len(batch.runs)
-        is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
-        if is_due or self.unstored_bytes >= _BATCH_BYTES:
-            if len(self.storing) >= _MAX_STORING:
-                await self.thread.wait(self.storing[0])
-                self.storing.popleft()
-            storing = self._submit(workflow_id, listed, commit=is_due)
-            self.storing.append(storing)
-            if is_due:
-                loop = asyncio.get_running_loop()
-                storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
-
-    async def _store_rest(self, workflow_id: str, listed: ListState) -> None:
-        """Commit all that was read."""
-        try:
-            for storing in list(self.storing):
-                await self.thread.wait(storing)
-        finally:
-            self.storing.clear()
-        self._report(await self.thread.wait(self._submit(workflow_id, listed, commit=True)))
-
-    def _submit(self, workflow_id: str, listed: ListState, *, commit: bool) -> Future[Progress]:
-        batches, self.unstored, self.unstored_bytes = self.unstored, [], 0
-        if commit:
-            self.uncommitted, self.committed_at = 0, time.monotonic()
-        return self.thread.submit(self._write, batches, workflow_id, copy(listed), commit=commit)
-
-    def _write(self, batches: Sequence[Batch], workflow_id: str, listed: ListState, *, commit: bool) -> Progress:
-        content = self.journal.add(batches, self.format)
-        if commit:
-            self.state.lists[workflow_id] = listed
-            self.journal.commit()
-        if self.early is not None:
-            self.early.writer.add(content)
-        return Progress.of(self.state)
-
-    def _report_stored(self, stored: Future[Progress]) -> None:
-        if stored in self.storing and stored.exception() is None:  # otherwise, the export may have ended
-            self._report(stored.result())
-
-    def _report(self, progress: Progress) -> None:
-        if self.on_progress is not None:
-            self.on_progress(progress)
-
-
 # --- finish the file
 
 
-@define
-class _EarlyFile:
-    """A file that is made while its rows are still read, so that little is left to do in the end."""
-
-    path: Path
-    out: BinaryIO
-    writer: FileWriter
-
-    def finish(self) -> None:
-        """Complete the file, and wait until it is on the disk."""
-        self.writer.close()
-        self.out.flush()
-        os.fsync(self.out.fileno())
-        self.out.close()
-
-    def close(self) -> None:
-        """Delete the file if it is not complete."""
-        if not self.out.closed:
-            with suppress(OSError):
-                self.writer.close()
-            self.out.close()
-            self.path.unlink(missing_ok=True)
-
-
-def _write_file(journal: Journal, state: ExportState, request: _Request, early: _EarlyFile | None) -> Generator[None]:
+def _write_file(journal: Journal, state: ExportState, request: _Request, early: EarlyFile | None) -> Generator[None]:
     """Make the complete file next to the target, unless there is nothing to add to the existing one."""
     if state.base is None or state.runs:
         _check_target(state, request.path)

@@ -216,12 +216,11 @@ def _cells(name: str, values: Sequence[object]) -> list[bytes]:
 
 def _csv_lines(columns: Sequence[Sequence[bytes]]) -> bytes:
     """Return rows as CSV: like `csv.writer`, in a third of the time."""
-    rows = zip(*[[_quoted(cell) for cell in column] for column in columns], strict=True)
-    return b"".join([b",".join(row) + b"\r\n" for row in rows])
-
-
-def _quoted(cell: bytes) -> bytes:
-    return b'"%b"' % cell.replace(b'"', b'""') if _NEEDS_QUOTES.search(cell) else cell
+    must_quote = _NEEDS_QUOTES.search
+    quoted = [
+        [b'"%b"' % cell.replace(b'"', b'""') if must_quote(cell) else cell for cell in cells] for cells in columns
+    ]
+    return b"".join([b",".join(row) + b"\r\n" for row in zip(*quoted, strict=True)])
 
 
 def _row_of_cells(cells: Sequence[str]) -> dict[str, Any]:

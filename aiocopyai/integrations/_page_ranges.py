@@ -20,7 +20,8 @@ from typing import Final
 
 from attrs import define, evolve, field, frozen
 
-from aiocopyai import BadRequestError, CopyAISession, NotFoundError, Page, PaginationError, RequestInvalidError, Run
+from aiocopyai import CopyAIError, CopyAISession, Page, PaginationError, Run
+from aiocopyai._pagination import may_be_past_end
 
 
 PAGE_SIZE: Final = 100
@@ -32,8 +33,6 @@ _MAX_ATTEMPTS: Final = 4
 """How often to start reading a range on a list that changes; what is still missing around it is read in the end."""
 _MAX_EARLY_PAGES: Final = 2
 """How many pages in front of a range are read rather than starting again at the right page."""
-_POSSIBLE_ENDS: Final = (BadRequestError, NotFoundError, RequestInvalidError)
-"""The errors that servers may send for a page past the end of a list."""
 
 
 @frozen
@@ -165,8 +164,8 @@ class _Chain:
                         self._connect()
                     if self.end:
                         pages.stop_at(total - self.end)
-        except _POSSIBLE_ENDS:
-            if self.pages or self.start == 1:
+        except CopyAIError as error:
+            if self.pages or self.start == 1 or not may_be_past_end(error):
                 raise
         if pager.changes.reread == self.rereads:
             self._connect()

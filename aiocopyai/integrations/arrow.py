@@ -139,8 +139,15 @@ def flat_batch(runs: Iterable[Run]) -> pa.RecordBatch:
     Args:
         runs: any number of runs, as for `record_batch`.
     """
-    batch = record_batch(runs)
-    columns = [_json_objects(column) if pa.types.is_map(column.type) else column for column in batch.columns]
+    columns: list[pa.Array] = []
+    for column in record_batch(runs).columns:
+        if pa.types.is_map(column.type):
+            members = [
+                [b"%s:%s" % (dump_json(name), text.encode()) for name, text in row] for row in column.to_pylist()
+            ]
+            columns.append(pa.array([b"{%s}" % b",".join(row) for row in members], pa.string()))
+        else:
+            columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=FLAT_SCHEMA)
 
 
@@ -220,11 +227,3 @@ def _validity(values: Sequence[object]) -> pa.Buffer | None:
         return None
     bits = int("".join(["0" if value is None else "1" for value in reversed(values)]), 2)
     return pa.py_buffer(bits.to_bytes(len(values) // 8 + 1, "little"))
-
-
-def _json_objects(maps: pa.MapArray) -> pa.Array:
-    rows: list[list[tuple[str, str]]] = maps.to_pylist()
-    return pa.array(
-        [b"{%s}" % b",".join([b"%s:%s" % (dump_json(name), text.encode()) for name, text in row]) for row in rows],
-        pa.string(),
-    )

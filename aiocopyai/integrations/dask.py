@@ -133,7 +133,15 @@ class _PartitionReader:
 
     def share(self) -> float | None:
         """Return the part of the rate that a partition may use which is read in this process now."""
-        return None if self.max_rate is None else self.max_rate / min(self.partitions, _threads())
+        if self.max_rate is None:
+            return None
+        try:
+            get_worker()
+        except ValueError:
+            threads = int(config.get("num_workers", None) or CPU_COUNT)
+        else:
+            threads = sum(cast("dict[str, int]", get_client().nthreads()).values())
+        return self.max_rate / min(self.partitions, threads)  # at most that many are read at the same time
 
     def read_between(self, hashes: pd.DataFrame, ranges: Sequence[PageRange]) -> pd.DataFrame:
         """Read what is missing between ranges, and at the head of each list."""
@@ -197,15 +205,6 @@ def _latest(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep the copy of each run that was read last."""
     newest = frame.sort_values([_READ_AT, _RANGE]).drop_duplicates("id", keep="last")
     return newest.drop(columns=[_RANGE, _READ_AT]).reset_index(drop=True)
-
-
-def _threads() -> int:
-    """Return how many partitions may be read at the same time."""
-    try:
-        get_worker()
-    except ValueError:
-        return int(config.get("num_workers", None) or CPU_COUNT)
-    return sum(cast("dict[str, int]", get_client().nthreads()).values())
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -22,7 +22,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias
@@ -35,7 +35,7 @@ from dlt.extract import DltResource
 from aiocopyai import CopyAISession, Page, Run
 from aiocopyai._cursor import Cursor
 from aiocopyai._tasks import TaskSet
-from aiocopyai.integrations._loop_thread import LoopThread
+from aiocopyai._threads import LoopThread
 from aiocopyai.integrations.arrow import FLAT_SCHEMA, flat_batch
 
 
@@ -123,23 +123,13 @@ def _read_lists(
     session: Callable[[], CopyAISession], since: Mapping[str, datetime | None]
 ) -> Generator[tuple[str, Page[Run] | None]]:
     """Yield the pages of some workflows, one workflow after the other, each followed by None."""
-    with LoopThread() as loop, _opened(session, loop) as opened:
-        lists = _Lists(opened, since.items())
+    with LoopThread() as loop:
+        lists = _Lists(session(), since.items())
         try:
             while (item := loop.call(lists.next_page())) is not None:
                 yield item
         finally:
             loop.call(lists.close())
-
-
-@contextmanager
-def _opened(session: Callable[[], CopyAISession], loop: LoopThread) -> Generator[CopyAISession]:
-    """Open a session, and close it on the loop that it was used on."""
-    opened = session()
-    try:
-        yield opened
-    finally:
-        loop.call(opened.close())
 
 
 class _Lists:
@@ -169,8 +159,11 @@ class _Lists:
         return workflow_id, page
 
     async def close(self) -> None:
-        """Cancel all requests."""
-        await self._tasks.cancel()
+        """Cancel all requests, and close the session."""
+        try:
+            await self._tasks.cancel()
+        finally:
+            await self._session.close()
 
     async def _read(self, workflow_id: str, since: datetime | None, queue: _Queue) -> None:
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aiocopyai.emulator import Emulator
-from aiocopyai.export import _export, _resume
+from aiocopyai.export import _list_reader, _resume
 from tests.support.exporting import FORMATS, raw_run
 
 
@@ -34,6 +34,6 @@ def _lines(tmp_path: Path) -> Path:
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prove and commit every page, and on resume read no page again that the rule does not require."""
     monkeypatch.setattr(_resume, "_PREFETCH", 0)
-    monkeypatch.setattr(_export, "_COMMIT_RUNS", 1)
-    monkeypatch.setattr(_export, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 1)
+    monkeypatch.setattr(_list_reader, "_BATCH_BYTES", 1)
     monkeypatch.setattr(_resume, "MARGIN", 0)

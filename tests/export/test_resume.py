@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from aiocopyai import CopyAISession, Page, Pager, PermissionDeniedError, Run
 from aiocopyai._pager import Plan
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
-from aiocopyai.export import Progress, _export, _resume, export_runs
+from aiocopyai.export import Progress, _export, _list_reader, _resume, export_runs
 from aiocopyai.export._formats import JSONLines
 from aiocopyai.export._journal import Journal
 from tests.support.exporting import ids_in, ids_of, interrupt, leftovers, raw_run, requested_pages
@@ -171,12 +171,12 @@ class TestContinue:
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A cancelled export commits what it read, and does not wait for the server."""
-        monkeypatch.setattr(_export, "_COMMIT_RUNS", 10_000)
-        monkeypatch.setattr(_export, "_COMMIT_SECONDS", 1000)
+        monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 10_000)
+        monkeypatch.setattr(_list_reader, "_COMMIT_SECONDS", 1000)
         emulator.inject(Fault(delay=60), page=6)
         ids = [emulator.workflow_id]
         export = asyncio.ensure_future(export_runs(session, ids, lines))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while max(requested_pages(emulator), default=0) < 6:
                 await asyncio.sleep(0.005)
         export.cancel()
@@ -192,7 +192,7 @@ class TestContinue:
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """If runs cannot be encoded, the pages that they came with do not count as read."""
-        monkeypatch.setattr(_export, "_COMMIT_RUNS", 10_000)
+        monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 10_000)
         encode = JSONLines.encode
         failures = itertools.count(1)
 
@@ -383,8 +383,8 @@ def test_no_kill_and_no_change_loses_or_repeats_a_run(changing: ChangingList, co
         commit(journal, durably=durably)
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_export, "_COMMIT_RUNS", commit_runs)
-        patch.setattr(_export, "_BATCH_BYTES", 50 * commit_runs)
+        patch.setattr(_list_reader, "_COMMIT_RUNS", commit_runs)
+        patch.setattr(_list_reader, "_BATCH_BYTES", 50 * commit_runs)
         patch.setattr(_resume, "_PREFETCH", prefetch)
         patch.setattr(Journal, "commit", commit_unless_killed)
         path = Path(folder, "runs.jsonl")

@@ -115,7 +115,7 @@ def _session_factory(settings: Settings, key: str | None) -> Generator[Callable[
     if not settings.demo:
         yield partial(settings.make_session, key)
         return
-    from aiocopyai.integrations._loop_thread import LoopThread  # noqa: PLC0415 (only here)
+    from aiocopyai._threads import LoopThread  # noqa: PLC0415 (only here)
 
     with LoopThread() as loop:  # dlt blocks this thread
         emulator = _demo.make_emulator()

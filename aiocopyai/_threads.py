@@ -1,0 +1,84 @@
+"""Threads beside that of the caller: one for work that would block an event loop, and one that runs an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from threading import Thread
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_END: Final = object()
+
+
+class FileThread:
+    """A context manager with one thread, which does work that may take long while the event loop does other work."""
+
+    def __enter__(self) -> Self:
+        self._pool = ThreadPoolExecutor(1, "aiocopyai-files")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start a call as soon as the earlier ones are done."""
+        return self._pool.submit(call, *args, **kwargs)
+
+    async def wait(self, started: Future[T]) -> T:
+        """Wait for a call to end, also if the task is cancelled meanwhile: nothing else may use its files before.
+
+        Raises:
+            CancelledError: the task was cancelled; the call is done.
+            Exception: the call raised it.
+        """
+        waiter = asyncio.wrap_future(started)
+        cancelled: asyncio.CancelledError | None = None
+        while not waiter.done():
+            try:
+                await asyncio.wait([waiter])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        return waiter.result()
+
+    async def run_steps(self, steps: Generator[None]) -> None:
+        """Run a generator, each step as one call, so that a cancellation has to wait for one step only."""
+        with closing(steps):
+            while await self.wait(self.submit(next, steps, _END)) is not _END:
+                pass
+
+
+class LoopThread:
+    """A context manager that runs an event loop in its own thread; tasks on it continue between calls.
+
+    It is for callers without an event loop, or with one that must not be blocked, such as a notebook's.
+    """
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="aiocopyai-loop", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and return its result; an interrupt of the caller cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()

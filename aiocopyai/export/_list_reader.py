@@ -1,0 +1,199 @@
+"""Reads the lists of an export, and stores their runs in the journal while the next pages are requested."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
+from copy import copy
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from attrs import define, field, frozen
+
+from aiocopyai import CopyAIError, CopyAISession
+from aiocopyai._pagination import may_be_past_end
+from aiocopyai._threads import FileThread
+from aiocopyai.export._formats import FileWriter, Format
+from aiocopyai.export._journal import Batch, Journal
+from aiocopyai.export._resume import LAST, ExportState, ListState, Tracker, leaves_no_gap
+
+
+_COMMIT_RUNS: Final = 10_000
+_COMMIT_SECONDS: Final = 0.25
+"""A process that is killed has to read again at most the runs of this time, and at most about that many."""
+_BATCH_BYTES: Final = 2**18
+"""How many bytes of encoded runs are stored at a time, in a thread, while the next ones are read."""
+_MAX_STORING: Final = 3
+"""How many such batches may wait for the thread."""
+
+
+@frozen
+class Progress:
+    """The progress of an export.
+
+    Attributes:
+        runs: the number of runs that were read, including those of earlier processes; with ``since="last"``, only those
+            that are new or have changed.
+        total: the number of runs that the export will have; None if it is not known.
+        by_status: the number of the runs by status.
+        credits: the credits that the runs have cost.
+    """
+
+    runs: int
+    total: int | None
+    by_status: Mapping[str, int]
+    credits: int
+
+    @classmethod
+    def of(cls, state: ExportState) -> Progress:
+        """Return how far an export in this state has come."""
+        return cls(state.runs, state.expected_runs(), dict(state.by_status), state.credits)
+
+
+@define
+class EarlyFile:
+    """A file that is made while its rows are still read, so that little is left to do in the end."""
+
+    path: Path
+    out: BinaryIO
+    writer: FileWriter
+
+    def finish(self) -> None:
+        """Complete the file, and wait until it is on the disk."""
+        self.writer.close()
+        self.out.flush()
+        os.fsync(self.out.fileno())
+        self.out.close()
+
+    def close(self) -> None:
+        """Delete the file if it is not complete."""
+        if not self.out.closed:
+            with suppress(OSError):
+                self.writer.close()
+            self.out.close()
+            self.path.unlink(missing_ok=True)
+
+
+@define
+class ListReader:
+    """Reads what is left to read, and stores it in the journal, in a separate thread."""
+
+    session: CopyAISession
+    journal: Journal
+    state: ExportState
+    """As it was stored last; of the list that is being read, `_read_from` has a later state."""
+    format: Format
+    on_progress: Callable[[Progress], None] | None
+    thread: FileThread
+    early: EarlyFile | None
+    """What makes the file of the rows while more are read."""
+    unstored: list[Batch] = field(factory=list[Batch])
+    unstored_bytes: int = 0
+    storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
+    """The batches in the thread; no other code uses the journal and the state until they are done."""
+    uncommitted: int = 0
+    """How many runs were read since the last commit."""
+    committed_at: float = 0.0
+
+    async def read(self) -> None:
+        """Read every list that is not done to its end; what was read is stored, however this ends."""
+        for workflow_id, listed in self.state.lists.items():
+            if listed.checkpoint is not None and not listed.is_done:
+                listed.total = (await self.session.runs_page(workflow_id, size=1)).total
+        self._report(Progress.of(self.state))
+        for workflow_id, stored in list(self.state.lists.items()):
+            if stored.is_done:
+                continue
+            listed = copy(stored)
+            # From the start if pages between are missing; and one by one if changes hide where new runs end.
+            for start_page, prefetch in ((listed.start_page(), True), (1, True), (1, False)):
+                if await self._read_from(workflow_id, listed, start_page, prefetch=prefetch):
+                    break
+            listed.is_done = True
+            await self._store_rest(workflow_id, listed)
+
+    async def _read_from(self, workflow_id: str, listed: ListState, start_page: int, *, prefetch: bool) -> bool:
+        """Read a list from a page on; return whether that certainly left out no unread run."""
+        checkpoint, tracker = listed.checkpoint, Tracker(listed)
+        selected = self.state.selection.since
+        since = None if selected in {None, LAST} else datetime.fromisoformat(str(selected))
+        ahead = tracker.prefetch if prefetch else 0
+        pager = self.session.runs(workflow_id, start_page=start_page, since=since, prefetch=ahead)
+        rereads_at_horizon: int | None = None
+        async with aclosing(pager.pages()) as pages:
+            try:
+                async for page in pages:
+                    if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
+                        return False
+                    # In this thread, as the other one would often make the loop wait for its turn to run Python; and
+                    # page by page, while the runs are in the processor's caches.
+                    batch = Batch.of(page.items, self.format)
+                    tracker.add(page, pages.proven.position, pages.proven.total, pages.page_length)
+                    if tracker.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
+                        pages.stop_at(pages.position)
+                        rereads_at_horizon = pager.changes.reread
+                    listed.total = pager.total
+                    await self._store(batch, workflow_id, listed)
+            except CopyAIError as error:
+                if start_page == 1 or pager.total is not None or not may_be_past_end(error):
+                    raise
+                return False
+            finally:
+                await self._store_rest(workflow_id, listed)
+        if ahead != 0 and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
+            return False  # pages were read again, and the runs of interest may have moved behind the position
+        return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
+
+    async def _store(self, batch: Batch, workflow_id: str, listed: ListState) -> None:
+        """Store a batch together with others, once few enough are waiting for the thread."""
+        self.unstored.append(batch)
+        self.unstored_bytes += len(batch.encoded)
+        self.uncommitted += len(batch.runs)
+        is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
+        if is_due or self.unstored_bytes >= _BATCH_BYTES:
+            if len(self.storing) >= _MAX_STORING:
+                await self.thread.wait(self.storing[0])
+                self.storing.popleft()
+            storing = self._submit(workflow_id, listed, commit=is_due)
+            self.storing.append(storing)
+            if is_due:
+                loop = asyncio.get_running_loop()
+                storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
+
+    async def _store_rest(self, workflow_id: str, listed: ListState) -> None:
+        """Commit all that was read."""
+        try:
+            for storing in list(self.storing):
+                await self.thread.wait(storing)
+        finally:
+            self.storing.clear()
+        self._report(await self.thread.wait(self._submit(workflow_id, listed, commit=True)))
+
+    def _submit(self, workflow_id: str, listed: ListState, *, commit: bool) -> Future[Progress]:
+        batches, self.unstored, self.unstored_bytes = self.unstored, [], 0
+        if commit:
+            self.uncommitted, self.committed_at = 0, time.monotonic()
+        return self.thread.submit(self._write, batches, workflow_id, copy(listed), commit=commit)
+
+    def _write(self, batches: Sequence[Batch], workflow_id: str, listed: ListState, *, commit: bool) -> Progress:
+        content = self.journal.add(batches, self.format)
+        if commit:
+            self.state.lists[workflow_id] = listed
+            self.journal.commit()
+        if self.early is not None:
+            self.early.writer.add(content)
+        return Progress.of(self.state)
+
+    def _report_stored(self, stored: Future[Progress]) -> None:
+        if stored in self.storing and stored.exception() is None:  # otherwise, the export may have ended
+            self._report(stored.result())
+
+    def _report(self, progress: Progress) -> None:
+        if self.on_progress is not None:
+            self.on_progress(progress)
