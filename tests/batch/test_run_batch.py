@@ -29,6 +29,9 @@ from aiocopyai import (
 from aiocopyai.batch import BatchError, BatchResults, run_batch
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
 from aiocopyai.export import read_export
+from tests.support.commands import PATIENCE
+from tests.support.exporting import change
+from tests.support.raw_api import wait_until
 
 
 WORKFLOW_ID = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27"
@@ -70,6 +73,12 @@ def lines(path: Path) -> list[dict[str, object]]:
 def started(emulator: Emulator) -> Counter[str]:
     """Count the runs by their inputs."""
     return Counter(json.dumps(run["input"], sort_keys=True) for run in emulator.runs())
+
+
+def finish_runs(emulator: Emulator, count: int = len(ROWS)) -> None:
+    """Let the first runs that were started be complete."""
+    for run in list(reversed(emulator.runs()))[:count]:
+        change(emulator, str(run["id"]), status="COMPLETE", output={"Fit": "good"})
 
 
 async def crash(emulator: Emulator, batch: BatchResults, requests: int) -> bool:
@@ -189,13 +198,14 @@ async def test_leaving_the_loop_keeps_what_was_started(
 ) -> None:
     """After `async with` the files are closed; the next call waits for the runs in progress without a search."""
     path = tmp_path / "results.jsonl"
-    emulator.script_next_runs(Script(states=("COMPLETE",)))
-    emulator.run_time = 0.3
+    emulator.run_time = 3600
     async with start(session, path, concurrency=3) as batch:
-        async for result in batch:
-            assert result.ok
-            break
+        first = asyncio.create_task(anext(batch))
+        await wait_until(lambda: len(batch.in_progress) == 3)
+        finish_runs(emulator, count=1)
+        assert (await first).ok
     in_progress = len(batch.in_progress)
+    finish_runs(emulator)
     emulator.run_time = 0
     emulator.requests.clear()
     await collect(start(session, path, resume=True))
@@ -213,8 +223,8 @@ async def test_a_batch_that_is_dropped_closes_its_files(
     async for result in start(session, path, concurrency=2):
         assert result.ok
         break
-    while True:
-        async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
+        while True:
             try:
                 await collect(start(session, path, resume=True))
             except OSError:  # still locked
@@ -229,12 +239,14 @@ async def test_a_batch_that_is_dropped_closes_its_files(
 async def test_a_cancelled_step_ends_the_iteration(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
     """A time-out of one step closes the files; the batch can be resumed at once."""
     path = tmp_path / "results.jsonl"
-    emulator.run_time = 0.3
+    emulator.run_time = 3600
     batch = start(session, path, concurrency=6)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(batch), 0.15)
     with pytest.raises(StopAsyncIteration):
         await anext(batch)
+    finish_runs(emulator)
+    emulator.run_time = 0
     await collect(start(session, path, resume=True))
 
     assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
@@ -246,13 +258,17 @@ async def test_results_are_yielded_as_resumed_runs_end(
     """A run of an earlier process that takes long does not hold up the others."""
     path = tmp_path / "batch" / "results.jsonl"
     path.parent.mkdir()
-    emulator.run_time = 0.3
-    emulator.script_next_runs(Script(states=("PROCESSING",)))
+    emulator.run_time = 3600
     assert await crash(emulator, start(session, path, concurrency=6), 10)
-    async with start(session, path, resume=True, timeout=1) as batch:
-        finished = [result.ok async for result in batch]
+    finish_runs(emulator, count=5)
+    async with start(session, path, resume=True) as batch, asyncio.timeout(PATIENCE):
+        finished = [(await anext(batch)).ok for _ in range(5)]
+        in_progress = len(batch.in_progress)
+        finish_runs(emulator)
+        finished += [result.ok async for result in batch]
 
-    assert finished == [True] * 5 + [False]
+    assert finished == [True] * 6
+    assert in_progress == 1
 
 
 async def test_lost_responses_cost_no_second_run(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
@@ -445,8 +461,7 @@ async def test_two_processes_can_t_share_a_batch(emulator: Emulator, session: Co
     emulator.run_time = 60
     async with start(session, path, concurrency=1) as batch:
         waiting = asyncio.create_task(anext(batch))
-        while not emulator.runs():
-            await asyncio.sleep(0.001)
+        await wait_until(lambda: bool(emulator.runs()))
         with pytest.raises(OSError, match=r"results\.jsonl\.ledger is in use by another process"):
             await collect(start(session, path, resume=True))
         waiting.cancel()
