@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -29,28 +29,25 @@ _MAX_VALUES: Final = 5
 def print_tables(summary: Summary, source: str) -> None:
     """Print all tables on standard output."""
     console = open_console()
-    for table in _tables(summary, source, console):
-        console.print(table)
-        console.print()
-
-
-def _tables(summary: Summary, source: str, console: Console) -> Iterator[RenderableType]:
-    yield _heading(summary, source)
+    tables: list[RenderableType] = [_heading(summary, source)]
     if summary.days.totals:
         with_bars = not console.options.ascii_only and console.width >= _FULL_WIDTH
-        yield _period_table(summary, with_bars=with_bars)
+        tables.append(_period_table(summary, with_bars=with_bars))
     if summary.total.runs:
         statuses = [(_status(name), totals) for name, totals in summary.statuses.ranked]
-        yield _totals_table("STATUS", statuses, summary.statuses.others)
+        tables.append(_totals_table("STATUS", statuses, summary.statuses.others))
     if len(summary.workflows.totals) > 1:
         top, others = summary.workflows.top(_MAX_ROWS)
-        yield _totals_table("WORKFLOW", [(_text(name), totals) for name, totals in top], others)
+        tables.append(_totals_table("WORKFLOW", [(_text(name), totals) for name, totals in top], others))
     if summary.keys:
-        yield _metadata_table(summary)
+        tables.append(_metadata_table(summary))
     if summary.errors:
-        yield _error_table(summary)
+        tables.append(_error_table(summary))
     if summary.costliest:
-        yield _costliest_table(summary)
+        tables.append(_costliest_table(summary))
+    for table in tables:
+        console.print(table)
+        console.print()
 
 
 def _heading(summary: Summary, source: str) -> Text:

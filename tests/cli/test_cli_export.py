@@ -14,7 +14,7 @@ from attrs import define, field
 
 from aiocopyai import JSON
 from aiocopyai.emulator import Emulator, Fault, Request
-from tests.support.commands import MAIN, PATIENCE, START, await_event, cli, environment, finish, start, terminal
+from tests.support.commands import LONG_PATIENCE, MAIN, START, await_event, cli, environment, finish, start, terminal
 from tests.support.exporting import FORMATS, change, ids_in, ids_of, leftovers, raw_run
 
 
@@ -283,7 +283,7 @@ async def completes(kills: Kills, workflow: ChangingWorkflow, emulator: Emulator
     process = await start(*MAIN, *arguments, env=environment(emulator))
     if kills.left > 0:
         requests = workflow.requests + workflow.chance.randint(1, 60)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(LONG_PATIENCE):
             while workflow.requests < requests and process.returncode is None:
                 await asyncio.sleep(0.002)
         await asyncio.sleep(workflow.chance.random() * 0.05)
@@ -292,7 +292,7 @@ async def completes(kills: Kills, workflow: ChangingWorkflow, emulator: Emulator
             process.kill()
             await finish(process)
             return False
-    done = await finish(process)
+    done = await finish(process, LONG_PATIENCE)
     assert done.code == 0, done.err
     return True
 
@@ -339,7 +339,7 @@ async def test_memory_use_is_bounded(tmp_path: Path, ending: str) -> None:
     async with Emulator(100_000) as emulator:
         env = environment(emulator)
         process = await start("-c", code, "export", emulator.workflow_id, "-o", f"runs.{ending}", env=env)
-        done = await finish(process, patience=90)
+        done = await finish(process, patience=LONG_PATIENCE)
 
     assert done.code == 0, done.err
     assert len(set(ids_in(tmp_path / f"runs.{ending}"))) == 100_000

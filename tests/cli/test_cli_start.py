@@ -19,7 +19,18 @@ import pytest
 from aiocopyai import JSON
 from aiocopyai.batch import run_batch
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
-from tests.support.commands import MAIN, START, Done, await_event, cli, environment, finish, start, terminal
+from tests.support.commands import (
+    LONG_PATIENCE,
+    MAIN,
+    START,
+    Done,
+    await_event,
+    cli,
+    environment,
+    finish,
+    start,
+    terminal,
+)
 from tests.support.exporting import change
 
 
@@ -667,7 +678,7 @@ async def test_kills_start_nothing_twice(emulator: Emulator) -> None:
             process.kill()
             await finish(process)
         else:
-            code = (await finish(process, patience=60)).code
+            code = (await finish(process, patience=LONG_PATIENCE)).code
 
     assert (code, kills) == (0, KILLS)
     assert inputs_of(emulator).total() == len(inputs_of(emulator)) == 60

@@ -13,16 +13,27 @@ from random import Random
 import pytest
 
 from aiocopyai.emulator import Emulator, Fault
-from tests.support.commands import MAIN, START, Done, await_event, cli, environment, finish, start, terminal
+from tests.support.commands import (
+    LONG_PATIENCE,
+    MAIN,
+    START,
+    Done,
+    await_event,
+    cli,
+    environment,
+    finish,
+    start,
+    terminal,
+)
 from tests.support.exporting import change, raw_run
 from tests.support.loading import query, rows_in, truth
 
 
 EMULATOR_RUNS = 640
 
-pytestmark = pytest.mark.xdist_group("dlt")  # loads use a core for seconds: one at a time
+# Loads use a core for seconds: one at a time, and with a longer limit.
+pytestmark = [pytest.mark.xdist_group("dlt"), pytest.mark.timeout(300)]
 
-PATIENCE = 60
 KILLS = 4
 RUN = "from aiocopyai.cli import main; main()"
 READS_ONLY = """
@@ -45,7 +56,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def sync(*arguments: str, emulator: Emulator) -> Done:
     """Run the command."""
-    return await cli("sync", *arguments, emulator=emulator)
+    return await cli("sync", *arguments, emulator=emulator, patience=LONG_PATIENCE)
 
 
 async def test_database_is_kept_up_to_date(emulator: Emulator, folder: Path) -> None:
@@ -96,7 +107,7 @@ async def test_demo_connects_to_no_other_machine(folder: Path) -> None:
             hosts.add(arguments[0])
 
     sys.addaudithook(note_hosts)
-    done = await cli("sync", "--demo")
+    done = await cli("sync", "--demo", patience=LONG_PATIENCE)
     has_ended = True
 
     assert hosts == {"127.0.0.1"}
@@ -162,7 +173,9 @@ async def test_missing_extra(emulator: Emulator) -> None:
 
 async def test_api_error_is_one_line(emulator: Emulator) -> None:
     """A wrong key ends in exit code 1, and is not shown."""
-    done = await cli("sync", emulator.workflow_id, emulator=emulator, COPYAI_API_KEY="wrong-key")
+    done = await cli(
+        "sync", emulator.workflow_id, emulator=emulator, patience=LONG_PATIENCE, COPYAI_API_KEY="wrong-key"
+    )
 
     assert (done.code, done.out) == (1, "")
     assert re.fullmatch(r"aiocopyai: .*401.*\n", done.err)
@@ -197,7 +210,7 @@ async def test_interrupted_load_is_repeated(emulator: Emulator, folder: Path) ->
 async def test_database_in_use(emulator: Emulator) -> None:
     """While another program has locked the file the exit code is 1, and later the sync works."""
     code = (
-        "import duckdb, time; connection = duckdb.connect('runs.duckdb'); print('locked', flush=True); time.sleep(60)"
+        "import duckdb, time; connection = duckdb.connect('runs.duckdb'); print('locked', flush=True); time.sleep(300)"
     )
     # In another process: DuckDB locks a file against other processes only.
     other = await start("-c", code, env=environment())
@@ -218,10 +231,10 @@ async def test_one_sync_at_a_time(emulator: Emulator, folder: Path) -> None:
     """While a sync is in progress, another one to the same database ends at once; a killed one leaves no lock."""
     emulator.inject(Fault(delay=300), page=5)
     process = await start(*MAIN, "sync", emulator.workflow_id, env=environment(emulator))
-    await await_event(process, lambda: any(request.page == 5 for request in emulator.requests))
+    await await_event(process, lambda: any(request.page == 5 for request in emulator.requests), LONG_PATIENCE)
     second = await sync(emulator.workflow_id, emulator=emulator)
     process.kill()
-    await finish(process)
+    await finish(process, LONG_PATIENCE)
     third = await sync(emulator.workflow_id, emulator=emulator)
 
     assert second == (1, "", "aiocopyai: another sync to runs.duckdb is in progress\n")
@@ -235,7 +248,7 @@ async def test_pending_package_is_loaded_first(emulator: Emulator, folder: Path)
     await sync(emulator.workflow_id, emulator=emulator)
     added = emulator.add_runs(3)
     env = environment(emulator, RUNTIME__DLTHUB_TELEMETRY="false")
-    dead = await finish(await start("-c", READS_ONLY, emulator.workflow_id, env=env), PATIENCE)
+    dead = await finish(await start("-c", READS_ONLY, emulator.workflow_id, env=env), LONG_PATIENCE)
     emulator.remove_runs(added)
     done = await sync(emulator.workflow_id, emulator=emulator)
 
@@ -249,9 +262,9 @@ async def test_ctrl_c(emulator: Emulator, folder: Path) -> None:
     """Ctrl-C ends the command at once, with exit code 130; the next sync loads everything."""
     emulator.inject(Fault(delay=300), page=5)
     process = await start("-c", START + RUN, "sync", emulator.workflow_id, env=environment(emulator))
-    await await_event(process, lambda: any(request.page == 7 for request in emulator.requests))
+    await await_event(process, lambda: any(request.page == 7 for request in emulator.requests), LONG_PATIENCE)
     process.send_signal(signal.SIGINT)
-    stopped = await finish(process)
+    stopped = await finish(process, LONG_PATIENCE)
     whole = await sync(emulator.workflow_id, emulator=emulator)
 
     assert stopped.code == 130
@@ -271,7 +284,7 @@ async def test_kills_lose_and_repeat_no_run(emulator: Emulator, folder: Path) ->
         change(emulator, f"WRUN-{number - 50}", status="FAILED", credits=number)
         process = await start(*MAIN, "sync", emulator.workflow_id, env=environment(emulator))
         seen = len(emulator.requests)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(LONG_PATIENCE):
             while process.returncode is None and len(emulator.requests) == seen:
                 await asyncio.sleep(0.005)
         # Reading, merging and finishing take some tenths of a second after the first response.
@@ -280,7 +293,7 @@ async def test_kills_lose_and_repeat_no_run(emulator: Emulator, folder: Path) ->
         if process.returncode is None:
             kills -= 1
             process.kill()
-        await finish(process, PATIENCE)
+        await finish(process, LONG_PATIENCE)
     done = await sync(emulator.workflow_id, emulator=emulator)
 
     assert done.code == 0, done.err
@@ -291,7 +304,7 @@ async def test_progress_on_a_terminal() -> None:
     """A terminal shows the number of runs read, and in the end only the result."""
     async with Emulator(300, latency=0.1) as emulator:
         env = environment(emulator, COLUMNS="100")
-        code, shown = await terminal("sync", emulator.workflow_id, width=100, env=env)
+        code, shown = await terminal("sync", emulator.workflow_id, width=100, patience=LONG_PATIENCE, env=env)
 
     assert code == 0
     assert re.search(r"\d+ runs read", shown)

@@ -37,6 +37,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PATIENCE = 50
 """Seconds until a command is considered stuck."""
+LONG_PATIENCE = 240
+"""The same in tests whose time limit is 300 s, as they need much of a processor."""
 
 _PROCESS_STATE = threading.Lock()
 """Held while a command has replaced the process-wide streams, environment and time zone."""
@@ -63,14 +65,15 @@ def environment(emulator: Emulator | None = None, **more: str) -> dict[str, str]
     return {**base, "TZ": "UTC", "TERM": "xterm-256color", **ours, **more}
 
 
-async def cli(*arguments: str, emulator: Emulator | None = None, **env: str) -> Done:
+async def cli(*arguments: str, emulator: Emulator | None = None, patience: float = PATIENCE, **env: str) -> Done:
     """Run the command to its end, in a thread of this process: a new interpreter would take a second.
 
     Tests of signals, pipes, resource limits and missing extras use `start` instead.
     """
     # Files rather than StringIO: the command writes to `.buffer`, and to the file descriptor itself.
     with Path(os.devnull).open() as stdin, TemporaryFile() as out, TemporaryFile() as err:  # noqa: ASYNC230 (a device)
-        code = await _run(arguments, environment(emulator, **env), stdin.fileno(), out.fileno(), err.fileno())
+        streams = (stdin.fileno(), out.fileno(), err.fileno())
+        code = await _run(arguments, environment(emulator, **env), streams, patience)
         out.seek(0)
         err.seek(0)
         encoding = env.get("PYTHONIOENCODING", "utf-8")
@@ -85,13 +88,15 @@ def _decode(written: bytes, encoding: str) -> str:
         return written.decode(encoding.partition(":")[0], "replace")
 
 
-async def terminal(*arguments: str, key: str = "", width: int = 140, env: Mapping[str, str]) -> tuple[int, str]:
+async def terminal(
+    *arguments: str, key: str = "", width: int = 140, patience: float = PATIENCE, env: Mapping[str, str]
+) -> tuple[int, str]:
     """Do the same on a pseudo-terminal, type the key when asked; return the exit code and all that was shown."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     reading = asyncio.create_task(asyncio.to_thread(_read_all, ours, key))
     try:
-        code = await _run(arguments, env, theirs, theirs, theirs)
+        code = await _run(arguments, env, (theirs, theirs, theirs), patience)
     finally:
         os.close(theirs)
     shown = await reading
@@ -113,7 +118,7 @@ def _read_all(descriptor: int, key: str) -> str:
     return shown.decode()
 
 
-async def _run(arguments: Sequence[str], env: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> int:
+async def _run(arguments: Sequence[str], env: Mapping[str, str], streams: tuple[int, int, int], patience: float) -> int:
     """Run the command as a new interpreter would, with these files as its streams; return its exit code.
 
     It runs in a daemon thread, so that a command that is stuck fails its test but does not stop the others.
@@ -123,13 +128,13 @@ async def _run(arguments: Sequence[str], env: Mapping[str, str], stdin: int, std
     codes: list[int] = []
 
     def run() -> None:
-        with _PROCESS_STATE, _replaced_process_state(arguments, env, stdin, stdout, stderr):
+        with _PROCESS_STATE, _replaced_process_state(arguments, env, *streams):
             codes.append(_exit_code(main))
         with contextlib.suppress(RuntimeError):  # the loop is closed where the test has timed out
             loop.call_soon_threadsafe(ended.set)
 
     threading.Thread(target=run, daemon=True).start()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         await ended.wait()
     return codes[0]
 
@@ -203,9 +208,11 @@ async def start(
     )
 
 
-async def await_event(process: asyncio.subprocess.Process, condition: Callable[[], object]) -> None:
+async def await_event(
+    process: asyncio.subprocess.Process, condition: Callable[[], object], patience: float = PATIENCE
+) -> None:
     """Wait for something that a running process brings about."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         while not condition():
             assert process.returncode is None, "the process ended before"
             await asyncio.sleep(0.005)

@@ -61,7 +61,7 @@ InputFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Start a run for each row of this .csv file, whose header has the inputs' names, or .jsonl file.",
+        help="Start a run for each row of this file: .csv or .tsv with the inputs' names as header, or .jsonl.",
         show_default=False,
     ),
 ]
