@@ -55,12 +55,12 @@ class KeySearch:
         """
         if run.metadata:  # visible, without the key: only equal inputs raise a doubt, in case metadata is not echoed
             return self.inputs is not None and (not run.input or run.input == self.inputs)
-        if not is_complete or self._is_as_new(run):
+        if not is_complete or self._was_created_then(run):
             return True
         return not run.input or (self.inputs is not None and _may_be_equal(dict(self.inputs), dict(run.input)))
 
-    def _is_as_new(self, run: Run) -> bool:
-        """Return whether a run was created when the start was sent, as far as that is known."""
+    def _was_created_then(self, run: Run) -> bool:
+        """Return whether a run may have been created when the start was sent."""
         if self.sent is None:
             return False
         first, last = self.sent

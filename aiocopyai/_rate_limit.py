@@ -88,9 +88,9 @@ class RateLimiter:
             pause: seconds in which nothing is sent.
         """
         now = time.monotonic()
-        if self._pace is None or sent > self._slowed:
+        pace = self._current_pace(now)
+        if self._pace is None or pace is None or sent > self._slowed:
             recent = float(sum(time > now - 1 for time in self._sent))
-            pace = self._current_pace(now)
             self._too_fast = pace or 0.0
             self._pace = max(_MIN_PACE, (pace or max(recent, _START_PACE)) / 2)
             self._slowed = now
@@ -124,5 +124,4 @@ class RateLimiter:
                 if seconds < needed:
                     return float(pace * growth**seconds)
                 pace, seconds = limit, seconds - needed
-        self._pace = None
         return None

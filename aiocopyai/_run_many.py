@@ -169,7 +169,7 @@ class RunResults(AsyncIterator[RunResult]):
 
     def __del__(self) -> None:
         if hasattr(self, "_worker"):
-            self._worker.abandon_from_anywhere()
+            self._worker.abandon_threadsafe()
 
     @property
     def in_progress(self) -> Sequence[Run]:
@@ -204,14 +204,14 @@ class RunResults(AsyncIterator[RunResult]):
 
 
 class _Loop(AsyncIterator[RunResult]):
-    """What an ``async for`` loop holds, and drops when it is left: that is the only sign of a ``break``."""
+    """The iterator of one ``async for`` loop, which drops it when it is left: the only sign of a ``break``."""
 
     def __init__(self, results: RunResults, worker: _Worker) -> None:
         self._results = results
         self._worker = worker
 
     def __del__(self) -> None:
-        self._worker.abandon_from_anywhere()
+        self._worker.abandon_threadsafe()
 
     async def __anext__(self) -> RunResult:
         return await anext(self._results)
@@ -307,8 +307,8 @@ class _Worker:
                 ", ".join(str(row.index) for row in self.rows.values() if row.state is RowState.UNCONFIRMED) or "none",
             )
 
-    def abandon_from_anywhere(self) -> None:
-        """Do the same from a finalizer, which may run in another thread, or after the event loop."""
+    def abandon_threadsafe(self) -> None:
+        """Call `abandon` from a finalizer, which may run in another thread, or after the event loop."""
         if self._loop is None or self._loop.is_closed() or self._is_abandoned:
             return
         with suppress(RuntimeError):
@@ -388,7 +388,7 @@ class _Worker:
         except CopyAIError as error:
             for row in batch:
                 self._finish(row, RowState.FINISHED, error)
-            self._stop_if_hopeless(error)
+            self._stop_if_permanent(error)
         except BaseException as error:
             self._fail(error)
             raise
@@ -420,7 +420,7 @@ class _Worker:
             state = row.state
             if state is RowState.STARTING:
                 state = RowState.UNCONFIRMED if isinstance(error, AmbiguousStartError) else RowState.FINISHED
-                self._stop_if_hopeless(error)
+                self._stop_if_permanent(error)
             self._finish(row, state, error)
         except BaseException as error:
             self._fail(error)
@@ -437,7 +437,7 @@ class _Worker:
         row.result = RunResult(row.index, row.inputs, row.run, error, row.reused, row.key)
         self._finished.append(row)
 
-    def _stop_if_hopeless(self, error: CopyAIError | ValueError) -> None:
+    def _stop_if_permanent(self, error: CopyAIError | ValueError) -> None:
         """Start nothing more after an error that every later start would meet, too."""
         if self.stopped_by is not None or not isinstance(error, CopyAIError):
             return

@@ -48,8 +48,8 @@ _READS_PER_ROUND: Final = 20
 """The number of unfinished runs without a listed status that are read one by one in a round."""
 _MAX_BACKOFF: Final = 300.0
 """Seconds between two attempts in a long outage, unless the interval is longer."""
-_MAX_ODD: Final = 4
-"""Errors in a row, such as a 404, that do not end a watch whose list was read before."""
+_MAX_UNEXPECTED: Final = 4
+"""Unexpected errors in a row, such as a 404, that do not end a watch whose list was read before."""
 _MAX_SKIPPED_ROUNDS: Final = 64
 """Rounds between two reads of a run that cannot be read."""
 _CONSUMER_GRACE: Final = 0.2
@@ -209,7 +209,7 @@ class Watch(_Polling[RunEvent]):
         elif not (error.retryable or is_gateway_page(error)):
             # It may be one odd response if the list was read before, unless the key is refused.
             is_refusal = isinstance(error, AuthenticationError | PermissionDeniedError)
-            if is_refusal or not self._has_read or self._failures >= _MAX_ODD:
+            if is_refusal or not self._has_read or self._failures >= _MAX_UNEXPECTED:
                 raise error
         self._failures += 1
         longest = max(_MAX_BACKOFF, self._plan.interval)
