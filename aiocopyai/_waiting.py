@@ -103,7 +103,7 @@ async def wait_for_run(
         if options.timeout is None or not deadline.expired():
             raise
     if poller.finished is None:
-        raise RunTimeoutError(workflow_id, run_id, options.timeout or 0.0, poller.status)
+        raise RunTimeoutError(workflow_id, run_id, options.timeout or 0.0, poller.status) from poller.error
     if poller.finished.status == RunStatus.FAILED:
         raise RunFailedError(poller.finished)
     return poller.finished
@@ -115,6 +115,7 @@ class RunPoller:
 
     Attributes:
         status: the latest status received.
+        error: why the latest poll failed, if it did.
         finished: the run, once it is finished.
         is_done: whether no further poll is needed.
         due: when the next poll is due, by the monotonic clock.
@@ -125,6 +126,7 @@ class RunPoller:
     run_id: str
     options: WaitOptions
     status: RunStatus | None = None
+    error: CopyAIError | None = None
     finished: Run | None = None
     is_done: bool = False
     due: float = field(factory=time.monotonic)
@@ -165,18 +167,20 @@ class RunPoller:
             self._known_at = time.monotonic()
         try:
             run = await self.get(self.workflow_id, self.run_id)
-        except NotFoundError:
+        except NotFoundError as error:
+            self.error = error
             if self.finished is None and time.monotonic() - self._known_at >= self.options.not_found_grace:
                 raise
             return None
         except CopyAIError as error:
+            self.error = error
             self._invalid_responses += isinstance(error, InvalidResponseError)
             is_odd = isinstance(error, InvalidResponseError) and self._invalid_responses <= _MAX_INVALID
             if self.finished is None and not (error.retryable or is_odd or is_gateway_page(error)):
                 raise
             logger.warning("polling run %s: %s; polling again", escape(self.run_id), error)
             return None
-        self._known_at, self._invalid_responses = time.monotonic(), 0
+        self._known_at, self._invalid_responses, self.error = time.monotonic(), 0, None
         return run
 
     def _note_status(self, run: Run, status: RunStatus) -> None:
@@ -188,8 +192,7 @@ class RunPoller:
         elif is_unknown and len(self._logged_statuses) < _MAX_LOGGED:
             self._logged_statuses.add(status)
             logger.warning(
-                "run %s has the status %s, which the API reference does not name; still waiting. "
-                "If it is final, pass it in final_statuses",
+                "run %s has the status %s, which the API reference does not name; still waiting, as it may not be final",
                 escape(self.run_id),
                 truncate(escape(status), _MAX_STATUS_LENGTH),
             )

@@ -26,6 +26,8 @@ _NAMES: Final = {
     "run_id": "RUN_ID",
     "secret": "COPYAI_WEBHOOK_SECRET",
     "since": "--since",
+    "status": "--status",
+    "statuses": "--status",
     "timeout": "--timeout",
     "url": "URL",
     "webhook_id": "WEBHOOK_ID",
@@ -89,7 +91,10 @@ def _name_option(message: str, names: Mapping[str, str]) -> str:
 def _advice(error: aiocopyai.CopyAIError) -> str | None:
     """Return what a user of the command line can do about an error; None if that is what the error itself says."""
     if isinstance(error, aiocopyai.RunTimeoutError):
-        return f"`aiocopyai get {error.workflow_id} {error.run_id} --wait` continues to wait"
+        reason = (
+            f"the last poll failed: {describe(error.__cause__)}; " if isinstance(error.__cause__, Exception) else ""
+        )
+        return f"{reason}`aiocopyai get {error.workflow_id} {error.run_id} --wait` continues to wait"
     if isinstance(error, aiocopyai.AmbiguousStartError):
         return f"check `aiocopyai runs {error.workflow_id} --limit 10` before you start it again"
     if isinstance(error, aiocopyai.RateLimitedError):

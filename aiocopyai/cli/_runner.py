@@ -168,6 +168,8 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            if isinstance(record.args, tuple):  # errors in the words of the command line
+                record.args = tuple(describe(arg) if isinstance(arg, Exception) else arg for arg in record.args)
             echo_err(self.format(record))
         except Exception:  # noqa: BLE001 (logging must not end the program)
             self.handleError(record)

@@ -89,6 +89,23 @@ async def test_get_wait_for_a_run_that_does_not_finish(emulator: Emulator) -> No
     )
 
 
+async def test_get_wait_says_why_there_is_no_status(emulator: Emulator) -> None:
+    """A 404 is tolerated for a while, and named when the time is up; a 429 is explained with the command's options."""
+    emulator.inject(Fault(status=429), times=2, path="WRUN-2")
+    arguments = ("--wait", "--timeout", "0.3", "--retries", "0")
+    unknown = await cli("get", emulator.workflow_id, "WRUN-1", *arguments, emulator=emulator)
+    refused = await cli("get", emulator.workflow_id, "WRUN-2", *arguments, emulator=emulator)
+
+    assert (unknown.code, refused.code) == (1, 1)
+    assert re.search(
+        r"WRUN-1 did not show a status after 0\.3 s; the last poll failed: HTTP 404 .*check the id.*; "
+        r"`aiocopyai get .* --wait` continues to wait\n",
+        unknown.err,
+    )
+    assert "try a lower --max-rate; polling again\n" in refused.err
+    assert "max_rate" not in refused.err
+
+
 async def test_get_wait_can_be_interrupted(emulator: Emulator) -> None:
     """Ctrl-C ends the wait with 130, and a message says that the run continues."""
     run_id = await start_run(emulator, Script(states=("NEW",)))

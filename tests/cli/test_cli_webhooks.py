@@ -19,6 +19,20 @@ RUN_MAIN = START + "from aiocopyai.cli import main; main()"
 SECRET = "a-secret-nobody-guesses"
 
 
+async def test_address_that_cannot_be_listened_on(emulator: Emulator) -> None:
+    """A port in use and an empty host name the option to change."""
+    port = emulator.url.rpartition(":")[2].partition("/")[0]
+    used = await cli("webhooks", "listen", "--port", port, emulator=emulator)
+    empty = await cli("webhooks", "listen", "--host", "", emulator=emulator, COLUMNS="200")
+
+    assert used.code == 1
+    assert re.fullmatch(
+        rf"aiocopyai: cannot listen on 127\.0\.0\.1 port {port}: .*; choose another --host or --port\n", used.err
+    )
+    assert empty.code == 2
+    assert "--host must be an address of this machine" in empty.err
+
+
 async def test_create_list_and_delete(emulator: Emulator) -> None:
     """A webhook is created once even if the command is repeated, listed with its id, and deleted with that id."""
     arguments = ("webhooks", "create", HOOK, "workflowRun.completed", "--workflow", emulator.workflow_id)

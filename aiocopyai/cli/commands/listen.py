@@ -12,7 +12,7 @@ import typer
 
 import aiocopyai
 from aiocopyai.cli import _demo
-from aiocopyai.cli._errors import usage_errors
+from aiocopyai.cli._errors import CommandError, usage_errors
 from aiocopyai.cli._options import FormatOption, Settings, shared_options
 from aiocopyai.cli._output import echo_err, open_writer
 from aiocopyai.cli._progress import ItemCount
@@ -73,6 +73,8 @@ def listen(
       aiocopyai webhooks listen https://0a1b2c.ngrok.app --port 8041
       aiocopyai webhooks listen https://0a1b2c.ngrok.app | jq -r --unbuffered .run.output
     """  # noqa: D301 (the backspace makes click keep the line breaks)
+    if not host:
+        raise typer.BadParameter("--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0")
     if settings.demo and url is not None:
         raise typer.BadParameter("pass either a URL or --demo, whose emulator sends webhooks to this machine")
     shown = ItemCount("event")
@@ -113,7 +115,13 @@ async def _serve(receiver: WebhookReceiver, host: str, port: int) -> AsyncGenera
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            reason = error.strerror or error
+            raise CommandError(
+                f"cannot listen on {host} port {port}: {reason}; choose another --host or --port"
+            ) from error
         address = str(URL.build(scheme="http", host=host, port=runner.addresses[0][1])).rstrip("/")
         echo_err(f"listening at {address}{receiver.path}")
         yield address
