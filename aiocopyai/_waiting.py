@@ -192,7 +192,7 @@ class RunPoller:
         elif is_unknown and len(self._logged_statuses) < _MAX_LOGGED:
             self._logged_statuses.add(status)
             logger.warning(
-                "run %s has the status %s, which the API reference does not name; still waiting, as it may not be final",
+                "run %s has the status %s, which the API reference does not name; it is not taken for final",
                 escape(self.run_id),
                 truncate(escape(status), _MAX_STATUS_LENGTH),
             )
