@@ -75,19 +75,38 @@ INSTEAD: Final = {
 }
 """Patterns of words to avoid, in any case, and what to write instead."""
 
+INSTEAD_ON_PAGES: Final = {
+    r"(as|which) (it|they) (is|are)(?= and|[.,;:])": "unchanged",
+    r"(costs?|cost) no (page|run|second run)": "no run is lost",
+    r"(?<!connection )refus(al|e|es|ed|ing)": "reject, raise",
+    r"for good": "permanently",
+    r"gives? (it|them)": "return, send",
+    r"however (it|the [a-z]+|they) (ends?|ended|stops?)": "after an error, Ctrl-C or a crash",
+    r"in the words of": "with the names of",
+    r"nothing (that|which)": "no ...",
+    r"of your own": "your own",
+    r"the like": "others",
+    r"(is|are|was|were) (not|never) noticed": "is not detected",
+    r"what (is|was|are|were) (not )?(in|known|left|new|on|promised|read|stored|there|written)": "a noun",
+    r"whether or not": "whether, even if",
+}
+"""More patterns, for Markdown and reST files only."""
+
 _CHECKED: Final = {".cfg", ".md", ".py", ".rst", ".sh", ".toml", ".yaml", ".yml", ".html"}
 _EXEMPT: Final = {"tests/support/language.py"}
-_ALLOWED: Final = re.compile(r"\b(ast|os|tree)\.walk\(")
-"""Names of other projects that contain such a word."""
+_ALLOWED: Final = re.compile(r"\b(ast|os|tree)\.walk\(|::test_\w+")
+"""Names of other projects, and of tests on a page, that contain such a word."""
 # Parts of identifiers count as words: `told_url` contains "told".
-_AVOIDED: Final = {
-    re.compile(f"(?<![a-z])(?:{pattern})(?![a-z])", re.IGNORECASE): instead for pattern, instead in INSTEAD.items()
-}
+_AVOIDED, _AVOIDED_ON_PAGES = (
+    {re.compile(f"(?<![a-z])(?:{pattern})(?![a-z])", re.IGNORECASE): instead for pattern, instead in patterns.items()}
+    for patterns in (INSTEAD, INSTEAD_ON_PAGES)
+)
 
 
 def findings(path: str, text: str) -> Iterator[str]:
     """Yield a line for each word to avoid, in the form that linters use."""
-    for pattern, instead in _AVOIDED.items():
+    avoided = _AVOIDED | (_AVOIDED_ON_PAGES if path.endswith((".md", ".rst")) else {})
+    for pattern, instead in avoided.items():
         for found in pattern.finditer(_ALLOWED.sub("", text)):
             yield f"{path}:{text.count(chr(10), 0, found.start()) + 1}: {found[0]!r}: write {instead}"
 
