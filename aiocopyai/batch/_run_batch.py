@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing, closing, contextmanager
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -231,8 +231,7 @@ class _Batch:
         """Yield the results of the rows that are not finished."""
         if self._read_finished():
             return
-        files = BatchFiles.open(self.plan)
-        try:
+        with self._open_files() as files:
             self.states = files.finished_rows(self.plan)
             known: list[tuple[int, Run]] = []
             unconfirmed: list[int] = []
@@ -257,9 +256,21 @@ class _Batch:
             files.results.finish()
             if all(self.states.get(number) in self.plan.final_states for number in range(1, self.plan.total + 1)):
                 files.ledger.delete()
-        finally:
-            self._record_in_progress(files)
-            files.close()
+
+    @contextmanager
+    def _open_files(self) -> Generator[BatchFiles]:
+        """Open the files; at the end, record the runs in progress, so that they need not be searched for."""
+        with closing(BatchFiles.open(self.plan)) as files:
+            try:
+                yield files
+            finally:
+                try:
+                    for run in self.started.in_progress if self.started else ():
+                        for number in filter(None, map(files.batch.row_number, run.metadata.values())):
+                            if number not in self.states:
+                                files.ledger.record(number, LedgerState.STARTED, run.id)
+                except OSError as error:  # it must not replace a cancellation
+                    logger.warning("the runs in progress will be searched for when the batch is resumed: %s", error)
 
     def _read_finished(self) -> bool:
         """Return whether an earlier process has finished every row."""
@@ -383,10 +394,3 @@ class _Batch:
         if isinstance(error, RunFailedError):
             return LedgerState.FAILED
         return LedgerState.STARTED if error is not None or not self.plan.wait else LedgerState.COMPLETE
-
-    def _record_in_progress(self, files: BatchFiles) -> None:
-        """Record the ids of runs that are still in progress, so that they need not be searched for."""
-        for run in self.started.in_progress if self.started else ():
-            for number in filter(None, map(files.batch.row_number, run.metadata.values())):
-                if number not in self.states:
-                    files.ledger.record(number, LedgerState.STARTED, run.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import shutil
 import tempfile
 from collections import Counter
@@ -212,6 +213,29 @@ async def test_leaving_the_loop_keeps_what_was_started(
 
     assert in_progress == 2
     assert [request for request in emulator.requests if request.page is not None] == []
+    assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+
+
+async def test_a_full_disk_at_the_end_releases_the_files(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path
+) -> None:
+    """If the runs in progress cannot be recorded, a cancellation works, and the batch can be resumed at once."""
+    path = tmp_path / "results.jsonl"
+    emulator.run_time = 3600
+    batch = start(session, path)
+    waiting = asyncio.create_task(anext(batch))
+    await wait_until(lambda: len(batch.in_progress) == len(ROWS))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    finish_runs(emulator)
+    await collect(start(session, path, resume=True))
+
+    assert waiting.cancelled()
     assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
 
 
