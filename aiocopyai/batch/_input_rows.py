@@ -63,7 +63,7 @@ def _read_csv(file: TextIO, path: Path, delimiter: str | None) -> Iterator[dict[
     delimiter = delimiter or _find_delimiter(file, path)
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     try:
-        names = next(filter(None, reader), list[str]())
+        names = next((cells for cells in reader if cells), list[str]())
         if not all(names) or len(set(names)) < len(names):
             raise ValueError(
                 f"{path}, line {reader.line_num}: column names must be unique and not empty, got {', '.join(names)}"
