@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from importlib import metadata
@@ -75,7 +76,10 @@ _EXPANDED_JSON: Final = (
 
 def _shorten(text: str | None) -> str | None:
     """Use the alias JSON, and readable defaults, in a signature."""
-    return text and text.replace(_EXPANDED_JSON, _JSON).replace("= NOTHING", "= {}")
+    if text is None:
+        return None
+    text = re.sub(r"(: Mapping\[[^=]*= )NOTHING", r"\1{}", text)
+    return text.replace(_EXPANDED_JSON, _JSON).replace("= NOTHING", "= ...")
 
 
 def _process_signature(*arguments: object) -> tuple[str | None, str | None]:

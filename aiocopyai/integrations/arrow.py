@@ -4,13 +4,13 @@ r"""Convert runs to Arrow record batches with one fixed schema. Needs the extra 
 column                   type                         content
 ======================== ============================ ==========================================================
 id                       string, never null           the id of the run
-workflow_id              string                       the id of the workflow, in the form that the server uses
+workflow_id              string                       the id of the workflow, as the server sends it
 status                   string                       such as ``COMPLETE``
 created_at               timestamp[us, tz=UTC]        when the run was started
 credits                  int64                        the credits that the run has cost so far
 input, output, metadata  map<string, string>          each value as JSON text; never null, but may be empty
 error                    string                       JSON text; null if there is none
-extra                    map<string, string>          fields without a column, by wire name, as JSON text
+extra                    map<string, string>          fields without a column, by their names in the API
 ======================== ============================ ==========================================================
 
 Each value of a map is JSON, so a string is in quotes. Future versions add new columns at the end.

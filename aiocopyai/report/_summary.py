@@ -50,7 +50,7 @@ class Totals:
     runs: int = 0
     credits: int = 0
     failed: int = 0
-    """How many of the runs have the status ``FAILED``."""
+    """The number of the runs with the status ``FAILED``."""
 
     def add(self, run: Run) -> None:
         """Count a run."""
@@ -154,11 +154,7 @@ def summarize(runs: Iterable[Run], *, zone: tzinfo | None = None) -> Summary:
 
 @define
 class Summary:
-    """Statistics over the runs that were passed to `add`.
-
-    Args:
-        zone: the time zone of the days; by default the local one.
-    """
+    """Statistics over the runs that were passed to `add`."""
 
     zone: tzinfo | None = None
     """The time zone of the days; None for the local one."""
@@ -214,7 +210,7 @@ class Summary:
 
     @property
     def ranked_keys(self) -> list[tuple[str, KeySummary]]:
-        """The metadata keys, those with most runs first, and those that are not counted separately last."""
+        """The metadata keys, the most frequent first, and the group of all others last."""
         return sorted(self.keys.items(), key=lambda item: (item[0] == OTHERS, -item[1].total.runs, item[0]))
 
     @property

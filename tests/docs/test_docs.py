@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import re
@@ -111,6 +112,17 @@ def test_reference_has_every_public_name(module: str) -> None:
     public = {f"{module}.{name}" for name in import_module(module).__all__}
 
     assert public - set(re.findall(r":: ([\w.]+)", pages)) == set()
+
+
+@pytest.mark.parametrize("module", ["arrow", "dask", "dlt", "mcp"])
+def test_reference_has_every_integration(module: str) -> None:
+    """Every public function of an integration is in the reference, decorated or not."""
+    tree = ast.parse((ROOT / "aiocopyai" / "integrations" / f"{module}.py").read_text("utf-8"))
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    page = (ROOT / "docs" / "api" / f"{module}.rst").read_text("utf-8")
+    shown = re.findall(rf"autofunction:: aiocopyai\.integrations\.{module}\.(\w+)", page)
+
+    assert sorted(shown) == sorted(name for name in functions if not name.startswith("_"))
 
 
 def test_reference_has_every_method_of_the_session() -> None:
