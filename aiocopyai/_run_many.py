@@ -16,6 +16,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Coroutine,
     Iterable,
     Mapping,
     Sequence,
@@ -227,16 +228,17 @@ class _Worker:
     Attributes:
         plan: what to do.
         rows: the rows that were read and are not done with, by index.
-        active: the tasks of rows that are being started or waited for.
+        active: the indexes of rows that are being started or waited for.
         stopped_by: the error after which nothing more is started.
     """
 
     def __init__(self, plan: RunManyPlan, rows: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
         self.plan = plan
         self.rows: dict[int, Row] = {}
-        self.active: dict[int, asyncio.Task[None]] = {}
+        self.active: set[int] = set()
         self.stopped_by: CopyAIError | None = None
-        self._source = _RowSource(rows, self._add_row, self._source_ended)
+        self._source = _RowSource(rows, self._add_row, self._source_failed)
+        self._source_task: asyncio.Task[None] | None = None
         self._row_count = 0
         self._batch: deque[Row] = deque()  # rows to search for
         self._ready: deque[Row] = deque()  # rows to be started
@@ -248,12 +250,8 @@ class _Worker:
         self._is_abandoned = False
         self._changed = asyncio.Event()
         self._consumer_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()  # of the source, the search and the active rows
         self._loop: asyncio.AbstractEventLoop | None = None
-
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """Return the tasks that are not done."""
-        tasks = [self._source.task, self._search_task, *self.active.values()]
-        return [task for task in tasks if task is not None and not task.done()]
 
     async def next_result(self) -> RunResult:
         """Start rows as far as the concurrency allows, and return the next result.
@@ -279,7 +277,7 @@ class _Worker:
 
     async def close(self) -> None:
         """Cancel all tasks, and wait until they are gone and the source is closed."""
-        tasks = self.tasks()
+        tasks = set(self._tasks)
         self.abandon()
         if tasks:
             await asyncio.wait(tasks)
@@ -290,10 +288,9 @@ class _Worker:
         if self._is_abandoned:
             return
         self._is_abandoned = True
-        self._source.end()
-        for task in (self._search_task, *self.active.values()):
-            if task is not None:
-                task.cancel()
+        self._end_source()
+        for task in self._tasks - {self._source_task}:
+            task.cancel()
         for row in list(self.rows.values()):
             if row.state is RowState.WAITING:
                 del self.rows[row.index]
@@ -322,11 +319,11 @@ class _Worker:
         while not self._finished:
             self._changed.clear()
             self._advance()
-            if not self.tasks() and not self._finished:
+            if not self._tasks and not self._finished:
                 failure, self._failure = self._failure, None
                 raise StopAsyncIteration if failure is None else failure
             # Where the source takes its time, the rows that were read do not wait until the batch is complete.
-            is_incomplete = bool(self._batch) and self._has_free_slot() and not self._is_searching()
+            is_incomplete = bool(self._batch) and self._has_free_slot() and self._search_task not in self._tasks
             try:
                 async with asyncio.timeout(_SOURCE_PATIENCE if is_incomplete else None):
                     await self._changed.wait()
@@ -343,18 +340,18 @@ class _Worker:
             self._begin_search(self._ready, time.monotonic() - self._search_started)
         while self._ready and self._has_free_slot():
             row = self._ready.popleft()
-            self.active[row.index] = self.plan.tasks.spawn(self._process(row))
-        if self._has_free_slot() and not self._is_searching():
-            if len(self._batch) >= BATCH_SIZE or (self._batch and self._source.is_done):
+            self.active.add(row.index)
+            self._spawn(self._process(row))
+        if self._has_free_slot() and self._search_task not in self._tasks:
+            if self._source_task is None:
+                self._source_task = self._spawn(self._source.read())
+            if len(self._batch) >= BATCH_SIZE or (self._batch and self._source_task.done()):
                 self._begin_search(self._batch)
             else:
-                self._source.demand(self.plan.tasks)
+                self._source.demand()
 
     def _has_free_slot(self) -> bool:
         return len(self.active) < self.plan.concurrency
-
-    def _is_searching(self) -> bool:
-        return self._search_task is not None and not self._search_task.done()
 
     def _add_row(self, inputs: Inputs) -> None:
         """Take a row from the source, to be started, or searched for first."""
@@ -364,19 +361,39 @@ class _Worker:
         (self._ready if self.plan.search is None else self._batch).append(row)
         self._changed.set()
 
-    def _source_ended(self, error: BaseException | None) -> None:
-        """Keep what the source of rows raised, if anything, until what is started has finished."""
-        if isinstance(error, asyncio.CancelledError):
+    def _source_failed(self, error: Exception) -> None:
+        """Keep what the source of rows raised until what is started has finished."""
+        if self._is_abandoned:
+            logger.warning("%s: closing the source of rows failed: %r", self.plan.name, error)
+        self._failure = self._failure or error
+
+    def _end_source(self) -> None:
+        """Read no more rows; the task that reads them closes their source."""
+        self._source.end()
+        # A task that is cancelled before it begins would not close the source.
+        if self._source_task is not None and self._source.has_started:
+            self._source_task.cancel()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = self.plan.tasks.spawn(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        # A callback, as a task that is cancelled before it begins runs no `finally`.
+        self._tasks.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+        else:
+            error = None if task is self._source_task and self._source.is_ended else asyncio.CancelledError()
+        if error is not None:
             self._fail(error)
-        elif error is not None:
-            if self._is_abandoned:
-                logger.warning("%s: closing the source of rows failed: %r", self.plan.name, error)
-            self._failure = self._failure or error
         self._changed.set()
 
     def _begin_search(self, rows: deque[Row], age: float | None = None) -> None:
         """Search for the runs of all rows of a queue, last searched for `age` seconds ago."""
-        self._search_task = self.plan.tasks.spawn(self._search([*rows], age))
+        self._search_task = self._spawn(self._search([*rows], age))
         rows.clear()
 
     async def _search(self, batch: Sequence[Row], age: float | None) -> None:
@@ -389,9 +406,6 @@ class _Worker:
             for row in batch:
                 self._finish(row, RowState.FINISHED, error)
             self._stop_if_permanent(error)
-        except BaseException as error:
-            self._fail(error)
-            raise
         else:
             self._search_finished = time.monotonic()
             for row in batch:
@@ -401,8 +415,6 @@ class _Worker:
                     self._finish(row, RowState.UNCONFIRMED, unclear[row.key])
                 else:
                     self._ready.append(row)
-        finally:
-            self._changed.set()
 
     async def _process(self, row: Row) -> None:
         """Start a row's run, and wait until it is finished."""
@@ -422,14 +434,10 @@ class _Worker:
                 state = RowState.UNCONFIRMED if isinstance(error, AmbiguousStartError) else RowState.FINISHED
                 self._stop_if_permanent(error)
             self._finish(row, state, error)
-        except BaseException as error:
-            self._fail(error)
-            raise
         else:
             self._finish(row, RowState.FINISHED)
         finally:
-            self.active.pop(row.index, None)
-            self._changed.set()
+            self.active.discard(row.index)
 
     def _finish(self, row: Row, state: RowState, error: CopyAIError | ValueError | None = None) -> None:
         """Set a row's result, to be yielded."""
@@ -462,7 +470,7 @@ class _Worker:
 
     def _drop_unstarted(self) -> None:
         self._is_stopped = True
-        self._source.end()
+        self._end_source()
         for row in (*self._batch, *self._ready):
             del self.rows[row.index]
         self._batch.clear()
@@ -473,73 +481,59 @@ class _RowSource:
     """The source of rows: iterated in one task, a row whenever one is demanded, and closed in that task.
 
     Attributes:
-        task: the task; None before the first row is demanded.
+        has_started: whether `read` was called.
+        is_ended: whether `end` was called.
     """
 
     def __init__(
         self,
         rows: Iterable[Inputs] | AsyncIterable[Inputs],
         on_row: Callable[[Inputs], None],
-        on_end: Callable[[BaseException | None], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
-        self.task: asyncio.Task[None] | None = None
+        self.has_started = False
+        self.is_ended = False
         self._rows = rows
         self._on_row = on_row
-        self._on_end = on_end
+        self._on_error = on_error
         self._demand = asyncio.Event()
-        self._is_ending = False  # nothing more is read
 
-    @property
-    def is_done(self) -> bool:
-        """Whether no more rows will come."""
-        return self.task is not None and self.task.done()
-
-    def demand(self, tasks: TaskSet) -> None:
+    def demand(self) -> None:
         """Read one more row, if there is one."""
-        if self.task is None and not self._is_ending:
-            self.task = tasks.spawn(self._read())
         self._demand.set()
 
     def end(self) -> None:
-        """Read nothing more; the task closes the source."""
-        if not self._is_ending:
-            self._is_ending = True
-            if self.task is not None:
-                self.task.cancel()
+        """Read no more rows."""
+        self.is_ended = True
 
     async def close_if_unread(self) -> None:
         """Close a source that no row was demanded from."""
-        if self.task is None and isinstance(self._rows, AsyncIterator):
+        if not self.has_started and isinstance(self._rows, AsyncIterator):
             await self._close(self._rows)
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
+        """Read the rows that are demanded up to the end, and close the source."""
+        self.has_started = True
         iterator: AsyncIterator[Inputs] | None = None
         try:
             iterator = aiter(self._rows) if isinstance(self._rows, AsyncIterable) else _each(self._rows)
-            while True:
+            while not self.is_ended:
                 row = await self._next_row(iterator)
                 self._demand.clear()
-                if self._is_ending:  # although the iterator was cancelled
-                    break
-                self._on_row(row)
+                if not self.is_ended:  # otherwise the iterator has swallowed its cancellation
+                    self._on_row(row)
         except StopAsyncIteration:
             pass
-        except asyncio.CancelledError as error:
-            is_foreign, self._is_ending = not self._is_ending, True
-            if is_foreign:
-                self._on_end(error)
-            raise
         except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
-            self._on_end(error)
+            self._on_error(error)
         finally:
-            self._is_ending = True
             await self._close(iterator)
 
     async def _next_row(self, iterator: AsyncIterator[Inputs]) -> Inputs:
         try:
             await self._demand.wait()
         except asyncio.CancelledError as error:
-            if self._is_ending or not isinstance(iterator, AsyncGenerator):
+            if self.is_ended or not isinstance(iterator, AsyncGenerator):
                 raise
             # A time-out or a cancel scope around a `yield` of the generator cancels this task: it belongs there.
             row: Inputs = await iterator.athrow(error)
@@ -552,9 +546,7 @@ class _RowSource:
             if (close := getattr(iterator, "aclose", None)) is not None:
                 await close()
         except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
-            self._on_end(error)
-        else:
-            self._on_end(None)
+            self._on_error(error)
 
 
 async def _each(rows: Iterable[Inputs]) -> AsyncIterator[Inputs]:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import random
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -48,6 +48,14 @@ async def collect(session: CopyAISession, emulator: Emulator, count: int, **argu
 
 def posts(emulator: Emulator) -> int:
     return sum(request.method == "POST" for request in emulator.requests)
+
+
+async def raised_by(awaitable: Awaitable[object]) -> type[BaseException] | None:
+    try:
+        await awaitable
+    except (StopAsyncIteration, RuntimeError) as error:
+        return type(error)
+    return None
 
 
 async def test_one_result_per_row(session: CopyAISession, copyai_emulator: Emulator) -> None:
@@ -531,6 +539,28 @@ class TestEnding:
         with pytest.raises(RuntimeError, match="closed in the middle of run_many"):
             await waiting
         assert len(many.in_progress) == 3
+
+    @pytest.mark.parametrize("turns", range(8))
+    @pytest.mark.parametrize("reuse_within", [None, timedelta(hours=1)], ids=["start", "search"])
+    async def test_closing_at_any_turn(
+        self, copyai_emulator: Emulator, turns: int, reuse_within: timedelta | None
+    ) -> None:
+        """Closing the results or the session ends an iteration, also before its tasks have started."""
+        for closed, expected in (("results", StopAsyncIteration), ("session", RuntimeError)):
+            session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
+            many = session.run_many(
+                copyai_emulator.workflow_id,
+                rows(3),
+                idempotency_key=lambda index, _row: f"key-{index}",
+                reuse_within=reuse_within,
+            )
+            waiting = asyncio.create_task(raised_by(anext(many)))
+            for _ in range(turns + 1):
+                await asyncio.sleep(0)
+            await (many.aclose() if closed == "results" else session.close())
+            async with asyncio.timeout(30):
+                assert await waiting is expected
+            await session.close()
 
     async def test_nothing_is_left(self, copyai_emulator: Emulator) -> None:
         """A complete iteration, and one that was never started, leave nothing behind."""
