@@ -17,4 +17,8 @@ def main() -> None:
         code = run_app()
     except KeyboardInterrupt:
         code = 130
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        code = 130  # Python before 3.12 wraps an exception that comes while a class is created
     sys.exit(code)

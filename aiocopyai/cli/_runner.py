@@ -80,6 +80,9 @@ def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object =
     except (typer.BadParameter, typer.Exit):
         raise
     except Exception as error:  # noqa: BLE001 (a traceback is of no use without --debug)
+        if isinstance(error.__cause__, KeyboardInterrupt):  # see `main`
+            echo_err("stopped")
+            return 130
         return _report(error, settings, so_far)
     return 0
 

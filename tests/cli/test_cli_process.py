@@ -25,7 +25,7 @@ import sys
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
-            raise KeyboardInterrupt
+            {statement}
 
 sys.meta_path.insert(0, Interrupt())
 from aiocopyai.cli import main
@@ -38,9 +38,10 @@ needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="need
 @pytest.mark.parametrize(
     "module", ["aiocopyai.cli._process", "typer", "aiocopyai.cli.commands.runs", "aiohttp", "aiocopyai._session"]
 )
-async def test_interrupt_during_imports(emulator: Emulator, module: str) -> None:
+@pytest.mark.parametrize("statement", ["raise KeyboardInterrupt", "raise RuntimeError from KeyboardInterrupt()"])
+async def test_interrupt_during_imports(emulator: Emulator, module: str, statement: str) -> None:
     """Ctrl-C while modules are loaded ends the command with 130, without a traceback."""
-    code = INTERRUPT_IMPORT.format(module=module)
+    code = INTERRUPT_IMPORT.format(module=module, statement=statement)
     done = await finish(await start("-c", code, "runs", emulator.workflow_id, env=environment(emulator)))
 
     assert done.code == 130
