@@ -203,6 +203,15 @@ FormatOption = Annotated[
     OutputFormat | None,
     typer.Option("--format", help="Print in this format; by default a table on a terminal, and JSON lines elsewhere."),
 ]
+WebhookWorkflow = Annotated[
+    str | None,
+    typer.Option(
+        "--workflow",
+        metavar="WORKFLOW_ID",
+        help="Report only events of this workflow, instead of all workflows.",
+        show_default=False,
+    ),
+]
 WaitTimeout = Annotated[
     float | None,
     typer.Option(

@@ -44,19 +44,19 @@ class RunTable:
     def __init__(self) -> None:
         self._console = open_console()
         self._widths = self._fit(self._console.width if self._console.is_terminal else 140)
-        self._print("bold", "CREATED", "STATUS", "CREDITS", "ID", "OUTPUT")
+        self._print({name: name for name in (*self.COLUMNS, "OUTPUT")}, status_style="bold")
 
     def write(self, run: Run, /) -> None:
         status = str(run.status or "-")
         created = run.created_at
-        self._print(
-            self.COLORS.get(status, ""),
-            f"{local_time(created):%Y-%m-%d %H:%M:%S}" if created else "-",
-            status,
-            "-" if run.credits is None else str(run.credits),
-            run.id,
-            preview(run),
-        )
+        texts = {
+            "CREATED": f"{local_time(created):%Y-%m-%d %H:%M:%S}" if created else "-",
+            "STATUS": status,
+            "CREDITS": "-" if run.credits is None else str(run.credits),
+            "ID": run.id,
+            "OUTPUT": preview(run),
+        }
+        self._print(texts, status_style=self.COLORS.get(status, ""))
 
     def flush(self) -> None:
         sys.stdout.flush()
@@ -71,30 +71,23 @@ class RunTable:
         rest = width - _total(widths) - 1
         return widths | {"OUTPUT": rest} if rest >= self.MIN_OUTPUT else widths
 
-    def _print(self, status_style: str, created: str, status: str, run_credits: str, run_id: str, output: str) -> None:
-        texts = {
-            "CREATED": created,
-            "STATUS": status,
-            "CREDITS": run_credits.rjust(self.COLUMNS["CREDITS"]),
-            "ID": run_id,
-            "OUTPUT": output,
-        }
+    def _print(self, texts: Mapping[str, str], *, status_style: str) -> None:
         widths = dict(self._widths)
         if "CREDITS" in widths:  # a number is not cut: its column takes cells from the id
-            extra = min(len(texts["CREDITS"]) - widths["CREDITS"], widths["ID"] - 1)
+            extra = min(max(0, len(texts["CREDITS"]) - widths["CREDITS"]), widths["ID"] - 1)
             widths["CREDITS"] += extra
             widths["ID"] -= extra
-        cells = [_cell(texts[name], width, status_style if name == "STATUS" else "") for name, width in widths.items()]
+        cells: list[Text] = []
+        for name, width in widths.items():
+            text = texts[name].rjust(width) if name == "CREDITS" else texts[name][: 4 * width]
+            cell = Text(printable(text), status_style if name == "STATUS" else "")
+            cell.truncate(width, overflow="ellipsis", pad=True)
+            cells.append(cell)
         line = Text(" ").join(cells)
         line.rstrip()
         self._console.print(line, soft_wrap=True)
 
 
 def _total(widths: Mapping[str, int]) -> int:
+    """Return the width of a row, with the gaps between its columns."""
     return sum(widths.values()) + len(widths) - 1
-
-
-def _cell(text: str, width: int, style: str = "") -> Text:
-    cell = Text(printable(text[: 4 * width]), style)
-    cell.truncate(width, overflow="ellipsis", pad=True)
-    return cell

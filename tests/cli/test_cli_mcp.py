@@ -10,7 +10,7 @@ import signal
 from mcp import Client
 
 from aiocopyai.emulator import Emulator
-from tests.support.commands import START, cli, environment, finish, start
+from tests.support.commands import PATIENCE, START, cli, environment, finish, start
 
 
 EMULATOR_RUNS = 3
@@ -26,10 +26,10 @@ async def test_serves_standard_input_until_it_is_interrupted(emulator: Emulator)
     parameters = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
     message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": parameters}
     process.stdin.write(json.dumps(message).encode() + b"\n")
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         response = json.loads(await process.stdout.readline())
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         await process.wait()  # before its standard input is closed
     done = await finish(process)
 
@@ -42,7 +42,7 @@ async def test_serves_http_until_it_is_interrupted(emulator: Emulator) -> None:
     code = f"{START}from aiocopyai.cli import main; main()"
     process = await start("-c", code, "mcp", "--http", "--port", "0", "--allow-start", env=environment(emulator))
     assert process.stderr is not None
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         address = re.search(r"http://127\.0\.0\.1:\d+/mcp", (await process.stderr.readline()).decode())
         assert address
         async with Client(address[0]) as client:

@@ -13,11 +13,10 @@ import typer
 import aiocopyai
 from aiocopyai.cli import _demo
 from aiocopyai.cli._errors import CommandError, usage_errors
-from aiocopyai.cli._options import FormatOption, Settings, shared_options
+from aiocopyai.cli._options import FormatOption, Settings, WebhookWorkflow, shared_options
 from aiocopyai.cli._output import echo_err, open_writer
 from aiocopyai.cli._progress import ItemCount
 from aiocopyai.cli._runner import run_in_session
-from aiocopyai.cli.commands.webhooks import WebhookWorkflow
 
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import typer
 import aiocopyai
 from aiocopyai._display import printable
 from aiocopyai.cli._errors import usage_errors
-from aiocopyai.cli._options import FormatOption, Settings, shared_options
+from aiocopyai.cli._options import FormatOption, Settings, WebhookWorkflow, shared_options
 from aiocopyai.cli._output import open_writer, print_json
 from aiocopyai.cli._runner import run_in_session
 from aiocopyai.models import utc_isoformat
@@ -17,17 +17,6 @@ from aiocopyai.models import utc_isoformat
 
 if TYPE_CHECKING:
     from aiocopyai import JSON, CopyAISession, Webhook
-
-
-WebhookWorkflow = Annotated[
-    str | None,
-    typer.Option(
-        "--workflow",
-        metavar="WORKFLOW_ID",
-        help="Report only events of this workflow, instead of all workflows.",
-        show_default=False,
-    ),
-]
 
 
 @shared_options
