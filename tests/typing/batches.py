@@ -1,4 +1,4 @@
-"""Batches and reports as a type checker sees them; see ``api.py``."""
+"""The types of batches and reports; see ``api.py``."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
@@ -16,7 +16,7 @@ from aiocopyai.report import KeySummary, Summary, Totals, group_by_period, summa
 
 
 async def runs_a_batch(session: CopyAISession, path: Path) -> None:
-    """Rows of a file to runs, and the results."""
+    """A batch with its options, and its results."""
     rows = read_rows("rows.csv", delimiter=";")
     assert_type(rows, Iterator[dict[str, JSON]])
     try:
@@ -36,7 +36,7 @@ async def runs_a_batch(session: CopyAISession, path: Path) -> None:
 
 
 def makes_a_report(path: Path) -> None:
-    """Statistics over runs, and the page."""
+    """Statistics over runs, and the page of a report."""
     summary = summarize(read_export("runs.jsonl"), zone=UTC)
     assert_type(summary, Summary)
     summary.add(Run("a"))
@@ -55,7 +55,7 @@ def makes_a_report(path: Path) -> None:
 
 
 async def must_not_pass(session: CopyAISession) -> None:
-    """Wrong calls, each refused by both checkers."""
+    """Wrong calls, each an error for both type checkers."""
     run_batch(session, "W", [{"a": 1}])  # type: ignore[call-arg]  # a batch has a file
     run_batch(session, "W", {"a": 1}, "results.jsonl")  # type: ignore[dict-item]  # one row
     run_batch(session, "W", [], "results.jsonl", True)  # type: ignore[call-arg]  # noqa: FBT003 (options have names)
