@@ -346,8 +346,8 @@ class CopyAISession:
         """Start a run, which spends credits: ``POST /workflow/{id}/run``.
 
         The start is retried only if the server cannot have accepted it: no connection was made, or the response was a
-        429. After a lost response (a time-out, a reset, a 5xx) it is unconfirmed. Without an `idempotency_key`, an
-        unconfirmed start raises `AmbiguousStartError`.
+        425 or 429. After a lost response (a time-out, a reset, a 5xx) it is unconfirmed. Without an `idempotency_key`,
+        an unconfirmed start raises `AmbiguousStartError`.
 
         With an `idempotency_key`, the key is sent in the run's metadata as ``idempotencyKey``. If the start is
         unconfirmed, the newest runs are searched for the key for a few seconds. Only if it is not found, the start is
