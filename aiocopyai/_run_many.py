@@ -162,7 +162,7 @@ class RunResults(AsyncIterator[RunResult]):
     """
 
     def __init__(self, plan: RunManyPlan, rows: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
-        # What is running refers to this worker and not to `self`, so that `self` can be dropped meanwhile.
+        # Running tasks refer to this worker and not to `self`, so that a caller can drop `self` meanwhile.
         self._worker = _Worker(plan, rows)
 
     def __repr__(self) -> str:
@@ -227,7 +227,7 @@ class _Worker:
 
     Attributes:
         plan: what to do.
-        rows: the rows that were read and are not done with, by index.
+        rows: the rows whose result was not yielded, or whose run is not known to have finished, by index.
         active: the indexes of rows that are being started or waited for.
         stopped_by: the error after which nothing more is started.
     """
@@ -316,6 +316,7 @@ class _Worker:
             self._loop.call_soon_threadsafe(self.abandon)
 
     async def _next_finished(self) -> Row:
+        """Advance until a row has a result."""
         while not self._finished:
             self._changed.clear()
             self._advance()

@@ -94,7 +94,7 @@ class Setup:
 
     async def wait_until_idle(self) -> None:
         """Check that nothing is in progress any more, after some iterations of the event loop."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await wait_until(lambda: not self.session._tasks and not self.connector._acquired)
             await wait_until(lambda: other_tasks() <= self._tasks_before)
 
@@ -117,7 +117,7 @@ async def connected(retry: RetryPolicy = AT_ONCE, max_rate: float | None = None)
 async def cancel_in_phase(method: Method, setup: Setup, phase: Callable[[], bool]) -> None:
     """Cancel a method once it is in a phase, and check that nothing is in progress afterwards."""
     task = asyncio.ensure_future(method(setup.session, "W"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await wait_until(lambda: phase() or task.done())
     assert not task.done()
     task.cancel()
