@@ -1,10 +1,10 @@
-"""A bot with aiohttp.web: a message starts a run, and a webhook brings the reply.
+"""A bot with aiohttp.web: a message starts a run, and a webhook triggers the reply.
 
 Settings come from the environment:
 
     COPYAI_API_KEY      your key
     COPYAI_WORKFLOW_ID  your workflow
-    BOT_SECRET          at least 16 letters and digits, the same at every start
+    BOT_SECRET          at least 16 letters and digits, the same after each restart
     BOT_PORT            the local port; 8080 by default
     BOT_URL             the URL for Copy.ai, such as https://bot.example.com
 

@@ -1,4 +1,4 @@
-"""A FastAPI service that awaits runs, sends events of their changes, and gets webhooks.
+"""A FastAPI service that awaits runs, streams their changes, and receives webhooks.
 
 Settings come from the environment: COPYAI_API_KEY and COPYAI_WORKFLOW_ID.
 
@@ -31,11 +31,11 @@ from aiocopyai.webhooks import WebhookReceiver
 
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]
 ended_runs: list[str | None] = []
-"""Ids of the runs whose end a webhook reported and the API confirmed."""
+"""Ids of the runs whose end was reported by a webhook and confirmed by the API."""
 
 
 async def remember(event: WebhookEvent) -> None:
-    """Remember the run of an event."""
+    """Store the id of an event's run."""
     ended_runs.append(event.run_id)
 
 

@@ -1,4 +1,4 @@
-"""Requests through a proxy, to a server with a certificate of a company's authority.
+"""Send requests through a proxy, and trust the certificate authority of a company.
 
 Settings come from the environment: COPYAI_API_KEY, COPYAI_WORKFLOW_ID, HTTPS_PROXY as
 for other programs, and COMPANY_CA_FILE, the authority's certificates in PEM format.

@@ -1,4 +1,4 @@
-"""Read rows, run a workflow for each, a few at a time, and write results as runs end.
+"""Run a workflow for each row of a file, and write each result when its run ends.
 
 A row is read only when a run can be started for it.
 Settings come from the environment: COPYAI_API_KEY and COPYAI_WORKFLOW_ID.

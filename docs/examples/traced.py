@@ -1,4 +1,4 @@
-"""OpenTelemetry: a span for each request, inside a span of your own.
+"""OpenTelemetry: a span for each request, inside your own span.
 
 Settings come from the environment: COPYAI_API_KEY and COPYAI_WORKFLOW_ID.
 
