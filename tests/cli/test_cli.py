@@ -300,6 +300,7 @@ async def test_list_of_commands(group: list[str]) -> None:
     done = await cli(*group, "--help", COLUMNS="80")
     lines = done.out.partition("Commands:\n")[2].splitlines()
 
+    assert done.out.partition("\n\n")[2].startswith("  List, create" if group else "  Work with Copy.ai workflows")
     assert len(lines) >= 4
     assert [line for line in lines if not line.endswith(".") or line.endswith("...")] == []
 

@@ -23,7 +23,7 @@ from aiocopyai.cli.commands import (
 )
 
 
-def _make_group(name: str, summary: str | None = None) -> typer.Typer:
+def _make_group(name: str, summary: str) -> typer.Typer:
     # Markup would join the lines of the examples.
     return typer.Typer(
         name=name,
@@ -35,7 +35,7 @@ def _make_group(name: str, summary: str | None = None) -> typer.Typer:
     )
 
 
-app = _make_group("aiocopyai")
+app = _make_group("aiocopyai", "Work with Copy.ai workflows from the command line.")
 _webhooks_group = _make_group("webhooks", "List, create, delete and receive webhooks.")
 
 
@@ -46,14 +46,14 @@ def _print_version(is_requested: bool) -> None:  # noqa: FBT001 (called by typer
 
 
 @app.callback()
-def show_version(
+def common_options(
     *,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Work with Copy.ai workflows from the command line."""
+    """Add the options that come before the name of a command."""
 
 
 app.command()(runs.runs)

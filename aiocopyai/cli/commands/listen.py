@@ -92,7 +92,9 @@ def listen(
                 webhooks if public else nullcontext(),
                 _demo.starting_runs(session) if settings.demo else nullcontext(),
             ):
-                writer = open_writer(output_format, _EventTable, _row, aiocopyai.WebhookEvent.parse({"type": "-"}))
+                writer = open_writer(
+                    output_format, _EventTable, _event_row, aiocopyai.WebhookEvent.parse({"type": "-"})
+                )
                 writer.flush()  # the header of a table or of CSV
                 while shown.count != limit:
                     writer.write(await events.get())
@@ -184,7 +186,7 @@ class _EventTable:
         self._table.flush()
 
 
-def _row(event: WebhookEvent) -> dict[str, JSON]:
+def _event_row(event: WebhookEvent) -> dict[str, JSON]:
     return {
         "type": event.type,
         "run_id": event.run_id,

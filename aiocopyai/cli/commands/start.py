@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import io
-import os
-import select
-import stat
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, nullcontext
@@ -19,7 +14,7 @@ from attrs import define, evolve, field, frozen
 
 import aiocopyai
 from aiocopyai._display import plural, preview
-from aiocopyai.cli._errors import CommandError, describe, usage_errors
+from aiocopyai.cli._errors import describe, usage_errors
 from aiocopyai.cli._options import (
     Settings,
     WaitTimeout,
@@ -29,7 +24,7 @@ from aiocopyai.cli._options import (
     read_pairs,
     shared_options,
 )
-from aiocopyai.cli._output import OutputFormat, OutputWriter, echo_err, open_run_writer, print_json
+from aiocopyai.cli._output import OutputFormat, OutputWriter, check_stdout, echo_err, open_run_writer, print_json
 from aiocopyai.cli._process import blocking_call
 from aiocopyai.cli._progress import ProgressBar, Tally
 from aiocopyai.cli._runner import run_async, run_in_session
@@ -41,7 +36,7 @@ if TYPE_CHECKING:
 
 
 _CONFIRM_ROWS: Final = 100
-"""More rows than this are started only after a question, if there is a terminal to ask on."""
+"""More rows than this are started only after a question."""
 _PHRASES: Final = {
     "another path": "another file with -o",
     "delimiter=": "--delimiter",
@@ -295,7 +290,7 @@ async def _show_rows(request: StartOptions, settings: Settings) -> None:
 async def _start(request: StartOptions, settings: Settings, progress: StartProgress, session: CopyAISession) -> None:
     """Start the rows, and show or write their results."""
     if request.output is None:
-        _check_stdout()
+        check_stdout()
     with usage_errors(_PHRASES):
         if request.output is None:
             progress.results = request.runs(session)
@@ -323,6 +318,7 @@ async def _start(request: StartOptions, settings: Settings, progress: StartProgr
 
 
 def _confirm(count: int, workflow_id: str) -> None:
+    """Ask before many runs are started, if there is a terminal to ask on."""
     if count <= _CONFIRM_ROWS or not sys.stdin.isatty():
         return
     with blocking_call():
@@ -363,24 +359,3 @@ class _Printer:
             run = result.run or aiocopyai.Run("-", input=result.inputs)
             self._table.write(evolve(run, output={"": f"row {number}: {preview(run)}"}))
             self._table.flush()
-
-
-def _check_stdout() -> None:
-    """Raise a CommandError if standard output cannot be written, before anything is paid."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except io.UnsupportedOperation:  # not a file of the system
-        return
-    code = 0
-    try:
-        os.write(descriptor, b"")  # a device without space, and a file that is not open for writing, refuse even this
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and hasattr(os, "fstatvfs"):
-            code = errno.ENOSPC if os.fstatvfs(descriptor).f_bavail == 0 else 0
-        elif hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            code = errno.EPIPE if any(event & select.POLLERR for _, event in poll.poll(0)) else 0
-    except OSError as error:
-        code = error.errno or errno.EIO
-    if code:
-        raise CommandError(f"cannot write to standard output: {os.strerror(code)}; nothing was started")

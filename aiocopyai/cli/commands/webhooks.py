@@ -30,7 +30,7 @@ def list_(settings: Settings, *, output_format: FormatOption = None) -> None:
     """  # noqa: D301 (the backspace makes click keep the line breaks)
 
     async def show(session: CopyAISession) -> None:
-        writer = open_writer(output_format, _WebhookTable, _row, aiocopyai.Webhook(""))
+        writer = open_writer(output_format, _WebhookTable, _webhook_row, aiocopyai.Webhook(""))
         async for webhook in session.webhooks():
             writer.write(webhook)
         writer.flush()
@@ -66,7 +66,7 @@ def create(
     async def create_and_show(session: CopyAISession) -> None:
         with usage_errors(workflow_id="--workflow"):
             webhook = await session.ensure_webhook(url, event, workflow)
-        print_json(_row(webhook))
+        print_json(_webhook_row(webhook))
 
     raise typer.Exit(run_in_session(create_and_show, settings))
 
@@ -118,7 +118,7 @@ class _WebhookTable:
             console.print("  ".join(cells).rstrip(), style="" if number else "bold", soft_wrap=True)
 
 
-def _row(webhook: Webhook) -> dict[str, JSON]:
+def _webhook_row(webhook: Webhook) -> dict[str, JSON]:
     return {
         "id": webhook.id,
         "url": webhook.url,
