@@ -21,7 +21,7 @@ from typing import Final
 
 from attrs import define, evolve, field, frozen
 
-from aiocopyai._key_search import KEY_NAME, LOOK_BACK, FoundRuns, KeySearch, ListSearch, contradict
+from aiocopyai._key_search import KEY_NAME, LOOK_BACK, FoundRuns, KeySearch, ListSearch, inputs_differ
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._text import escape, excerpt
 from aiocopyai._validation import check_string
@@ -222,7 +222,7 @@ class Starter:
             if isinstance(run, Run):
                 inputs = requests[key].inputs
                 # Of other inputs, so that `start` refuses these.
-                digest = _digest(run.input if contradict(inputs, run.input) else inputs)
+                digest = _digest(run.input if inputs_differ(inputs, run.input) else inputs)
                 record = records.setdefault((workflow_id, key), _KeyRecord(key, digest))
                 record.run_id = record.run_id or run.id
                 self._memory.add_run(run.id, key)
@@ -275,7 +275,7 @@ class Starter:
         search = KeySearch(record.key, request.inputs)
         found = await self._find_reusable(request.workflow_id, [search], _now() - reuse_within)
         run = _found_run(found, record.key, request)
-        if run is not None and contradict(request.inputs, run.input):
+        if run is not None and inputs_differ(request.inputs, run.input):
             raise _other_inputs(record.key)
         return run
 

@@ -140,7 +140,7 @@ class ListSearch:
             return listed, True
 
 
-def contradict(sent: Mapping[str, JSON], shown: Mapping[str, JSON]) -> bool:
+def inputs_differ(sent: Mapping[str, JSON], shown: Mapping[str, JSON]) -> bool:
     """Return whether a run that shows these inputs was started with others than those sent."""
     return any(name in shown and not _may_be_equal(value, shown[name]) for name, value in sent.items())
 

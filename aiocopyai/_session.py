@@ -37,7 +37,6 @@ from aiocopyai._text import escape
 from aiocopyai._transport import APIRequest, Connections, Transport, proxy_from_environment
 from aiocopyai._validation import (
     MAX_PAGE_SIZE,
-    base_url_without_slash,
     check_api_key,
     check_datetime,
     check_integer,
@@ -47,6 +46,7 @@ from aiocopyai._validation import (
     check_string,
     check_url,
     json_object,
+    normalized_base_url,
     path_segment,
 )
 from aiocopyai._waiting import RunPoller, WaitOptions, wait_for_run
@@ -117,7 +117,7 @@ class CopyAISession:
         if not api_key:
             raise ConfigurationError("no API key: set the environment variable COPYAI_API_KEY, or pass api_key")
         check_api_key(api_key)
-        url = base_url_without_slash(base_url or os.environ.get("COPYAI_BASE_URL") or VENDOR_URL)
+        url = normalized_base_url(base_url or os.environ.get("COPYAI_BASE_URL") or VENDOR_URL)
         if http_session is not None and not isinstance(http_session, aiohttp.ClientSession):
             raise ConfigurationError(
                 f"http_session must be an aiohttp.ClientSession, got an object of type {type(http_session).__name__}"

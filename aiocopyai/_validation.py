@@ -89,7 +89,7 @@ def check_api_key(value: str) -> None:
         raise ConfigurationError("the API key must be printable ASCII without spaces: check its end for a line break")
 
 
-def base_url_without_slash(value: str) -> str:
+def normalized_base_url(value: str) -> str:
     """Check a base URL, and return it without the slash at its end.
 
     Raises:
