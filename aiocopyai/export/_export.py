@@ -317,16 +317,17 @@ def _write_file(journal: Journal, state: ExportState, request: _Request, early: 
     """Make the complete file next to the target, unless there is nothing to add to the existing one."""
     if state.base is None or state.runs:
         _check_target(state, request.path)
-        source = journal.seal()
+        source = journal.out
         if early is not None:
             early.finish()
-            source = journal.out
-        elif state.base is not None or request.format.writer is not None:
-            source = journal.out
+        elif state.base is None and request.format.writer is None:
+            source = journal.seal()
+        else:
+            rows = journal.seal()
             base = request.path if state.base else None
             keep = journal.keep if state.refreshed else None
             with create_beside(source, request.path) as out:
-                yield from request.format.write(base, keep, journal.rows, out)
+                yield from request.format.write(base, keep, rows, out)
                 out.flush()
                 os.fsync(out.fileno())
         _check_target(state, request.path)

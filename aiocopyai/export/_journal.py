@@ -204,6 +204,8 @@ class Journal:
 
     def remove(self) -> None:
         """Close and delete the files."""
+        if self._file is not None:
+            self._file.close()
         self.out.unlink(missing_ok=True)
         self.rows.unlink(missing_ok=True)
         self.state = None

@@ -213,7 +213,7 @@ def _maps(mappings: Sequence[Mapping[str, JSON]]) -> pa.Array:
     names = list(chain.from_iterable(mappings))
     values = dump_each(list(chain.from_iterable([mapping.values() for mapping in mappings])))
     offsets = pa.Array.from_buffers(pa.int32(), len(mappings) + 1, [None, _offsets(mappings)])
-    return pa.MapArray.from_arrays(offsets, _strings(names), _utf8(values))
+    return pa.MapArray.from_arrays(offsets, _strings(names), _string_array(values, values, b"".join(values)))
 
 
 def _offsets(values: Iterable[Sized]) -> pa.Buffer:
