@@ -184,7 +184,8 @@ class Journal:
 
     def seal(self) -> Path:
         """Wait until the rows are on the disk, without any bytes that are not valid; return their path."""
-        file, self._file = self._rows(), None
+        with self._errors():
+            file, self._file = self._rows(), None
         with file:
             os.fsync(file.fileno())
         return self.rows

@@ -91,9 +91,14 @@ class Parquet:
                 )
                 yield
             with pa.OSFile(str(rows)) as source:
-                for batch in _read_messages(source):
-                    writer.add_batch(batch)
-                    yield
+                try:
+                    for batch in _read_messages(source):
+                        writer.add_batch(batch)
+                        yield
+                except pa.ArrowInvalid as error:
+                    raise ExportError(
+                        f"{rows} is damaged: {error}", "use force to discard the unfinished export"
+                    ) from None
 
 
 def _read_messages(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:

@@ -180,6 +180,26 @@ class TestDamage:
             with closing(sqlite3.connect(database)) as connection:
                 connection.executescript(statements[damage])
 
+    @pytest.mark.parametrize("damage", ["gone", "changed"])
+    async def test_rows_are_damaged_after_the_last_page(
+        self, session: CopyAISession, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+    ) -> None:
+        """Damage that only shows while the file is put together is reported like any other."""
+        ids, path = [emulator.workflow_id], tmp_path / "runs.parquet"
+        with monkeypatch.context() as patch, pytest.raises(TypeError):
+            patch.setattr(Journal, "seal", None)
+            await export_runs(session, ids, path)
+        rows = Path(f"{path}.part")
+        if damage == "gone":
+            rows.unlink()
+        else:
+            rows.write_bytes(b"#" * rows.stat().st_size)
+        with pytest.raises(ExportError, match=r"runs\.parquet\.part is .*: use force to discard"):
+            await export_runs(session, ids, path, resume=True)
+        await export_runs(session, ids, path, force=True)
+
+        assert ids_in(path) == ids_of(emulator)
+
     async def test_bytes_behind_the_valid_rows_are_cut_off(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
