@@ -1,8 +1,8 @@
 """Idempotency keys: one run per key, although the API has no such keys and every accepted start spends credits.
 
-A key travels in the run's metadata. After a lost response the newest runs are searched for it before the start is sent
-again, and a session remembers the keys that it has used. Nothing else knows about a key: not the API, and not
-another process unless it searches for the key, too.
+A key is sent in the run's metadata. After a lost response the newest runs are searched for it before the start is sent
+again, and a session remembers the keys that it has used. The API does not recognize a repeated key, and another process
+has to search for it, too.
 """
 
 from __future__ import annotations

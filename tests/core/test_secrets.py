@@ -10,7 +10,6 @@ import inspect
 import json
 import logging
 import pickle
-import time
 import traceback
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
@@ -406,14 +405,14 @@ def test_a_beginning_of_a_long_key_is_redacted() -> None:
     assert redact("emulator and emulated", "emulator-key") == "emulator and emulated"
 
 
+@pytest.mark.timeout(20)  # a search that backtracks takes hours
 @pytest.mark.parametrize("body", [b"\\" * 2**18, KEY[:-1].encode() * 2**12, b"\\u0061" * 2**15])
 @pytest.mark.parametrize("key", [KEY, "\\" * 40, "a" * 40, "a\\" * 20])
 def test_redaction_takes_linear_time(body: bytes, key: str) -> None:
     """No body makes the search for a key slow."""
-    start = time.monotonic()
-    redact(body, key)
+    redacted = redact(body, key)
 
-    assert time.monotonic() - start < 2
+    assert len(redacted) <= len(body)
 
 
 def strings_of(value: Any) -> Iterator[str]:  # noqa: ANN401 (any JSON)
