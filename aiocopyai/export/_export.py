@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -102,10 +103,12 @@ async def export_runs(
     """
     # In a thread, as it may import pyarrow.
     request = await asyncio.to_thread(_check_request, path, workflow_ids, since, resume=resume, force=force)
-    journal = _open_journal(request)
-    if journal is None:
-        return Exported(request.path, 0, {}, 0)
-    with closing(journal), ExitStack() as files, FileThread() as thread:
+    with ExitStack() as files, FileThread() as thread:
+        opening = thread.submit(_open_journal, request)
+        files.callback(_close_opened, opening)
+        journal = await thread.wait(opening)
+        if journal is None:
+            return Exported(request.path, 0, {}, 0)
         early: EarlyFile | None = None
         state = journal.state
         if state is None:
@@ -119,7 +122,7 @@ async def export_runs(
         if state.source is not None:
             source = request.path.with_name(state.source)
             await thread.wait(thread.submit(move_into_place, source, request.path))
-        journal.remove()
+        await thread.wait(thread.submit(journal.remove))
     return Exported(
         request.path,
         state.runs,
@@ -228,6 +231,12 @@ def _open_journal(request: _Request) -> Journal | None:
             return None
         raise ExportError(f"{path} already exists", 'use since="last" to add what is new, or force to replace it')
     return journal or Journal(path)
+
+
+def _close_opened(opening: Future[Journal | None]) -> None:
+    """Close the journal, also if the task was cancelled while it was opened."""
+    if opening.exception() is None and (journal := opening.result()) is not None:
+        journal.close()
 
 
 def _open_unfinished(request: _Request) -> Journal | None:

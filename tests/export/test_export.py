@@ -7,7 +7,6 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -17,9 +16,8 @@ import pytest
 
 from aiocopyai import JSON, CopyAISession
 from aiocopyai.emulator import Emulator, Request
-from aiocopyai.export import ExportError, Progress, export_runs, read_export
-from aiocopyai.export._formats import Format
-from aiocopyai.export._journal import Batch, Journal
+from aiocopyai.export import ExportError, Progress, _export, export_runs, read_export
+from aiocopyai.export._journal import Journal
 from tests.support.exporting import ids_in, ids_of, leftovers, mode_of, raw_run
 
 
@@ -115,18 +113,19 @@ async def test_slow_disk_does_not_block_the_loop(
     assert ids_in(path) == ids_of(emulator)
 
 
+@pytest.mark.parametrize(("owner", "name"), [(_export, "_open_journal"), (Journal, "add"), (Journal, "remove")])
 async def test_cancelled_export_waits_for_its_thread(
-    session: CopyAISession, emulator: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch
+    session: CopyAISession, emulator: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
 ) -> None:
-    """A task that is cancelled, even twice, ends when nothing uses the files any more."""
-    started, go_on, add = threading.Event(), threading.Event(), Journal.add
+    """A task that is cancelled, even twice, ends when nothing uses the files any more, and leaves them unlocked."""
+    started, go_on, call = threading.Event(), threading.Event(), getattr(owner, name)
 
-    def slow_add(journal: Journal, batches: Sequence[Batch], file_format: Format) -> bytes:
+    def slow_call(*arguments: object) -> object:
         started.set()
         assert go_on.wait(10)
-        return add(journal, batches, file_format)
+        return call(*arguments)
 
-    monkeypatch.setattr(Journal, "add", slow_add)
+    monkeypatch.setattr(owner, name, slow_call)
     export = asyncio.ensure_future(export_runs(session, [emulator.workflow_id], path))
     assert await asyncio.to_thread(started.wait, 10)
     for _ in range(2):
