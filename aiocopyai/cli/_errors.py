@@ -85,6 +85,8 @@ def describe(error: Exception) -> str:
 def _name_option(message: str, names: Mapping[str, str]) -> str:
     """Name the option in a message that begins with the name of a parameter."""
     name, space, rest = message.partition(" ")
+    for alternative in (", an aiohttp.ClientTimeout", ", or None"):  # values that an option cannot have
+        rest = rest.replace(alternative, "")
     return ({**_NAMES, **names}).get(name, name) + space + rest
 
 

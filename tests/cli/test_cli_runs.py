@@ -224,3 +224,14 @@ async def test_csv_has_the_values_of_json_lines(emulator: Emulator) -> None:
         for row in rows
     ] == lines.rows
     assert "\x1b" not in table.out
+
+
+@pytest.mark.parametrize("option", ["--max-rate", "--timeout"])
+async def test_values_that_only_the_library_takes_are_not_named(emulator: Emulator, option: str) -> None:
+    """A message names the option, and not what only a parameter can be."""
+    done = await cli("runs", emulator.workflow_id, option, "inf", emulator=emulator)
+
+    assert done.code == 2
+    assert f"{option} must be a positive number of " in done.err
+    assert "None" not in done.err
+    assert "aiohttp" not in done.err

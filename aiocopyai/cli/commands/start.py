@@ -39,6 +39,7 @@ _CONFIRM_ROWS: Final = 100
 """More rows than this are started only after a question."""
 _PHRASES: Final = {
     "another path": "another file with -o",
+    ": pass idempotency_key instead": ": the command makes a key for each row",
     "delimiter=": "--delimiter",
     "resume=True": "--resume",
     "wait_run()": "`aiocopyai get --wait`",
@@ -148,8 +149,8 @@ def start(
     if resume and output is None:
         raise typer.BadParameter("--resume needs the file of results: pass it with -o")
     settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
-    sent = dict(read_pairs("--metadata", metadata or []))
-    common: dict[str, JSON] = dict(read_pairs("--input", inputs or []))
+    sent = _unique_pairs("--metadata", metadata or [])
+    common = _unique_pairs("--input", inputs or [])
     with usage_errors(_PHRASES):
         # A tab is hard to type in a shell.
         separator = "\t" if delimiter == r"\t" else delimiter
@@ -171,6 +172,15 @@ def start(
     progress = StartProgress(request)
     code = run_in_session(partial(_start, request, settings, progress), settings, so_far=progress)
     raise typer.Exit(code or (0 if progress.is_successful else 1))
+
+
+def _unique_pairs(option: str, texts: list[str]) -> dict[str, JSON]:
+    values: dict[str, JSON] = {}
+    for name, value in read_pairs(option, texts):
+        if name in values:
+            raise typer.BadParameter(f"{option} has two values for {name!r}")
+        values[name] = value
+    return values
 
 
 @frozen
