@@ -23,6 +23,9 @@ from tempfile import TemporaryFile
 from typing import NamedTuple
 from unittest import mock
 
+# Before any test, as it keeps the `os.environ` that it finds: tests of pages replace it with a copy.
+import rich.console  # noqa: F401
+
 from aiocopyai.cli import main
 from aiocopyai.emulator import Emulator
 
