@@ -217,7 +217,7 @@ WaitTimeout = Annotated[
     typer.Option(
         min=0.001,
         metavar="SECONDS",
-        help=f"With --wait, wait at most this long for each run, by default {_WAIT_TIMEOUT:g} s; without it, for each "
+        help=f"With --wait, wait at most this long for a run, by default {_WAIT_TIMEOUT:g} s; without it, for each "
         f"response, by default {_REQUEST_TIMEOUT:g} s.",
         show_default=False,
     ),

@@ -20,7 +20,7 @@ def check_key(settings: Settings) -> None:
 
     The exit code is 0 if the key is accepted, and 1 if not.
     The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
-    The check is one request, which changes nothing and costs nothing.
+    The check is one request, which lists a webhook and changes nothing.
 
     \b
     Examples:

@@ -55,7 +55,7 @@ def export(
 ) -> None:
     """Write all runs of one or more workflows to a file.
 
-    The file appears when it is complete. Until then, what was read is stored in FILE.part, FILE.part.db and
+    The file is created when the export is complete. Until then, the runs are stored in FILE.part, FILE.part.db and
     FILE.part.db-wal. If the export is interrupted, the same command with --resume continues it.
     For a nightly job, use --resume --since last: it adds new runs, and refreshes those that were not finished when
     they were exported, if they are at most 30 days older than the newest run of FILE.

@@ -47,7 +47,7 @@ def report(
     ] = None,
     since: Since = None,
 ) -> None:
-    """Show where the runs and credits of a workflow went.
+    """Show how many runs a workflow had, and what they cost.
 
     The report counts runs and credits by day, status and metadata, and lists the errors and the most expensive runs.
     It is printed as tables, or with -o written as a page for a browser, which needs no network. The page requires the

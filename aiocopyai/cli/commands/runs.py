@@ -50,9 +50,10 @@ def runs(
     output_format: FormatOption = None,
     prefetch: Prefetch = None,
 ) -> None:
-    """List all runs of a workflow, page by page as they arrive.
+    """List all runs of a workflow.
 
-    The runs are printed on standard output, and then counts by status and the credits spent on standard error.
+    The runs are printed on standard output. At the end, their number by status and their credits are printed on
+    standard error.
     The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
 
     \b

@@ -127,8 +127,8 @@ def start(
 ) -> None:
     """Start a run, or one for each row of a file. Each run spends credits.
 
-    If the response to a start is lost, its run is searched for before the start is sent again. When the credits are
-    used up, no more rows are started.
+    If the response to a start is lost, the command searches for its run before it sends the start again.
+    When the credits are used up, no more rows are started.
     With -o each result is written as soon as it is known. If the command is interrupted, the same command with
     --resume continues: it finds the runs that were started, and does not pay for them twice.
     The exit code is 0 only if every run was started and, with --wait, is complete.
