@@ -133,7 +133,7 @@ class Journal:
             self._db.execute("INSERT INTO state VALUES ('')")
         self.commit()
 
-    def add(self, batches: Sequence[Batch], file_format: Format) -> bytes:
+    def add(self, batch: Batch, file_format: Format) -> bytes:
         """Append runs that are not in the file, or were unfinished there and changed; `commit` makes it permanent.
 
         Returns:
@@ -141,13 +141,10 @@ class Journal:
         """
         state = self._started()
         with self._transaction():
-            digests = [digest for batch in batches for digest in batch.digests]
             addition = state.runs + 1  # no earlier addition has this number
-            runs, changed = [run for batch in batches for run in batch.runs], 0
-            if self._insert("seen", [(digest, addition) for digest in sorted(digests)]) == len(digests):
-                encoded = b"".join([batch.encoded for batch in batches])
-            else:
-                runs, changed = self._select_unwritten(digests, runs, addition)
+            runs, encoded, changed = batch.runs, batch.encoded, 0
+            if self._insert("seen", [(digest, addition) for digest in sorted(batch.digests)]) < len(runs):
+                runs, changed = self._select_unwritten(batch, addition)
                 encoded = file_format.encode(runs)
             if not runs:
                 return b""
@@ -263,13 +260,13 @@ class Journal:
             self._db.rollback()
             raise
 
-    def _select_unwritten(self, digests: Sequence[bytes], runs: Sequence[Run], addition: int) -> tuple[list[Run], int]:
+    def _select_unwritten(self, batch: Batch, addition: int) -> tuple[list[Run], int]:
         """Return the runs of an addition that must be written, and how many of them replace a row of the base.
 
         These are runs that were first seen in this addition, and runs that were unfinished in the base and changed.
         """
         by_digest: dict[bytes, Run] = {}
-        for digest, run in zip(digests, runs, strict=True):
+        for digest, run in zip(batch.digests, batch.runs, strict=True):
             by_digest.setdefault(digest, run)
         seen = self._select("SELECT id FROM seen WHERE id IN ({}) AND addition = ?", by_digest, addition)
         new = {digest for (digest,) in seen}

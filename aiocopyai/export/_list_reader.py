@@ -22,14 +22,15 @@ from aiocopyai._threads import FileThread
 from aiocopyai.export._formats import FileWriter, Format
 from aiocopyai.export._journal import Batch, Journal
 from aiocopyai.export._resume import LAST, ExportState, ListState, Tracker, leaves_no_gap
+from aiocopyai.models import Run
 
 
 _COMMIT_RUNS: Final = 10_000
 _COMMIT_SECONDS: Final = 0.25
 """A process that is killed has to read again at most the runs of this time, and at most about that many."""
-_BATCH_BYTES: Final = 2**18
-"""How many bytes of encoded runs are stored at a time, in a thread, while the next ones are read."""
-_MAX_STORING: Final = 3
+_BATCH_RUNS: Final = 500
+"""How many runs are encoded at a time, and then stored in a thread while the next ones are read."""
+_MAX_STORING: Final = 2
 """How many such batches may wait for the thread."""
 
 
@@ -93,8 +94,7 @@ class ListReader:
     thread: FileThread
     early: EarlyFile | None
     """What makes the file of the rows while more are read."""
-    unstored: list[Batch] = field(factory=list[Batch])
-    unstored_bytes: int = 0
+    unstored: list[Run] = field(factory=list[Run])
     storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
     """The batches in the thread; no other code uses the journal and the state until they are done."""
     uncommitted: int = 0
@@ -131,15 +131,12 @@ class ListReader:
                 async for page in pages:
                     if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
                         return False
-                    # In this thread, as the other one would often make the loop wait for its turn to run Python; and
-                    # page by page, while the runs are in the processor's caches.
-                    batch = Batch.of(page.items, self.format)
                     tracker.add(page, pages.proven.position, pages.proven.total, pages.page_length)
                     if tracker.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
                         pages.stop_at(pages.position)
                         rereads_at_horizon = pager.changes.reread
                     listed.total = pager.total
-                    await self._store(batch, workflow_id, listed)
+                    await self._store(page.items, workflow_id, listed)
             except CopyAIError as error:
                 if start_page == 1 or pager.total is not None or not may_be_past_end(error):
                     raise
@@ -150,13 +147,12 @@ class ListReader:
             return False  # pages were read again, and the runs of interest may have moved behind the position
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 
-    async def _store(self, batch: Batch, workflow_id: str, listed: ListState) -> None:
-        """Store a batch together with others, once few enough are waiting for the thread."""
-        self.unstored.append(batch)
-        self.unstored_bytes += len(batch.encoded)
-        self.uncommitted += len(batch.runs)
+    async def _store(self, runs: Sequence[Run], workflow_id: str, listed: ListState) -> None:
+        """Store runs together with others, once few enough batches are waiting for the thread."""
+        self.unstored += runs
+        self.uncommitted += len(runs)
         is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
-        if is_due or self.unstored_bytes >= _BATCH_BYTES:
+        if is_due or len(self.unstored) >= _BATCH_RUNS:
             if len(self.storing) >= _MAX_STORING:
                 await self.thread.wait(self.storing[0])
                 self.storing.popleft()
@@ -176,13 +172,15 @@ class ListReader:
         self._report(await self.thread.wait(self._submit(workflow_id, listed, commit=True)))
 
     def _submit(self, workflow_id: str, listed: ListState, *, commit: bool) -> Future[Progress]:
-        batches, self.unstored, self.unstored_bytes = self.unstored, [], 0
+        # Encoded here: the thread and the loop would wait for each other's turn to run Python at each request.
+        batch = Batch.of(self.unstored, self.format)
+        self.unstored = []
         if commit:
             self.uncommitted, self.committed_at = 0, time.monotonic()
-        return self.thread.submit(self._write, batches, workflow_id, copy(listed), commit=commit)
+        return self.thread.submit(self._write, batch, workflow_id, copy(listed), commit=commit)
 
-    def _write(self, batches: Sequence[Batch], workflow_id: str, listed: ListState, *, commit: bool) -> Progress:
-        content = self.journal.add(batches, self.format)
+    def _write(self, batch: Batch, workflow_id: str, listed: ListState, *, commit: bool) -> Progress:
+        content = self.journal.add(batch, self.format)
         if commit:
             self.state.lists[workflow_id] = listed
             self.journal.commit()

@@ -35,5 +35,5 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prove and commit every page, and on resume read no page again that the rule does not require."""
     monkeypatch.setattr(_resume, "_PREFETCH", 0)
     monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 1)
-    monkeypatch.setattr(_list_reader, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(_list_reader, "_BATCH_RUNS", 1)
     monkeypatch.setattr(_resume, "MARGIN", 0)

@@ -14,7 +14,7 @@ import pytest
 
 from aiocopyai import CopyAISession
 from aiocopyai.emulator import Emulator, Request
-from aiocopyai.export import ExportError, export_runs
+from aiocopyai.export import ExportError, _export, export_runs
 from aiocopyai.export._journal import Journal
 from tests.support.exporting import ids_in, ids_of, interrupt, leftovers, raw_run, requested_pages
 
@@ -187,7 +187,7 @@ class TestDamage:
         """Damage that only shows while the file is put together is reported like any other."""
         ids, path = [emulator.workflow_id], tmp_path / "runs.parquet"
         with monkeypatch.context() as patch, pytest.raises(TypeError):
-            patch.setattr(Journal, "seal", None)
+            patch.setattr(_export, "_write_file", None)
             await export_runs(session, ids, path)
         rows = Path(f"{path}.part")
         if damage == "gone":

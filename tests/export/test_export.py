@@ -86,7 +86,7 @@ async def test_parquet_is_written_in_groups(
 ) -> None:
     """At most one row group of a file is held in memory."""
     monkeypatch.setattr("aiocopyai.export._parquet._GROUP_BYTES", 1)
-    monkeypatch.setattr("aiocopyai.export._list_reader._BATCH_BYTES", 1)
+    monkeypatch.setattr("aiocopyai.export._list_reader._BATCH_RUNS", 1)
     path = tmp_path / "runs.parquet"
     await export_runs(session, [emulator.workflow_id], path)
 

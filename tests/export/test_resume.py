@@ -384,7 +384,7 @@ def test_no_kill_and_no_change_loses_or_repeats_a_run(changing: ChangingList, co
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(_list_reader, "_COMMIT_RUNS", commit_runs)
-        patch.setattr(_list_reader, "_BATCH_BYTES", 50 * commit_runs)
+        patch.setattr(_list_reader, "_BATCH_RUNS", commit_runs // 2)
         patch.setattr(_resume, "_PREFETCH", prefetch)
         patch.setattr(Journal, "commit", commit_unless_killed)
         path = Path(folder, "runs.jsonl")
