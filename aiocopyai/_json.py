@@ -32,7 +32,7 @@ _TOO_DEEP: Final = re.compile("depth|recursion", re.IGNORECASE)
 """What the different versions of orjson say."""
 _LONE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _ZERO_FOR_DIGIT: Final = bytes.maketrans(b"123456789", b"000000000")
-_LONG_NUMBER: Final = b"0" * 20
+_LONG_NUMBERS: Final = (b"0" * 20, b"-" + b"0" * 19)
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},]', re.DOTALL)
 _ID_KEYS: Final = (b'"id"', b'"workflowRunId"')
 
@@ -67,8 +67,9 @@ def loads(body: bytes, *, exact: bool = False) -> object:
 
 
 def has_long_number(body: bytes) -> bool:
-    """Return whether JSON has 20 digits in a row somewhere, as an integer beyond 64 bits has."""
-    return _LONG_NUMBER in body.translate(_ZERO_FOR_DIGIT)  # a regular expression takes ten times as long
+    """Return whether JSON has 20 digits in a row somewhere, or 19 after a minus, as an integer beyond 64 bits has."""
+    zeros = body.translate(_ZERO_FOR_DIGIT)  # a regular expression takes ten times as long
+    return any(number in zeros for number in _LONG_NUMBERS)
 
 
 def has_rounded_integer(objects: Sequence[dict[str, Any]], arrays: Sequence[Iterable[Any]] = ()) -> bool:
@@ -77,19 +78,20 @@ def has_rounded_integer(objects: Sequence[dict[str, Any]], arrays: Sequence[Iter
     Raises:
         RecursionError: they are nested more than `MAX_DEPTH` levels deep, so that other functions would fail.
     """
+    is_rounded = False
     for _ in range(MAX_DEPTH):
         types = set(map(type, _values(objects, arrays)))
         if types.isdisjoint(_NUMBERS_INSIDE):
-            return False
+            return is_rounded
         values = _values(objects, arrays)
         inside = [value for value in values if type(value) in _NUMBERS_INSIDE]
         if float in types and any(type(value) is float and abs(value) >= _EXACT_FLOATS for value in inside):
-            return True
+            is_rounded = True  # the levels below may be too many
         objects = [value for value in inside if type(value) is dict]
         arrays = [value for value in inside if type(value) is list]
     if objects or arrays:
         raise RecursionError
-    return False
+    return is_rounded
 
 
 def _values(objects: Iterable[dict[str, Any]], arrays: Iterable[Iterable[Any]]) -> Iterator[Any]:

@@ -87,7 +87,7 @@ def read_run_page(
 
     Raises:
         InvalidResponseError: it has no list of runs, or an item is not an object or has no id.
-        RecursionError: a run is nested too deeply; only if not `is_exact`.
+        RecursionError: a run is nested too deeply.
     """
     data = _data_object(response)
     items = data.get("data")
@@ -99,8 +99,7 @@ def read_run_page(
         try:
             runs += _read_columns(part, workflow_id, is_exact=is_exact)
         except _MISFITS:
-            if not is_exact:
-                _check_exactness([item for item in part if isinstance(item, dict)])
+            _check_kept_values([item for item in part if isinstance(item, dict)], is_exact=is_exact)
             read = [_read_run_item(item, f"data.data[{index}]", workflow_id) for index, item in enumerate(part, start)]
             runs += [run for run, _ in read]
             invalid = invalid.union(*(misfits for _, misfits in read))
@@ -114,11 +113,10 @@ def read_run(response: JSON, workflow_id: str, *, is_exact: bool = True) -> Run:
 
     Raises:
         InvalidResponseError: it has no run, or one without an id.
-        RecursionError: the run is nested too deeply; only if not `is_exact`.
+        RecursionError: the run is nested too deeply.
     """
     item = _data_object(response)
-    if not is_exact:
-        _check_exactness([item])
+    _check_kept_values([item], is_exact=is_exact)
     return _read_run_item(item, "data", workflow_id)[0]
 
 
@@ -200,9 +198,11 @@ def _is_deep(value: JSON) -> bool:
     return bool(level)
 
 
-def _check_exactness(objects: Sequence[dict[str, JSON]], arrays: Sequence[Iterable[JSON]] = ()) -> None:
-    """Raise if values that are kept as they came may have been rounded, or are nested too deeply."""
-    if has_rounded_integer(objects, arrays):
+def _check_kept_values(
+    objects: Sequence[dict[str, JSON]], arrays: Sequence[Iterable[JSON]] = (), *, is_exact: bool
+) -> None:
+    """Raise if values that are kept as they came are nested too deeply, or may have been rounded unless `is_exact`."""
+    if has_rounded_integer(objects, arrays) and not is_exact:
         raise _RoundedIntegerError
 
 
@@ -417,9 +417,9 @@ def _read_columns(items: list[Any], workflow_id: str | None, *, is_exact: bool) 
         unknown = [other.values() for other in extra]
     absent = (None,) * len(items)
     read = _column_reader()({name: columns.get(name, absent) for name in _KNOWN}, _RunColumns)
-    if not is_exact:
-        errors = (error if type(error) is dict else {"error": error} for error in read.error if error is not None)
-        _check_exactness(list(filter(None, chain(read.input, read.output, read.metadata, errors))), unknown)
+    errors = (error if type(error) is dict else {"error": error} for error in read.error if error is not None)
+    objects = list(filter(None, chain(read.input, read.output, read.metadata, errors)))
+    _check_kept_values(objects, unknown, is_exact=is_exact)
     runs = list(map(Run.__new__, repeat(Run, len(items))))
     # Each `map` runs without Python code; the `deque` of length 0 consumes it.
     for name, setter in _SETTERS.items():

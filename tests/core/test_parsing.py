@@ -175,6 +175,22 @@ def test_nested_too_deeply_names_the_run(field: str, depth: int) -> None:
         )
 
 
+@pytest.mark.parametrize("number", [1e300, 10**30])
+@pytest.mark.parametrize("first", [0, 1_500])
+def test_nested_too_deeply_beside_a_large_number(first: int, number: float) -> None:
+    """A large number does not hide that a value, perhaps of a run far behind it, is nested too deeply."""
+    deep = "[" * 960 + "]" * 960
+    runs = [f'{{"id": "W{index}", "output": {{}}, "big": 1}}' for index in range(first + 1)]
+    runs[0] = f'{{"id": "W0", "output": {{}}, "big": {number}}}'
+    runs[first] = f'{{"id": "W{first}", "output": {{"a": {deep}}}, "big": {number}}}'
+    with pytest.raises(InvalidResponseError, match=rf"^data\.data\[{first}\]: run W{first} is nested too deeply$"):
+        page_from(", ".join(runs))
+    with pytest.raises(InvalidResponseError, match=rf"^data: run W{first} is nested too deeply$"):
+        parse_response(
+            f'{{"data": {runs[first]}}}'.encode(), lambda value, is_exact: read_run(value, "V", is_exact=is_exact)
+        )
+
+
 @pytest.mark.parametrize("depth", [100, 500, 900])
 def test_deep_values_are_kept(depth: int) -> None:
     """A value of some hundred levels is read, and can be written as JSON."""
@@ -199,7 +215,7 @@ def test_both_parsers_read_the_same() -> None:
     assert loads(b'"\\ud83d"') == "\ud83d"
 
 
-@pytest.mark.parametrize("number", [2**63, 2**64, -(2**64), 10**30, 10**400, 10**4299])
+@pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, -(2**64), 10**30, 10**400, 10**4299])
 def test_large_integers_are_exact(number: int) -> None:
     """An integer of any size keeps its precision, at any depth, and costs no page."""
     item = f'{{"id": "W", "output": {{"a": [{{"b": {number}}}]}}, "error": {number}, "extra": {number}}}'
