@@ -10,6 +10,7 @@ from typing import Final
 import typer
 
 import aiocopyai
+from aiocopyai._display import printable
 
 
 _NAMES: Final = {
@@ -65,7 +66,7 @@ def usage_errors(phrases: Mapping[str, str] = MappingProxyType({}), /, **names: 
         message = _name_option(str(error), names)
         for phrase, option in phrases.items():
             message = message.replace(phrase, option)
-        raise typer.BadParameter(message) from error
+        raise typer.BadParameter(printable(message)) from error
 
 
 def describe(error: Exception) -> str:

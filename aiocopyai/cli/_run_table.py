@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -21,7 +22,9 @@ class _StdoutConsole(Console):
 
 def open_console() -> Console:
     """Return standard output as a console that prints every text as it is."""
-    return _StdoutConsole(highlight=False, markup=False, emoji=False)
+    # rich looks at standard input first, as it was when rich was loaded.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return _StdoutConsole(highlight=False, markup=False, emoji=False, width=width)
 
 
 class RunTable:

@@ -171,6 +171,23 @@ async def test_wrong_usage_that_cannot_be_shown(arguments: list[str]) -> None:
     assert (await finish(process)).code == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "WCFG-1", "-o", "\x1b[31m\u202e"],
+        ["report", "\x1b[31m\u202e.csv"],
+        ["start", "WCFG-1", "--input-file", "\x1b[31m\u202e.csv"],
+    ],
+)
+async def test_control_characters_of_a_file_name_are_escaped(arguments: list[str]) -> None:
+    """A message about a file does not steer the terminal."""
+    done = await cli(*arguments, COPYAI_API_KEY="key")
+
+    assert done.code == 2
+    assert "\\u001b[31m\\u202e" in done.err
+    assert "\x1b[31m" not in done.err
+
+
 async def test_messages_that_cannot_be_written_are_lost(emulator: Emulator) -> None:
     """A full disk or a closed pipe behind standard error costs the messages, not the results."""
     full = os.open("/dev/full", os.O_WRONLY)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from attrs import define, field
 
+from aiocopyai._display import printable
 from aiocopyai.cli._errors import usage_errors
 from aiocopyai.cli._options import Settings, WorkflowIds, choose_workflows, read_datetime, shared_options
 from aiocopyai.cli._progress import ProgressBar, Tally
@@ -88,7 +89,8 @@ def export(
             except ExportError as error:
                 advice = re.sub(r"\b(force|resume)\b(?! it)", r"--\1", error.advice)
                 advice = advice.replace('since="last"', "--since last")
-                raise typer.BadParameter(f"{error.problem}: {advice}" if advice else error.problem) from error
+                problem = printable(error.problem)
+                raise typer.BadParameter(f"{problem}: {advice}" if advice else problem) from error
         settings.inform(_outcome(exported, output, adds=start == "last"))
 
     raise typer.Exit(run_in_session(export_to_file, settings, so_far=progress))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from aiocopyai._display import printable
 from aiocopyai.cli._errors import usage_errors
 from aiocopyai.cli._options import Settings, Since, choose_workflow, shared_options
 from aiocopyai.cli._progress import StatusLine, Tally
@@ -66,7 +67,7 @@ def report(
     if source is not None and (source.lower().endswith(_EXPORT_SUFFIXES) or Path(source).is_file()):
         file = Path(source)
         if not file.is_file():
-            raise typer.BadParameter(f"{file} does not exist, or is not a file")
+            raise typer.BadParameter(f"{printable(str(file))} does not exist, or is not a file")
     if output is not None:
         _check_output(output)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own allocator keeps memory that was freed
@@ -94,11 +95,13 @@ def report(
 def _check_output(output: Path) -> None:
     """Refuse a page that cannot be written, before anything is read."""
     if output.suffix.lower() not in {".html", ".htm"}:
-        raise typer.BadParameter(f"the report is an HTML page: FILE must end in .html, got {output.name}")
+        raise typer.BadParameter(f"the report is an HTML page: FILE must end in .html, got {printable(output.name)}")
     if output.is_dir():
-        raise typer.BadParameter(f"{output} is a folder")
+        raise typer.BadParameter(f"{printable(str(output))} is a folder")
     if not os.access(output.absolute().parent, os.W_OK | os.X_OK):
-        raise typer.BadParameter(f"{output} is in a folder that does not exist, or cannot be written to")
+        raise typer.BadParameter(
+            f"{printable(str(output))} is in a folder that does not exist, or cannot be written to"
+        )
     missing = [name for name in ("jinja2", "plotly") if find_spec(name) is None]
     if missing:
         raise typer.BadParameter(
