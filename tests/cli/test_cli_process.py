@@ -180,7 +180,7 @@ async def test_wrong_usage_that_cannot_be_shown(arguments: list[str]) -> None:
     ],
 )
 async def test_control_characters_of_a_file_name_are_escaped(arguments: list[str]) -> None:
-    """A message about a file does not steer the terminal."""
+    """A message about a file writes no control characters to the terminal."""
     done = await cli(*arguments, COPYAI_API_KEY="key")
 
     assert done.code == 2
