@@ -87,8 +87,8 @@ def has_rounded_integer(objects: Sequence[dict[str, Any]], arrays: Sequence[Iter
         inside = [value for value in values if type(value) in _NUMBERS_INSIDE]
         if float in types and any(type(value) is float and abs(value) >= _EXACT_FLOATS for value in inside):
             is_rounded = True  # the levels below may be too many
-        objects = [value for value in inside if type(value) is dict]
-        arrays = [value for value in inside if type(value) is list]
+        objects = cast("list[dict[str, Any]]", [value for value in inside if type(value) is dict])
+        arrays = cast("list[list[Any]]", [value for value in inside if type(value) is list])
     if objects or arrays:
         raise RecursionError
     return is_rounded
@@ -96,7 +96,7 @@ def has_rounded_integer(objects: Sequence[dict[str, Any]], arrays: Sequence[Iter
 
 def _values(objects: Iterable[dict[str, Any]], arrays: Iterable[Iterable[Any]]) -> Iterator[Any]:
     """Yield all values without a list of them or of views: all these containers would run the garbage collector."""
-    return chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(arrays))
+    return chain(chain.from_iterable(map(dict[str, Any].values, objects)), chain.from_iterable(arrays))
 
 
 def find_nested_object(body: bytes, depth: int) -> tuple[str, str] | None:

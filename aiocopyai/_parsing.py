@@ -417,8 +417,11 @@ def _read_columns(items: list[Any], workflow_id: str | None, *, is_exact: bool) 
         unknown = [other.values() for other in extra]
     absent = (None,) * len(items)
     read = _column_reader()({name: columns.get(name, absent) for name in _KNOWN}, _RunColumns)
-    errors = (error if type(error) is dict else {"error": error} for error in read.error if error is not None)
-    objects = list(filter(None, chain(read.input, read.output, read.metadata, errors)))
+    errors = [error for error in read.error if error is not None]
+    objects: list[dict[str, Any]] = [
+        *filter(None, chain(read.input, read.output, read.metadata)),
+        *(error if isinstance(error, dict) else {"error": error} for error in errors),
+    ]
     _check_kept_values(objects, unknown, is_exact=is_exact)
     runs = list(map(Run.__new__, repeat(Run, len(items))))
     # Each `map` runs without Python code; the `deque` of length 0 consumes it.
