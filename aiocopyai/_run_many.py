@@ -370,9 +370,8 @@ class _Worker:
 
     def _end_source(self) -> None:
         """Read no more rows; the task that reads them closes their source."""
-        self._source.end()
-        # A task that is cancelled before it begins would not close the source.
-        if self._source_task is not None and self._source.has_started:
+        # A task that is cancelled before it begins, or while it closes the source, would not close it.
+        if self._source.end() and self._source_task is not None:
             self._source_task.cancel()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -484,6 +483,7 @@ class _RowSource:
     Attributes:
         has_started: whether `read` was called.
         is_ended: whether `end` was called.
+        is_closing: whether `read` is closing the source, or has closed it.
     """
 
     def __init__(
@@ -492,8 +492,7 @@ class _RowSource:
         on_row: Callable[[Inputs], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        self.has_started = False
-        self.is_ended = False
+        self.has_started = self.is_ended = self.is_closing = False
         self._rows = rows
         self._on_row = on_row
         self._on_error = on_error
@@ -503,9 +502,11 @@ class _RowSource:
         """Read one more row, if there is one."""
         self._demand.set()
 
-    def end(self) -> None:
-        """Read no more rows."""
+    def end(self) -> bool:
+        """Read no more rows; return whether the task that reads them has to be cancelled for that."""
+        is_reading = self.has_started and not self.is_ended and not self.is_closing
         self.is_ended = True
+        return is_reading
 
     async def close_if_unread(self) -> None:
         """Close a source that no row was demanded from."""
@@ -528,6 +529,7 @@ class _RowSource:
         except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
             self._on_error(error)
         finally:
+            self.is_closing = True
             await self._close(iterator)
 
     async def _next_row(self, iterator: AsyncIterator[Inputs]) -> Inputs:

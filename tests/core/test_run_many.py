@@ -366,6 +366,39 @@ class TestSource:
 
         assert len(set(tasks)) == 1
 
+    @pytest.mark.parametrize("reason", ["end", "credit limit"])
+    async def test_closing_is_not_interrupted(
+        self, session: CopyAISession, copyai_emulator: Emulator, reason: str
+    ) -> None:
+        """A source that takes its time to close is not cancelled if the iteration ends meanwhile."""
+        closing, proceed, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        copyai_emulator.credits = 0 if reason == "credit limit" else None
+
+        class Source(AsyncIterator[dict[str, JSON]]):
+            count = 0
+
+            async def __anext__(self) -> dict[str, JSON]:
+                self.count += 1
+                if self.count == 2 and reason == "end":
+                    raise StopAsyncIteration
+                return {"n": self.count}
+
+            async def aclose(self) -> None:
+                closing.set()
+                await proceed.wait()
+                closed.set()
+
+        many = session.run_many(copyai_emulator.workflow_id, Source(), concurrency=2, max_poll_interval=SOON)
+        async with asyncio.timeout(30):
+            await anext(many)
+            await closing.wait()
+            ending = asyncio.create_task(many.aclose())
+            await asyncio.sleep(0)
+            proceed.set()
+            await ending
+
+        assert closed.is_set()
+
     async def test_closed_before_the_first_row(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """A source that was never read is closed, too."""
 
