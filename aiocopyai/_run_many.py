@@ -291,6 +291,8 @@ class _Worker:
         self._end_source()
         for task in self._tasks - {self._source_task}:
             task.cancel()
+        self._batch.clear()
+        self._ready.clear()
         for row in list(self.rows.values()):
             if row.state is RowState.WAITING:
                 del self.rows[row.index]
@@ -329,7 +331,8 @@ class _Worker:
                 async with asyncio.timeout(_SOURCE_PATIENCE if is_incomplete else None):
                     await self._changed.wait()
             except TimeoutError:
-                self._begin_search(self._batch)
+                if self._batch:  # not ended meanwhile
+                    self._begin_search(self._batch)
         return self._finished.popleft()
 
     def _advance(self) -> None:

@@ -654,6 +654,40 @@ class TestReuseWithin:
         assert [result.reused for result in results] == [True] * 10
         assert [request.method for request in copyai_emulator.requests] == ["GET"] * 3
 
+    async def test_closed_before_the_search(
+        self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
+    ) -> None:
+        """Rows that were not searched for when the iteration is closed are not, while their source closes slowly."""
+        monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 300)
+        was_read, proceed = asyncio.Event(), asyncio.Event()
+
+        async def source() -> AsyncIterator[dict[str, JSON]]:
+            try:
+                yield {"n": 0}
+                was_read.set()
+                await asyncio.sleep(3600)
+            finally:
+                await proceed.wait()
+
+        many = session.run_many(
+            copyai_emulator.workflow_id,
+            source(),
+            idempotency_key=lambda index, _row: f"key-{index}",
+            reuse_within=timedelta(hours=1),
+        )
+        consumer = asyncio.create_task(anext(many, None))
+        await asyncio.wait_for(was_read.wait(), 30)
+        ending = asyncio.create_task(many.aclose())
+        await asyncio.sleep(0)
+        skip_time(monkeypatch, 301)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        proceed.set()
+
+        assert await consumer is None
+        await ending
+        assert copyai_emulator.requests == []
+
     async def test_slow_source(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """Rows of a source that takes its time are searched for as they come."""
         (run_id,) = await self.start_elsewhere(copyai_emulator, 1)
