@@ -234,9 +234,9 @@ class Transport:
                 return await _parse(response.body, read)
             problem = self._status_error(response, info)
         except InvalidResponseError as error:
-            problem = InvalidResponseError(
-                error.reason, error.place, redact(error.excerpt, self._api_key), info, error.retryable
-            )
+            # A reason may name a run, and a place the fields in which a value is.
+            reason, place, shown = (redact(each, self._api_key) for each in (error.reason, error.place, error.excerpt))
+            problem = InvalidResponseError(reason, place, shown, info, error.retryable)
         except aiohttp.ClientConnectorCertificateError as error:
             problem = APIConnectionError(self._describe(error), info, False)  # noqa: FBT003 (positional in errors)
         except TimeoutError as error:

@@ -86,6 +86,7 @@ ECHOES: Final = [
     Fault(body={"data": {"data": [{"id": None, "x": KEY}]}}),
     Fault(body={"data": {"data": [{"id": None, KEY: 1}]}}),
     Fault(body={"data": {"data": KEY}}),
+    Fault(body=b'{"data": {"id": %b, %b: {"id": %b, "x": %b' % (*[json.dumps(KEY).encode()] * 3, b"[" * 2_000)),
     Fault(headers={"Content-Encoding": KEY}),
     Fault(reset="after"),
     Fault(truncate=3),
