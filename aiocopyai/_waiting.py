@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from attrs import define, field, frozen
@@ -41,7 +41,7 @@ _PROGRESS: Final = {RunStatus.NEW: 0, RunStatus.WAITING: 1, RunStatus.COMPLETE: 
 
 
 def _final_statuses(value: Collection[str]) -> frozenset[str]:
-    is_collection = isinstance(value, Iterable) and not isinstance(value, str)
+    is_collection = isinstance(value, Collection) and not isinstance(value, str)
     if not is_collection or not all(isinstance(status, str) for status in value):
         raise ValueError(
             f"final_statuses must be a collection of strings, such as {{'CANCELLED'}}, got {excerpt(value)}"

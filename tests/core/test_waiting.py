@@ -302,6 +302,7 @@ async def test_swapped_ids(session: CopyAISession, copyai_emulator: Emulator) ->
         {"final_statuses": "CANCELLED"},
         {"final_statuses": [1]},
         {"final_statuses": None},
+        {"final_statuses": iter(["CANCELLED"])},
     ],
 )
 async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
