@@ -90,21 +90,27 @@ class Parquet:
                     batch if keep is None else batch.filter(pa.array(keep(batch.column("id").to_pylist()), pa.bool_()))
                 )
                 yield
-            with pa.OSFile(str(rows)) as source:
-                try:
-                    for batch in _read_messages(source):
-                        writer.add_batch(batch)
-                        yield
-                except pa.ArrowInvalid as error:
-                    raise ExportError(
-                        f"{rows} is damaged: {error}", "use force to discard the unfinished export"
-                    ) from None
+            for batch in _read_rows(rows):
+                writer.add_batch(batch)
+                yield
 
 
 def _read_messages(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
     size = source.size()
     while source.tell() < size:
         yield pa.ipc.read_record_batch(pa.ipc.read_message(source), SCHEMA)
+
+
+def _read_rows(path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        with pa.OSFile(str(path)) as source:
+            for batch in _read_messages(source):
+                batch.validate(full=True)  # what is not as it was written may end in any error of the writer
+                yield batch
+    except (pa.ArrowInvalid, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ExportError(f"{path} is damaged: {error}", "use force to discard the unfinished export") from None
 
 
 def _read_file(path: Path) -> Iterator[pa.RecordBatch]:

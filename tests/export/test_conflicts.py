@@ -180,7 +180,7 @@ class TestDamage:
             with closing(sqlite3.connect(database)) as connection:
                 connection.executescript(statements[damage])
 
-    @pytest.mark.parametrize("damage", ["gone", "changed"])
+    @pytest.mark.parametrize("damage", ["gone", "changed", "zeros", "content", "metadata"])
     async def test_rows_are_damaged_after_the_last_page(
         self, session: CopyAISession, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
     ) -> None:
@@ -193,7 +193,15 @@ class TestDamage:
         if damage == "gone":
             rows.unlink()
         else:
-            rows.write_bytes(b"#" * rows.stat().st_size)
+            content = rows.read_bytes()
+            size = len(content)
+            damaged = {
+                "changed": b"#" * size,
+                "zeros": bytes(size),
+                "content": content[:-2000] + b"\xff" * 2000,
+                "metadata": content[:40] + b"\xff" * 60 + content[100:],
+            }
+            rows.write_bytes(damaged[damage])
         with pytest.raises(ExportError, match=r"runs\.parquet\.part is .*: use force to discard"):
             await export_runs(session, ids, path, resume=True)
         await export_runs(session, ids, path, force=True)
