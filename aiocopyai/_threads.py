@@ -35,7 +35,7 @@ class FileThread:
         """Wait for a call to end, also if the task is cancelled meanwhile: nothing else may use its files before.
 
         Raises:
-            CancelledError: the task was cancelled; the call is done.
+            CancelledError: the task was cancelled; the call is done. Its error, if it failed, is the cause.
             Exception: the call raised it.
         """
         waiter = asyncio.wrap_future(started)
@@ -46,7 +46,7 @@ class FileThread:
             except asyncio.CancelledError as error:
                 cancelled = error
         if cancelled is not None:
-            raise cancelled
+            raise cancelled from waiter.exception()  # asyncio logs an error that nobody asks for
         return waiter.result()
 
     async def run_steps(self, steps: Generator[None]) -> None:
