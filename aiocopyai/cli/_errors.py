@@ -50,6 +50,13 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
+def listen_error(host: str, port: int, error: OSError) -> CommandError:
+    """Return the error of a server that cannot listen."""
+    return CommandError(
+        f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --host or --port"
+    )
+
+
 @contextmanager
 def usage_errors(phrases: Mapping[str, str] = MappingProxyType({}), /, **names: str) -> Generator[None]:
     """Report a `ValueError` as wrong usage of the command: exit code 2.

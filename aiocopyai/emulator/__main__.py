@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.
     except sqlite3.Error as error:
         return _report(f"{options.state}: {error}")
     except OSError as error:
-        return _report(f"port {options.port} is already in use" if error.errno == EADDRINUSE else str(error))
+        return _report(
+            f"port {options.port} is already in use: choose another --port" if error.errno == EADDRINUSE else str(error)
+        )
     except ValueError as error:
         return _report(str(error))
     finally:
@@ -129,10 +131,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= _MAX_PORT:
-        raise argparse.ArgumentTypeError(f"must be between 0 and {_MAX_PORT}, got {port}")
-    return port
+    if not text.isdecimal() or int(text) > _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"must be between 0 and {_MAX_PORT}, got {text}")
+    return int(text)
 
 
 def _report(problem: str) -> int:

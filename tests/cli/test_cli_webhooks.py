@@ -19,11 +19,12 @@ RUN_MAIN = START + "from aiocopyai.cli import main; main()"
 SECRET = "a-secret-nobody-guesses"
 
 
-async def test_address_that_cannot_be_listened_on(emulator: Emulator) -> None:
+@pytest.mark.parametrize("command", [("webhooks", "listen"), ("mcp", "--http")])
+async def test_address_that_cannot_be_listened_on(emulator: Emulator, command: tuple[str, ...]) -> None:
     """A port in use and an empty host name the option to change."""
     port = emulator.url.rpartition(":")[2].partition("/")[0]
-    used = await cli("webhooks", "listen", "--port", port, emulator=emulator)
-    empty = await cli("webhooks", "listen", "--host", "", emulator=emulator, COLUMNS="200")
+    used = await cli(*command, "--port", port, emulator=emulator)
+    empty = await cli(*command, "--host", "", emulator=emulator, COLUMNS="200")
 
     assert used.code == 1
     assert re.fullmatch(

@@ -61,7 +61,7 @@ async def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     async with Emulator() as emulator:
         port = URL(emulator.url).port
         assert await asyncio.to_thread(main, ["--port", str(port)]) == 1
-    assert capsys.readouterr().err == f"aiocopyai.emulator: port {port} is already in use\n"
+    assert capsys.readouterr().err == f"aiocopyai.emulator: port {port} is already in use: choose another --port\n"
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,20 @@ def test_invalid_values(capsys: pytest.CaptureFixture[str], arguments: list[str]
     assert printed.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["--port", "65536"], ["--port", "x"], ["--runs", "many"], ["more"]])
-def test_invalid_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--port", "65536"], "argument --port: must be between 0 and 65535, got 65536"),
+        (["--port", "x"], "argument --port: must be between 0 and 65535, got x"),
+        (["--runs", "many"], "argument --runs: "),
+        (["more"], "more"),
+    ],
+)
+def test_invalid_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str) -> None:
     """An invalid argument is a usage error with exit status 2."""
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
-    assert "error: " in capsys.readouterr().err
+    assert re.search(f"error: .*{reason}", capsys.readouterr().err)
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

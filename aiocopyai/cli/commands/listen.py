@@ -12,7 +12,7 @@ import typer
 
 import aiocopyai
 from aiocopyai.cli import _demo
-from aiocopyai.cli._errors import CommandError, usage_errors
+from aiocopyai.cli._errors import listen_error, usage_errors
 from aiocopyai.cli._options import FormatOption, Settings, WebhookWorkflow, shared_options
 from aiocopyai.cli._output import echo_err, open_writer
 from aiocopyai.cli._progress import ItemCount
@@ -119,10 +119,7 @@ async def _serve(receiver: WebhookReceiver, host: str, port: int) -> AsyncGenera
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            reason = error.strerror or error
-            raise CommandError(
-                f"cannot listen on {host} port {port}: {reason}; choose another --host or --port"
-            ) from error
+            raise listen_error(host, port, error) from error
         address = str(URL.build(scheme="http", host=host, port=runner.addresses[0][1])).rstrip("/")
         echo_err(f"listening at {address}{receiver.path}")
         yield address

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aiocopyai.cli import _demo
-from aiocopyai.cli._errors import usage_errors
+from aiocopyai.cli._errors import listen_error, usage_errors
 from aiocopyai.cli._options import Settings, shared_options
 from aiocopyai.cli._output import echo_err
 from aiocopyai.cli._runner import run_in_session
@@ -66,6 +66,8 @@ def mcp(
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     if find_spec("mcp") is None:
         raise typer.BadParameter('mcp requires the package mcp; install with: python -m pip install "aiocopyai[mcp]"')
+    if not host:
+        raise typer.BadParameter("--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0")
     if settings.demo and workflow_ids:
         raise typer.BadParameter("pass either a WORKFLOW_ID or --demo")
     chosen = [_demo.WORKFLOW_ID] if settings.demo else workflow_ids or []
@@ -97,7 +99,11 @@ async def _serve_http(server: MCPServer, host: str, port: int) -> None:
     import uvicorn  # noqa: PLC0415 (comes with mcp)
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listener:
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise listen_error(host, port, error) from error
+    with listener:
         shown = f"[{host}]" if ":" in host else host
         echo_err(f"listening at http://{shown}:{listener.getsockname()[1]}/mcp")
         if host not in {"127.0.0.1", "localhost", "::1"}:
