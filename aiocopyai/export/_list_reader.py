@@ -174,10 +174,11 @@ class ListReader:
     def _submit(self, workflow_id: str, listed: ListState, *, commit: bool) -> Future[Progress]:
         # Encoded here: the thread and the loop would wait for each other's turn to run Python at each request.
         batch = Batch.of(self.unstored, self.format)
-        self.unstored = []
+        storing = self.thread.submit(self._write, batch, workflow_id, copy(listed), commit=commit)
+        self.unstored = []  # not before: if this fails, the last commit still has to store them
         if commit:
             self.uncommitted, self.committed_at = 0, time.monotonic()
-        return self.thread.submit(self._write, batch, workflow_id, copy(listed), commit=commit)
+        return storing
 
     def _write(self, batch: Batch, workflow_id: str, listed: ListState, *, commit: bool) -> Progress:
         content = self.journal.add(batch, self.format)

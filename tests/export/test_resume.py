@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from aiocopyai import CopyAISession, Page, Pager, PermissionDeniedError, Run
 from aiocopyai._pager import Plan
+from aiocopyai._threads import FileThread
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from aiocopyai.export import Progress, _export, _list_reader, _resume, export_runs
 from aiocopyai.export._formats import JSONLines
@@ -205,6 +206,24 @@ class TestContinue:
         with pytest.raises(MemoryError):
             await export_runs(session, [emulator.workflow_id], lines)
         await export_runs(session, [emulator.workflow_id], lines, resume=True)
+
+        assert ids_in(lines) == ids_of(emulator)
+
+    async def test_batch_that_does_not_reach_the_thread_is_read_again(
+        self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If a batch cannot be given to the thread, no later commit says that it is stored."""
+        ids, submit, batches = [emulator.workflow_id], FileThread.submit, itertools.count()
+
+        def submit_all_but_one(thread: FileThread, *arguments: object, **options: object) -> object:
+            if next(batches) == 4:
+                raise MemoryError
+            return submit(thread, *arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(FileThread, "submit", submit_all_but_one)
+            await export_runs(session, ids, lines)
+        await export_runs(session, ids, lines, resume=True)
 
         assert ids_in(lines) == ids_of(emulator)
 
