@@ -114,7 +114,7 @@ async def export_runs(
         if state is None:
             state = await _start(session, thread, journal, request)
             if state.base is None and (writer := request.format.writer) is not None:
-                out = create_beside(journal.out, request.path)
+                out = files.enter_context(create_beside(journal.out, request.path))
                 early = files.enter_context(closing(EarlyFile(journal.out, out, writer(out))))
         if not state.is_complete:
             await ListReader(session, journal, state, request.format, on_progress, thread, early).read()
@@ -305,7 +305,7 @@ async def _start(session: CopyAISession, thread: FileThread, journal: Journal, r
         lists[workflow_id] = ListState(first.total, horizon=cursor.since(LOOK_BACK, REFRESH_FOR))
     replaces = request.force or base is not None
     state = ExportState(request.selection, replaces=replaces, base=base, lists=lists)
-    journal.start(state, b"" if base else request.format.head)
+    await thread.wait(thread.submit(journal.start, state, b"" if base else request.format.head))
     return state
 
 

@@ -8,8 +8,9 @@ import os
 import sys
 import threading
 from datetime import UTC, datetime
+from errno import ENOSPC
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from aiocopyai import JSON, CopyAISession
 from aiocopyai.emulator import Emulator, Request
 from aiocopyai.export import ExportError, Progress, _export, export_runs, read_export
 from aiocopyai.export._journal import Journal
+from aiocopyai.export._parquet import Parquet, ParquetWriter
 from tests.support.exporting import ids_in, ids_of, leftovers, mode_of, raw_run
 
 
@@ -113,7 +115,29 @@ async def test_slow_disk_does_not_block_the_loop(
     assert ids_in(path) == ids_of(emulator)
 
 
-@pytest.mark.parametrize(("owner", "name"), [(_export, "_open_journal"), (Journal, "add"), (Journal, "remove")])
+async def test_file_that_cannot_be_written_is_closed(
+    session: CopyAISession, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the disk is full when a Parquet file is created, no file stays open, and the export can be resumed."""
+    path, opened = tmp_path / "runs.parquet", list[BinaryIO]()
+
+    def fail(out: BinaryIO) -> ParquetWriter:
+        opened.append(out)
+        raise OSError(ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Parquet, "writer", staticmethod(fail))
+        await export_runs(session, [emulator.workflow_id], path)
+    await export_runs(session, [emulator.workflow_id], path, resume=True)
+
+    assert [out.closed for out in opened] == [True]
+    assert ids_in(path) == ids_of(emulator)
+    assert leftovers(path) == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(_export, "_open_journal"), (Journal, "start"), (Journal, "add"), (Journal, "remove")]
+)
 async def test_cancelled_export_waits_for_its_thread(
     session: CopyAISession, emulator: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
 ) -> None:
