@@ -120,30 +120,37 @@ def read_run(response: JSON, workflow_id: str, *, is_exact: bool = True) -> Run:
     return _read_run_item(item, "data", workflow_id)[0]
 
 
-def read_started_id(response: JSON) -> str:
+def read_started_id(response: JSON, *, is_exact: bool = True) -> str:
     """Read the run's id from a response of ``POST /workflow/{id}/run``.
 
     Raises:
         InvalidResponseError: there is none.
+        RecursionError: the response is nested too deeply.
     """
-    return _item_id(_data_object(response), "data", "run")
+    item = _data_object(response)
+    _check_kept_values([item], is_exact=is_exact)
+    return _item_id(item, "data", "run")
 
 
-def read_webhook(response: JSON) -> Webhook:
+def read_webhook(response: JSON, *, is_exact: bool = True) -> Webhook:
     """Read a response with one webhook.
 
     Raises:
         InvalidResponseError: it has no webhook, or one without an id.
+        RecursionError: the webhook is nested too deeply.
     """
-    webhook, _ = _read_webhook_item(_data_object(response), "data")
+    item = _data_object(response)
+    _check_kept_values([item], is_exact=is_exact)
+    webhook, _ = _read_webhook_item(item, "data")
     return webhook
 
 
-def read_webhook_page(response: JSON, number: int, size: int) -> Page[Webhook]:
+def read_webhook_page(response: JSON, number: int, size: int, *, is_exact: bool = True) -> Page[Webhook]:
     """Read a response of ``GET /webhook``: the one list without an envelope, though an envelope is accepted.
 
     Raises:
         InvalidResponseError: it has no list of webhooks, or an item is not an object or has no id.
+        RecursionError: a webhook is nested too deeply.
     """
     if isinstance(response, dict) and isinstance(response.get("data"), dict):
         response = _data_object(response)
@@ -152,6 +159,7 @@ def read_webhook_page(response: JSON, number: int, size: int) -> Page[Webhook]:
     items = response.get("data")
     if not isinstance(items, list):
         raise InvalidResponseError("expected a list of webhooks", "data", excerpt(items))
+    _check_kept_values([item for item in items if isinstance(item, dict)], is_exact=is_exact)
     read = [_read_webhook_item(item, f"data[{index}]") for index, item in enumerate(items)]
     invalid = frozenset[str]().union(*(misfits for _, misfits in read))
     return Page(number, size, read_total(response.get("total")), [webhook for webhook, _ in read], invalid)

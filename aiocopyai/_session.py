@@ -696,7 +696,8 @@ class CopyAISession:
         if workflow_id is not None:
             body["workflowId"] = workflow_id
         return await self._transport.send(
-            APIRequest("POST", "webhook", encode_json("the webhook", body)), lambda response, _: read_webhook(response)
+            APIRequest("POST", "webhook", encode_json("the webhook", body)),
+            lambda response, is_exact: read_webhook(response, is_exact=is_exact),
         )
 
     async def ensure_webhook(
@@ -737,7 +738,7 @@ class CopyAISession:
             CopyAIError: the request failed.
         """
         request = APIRequest("GET", f"webhook/{path_segment('webhook_id', webhook_id)}")
-        return await self._transport.send(request, lambda response, _: read_webhook(response))
+        return await self._transport.send(request, lambda response, is_exact: read_webhook(response, is_exact=is_exact))
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook: ``DELETE /webhook/{id}``.
@@ -778,14 +779,19 @@ class CopyAISession:
 
     async def _fetch_webhooks(self, page: int, size: int) -> Page[Webhook]:
         request = APIRequest("GET", f"webhook?size={size}&page={page - 1}")
-        return await self._transport.send(request, lambda response, _: read_webhook_page(response, page, size))
+        return await self._transport.send(
+            request, lambda response, is_exact: read_webhook_page(response, page, size, is_exact=is_exact)
+        )
 
     async def _post_run(self, start: StartRequest) -> Run:
         body: dict[str, JSON] = {"startVariables": dict(start.inputs)}
         if start.metadata:
             body["metadata"] = dict(start.metadata)
         request = APIRequest("POST", _runs_path(start.workflow_id), encode_json("the inputs", body))
-        return start.to_run(await self._transport.send(request, lambda response, _: read_started_id(response)))
+        run_id = await self._transport.send(
+            request, lambda response, is_exact: read_started_id(response, is_exact=is_exact)
+        )
+        return start.to_run(run_id)
 
 
 def _runs_path(workflow_id: str) -> str:

@@ -366,27 +366,26 @@ def _slash_redirect(url: URL, response: APIResponse) -> URL | None:
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
     """Read a body; of that of an error only the beginning, or what can be read of it: the status matters more."""
-    pieces: list[bytes] = []
+    body = bytearray()  # a list of pieces of one byte would take 60 times the memory
     if _is_success(response.status):
-        if await _read_pieces(response, pieces, MAX_BODY):
+        if await _read_into(body, response, MAX_BODY):
             raise InvalidResponseError(f"the response is larger than {MAX_BODY // 2**20} MiB")
-        return b"".join(pieces)
+        return bytes(body)
     with suppress(aiohttp.ClientError, OSError, InvalidResponseError):
-        await _read_pieces(response, pieces, _MAX_ERROR_BODY)
-    return b"".join(pieces)[:_MAX_ERROR_BODY]
+        await _read_into(body, response, _MAX_ERROR_BODY)
+    return bytes(body[:_MAX_ERROR_BODY])
 
 
-async def _read_pieces(response: aiohttp.ClientResponse, pieces: list[bytes], limit: int) -> bool:
-    """Append the pieces of a decompressed body until it is longer than `limit` bytes; return whether it is."""
+async def _read_into(body: bytearray, response: aiohttp.ClientResponse, limit: int) -> bool:
+    """Append a response's decompressed body until that is longer than `limit` bytes; return whether it is."""
     encoding = ", ".join(response.headers.getall("Content-Encoding", []))
     if encoding.strip().lower() not in SUPPORTED_ENCODINGS:
         raise InvalidResponseError("the response is compressed in a way that was not requested")
     try:
         async with aclosing(decompress(response.content.iter_any(), encoding)) as decompressed:
             async for piece in decompressed:
-                pieces.append(piece)
-                limit -= len(piece)
-                if limit < 0:
+                body += piece
+                if len(body) > limit:
                     return True
     except ValueError as error:
         raise InvalidResponseError(f"the response is broken: {error}", retryable=True) from None

@@ -95,6 +95,7 @@ class _Polling(AsyncIterator[T]):
         self._is_finished = False
         self._closed = asyncio.Event()
         self._poll_task: asyncio.Task[None] | None = None
+        self._abandoned_task: asyncio.Task[None] | None = None
         self._abandoning: asyncio.TimerHandle | None = None
         self._consumer_lock = asyncio.Lock()
 
@@ -123,7 +124,7 @@ class _Polling(AsyncIterator[T]):
                 self._poll_task = None
                 if not task.cancelled():
                     task.result()
-                elif not self._is_finished:
+                elif not self._is_finished and task is not self._abandoned_task:
                     msg = "this CopyAISession was closed while it was watching"
                     raise RuntimeError(msg)
             return self._items.popleft()
@@ -139,8 +140,9 @@ class _Polling(AsyncIterator[T]):
             raise
 
     def _abandon(self, task: asyncio.Task[None]) -> None:
-        if task.cancel():
-            self._poll_task = None
+        # It stays the poll's task until it is gone: there may be a consumer by then, but no second poll beside it.
+        self._abandoned_task = task
+        task.cancel()
 
     async def _poll(self) -> None:
         """Poll, add to the items, and set when the next poll is due."""

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from aiocopyai import JSON, InvalidResponseError, Page, Run, RunStatus, _json
 from aiocopyai._json import dump_json, find_nested_object, loads
-from aiocopyai._parsing import parse_json, parse_response, read_error, read_run, read_run_page, read_webhook_page
+from aiocopyai._parsing import (
+    parse_json,
+    parse_response,
+    read_error,
+    read_run,
+    read_run_page,
+    read_started_id,
+    read_webhook,
+    read_webhook_page,
+)
 from aiocopyai._text import excerpt
 from tests.support.strategies import JSON_VALUES
 
@@ -225,6 +234,26 @@ def test_large_integers_are_exact(number: int) -> None:
     assert (run.error, run.extra) == (number, {"extra": number})
     body = f'{{"data": {item}}}'.encode()
     assert parse_response(body, lambda value, is_exact: read_run(value, "V", is_exact=is_exact)).output == run.output
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**400])
+def test_large_integers_of_webhooks_and_ids_are_exact(number: int) -> None:
+    """So does one in an unknown field of a webhook, or in place of the id of a started run."""
+    item = f'{{"id": "W", "extra": {{"a": [{number}]}}}}'
+    page = parse_response(
+        f'{{"total": 1, "data": [{item}]}}'.encode(),
+        lambda value, is_exact: read_webhook_page(value, 1, 10, is_exact=is_exact),
+    )
+    webhook = parse_response(
+        f'{{"data": {item}}}'.encode(), lambda value, is_exact: read_webhook(value, is_exact=is_exact)
+    )
+    started = parse_response(
+        f'{{"data": {{"id": {number}}}}}'.encode(), lambda value, is_exact: read_started_id(value, is_exact=is_exact)
+    )
+
+    assert list(page.items) == [webhook]
+    assert webhook.extra == {"extra": {"a": [number]}}
+    assert started == str(number)
 
 
 @pytest.mark.parametrize("digits", [4301, 5000, 100_000])

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from aiocopyai import AuthenticationError, CopyAISession, NotFoundError, Run, RunEvent, RunStatus, RunWatch
+from aiocopyai._tasks import TaskSet
+from aiocopyai._waiting import RunPoller, WaitOptions
 from aiocopyai._watch import Watch, _Memory
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
 
@@ -177,6 +179,51 @@ async def test_aclose_of_watch_run(session: CopyAISession, copyai_emulator: Emul
     await session.close()
     with pytest.raises(RuntimeError, match="closed while it was watching"):
         await next_run
+
+
+@pytest.mark.parametrize("ending", ["aclose", "next step"])
+async def test_request_that_ends_slowly(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """A request that was cancelled, as nobody waited for it, is gone before another is sent and after `aclose`."""
+    monkeypatch.setattr("aiocopyai._watch._CONSUMER_GRACE", 0)
+    cancelled, proceed = asyncio.Event(), asyncio.Event()
+    requests = in_progress = most = 0
+
+    async def get(_workflow_id: str, run_id: str) -> Run:
+        nonlocal requests, in_progress, most
+        requests, in_progress = requests + 1, in_progress + 1
+        most = max(most, in_progress)
+        try:
+            if requests == 1:
+                await asyncio.sleep(3600)
+        except asyncio.CancelledError:  # as in a middleware of the caller's own session
+            cancelled.set()
+            while not proceed.is_set():
+                with suppress(asyncio.CancelledError):
+                    await proceed.wait()
+            raise
+        finally:
+            in_progress -= 1
+        return Run(run_id, status=RunStatus.FAILED)
+
+    events = RunWatch(RunPoller(get, "WCFG-1", "WRUN-1", WaitOptions(None, 0.01)), TaskSet())
+    step = asyncio.create_task(anext(events, None))
+    while not in_progress:
+        await asyncio.sleep(0)
+    step.cancel()
+    try:
+        async with asyncio.timeout(LIMIT):
+            await cancelled.wait()
+            last_step = asyncio.ensure_future(anext(events, None) if ending == "next step" else events.aclose())
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert (in_progress, most, last_step.done()) == (1, 1, False)
+            proceed.set()
+            run = await last_step
+    finally:
+        proceed.set()
+
+    assert in_progress == 0
+    assert (run is None) is (ending == "aclose")
 
 
 async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
