@@ -300,10 +300,10 @@ class _Worker:
                 row.state = RowState.UNCONFIRMED
         if self.rows:
             logger.warning(
-                "%s: ended early; runs in progress or not yielded: %s; rows that may have been started: %s",
+                "%s: ended early; runs in progress or not yielded: %s; keys of rows that may have been started: %s",
                 self.plan.name,
                 ", ".join(escape(row.run.id) for row in self.rows.values() if row.run is not None) or "none",
-                ", ".join(str(row.index) for row in self.rows.values() if row.state is RowState.UNCONFIRMED) or "none",
+                ", ".join(escape(row.key) for row in self.rows.values() if row.state is RowState.UNCONFIRMED) or "none",
             )
 
     def abandon_threadsafe(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import resource
 import shutil
 import tempfile
@@ -258,6 +259,22 @@ async def test_a_batch_that_is_dropped_closes_its_files(
 
     assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
     assert [found.name for found in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+async def test_unconfirmed_rows_are_logged_by_their_keys(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch that is cancelled logs the keys of the rows that may have been started, which end in their numbers."""
+    path = tmp_path / "results.jsonl"
+    await collect(start(session, path, limit=4))
+    emulator.inject(Fault(delay=60), method="POST", times=None)
+    batch = start(session, path, resume=True)
+    waiting = asyncio.ensure_future(anext(batch))
+    await wait_until(lambda: len(emulator.runs()) == len(ROWS))
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+    assert re.search(r"may have been started: [0-9a-f-]{36}-5, [0-9a-f-]{36}-6$", caplog.text, re.MULTILINE)
 
 
 async def test_a_cancelled_step_ends_the_iteration(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
