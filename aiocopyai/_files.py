@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and databases that belong to one process at a time."""
+"""Atomic replacement of files, and SQLite databases that are locked for one process."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def replace_file(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def create_beside(path: Path, target: Path) -> BinaryIO:
-    """Create an empty file that becomes part of `target`, readable for nobody who may not read `target`.
+    """Create an empty file that becomes part of `target`, with its permissions if it exists.
 
     Raises:
         OSError: the file cannot be created.
@@ -90,7 +90,7 @@ def open_locked(path: Path, target: Path | None = None) -> sqlite3.Connection:
 
     Args:
         path: the database; created if it does not exist.
-        target: the file whose content the database will hold; only who may read that may read the database.
+        target: the file whose content the database will hold; a new database gets its permissions.
 
     Raises:
         FileInUseError: another process has locked it.
@@ -115,8 +115,8 @@ def check_database(database: sqlite3.Connection, path: Path) -> None:
     """Check that a database without a write-ahead log that is not applied is complete.
 
     Raises:
-        DamagedFileError: it is damaged. SQLite accepts a database that was cut off within a page, and finds others
-            damaged only when it comes to the part that is.
+        DamagedFileError: it is damaged. SQLite accepts a database that was cut off within a page, and detects other
+            damage only when it reads the damaged part.
     """
     check, pages, page_size = (
         database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("quick_check", "page_count", "page_size")

@@ -1,4 +1,4 @@
-"""Threads beside that of the caller: one for work that would block an event loop, and one that runs an event loop."""
+"""A thread for work that would block the event loop, and a thread that runs an event loop."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FileThread:
             except asyncio.CancelledError as error:
                 cancelled = error
         if cancelled is not None:
-            raise cancelled from waiter.exception()  # asyncio logs an error that nobody asks for
+            raise cancelled from waiter.exception()  # asyncio would log an exception that is never retrieved
         return waiter.result()
 
     async def run_steps(self, steps: Generator[None]) -> None:

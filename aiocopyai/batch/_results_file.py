@@ -54,7 +54,7 @@ class ResultsFile:
         """Append a result, as `result_fields` returns it; on return it is on the disk.
 
         Raises:
-            OSError: it cannot be written; then the file is as it was.
+            OSError: it cannot be written; the file is unchanged.
         """
         line = dump_json(fields) + b"\n"
         size = os.fstat(self._file.fileno()).st_size

@@ -341,7 +341,7 @@ class _Batch:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _start(self, files: BatchFiles, skipped: set[int]) -> AsyncGenerator[RunResult, None]:
-        """Start the rows of which nothing is known, and those whose start was refused."""
+        """Start the rows that were never started, and those whose start was refused."""
         left = [number for number in range(1, self.plan.total + 1) if number not in skipped]
         numbers = left[: self.plan.limit]
         self.postponed = len(left) - len(numbers)

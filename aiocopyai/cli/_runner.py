@@ -167,7 +167,7 @@ def _log_to_stderr(settings: Settings) -> Generator[None]:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what is standard error at the time of the message."""
+    """Writes to the current `sys.stderr`, which may change during a command."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

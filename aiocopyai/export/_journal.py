@@ -109,7 +109,7 @@ class Journal:
 
     @staticmethod
     def discard(target: Path) -> None:
-        """Delete the files of an unfinished export that nobody has locked: the database last, as it shows the rest."""
+        """Delete the files of an unfinished export that is not locked; the database last, as `exists` checks it."""
         for path in _side_files(target):
             path.unlink(missing_ok=True)
 
@@ -316,13 +316,13 @@ def _side_files(target: Path) -> list[Path]:
 
 
 def _digest(run_id: str) -> bytes:
-    """Return what is stored of an id: shorter than the id, of fixed length, and never equal for two ids by chance."""
+    """Return the hash that is stored instead of an id; it is long enough to be different for each id."""
     # In the spelling of formats that cannot hold lone surrogates, so that ids read from such files are recognized.
     return blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
 def _row_digest(run: Run) -> bytes:
-    """Return what shows that a row has changed."""
+    """Return a hash of a row, which shows whether the row has changed."""
     # In CSV and Parquet a lone surrogate is spelled with a backslash, which JSON doubles.
     return blake2b(dump_json(run.to_dict()).replace(rb"\\", b"\\"), digest_size=16).digest()
 

@@ -21,7 +21,7 @@ from aiocopyai.models import Run
 _GROUP_BYTES: Final = 2**22
 """How much of a file is held in memory; it becomes one row group."""
 _ORDERED_COLUMNS: Final = ["id", "workflow_id", "status", "created_at", "credits"]
-"""The columns whose least and greatest values help to find rows."""
+"""The columns for which the file has minimum and maximum values, which help to find rows."""
 _BATCH_ROWS: Final = 250
 """How many rows are read at a time."""
 
@@ -105,7 +105,7 @@ def _read_rows(path: Path) -> Iterator[pa.RecordBatch]:
     try:
         with pa.OSFile(str(path)) as source:
             for batch in _read_messages(source):
-                batch.validate(full=True)  # what is not as it was written may end in any error of the writer
+                batch.validate(full=True)  # damaged bytes could cause any error in the writer
                 yield batch
     except (pa.ArrowInvalid, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:

@@ -1,4 +1,4 @@
-"""Work in threads beside that of the caller."""
+"""Blocking work in a thread."""
 
 from __future__ import annotations
 
