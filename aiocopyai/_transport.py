@@ -366,7 +366,7 @@ def _slash_redirect(url: URL, response: APIResponse) -> URL | None:
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
     """Read a body; of that of an error only the beginning, or what can be read of it: the status matters more."""
-    body = bytearray()  # a list of pieces of one byte would take 60 times the memory
+    body = bytearray()  # a list of tiny pieces would take many times the memory
     if _is_success(response.status):
         if await _read_into(body, response, MAX_BODY):
             raise InvalidResponseError(f"the response is larger than {MAX_BODY // 2**20} MiB")
