@@ -283,7 +283,7 @@ class Starter:
         """Search for runs that were started before this session.
 
         In its first seconds, a run of a process that has just crashed may not be listed yet, so that what is not found
-        is searched for once more.
+        is searched for again.
         """
         found = await self.find(workflow_id, searches, since)
         missing = [search for search in searches if search.key not in found]

@@ -458,7 +458,7 @@ class CopyAISession:
 
         The first poll is immediate, and the second after at most 1 s. Each later interval is longer by half, up to
         `max_poll_interval`, and is shortened at random by up to a quarter. Retryable errors are tolerated, and so is a
-        404 for 60 s. A run that is ``COMPLETE`` without output is polled once more, because its output may be late.
+        404 for 60 s. A run that is ``COMPLETE`` without output is polled one more time, because its output may be late.
 
         Args:
             workflow_id: the workflow's id.

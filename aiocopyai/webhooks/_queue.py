@@ -118,7 +118,7 @@ class EventQueue:
     async def stop(self, grace: float) -> None:
         """Stop accepting events, process the waiting ones for at most `grace` seconds, and drop the rest.
 
-        Events that are not confirmed yet are read once more, now.
+        Events that are not confirmed yet are read again at once.
         """
         workers, self._workers = self._workers, set()
         if not workers:

@@ -359,7 +359,7 @@ async def test_missing_extra(missing: str) -> None:
 
 
 async def test_missing_extra_with_closed_standard_error() -> None:
-    """The exit code is 2, although there is no place for the message."""
+    """The exit code is 2, although the message cannot be written."""
     code = "import sys; sys.modules['typer'] = None; from aiocopyai.cli import main; main()"
     close = f"import os, sys; os.close(2); os.execv(sys.executable, [sys.executable, '-c', {code!r}])"
     done = await finish(await start("-c", close, env=environment()))

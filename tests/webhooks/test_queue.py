@@ -342,7 +342,7 @@ async def test_exit_during_a_read(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler,
     delay_api: Callable[[Emulator, dict[str, Any]], None],
 ) -> None:  # fmt: skip
-    """An event that is being read when the exit begins, too early to be confirmed, is read once more."""
+    """An event that is being read when the exit begins, too early to be confirmed, is read again."""
     run = add_run(copyai_emulator)
     delay_api(copyai_emulator, run)
     reader = DelayedReader(session)
