@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import chain, repeat
 from operator import attrgetter, itemgetter
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from attrs import evolve, frozen
 
@@ -33,29 +33,34 @@ from aiocopyai.models import JSON, Page, Run, RunStatus, Webhook, WebhookEventTy
 
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Reader(Protocol[T_co]):
+    """Makes a value of a parsed response, as `read_run` does."""
+
+    def __call__(self, response: JSON, /, *, is_exact: bool) -> T_co:
+        """Read a response; `is_exact` says whether its integers beyond 64 bits were not rounded."""
+        ...
 
 
 class _RoundedIntegerError(Exception):
     """A response may hold an integer that was rounded to a float."""
 
 
-def parse_response(body: bytes, read: Callable[[JSON, bool], T]) -> T:
+def parse_response(body: bytes, read: Reader[T]) -> T:
     """Parse a response's body and return what `read` makes of it.
-
-    Args:
-        body: the body.
-        read: a function such as `read_run_page`, of the parsed body and of whether all its integers are exact.
 
     Raises:
         InvalidResponseError: it is not JSON, or not what `read` expects.
     """
     try:
         try:
-            return read(parse_json(body), False)  # noqa: FBT003 (a positional parameter of a callback)
+            return read(parse_json(body), is_exact=False)
         except _RoundedIntegerError:
             # Only a large float, unless the body has a number of 20 digits or more.
             exact = has_long_number(body)
-        return read(parse_json(body, exact=exact), True)  # noqa: FBT003 (the same)
+        return read(parse_json(body, exact=exact), is_exact=True)
     except RecursionError:
         pass
     raise _nesting_error(body)
@@ -163,6 +168,10 @@ def read_webhook_page(response: JSON, number: int, size: int, *, is_exact: bool 
     read = [_read_webhook_item(item, f"data[{index}]") for index, item in enumerate(items)]
     invalid = frozenset[str]().union(*(misfits for _, misfits in read))
     return Page(number, size, read_total(response.get("total")), [webhook for webhook, _ in read], invalid)
+
+
+def read_nothing(_response: JSON, **_: bool) -> None:
+    """Read a response without content, such as the ``{}`` of a deletion."""
 
 
 def read_total(total: JSON) -> int | None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import EllipsisType, TracebackType
 from typing import Any, Final, NoReturn, Self
 from weakref import WeakSet
@@ -22,6 +23,7 @@ from aiocopyai._key_search import CLOCK_SKEW, KEY_NAME, KeySearch
 from aiocopyai._logging import configure_from_environment
 from aiocopyai._pager import MAX_PREFETCH, Pager, Plan
 from aiocopyai._parsing import (
+    read_nothing,
     read_run,
     read_run_page,
     read_started_id,
@@ -317,7 +319,7 @@ class CopyAISession:
         """``GET /workflow/{id}/run?size=&page=``; the vendor's pages differ on whether the path ends in a slash."""
         request = APIRequest("GET", f"{path}?size={size}&page={page}")
         return await self._transport.send(
-            request, lambda response, is_exact: read_run_page(response, page, size, workflow_id, is_exact=is_exact)
+            request, partial(read_run_page, number=page, size=size, workflow_id=workflow_id)
         )
 
     async def get_run(self, workflow_id: str, run_id: str) -> Run:
@@ -330,9 +332,7 @@ class CopyAISession:
             CopyAIError: the request failed.
         """
         request = APIRequest("GET", f"{_runs_path(workflow_id)}/{path_segment('run_id', run_id)}")
-        return await self._transport.send(
-            request, lambda response, is_exact: read_run(response, workflow_id, is_exact=is_exact)
-        )
+        return await self._transport.send(request, partial(read_run, workflow_id=workflow_id))
 
     async def start_run(
         self,
@@ -695,10 +695,7 @@ class CopyAISession:
         body: dict[str, JSON] = {"url": url, "eventType": str(event_type)}
         if workflow_id is not None:
             body["workflowId"] = workflow_id
-        return await self._transport.send(
-            APIRequest("POST", "webhook", encode_json("the webhook", body)),
-            lambda response, is_exact: read_webhook(response, is_exact=is_exact),
-        )
+        return await self._transport.send(APIRequest("POST", "webhook", encode_json("the webhook", body)), read_webhook)
 
     async def ensure_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
@@ -738,7 +735,7 @@ class CopyAISession:
             CopyAIError: the request failed.
         """
         request = APIRequest("GET", f"webhook/{path_segment('webhook_id', webhook_id)}")
-        return await self._transport.send(request, lambda response, is_exact: read_webhook(response, is_exact=is_exact))
+        return await self._transport.send(request, read_webhook)
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook: ``DELETE /webhook/{id}``.
@@ -751,7 +748,7 @@ class CopyAISession:
         """
         request = APIRequest("DELETE", f"webhook/{path_segment('webhook_id', webhook_id)}")
         try:
-            await self._transport.send(request, lambda _response, _: None)
+            await self._transport.send(request, read_nothing)
         except NotFoundError as error:
             # After a retry, an attempt whose response was lost may have deleted it.
             if error.attempts == 1:
@@ -779,19 +776,14 @@ class CopyAISession:
 
     async def _fetch_webhooks(self, page: int, size: int) -> Page[Webhook]:
         request = APIRequest("GET", f"webhook?size={size}&page={page - 1}")
-        return await self._transport.send(
-            request, lambda response, is_exact: read_webhook_page(response, page, size, is_exact=is_exact)
-        )
+        return await self._transport.send(request, partial(read_webhook_page, number=page, size=size))
 
     async def _post_run(self, start: StartRequest) -> Run:
         body: dict[str, JSON] = {"startVariables": dict(start.inputs)}
         if start.metadata:
             body["metadata"] = dict(start.metadata)
         request = APIRequest("POST", _runs_path(start.workflow_id), encode_json("the inputs", body))
-        run_id = await self._transport.send(
-            request, lambda response, is_exact: read_started_id(response, is_exact=is_exact)
-        )
-        return start.to_run(run_id)
+        return start.to_run(await self._transport.send(request, read_started_id))
 
 
 def _runs_path(workflow_id: str) -> str:

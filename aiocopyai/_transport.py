@@ -10,7 +10,6 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Final, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -22,7 +21,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from aiocopyai._decompression import ACCEPT_ENCODING, SUPPORTED_ENCODINGS, decompress
-from aiocopyai._parsing import parse_response, read_error
+from aiocopyai._parsing import Reader, parse_response, read_error
 from aiocopyai._rate_limit import RateLimiter
 from aiocopyai._redaction import Secret, redact
 from aiocopyai._request_options import AttemptInfo, RequestOptions, RetryInfo, call_hook
@@ -39,7 +38,6 @@ from aiocopyai.errors import (
     RequestInfo,
     status_error,
 )
-from aiocopyai.models import JSON
 
 
 T = TypeVar("T")
@@ -184,7 +182,7 @@ class Transport:
         if with_connections:
             await self._connections.close()
 
-    async def send(self, request: APIRequest, read: Callable[[JSON, bool], T]) -> T:
+    async def send(self, request: APIRequest, read: Reader[T]) -> T:
         """Send a request, retry it according to the policy, and return what `read` makes of the response's JSON.
 
         A POST is sent again only if the server did not execute it: no connection was made, or 429. The body of a
@@ -216,7 +214,7 @@ class Transport:
 
         return await self._options.retry.call(attempt, str(request), lambda: self._rate_limiter.delay, announce)
 
-    async def _attempt(self, request: APIRequest, read: Callable[[JSON, bool], T], attempt: _Attempt) -> T:
+    async def _attempt(self, request: APIRequest, read: Reader[T], attempt: _Attempt) -> T:
         """Send a request that was admitted by the rate limiter."""
         url = URL(f"{self._base_url}/{request.path}", encoded=True)
         info = RequestInfo(request.method, str(url), attempt.number)
@@ -230,7 +228,7 @@ class Transport:
             if _is_success(response.status):
                 if request.method == "DELETE":
                     # `{}`, "Accepted" or nothing: the status says it all.
-                    return read(None, True)  # noqa: FBT003 (a positional parameter of a callback)
+                    return read(None, is_exact=True)
                 return await _parse(response.body, read)
             problem = self._status_error(response, info)
         except InvalidResponseError as error:
@@ -392,7 +390,7 @@ async def _read_into(body: bytearray, response: aiohttp.ClientResponse, limit: i
     return False
 
 
-async def _parse(body: bytes, read: Callable[[JSON, bool], T]) -> T:
+async def _parse(body: bytes, read: Reader[T]) -> T:
     if len(body) < _LARGE_BODY:
         return parse_response(body, read)
 

@@ -170,7 +170,7 @@ async def test_a_redirect_of_the_slash_is_followed(status: int, slash: bool) -> 
     async with serving(handle) as url, CopyAISession(KEY, base_url=url, retry=ONCE) as session:
         page = await session._transport.send(
             _transport.APIRequest("GET", f"workflow/W/run{'' if slash else '/'}?size=1&page=1"),
-            lambda response, _: response,
+            lambda response, **_: response,
         )
 
     assert page == NO_RUNS
