@@ -58,7 +58,7 @@ def parse_response(body: bytes, read: Reader[T]) -> T:
         try:
             return read(parse_json(body), is_exact=False)
         except _RoundedIntegerError:
-            # Only a large float, unless the body has a number of 20 digits or more.
+            # A float can be as large: the body is parsed exactly only if it has digits enough for such an integer.
             exact = has_long_number(body)
         return read(parse_json(body, exact=exact), is_exact=True)
     except RecursionError:
