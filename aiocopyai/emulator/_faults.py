@@ -115,7 +115,9 @@ async def send(web_request: web.BaseRequest, response: EmulatorResponse, fault: 
             web_request.transport.abort()
         return web.Response()
     headers = {CONTENT_TYPE: response.content_type}
-    if fault.truncate is None and not fault.drip:
+    # What aiohttp writes to a stream without a body would be read as the next response.
+    has_body = web_request.method != "HEAD" and response.status not in {204, 304}
+    if not has_body or (fault.truncate is None and not fault.drip):
         complete = web.Response(status=response.status, body=response.body, headers=headers)
         complete.headers.update(fault.headers)
         return complete

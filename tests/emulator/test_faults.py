@@ -97,6 +97,16 @@ async def test_drip_of_an_empty_body(api: RawAPI) -> None:
         assert await response.read() == b""
 
 
+@pytest.mark.parametrize("fault", [{"drip": 0.001}, {"truncate": 1}])
+@pytest.mark.parametrize(("method", "status"), [("GET", 204), ("GET", 304), ("HEAD", 200)])
+async def test_faults_of_responses_without_a_body(api: RawAPI, method: str, status: int, fault: AnyValue) -> None:
+    """A response that cannot have a body is sent without one, and the connection can be used again."""
+    api.emulator.inject(Fault(status=status, **fault))
+    async with api.http.request(method, api.runs_url) as response:
+        assert (response.status, await response.read()) == (status, b"")
+    assert (await api.get_page())[0] == 200
+
+
 async def test_latency(api: RawAPI) -> None:
     """Latency delays every response, those of concurrent requests at the same time."""
     api.emulator.latency = 0.05
