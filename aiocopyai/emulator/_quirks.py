@@ -43,6 +43,9 @@ class Quirks:
             documented.
         delivery: the body of a `workflowRun.completed` delivery: with the output as `result`, as in the current
             reference; with `result.output`, as in an older one; or the whole run with a `type`, as captured in 2025.
+
+    Raises:
+        ValueError: `max_size` is less than 1.
     """
 
     total: TotalQuirk = "int"
@@ -60,6 +63,10 @@ class Quirks:
     late_runs: float = 0.0
     retention: int | None = None
     delivery: Literal["today", "older", "run"] = "today"
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_size < 1:
+            raise ValueError(f"max_size must be at least 1, got {self.max_size}")
 
 
 def apply_list_quirks(items: list[JSON], quirks: Quirks) -> list[JSON]:

@@ -154,6 +154,13 @@ async def test_oversize_is_rejected(api: RawAPI) -> None:
     assert len(await api.list_ids(size=5)) == 5
 
 
+@pytest.mark.parametrize("max_size", [0, -1])
+def test_invalid_max_size(max_size: int) -> None:
+    """A maximum size below 1 is rejected."""
+    with pytest.raises(ValueError, match=f"max_size must be at least 1, got {max_size}"):
+        Quirks(max_size=max_size)
+
+
 @pytest.mark.parametrize(
     ("quirk", "body"),
     [
