@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from errno import EADDRINUSE
 from typing import Final
 
-from aiocopyai.emulator._emulator import Emulator, logger
+from aiocopyai.emulator._emulator import DEFAULT_WORKFLOW_ID, Emulator, logger
 from aiocopyai.emulator._http import Request
 
 
@@ -51,17 +51,18 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.
     except KeyboardInterrupt:
         return 130
     except sqlite3.Error as error:
-        return _report(f"{options.state}: {error}")
-    except OSError as error:
-        return _report(
-            f"port {options.port} is already in use: choose another --port" if error.errno == EADDRINUSE else str(error)
-        )
-    except ValueError as error:
-        return _report(str(error))
+        problem = f"{options.state}: {error}"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+        if isinstance(error, OSError) and error.errno == EADDRINUSE:
+            problem = f"port {options.port} is already in use: choose another --port"
+    else:
+        return 0
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
-    return 0
+    sys.stderr.write(f"aiocopyai.emulator: {problem}\n")
+    return 1
 
 
 async def serve(emulator: Emulator) -> None:
@@ -84,17 +85,16 @@ async def serve(emulator: Emulator) -> None:
 
 
 def _make_emulator(options: argparse.Namespace) -> Emulator:
-    first, *others = options.workflow_id or [None]
-    optional = {} if first is None else {"workflow_id": first}
+    first, *others = options.workflow_id or [DEFAULT_WORKFLOW_ID]
     emulator = Emulator(
         options.runs,
+        workflow_id=first,
         api_key=options.key,
         seed=options.seed,
         run_time=options.run_time,
         credits=options.credits,
         state=options.state,
         port=options.port,
-        **optional,
     )
     for workflow_id in others:
         if workflow_id not in emulator.workflow_ids:
@@ -134,11 +134,6 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > _MAX_PORT:
         raise argparse.ArgumentTypeError(f"must be between 0 and {_MAX_PORT}, got {text}")
     return int(text)
-
-
-def _report(problem: str) -> int:
-    sys.stderr.write(f"aiocopyai.emulator: {problem}\n")
-    return 1
 
 
 if __name__ == "__main__":

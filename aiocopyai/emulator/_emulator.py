@@ -27,6 +27,8 @@ from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState
 # Not below the client's logger, whose users do not expect the emulator's lines.
 logger = logging.getLogger("aiocopyai_emulator")
 
+DEFAULT_WORKFLOW_ID: Final = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27"
+
 _HOST: Final = "127.0.0.1"
 # For requests that hang on purpose; their responses are no longer needed.
 _SHUTDOWN_SECONDS: Final = 0.01
@@ -89,7 +91,7 @@ class Emulator:
         self,
         runs: int | Iterable[Any] = 0,
         *,
-        workflow_id: str = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27",
+        workflow_id: str = DEFAULT_WORKFLOW_ID,
         api_key: str = "emulator-key",
         seed: int = 0,
         quirks: Quirks = Quirks(),  # noqa: B008 (a frozen value)
