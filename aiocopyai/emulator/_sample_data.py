@@ -67,6 +67,11 @@ class SampleRun:
         run_id = self.id
         status = _pick(_STATUSES, digest[16])
         created = _EPOCH + self.serial * _SPACING + timedelta(milliseconds=int.from_bytes(digest[19:21], "big"))
+        inputs: dict[str, JSON] = {
+            "Company name": _pick(_COMPANIES, digest[21]),
+            "Website": f"https://www.example.com/{digest[21] % len(_COMPANIES)}",
+            "Tone": _pick(_TONES, digest[22]),
+        }
         metadata: tuple[JSON, ...] = (
             {"api": True},
             {"webapp": True},
@@ -78,12 +83,8 @@ class SampleRun:
             "workflowRunId": run_id,
             "workflowId": self.workflow_id,
             "status": status,
-            "input": {
-                "Company name": _pick(_COMPANIES, digest[21]),
-                "Website": f"https://www.example.com/{digest[21] % len(_COMPANIES)}",
-                "Tone": _pick(_TONES, digest[22]),
-            },
-            "output": _output(digest, status),
+            "input": inputs,
+            "output": sample_output(digest, status, inputs),
             "metadata": _pick(metadata, digest[30]),
             "createdAt": created.strftime("%Y-%m-%dT%H:%M:%S") + f".{created.microsecond // 1000:03}Z",
             "credits": 0 if status in {"NEW", "WAITING"} else 1 + digest[17] % 24,
@@ -93,32 +94,24 @@ class SampleRun:
         return run
 
     def _digest(self) -> bytes:
-        return _hash(f"{self.seed}/{self.workflow_id}/{self.serial}")
+        return sample_digest(f"{self.seed}/{self.workflow_id}/{self.serial}")
 
 
-def sample_output(source: str, status: str, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Generate the output of a run with this status, the same for the same source and inputs.
-
-    It is about the first input that is a string, so that runs with different inputs have different outputs.
-    """
-    subject = next((value for value in inputs.values() if isinstance(value, str) and value), None)
-    return _output(_hash(source), status, subject)
-
-
-def _hash(source: str) -> bytes:
+def sample_digest(source: str) -> bytes:
+    """Return the 32 bytes that select the sample data of a run."""
     return blake2b(source.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
-def _pick(choices: Sequence[T], number: int) -> T:
-    return choices[number % len(choices)]
+def sample_output(digest: bytes, status: str, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Generate as many steps as a run with this status has finished, the same for the same digest and inputs.
 
-
-def _output(digest: bytes, status: str, subject: str | None = None) -> dict[str, JSON]:
-    """Return as many steps as a run with this status has finished, in the order of the steps."""
+    They are about the first input that is a string, so that runs with different inputs have different outputs.
+    """
     if status in {"NEW", "WAITING"}:
         return {}
-    company, person = subject or _pick(_COMPANIES, digest[21]), _pick(_PEOPLE, digest[24])
-    title, need = _pick(_TITLES, digest[25]), _pick(_NEEDS, digest[26])
+    strings = (value for value in inputs.values() if isinstance(value, str) and value)
+    company = next(strings, _pick(_COMPANIES, digest[21]))
+    person, title, need = _pick(_PEOPLE, digest[24]), _pick(_TITLES, digest[25]), _pick(_NEEDS, digest[26])
     contact: dict[str, JSON] = {"name": person, "title": title, "score": digest[27] / 256}
     steps: dict[str, JSON] = {
         "Research": f"{company} looks for {need}.\n\nIts {title}, {person}, decides on it.",
@@ -132,3 +125,7 @@ def _output(digest: bytes, status: str, subject: str | None = None) -> dict[str,
     }
     finished = len(steps) if status == "COMPLETE" else digest[23] % len(steps)
     return dict(list(steps.items())[:finished])
+
+
+def _pick(choices: Sequence[T], number: int) -> T:
+    return choices[number % len(choices)]

@@ -14,7 +14,7 @@ from uuid import uuid4
 from attrs import define, evolve, field, frozen
 
 from aiocopyai.emulator._http import JSON
-from aiocopyai.emulator._sample_data import SampleRun, sample_output
+from aiocopyai.emulator._sample_data import SampleRun, sample_digest, sample_output
 from aiocopyai.emulator._scripts import ScriptQueue, StartedRun
 
 
@@ -138,7 +138,8 @@ class Workflow:
 
     def next_output(self, status: str, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
         """Generate the output of the next started run, if it ends with this status."""
-        return sample_output(f"{self.seed}/{self.id}/started/{self.start_count}", status, inputs)
+        digest = sample_digest(f"{self.seed}/{self.id}/started/{self.start_count}")
+        return sample_output(digest, status, inputs)
 
     def _visible(self, until: float) -> int:
         """Count the started runs that were started by this time."""
@@ -183,7 +184,7 @@ class Storage:
         """Save a webhook that was registered."""
 
     def delete_webhook(self, webhook_id: str) -> None:
-        """Forget a webhook."""
+        """Delete a webhook."""
 
 
 @define
