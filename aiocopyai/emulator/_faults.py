@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Mapping
+from math import ceil, inf
 from typing import Any, Final, Literal
 
 from aiohttp import web
@@ -59,10 +60,10 @@ class Fault:
 
 @define(eq=False)
 class _InjectedFault:
-    """A fault that waits for matching requests; None matches any."""
+    """A fault for the next `remaining` matching requests; a condition of None matches any."""
 
     fault: Fault
-    remaining: int | None
+    remaining: float
     method: str | None
     path: str | None
     page: int | None
@@ -83,26 +84,26 @@ class FaultQueue:
 
     def add(self, fault: Fault, *, times: int | None, method: str | None, path: str | None, page: int | None) -> None:
         """Apply a fault to the next `times` matching requests, or to all of them if None."""
-        self._injected.append(_InjectedFault(fault, times, method, path, page))
+        self._injected.append(_InjectedFault(fault, inf if times is None else times, method, path, page))
 
     def take(self, request: Request) -> Fault:
         """Return the first fault that matches a request, and use it up; a fault without effect if none matches."""
         for injected in self._injected:
             if injected.matches(request):
-                if injected.remaining is not None:
-                    injected.remaining -= 1
-                    if not injected.remaining:
-                        self._injected.remove(injected)
+                injected.remaining -= 1
+                if not injected.remaining:
+                    self._injected.remove(injected)
                 return injected.fault
         return Fault()
 
 
 def replacement(fault: Fault) -> EmulatorResponse:
     """Return the response of a fault that skips the call."""
-    status = 200 if fault.status is None else fault.status
-    if isinstance(fault.body, bytes):
-        return EmulatorResponse(status, fault.body)
-    return EmulatorResponse(status, encode_json({} if fault.body is None else fault.body))
+    body: Any = {} if fault.body is None else fault.body
+    return EmulatorResponse(
+        status=200 if fault.status is None else fault.status,
+        body=body if isinstance(body, bytes) else encode_json(body),
+    )
 
 
 async def send(web_request: web.BaseRequest, response: EmulatorResponse, fault: Fault) -> web.StreamResponse:
@@ -128,7 +129,7 @@ async def send(web_request: web.BaseRequest, response: EmulatorResponse, fault: 
         stream.force_close()
     await stream.prepare(web_request)
     body = response.body[: fault.truncate]
-    length = max(1, -(-len(body) // _DRIP_PIECES)) if fault.drip else max(1, len(body))
+    length = max(1, ceil(len(body) / (_DRIP_PIECES if fault.drip else 1)))
     for start in range(0, len(body), length):
         if fault.drip:
             await asyncio.sleep(fault.drip)

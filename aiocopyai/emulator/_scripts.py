@@ -61,8 +61,10 @@ class Script:
 
 @define
 class _QueuedScript:
+    """A script for the next `remaining` runs."""
+
     script: Script
-    remaining: int | None
+    remaining: float
 
 
 @define
@@ -73,19 +75,18 @@ class ScriptQueue:
 
     def add(self, script: Script, times: int | None) -> None:
         """Use a script for `times` runs, or for all following ones if None."""
-        self._queued.append(_QueuedScript(script, times))
+        self._queued.append(_QueuedScript(script, math.inf if times is None else times))
 
     def peek(self) -> Script:
-        """Return the script of the next run; a refused start must not use it up."""
+        """Return the script of the next run; a rejected start must not use it up."""
         return self._queued[0].script if self._queued else Script()
 
     def advance(self) -> None:
         """Count the next run as started."""
-        if not self._queued or self._queued[0].remaining is None:
-            return
-        self._queued[0].remaining -= 1
-        if not self._queued[0].remaining:
-            del self._queued[0]
+        if self._queued:
+            self._queued[0].remaining -= 1
+            if not self._queued[0].remaining:
+                del self._queued[0]
 
 
 @frozen(kw_only=True)
@@ -106,15 +107,15 @@ class StartedRun:
     @property
     def ends(self) -> float:
         """When it reaches its last state, in seconds since 1970."""
-        return self.started + self._duration
-
-    @property
-    def _duration(self) -> float:
-        return self.run_time if len(self.script.states) > 1 else 0.0
+        return self.started + (self.run_time if len(self.script.states) > 1 else 0.0)
 
     def to_json(self, now: float) -> dict[str, JSON]:
         """Return the run as the API sends it at this time."""
-        progress = self._progress(now)
+        progress = 1.0
+        duration = self.ends - self.started
+        if duration and now < self.ends:
+            # Rounding must not end a run before `ends`, and a clock set back must not give a negative part.
+            progress = min(_JUST_BELOW_1, max(0.0, (now - self.started) / duration))
         created_at = datetime.fromtimestamp(self.started, UTC).isoformat(timespec="milliseconds")
         return {
             "id": self.id,
@@ -129,15 +130,8 @@ class StartedRun:
             "error": self.script.error if progress >= 1 else None,
         }
 
-    def _progress(self, now: float) -> float:
-        """Return the part of the run's time that has passed, from 0 to 1."""
-        if not self._duration or now >= self.ends:
-            return 1.0
-        # Rounding must not end a run before `ends`, and a clock set back must not give a negative part.
-        return min(_JUST_BELOW_1, max(0.0, (now - self.started) / self._duration))
-
     def _output(self, progress: float) -> dict[str, JSON]:
-        """Return the steps that are filled in: their number grows with the time spent in PROCESSING."""
+        """Return the finished steps: their number grows with the time spent in PROCESSING."""
         steps = dict(self.script.output or {})
         if progress >= 1:
             return steps
