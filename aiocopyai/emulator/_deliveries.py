@@ -116,7 +116,7 @@ class WebhookSender:
                 self.schedule()
 
     def credit_limit_reached(self, workflow_id: str) -> None:
-        """Send that a start was refused for lack of credits."""
+        """Send the event of a start that the remaining credits do not cover."""
         webhooks = self.state.subscribers(CREDIT_LIMIT_REACHED, workflow_id)
         self.send(webhooks, CREDIT_LIMIT_REACHED, workflow_body(CREDIT_LIMIT_REACHED, workflow_id))
 

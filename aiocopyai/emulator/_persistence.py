@@ -79,7 +79,7 @@ class StateFile(Storage):
     def load(self, state: EmulatorState) -> None:
         """Fill a new state from the file. The seed and credits in the file replace those of the state.
 
-        A new file takes over the seed, and a file without a credit limit takes over the credits.
+        A new file stores the state's seed, and a file without a credit limit stores the state's credits.
         """
         with closing(self._connect()) as connection:
             settings = {name: json.loads(value) for name, value in connection.execute("SELECT * FROM settings")}

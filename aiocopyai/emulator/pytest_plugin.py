@@ -1,7 +1,7 @@
 """The pytest plugin with the fixture `copyai_emulator`, which pytest finds wherever the package is installed.
 
-pytest imports this module in every run, so that it imports next to nothing: the emulator, and aiohttp with it, is
-loaded inside the fixture.
+pytest imports this module in every run, so it imports next to nothing: the fixture loads the emulator, and aiohttp
+with it.
 """
 
 from __future__ import annotations
