@@ -46,7 +46,7 @@ from aiocopyai._validation import (
     check_positive,
     check_rows,
     check_string,
-    check_url,
+    check_webhook,
     json_object,
     normalized_base_url,
     path_segment,
@@ -63,7 +63,7 @@ from aiocopyai.errors import (
 from aiocopyai.models import JSON, Page, Run, Webhook, WebhookEventType
 
 
-VENDOR_URL: Final = "https://api.copy.ai/api"
+DEFAULT_BASE_URL: Final = "https://api.copy.ai/api"
 
 
 class CopyAISession:
@@ -111,15 +111,15 @@ class CopyAISession:
         on_retry: Callable[[RetryInfo], object] | None = None,
     ) -> None:
         # Before anything can raise: some tools show the variables of each frame of a traceback.
-        kind = None if api_key is None or isinstance(api_key, str) else type(api_key).__name__
+        wrong_type = None if api_key is None or isinstance(api_key, str) else type(api_key).__name__
         api_key = Secret(api_key or os.environ.get("COPYAI_API_KEY") or "")
-        if kind is not None:
-            raise ConfigurationError(f"api_key must be a string, got an object of type {kind}")
+        if wrong_type is not None:
+            raise ConfigurationError(f"api_key must be a string, got an object of type {wrong_type}")
         configure_from_environment()
         if not api_key:
             raise ConfigurationError("no API key: set the environment variable COPYAI_API_KEY, or pass api_key")
         check_api_key(api_key)
-        url = normalized_base_url(base_url or os.environ.get("COPYAI_BASE_URL") or VENDOR_URL)
+        url = normalized_base_url(base_url or os.environ.get("COPYAI_BASE_URL") or DEFAULT_BASE_URL)
         if http_session is not None and not isinstance(http_session, aiohttp.ClientSession):
             raise ConfigurationError(
                 f"http_session must be an aiohttp.ClientSession, got an object of type {type(http_session).__name__}"
@@ -138,11 +138,11 @@ class CopyAISession:
         self._views: WeakSet[CopyAISession] = WeakSet()
         self._tasks = TaskSet()
         self._starter: Starter = Starter(
-            self._post_run,
-            lambda workflow_id, since: self.runs(workflow_id, since=since, prefetch=0),
-            self.get_run,
-            transport.options.retry,
-            None if parent is None else parent._starter,  # noqa: SLF001 (of the same class)
+            post=self._post_run,
+            list_runs=lambda workflow_id, since: self.runs(workflow_id, since=since, prefetch=0),
+            get_run=self.get_run,
+            retry=transport.options.retry,
+            shared=None if parent is None else parent._starter,  # noqa: SLF001 (of the same class)
         )
 
     def with_options(
@@ -157,11 +157,12 @@ class CopyAISession:
     ) -> Self:
         """Return a session with other options: ``await session.with_options(timeout=300).get_run(…)``.
 
-        It shares the key, the connections, the rate limit and the idempotency keys of this session. You need not close
-        it: closing this session closes both. Closing the returned session ends its own iterations and requests only.
+        Options that are not passed are those of this session. The returned session shares the key, the connections, the
+        rate limit and the idempotency keys of this one. You need not close it: closing this session closes both.
+        Closing the returned session ends its own iterations and requests only.
 
         Args:
-            timeout: as for the class. An option that is not passed is that of this session.
+            timeout: as for the class.
             retry: as for the class.
             default_headers: as for the class; they replace those of this session.
             user_agent: as for the class.
@@ -181,13 +182,13 @@ class CopyAISession:
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not ...}
         view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__)  # for what a subclass adds
+        view.__dict__.update(self.__dict__)  # includes the attributes of a subclass
         view._set_up(self._transport.with_options(evolve(self._transport.options, **changes)), self)
         self._views.add(view)
         return view
 
     def __repr__(self) -> str:
-        # Half-constructed if the constructor raised, as a debugger may show it.
+        # A debugger may show a session whose constructor raised.
         transport = getattr(self, "_transport", None)
         return f"<CopyAISession: {'invalid' if transport is None else transport.base_url}>"
 
@@ -259,7 +260,7 @@ class CopyAISession:
             CopyAIError: a page cannot be read; raised while iterating. Its `page` is the number of the page, and the
                 next step of the iterator requests it again.
         """
-        path = _runs_path(workflow_id)
+        path_segment("workflow_id", workflow_id)
         check_page_size("page_size", page_size)
         check_integer("start_page", start_page, 1)
         if prefetch is not None:
@@ -278,7 +279,7 @@ class CopyAISession:
             slowdowns=lambda: self._transport.slowdowns,
             tasks=self._tasks,
         )
-        return Pager(lambda page, size: self._fetch_runs(path, workflow_id, page, size), plan)
+        return Pager(partial(self._fetch_runs, workflow_id), plan)
 
     async def runs_page(self, workflow_id: str, page: int = 1, *, size: int = 10) -> Page[Run]:
         """Read one page of a workflow's runs: ``GET /workflow/{id}/run?size=&page=``.
@@ -293,11 +294,10 @@ class CopyAISession:
             CopyAIError: the page cannot be read. The response to a page after the end is not documented: it may be an
                 error, or an empty page.
         """
-        path = _runs_path(workflow_id)
         check_integer("page", page, 1)
         check_page_size("size", size)
         try:
-            return await self._fetch_runs(path, workflow_id, page, size)
+            return await self._fetch_runs(workflow_id, page, size)
         except CopyAIError as error:
             error.page = page
             raise
@@ -310,17 +310,10 @@ class CopyAISession:
             InvalidResponseError: the response has no `total`.
             CopyAIError: the request failed.
         """
-        page = await self._fetch_runs(_runs_path(workflow_id), workflow_id, 1, 1)
+        page = await self._fetch_runs(workflow_id, 1, 1)
         if page.total is None:
-            raise InvalidResponseError("no count of the runs", "data.total")
+            raise InvalidResponseError("the number of runs is missing", "data.total")
         return page.total
-
-    async def _fetch_runs(self, path: str, workflow_id: str, page: int, size: int) -> Page[Run]:
-        """``GET /workflow/{id}/run?size=&page=``; the vendor's pages differ on whether the path ends in a slash."""
-        request = APIRequest("GET", f"{path}?size={size}&page={page}")
-        return await self._transport.send(
-            request, partial(read_run_page, number=page, size=size, workflow_id=workflow_id)
-        )
 
     async def get_run(self, workflow_id: str, run_id: str) -> Run:
         """Read one run, finished or not: ``GET /workflow/{id}/run/{run_id}``.
@@ -379,7 +372,8 @@ class CopyAISession:
             CopyAIError: the run was not started.
         """
         check_reuse_within(reuse_within, has_key=idempotency_key is not None)
-        run, _ = await self._starter.start(_start(workflow_id, inputs, metadata, idempotency_key), reuse_within)
+        request = _start_request(workflow_id, inputs, metadata, idempotency_key)
+        run, _ = await self._starter.start(request, reuse_within)
         return run
 
     async def find_run(
@@ -510,8 +504,9 @@ class CopyAISession:
             CopyAIError: as for both methods. An exception after the start has a note with the run's id.
         """
         options = WaitOptions(timeout, max_poll_interval, final_statuses)
-        check_reuse_within(reuse_within, has_key=idempotency_key is not None)
-        run, _ = await self._starter.start(_start(workflow_id, inputs, metadata, idempotency_key), reuse_within)
+        run = await self.start_run(
+            workflow_id, inputs, metadata=metadata, idempotency_key=idempotency_key, reuse_within=reuse_within
+        )
         try:
             return await wait_for_run(self.get_run, workflow_id, run.id, options)
         except BaseException as error:
@@ -571,7 +566,7 @@ class CopyAISession:
         check_reuse_within(reuse_within, has_key=idempotency_key is not None)
 
         async def start(inputs: Inputs, key: str) -> tuple[Run, bool]:
-            request = _start(workflow_id, inputs, metadata, key)
+            request = _start_request(workflow_id, inputs, metadata, key)
             return await self._starter.start(evolve(request, is_one_off=idempotency_key is None))
 
         async def search(rows_by_key: Mapping[str, Inputs], age: float | None) -> Mapping[str, AmbiguousStartError]:
@@ -581,13 +576,13 @@ class CopyAISession:
             requests: dict[str, StartRequest] = {}
             for key, inputs in rows_by_key.items():
                 with suppress(ValueError):  # raised again by the start, as the row's result
-                    requests[key] = _start(workflow_id, inputs, metadata, key)
+                    requests[key] = _start_request(workflow_id, inputs, metadata, key)
             return await self._starter.reuse(workflow_id, requests, datetime.now(UTC) - window)
 
         plan = RunManyPlan(
             name=f"runs of {escape(workflow_id)}",
             concurrency=concurrency,
-            make_key=idempotency_key or _random_key,
+            make_key=idempotency_key or (lambda _index, _inputs: str(uuid.uuid4())),
             start=start,
             wait=(lambda run: wait_for_run(self.get_run, workflow_id, run.id, options)) if wait else None,
             search=None if reuse_within is None else search,
@@ -655,14 +650,14 @@ class CopyAISession:
         check_positive("interval", interval)
         check_datetime("since", since)
         plan = WatchPlan(
-            workflow_id,
-            interval,
-            since,
-            None if statuses is None else read_statuses("statuses", statuses),
-            lambda since, limit, page_size, start_page: self.runs(
+            workflow_id=workflow_id,
+            interval=interval,
+            since=since,
+            statuses=None if statuses is None else read_statuses("statuses", statuses),
+            list_runs=lambda since, limit, page_size, start_page: self.runs(
                 workflow_id, page_size=page_size, start_page=start_page, limit=limit, since=since, prefetch=0
             ),
-            lambda run_id: self.get_run(workflow_id, run_id),
+            get_run=partial(self.get_run, workflow_id),
         )
         return Watch(plan, self._tasks)
 
@@ -691,7 +686,7 @@ class CopyAISession:
             ValueError: an argument is invalid.
             CopyAIError: the request failed. If its `ambiguous` is True, the webhook may have been created.
         """
-        _check_webhook(url, event_type, workflow_id)
+        check_webhook(url, event_type, workflow_id)
         body: dict[str, JSON] = {"url": url, "eventType": str(event_type)}
         if workflow_id is not None:
             body["workflowId"] = workflow_id
@@ -715,16 +710,15 @@ class CopyAISession:
             CopyAIError: a request failed.
         """
         workflow_id = workflow_id or None
-        _check_webhook(url, event_type, workflow_id)
+        check_webhook(url, event_type, workflow_id)
         if (existing := await self._find_webhook(url, event_type, workflow_id)) is not None:
             return existing
         try:
             return await self.create_webhook(url, event_type, workflow_id)
         except CopyAIError as error:
-            created = await self._find_webhook(url, event_type, workflow_id) if error.ambiguous else None
-            if created is None:
-                raise
-            return created
+            if error.ambiguous and (created := await self._find_webhook(url, event_type, workflow_id)) is not None:
+                return created
+            raise
 
     async def get_webhook(self, webhook_id: str) -> Webhook:
         """Read one webhook: ``GET /webhook/{id}``.
@@ -767,6 +761,13 @@ class CopyAISession:
         """
         await self._fetch_webhooks(1, 1)
 
+    async def _fetch_runs(self, workflow_id: str, page: int, size: int) -> Page[Run]:
+        # The vendor's pages differ on whether this path ends in a slash.
+        request = APIRequest("GET", f"{_runs_path(workflow_id)}?size={size}&page={page}")
+        return await self._transport.send(
+            request, partial(read_run_page, number=page, size=size, workflow_id=workflow_id)
+        )
+
     async def _find_webhook(self, url: str, event_type: str, workflow_id: str | None) -> Webhook | None:
         wanted = _webhook_identity(url, event_type, workflow_id)
         async for webhook in self.webhooks():
@@ -790,15 +791,8 @@ def _runs_path(workflow_id: str) -> str:
     return f"workflow/{path_segment('workflow_id', workflow_id)}/run"
 
 
-def _check_webhook(url: str, event_type: str, workflow_id: str | None) -> None:
-    check_url(url)
-    check_string("event_type", event_type)
-    if workflow_id is not None:
-        path_segment("workflow_id", workflow_id)
-
-
 def _webhook_identity(url: str | None, event_type: str | None, workflow_id: str | None) -> tuple[object, ...]:
-    """Return the values in which two webhooks agree if they are the same.
+    """Return values that are equal if two webhooks are the same.
 
     The examples of the reference show "all workflows" as null, as an empty string and by a missing field.
     """
@@ -812,14 +806,10 @@ def _webhook_identity(url: str | None, event_type: str | None, workflow_id: str 
     return address, event_type, workflow_id or None
 
 
-def _random_key(_index: int, _inputs: Inputs) -> str:
-    return str(uuid.uuid4())
-
-
-def _start(
+def _start_request(
     workflow_id: str, inputs: Mapping[str, object], metadata: Mapping[str, object] | None, key: str | None
 ) -> StartRequest:
-    """Check the arguments of a start."""
+    """Check the arguments of a start, and return them as a request."""
     path_segment("workflow_id", workflow_id)
-    sent = with_key(json_object("metadata", metadata or {}), key)
-    return StartRequest(workflow_id, json_object("inputs", inputs), sent, key)
+    metadata_with_key = with_key(json_object("metadata", metadata or {}), key)
+    return StartRequest(workflow_id, json_object("inputs", inputs), metadata_with_key, key)

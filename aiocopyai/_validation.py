@@ -72,20 +72,22 @@ def check_string(name: str, value: str) -> None:
         raise ValueError(f"{name} must be a string that is not empty, got {excerpt(value)}")
 
 
-def check_url(value: str) -> None:
-    """Check that a webhook can be posted to a URL."""
+def check_webhook(url: str, event_type: str, workflow_id: str | None) -> None:
+    """Check the arguments of a webhook. The URL is not shown, as it often holds a secret."""
     try:
-        is_valid = URL(value).host is not None and URL(value).scheme in {"http", "https"}
+        is_valid = URL(url).host is not None and URL(url).scheme in {"http", "https"}
     except (ValueError, TypeError):
         is_valid = False
     if not is_valid:
-        # The value is not shown: such a URL often holds a secret.
         raise ValueError("url must be an http(s) URL such as 'https://example.com/hook'")
+    check_string("event_type", event_type)
+    if workflow_id is not None:
+        path_segment("workflow_id", workflow_id)
 
 
 def check_api_key(value: str) -> None:
     """Check that an API key can be sent in a header. The key is not shown."""
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+    if not value.isascii() or not value.isprintable() or " " in value:
         raise ConfigurationError("the API key must be printable ASCII without spaces: check its end for a line break")
 
 
@@ -116,10 +118,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_rows(value: object) -> None:
-    """Check that rows are iterable, and not one row by mistake."""
+    """Check that rows are iterable, and not a single row."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable | AsyncIterable):
-        msg = "rows must be an iterable of mappings, one for each run; pass a single run as [inputs]"
-        raise ValueError(msg)  # noqa: TRY004 (every bad argument is a ValueError here)
+        raise ValueError(  # noqa: TRY004 (every invalid argument is a ValueError)
+            "rows must be an iterable of mappings, one for each run; pass a single run as [inputs]"
+        )
 
 
 def json_object(name: str, value: object) -> dict[str, JSON]:
@@ -129,15 +132,16 @@ def json_object(name: str, value: object) -> dict[str, JSON]:
         ValueError: it is not a mapping, or something in it is not JSON.
     """
     if not isinstance(value, Mapping):
-        msg = f"{name} must be a mapping of names to JSON values, got {excerpt(value)}"
-        raise ValueError(msg)  # noqa: TRY004 (every bad argument is a ValueError here)
+        raise ValueError(  # noqa: TRY004 (every invalid argument is a ValueError)
+            f"{name} must be a mapping of names to JSON values, got {excerpt(value)}"
+        )
     return cast("dict[str, JSON]", json.loads(encode_json(name, cast("Mapping[str, object]", value))))
 
 
 def path_segment(name: str, value: str) -> str:
     """Return an id as one percent-encoded segment of a URL's path.
 
-    An id is opaque: its form is not checked, apart from a run's id in place of a workflow's and the reverse.
+    An id is opaque: its form is not checked. Only a run's id in place of a workflow's id is rejected, and the reverse.
 
     Raises:
         ValueError: it is not a string, is empty, ``.`` or ``..``, has control characters, or is of the other kind.

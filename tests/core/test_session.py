@@ -22,7 +22,7 @@ from aiocopyai import (
     RetryPolicy,
     ServerError,
 )
-from aiocopyai._session import VENDOR_URL
+from aiocopyai._session import DEFAULT_BASE_URL
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 
 
@@ -382,7 +382,7 @@ def test_key_and_url_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         CopyAISession()
     monkeypatch.setenv("COPYAI_API_KEY", "from-environment")
 
-    assert repr(CopyAISession()) == f"<CopyAISession: {VENDOR_URL}>"
+    assert repr(CopyAISession()) == f"<CopyAISession: {DEFAULT_BASE_URL}>"
 
     monkeypatch.setenv("COPYAI_BASE_URL", "http://localhost:8000/api/")
 
