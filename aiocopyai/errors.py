@@ -85,8 +85,8 @@ class CopyAIError(Exception):
     def message(self) -> str:
         """What went wrong, the request, and what to do, without the page: one line, with control characters escaped."""
         request = f" ({self.request})" if self.request else ""
-        advice = f"; {self._advice()}" if self._advice() else ""
-        return escape(f"{self._describe()}{request}{advice}", _MAX_MESSAGE)
+        advice = self._advice()
+        return escape(f"{self._describe()}{request}{advice and f'; {advice}'}", _MAX_MESSAGE)
 
     @property
     def summary(self) -> str:
@@ -117,7 +117,7 @@ class CopyAIError(Exception):
         return self.message if self.page is None else f"page {self.page}: {self.message}"
 
     def __repr__(self) -> str:
-        # By default it has all arguments, and so 64 KiB of a body.
+        # The default has all arguments, which include up to 64 KiB of a body.
         return f"{type(self).__name__}({str(self)!r})"
 
     def _describe(self) -> str:
@@ -341,7 +341,8 @@ class APIStatusError(CopyAIError):
         if 300 <= self.status < 400:  # noqa: PLR2004 (HTTP's own numbers)
             target = truncate(self.headers.get("location", ""), _MAX_DETAILS)
             return f"redirect{f' to {target}' if target else ''} not followed: check base_url"
-        return self._hint
+        wait = "" if self.retry_after is None else f"the server asks to wait {self.retry_after:.10g} s"
+        return "; ".join(filter(None, [wait, self._hint]))
 
 
 class BadRequestError(APIStatusError):
@@ -379,16 +380,11 @@ class RequestInvalidError(APIStatusError):
 class RateLimitedError(APIStatusError):
     """429: too many requests."""
 
-    def _advice(self) -> str:
-        wait = f"the server asks to wait {self.retry_after:.10g} s; " if self.retry_after is not None else ""
-        return f"{wait}lower max_rate or prefetch"
+    _hint = "lower max_rate or prefetch"
 
 
 class ServerError(APIStatusError):
     """5xx: the server or a gateway in front of it failed."""
-
-    def _advice(self) -> str:
-        return "" if self.retry_after is None else f"the server asks to wait {self.retry_after:.10g} s"
 
 
 def is_gateway_page(error: Exception) -> bool:

@@ -22,6 +22,7 @@ from aiocopyai.errors import (
     InvalidResponseError,
     NotFoundError,
     PaginationError,
+    PermissionDeniedError,
     RateLimitedError,
     RequestInfo,
     RunFailedError,
@@ -142,6 +143,13 @@ GET_TWICE = RequestInfo("GET", "https://h/x", 2)
         (
             ServerError(503, request=GET, retry_after=86_400 * 365),
             "HTTP 503 (GET https://h/x); the server asks to wait 31536000 s",
+        ),
+        (
+            PermissionDeniedError(403, retry_after=60),
+            (
+                "HTTP 403; the server asks to wait 60 s; "
+                "the key lacks the permission; keys are created by a workspace's Owner or Admin"
+            ),
         ),
         (
             InvalidResponseError("no object", "data.data[3]", "'x'", GET_TWICE),
