@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import tenacity
 from attrs import define, frozen
@@ -68,7 +68,7 @@ class RetryPolicy:
         attempt: Callable[[int], Awaitable[T]],
         name: str = "a request",
         min_wait: Callable[[], float] = lambda: 0.0,
-        before_wait: Callable[[int, float, CopyAIError], None] | None = None,
+        before_wait: Callable[[int, float, CopyAIError], None] = lambda _attempt, _wait, _error: None,
     ) -> T:
         """Await ``attempt(1)``, after a retryable error ``attempt(2)`` and so on; raise the last error.
 
@@ -118,7 +118,7 @@ class _Retries:
     policy: RetryPolicy
     name: str
     min_wait: Callable[[], float]
-    before_wait: Callable[[int, float, CopyAIError], None] | None
+    before_wait: Callable[[int, float, CopyAIError], None]
     elapsed: float
     """Seconds that the first attempt took."""
     rate_limits: int = 0
@@ -137,10 +137,10 @@ class _Retries:
         error = _error(state)
         if isinstance(error, RateLimitedError) and self.policy.timeout is not None:
             self.rate_limits += 1
-            wait = self.policy.wait_after(self.rate_limits, error)
+            number = self.rate_limits
         else:
-            wait = self.policy.wait_after(state.attempt_number - self.rate_limits, error)
-        return max(wait, self.min_wait())
+            number = state.attempt_number - self.rate_limits
+        return max(self.policy.wait_after(number, error), self.min_wait())
 
     def stop(self, state: tenacity.RetryCallState) -> bool:
         attempts, timeout = self.policy.attempts, self.policy.timeout
@@ -151,15 +151,13 @@ class _Retries:
 
     def log(self, state: tenacity.RetryCallState) -> None:
         error = _error(state)
-        counted = state.attempt_number - self.rate_limits
-        limit = "" if self.policy.attempts is None else f" of {self.policy.attempts}"
-        attempt = f"attempt {counted}{limit}"
+        self.before_wait(state.attempt_number, state.upcoming_sleep, error)
         if isinstance(error, RateLimitedError) and self.rate_limits:
             attempt = "not counted as an attempt"
-        reason = "" if error is None else error.summary
-        if error is not None and self.before_wait is not None:
-            self.before_wait(state.attempt_number, state.upcoming_sleep, error)
-        logger.warning("Retrying %s in %.1f s (%s): %s", self.name, state.upcoming_sleep, attempt, reason)
+        else:
+            limit = "" if self.policy.attempts is None else f" of {self.policy.attempts}"
+            attempt = f"attempt {state.attempt_number - self.rate_limits}{limit}"
+        logger.warning("Retrying %s in %.1f s (%s): %s", self.name, state.upcoming_sleep, attempt, error.summary)
 
 
 def parse_retry_after(value: str | None) -> float | None:
@@ -183,9 +181,9 @@ def parse_retry_after(value: str | None) -> float | None:
     return min(max(0.0, (date - datetime.now(UTC)).total_seconds()), _ONE_YEAR)
 
 
-def _error(state: tenacity.RetryCallState) -> CopyAIError | None:
-    error = state.outcome.exception() if state.outcome else None
-    return error if isinstance(error, CopyAIError) else None
+def _error(state: tenacity.RetryCallState) -> CopyAIError:
+    """Return the error of the latest attempt; tenacity waits only after those that are `_is_safe_to_retry`."""
+    return cast("CopyAIError", state.outcome and state.outcome.exception())
 
 
 def _is_safe_to_retry(error: BaseException) -> bool:
