@@ -10,15 +10,15 @@ from typing import AnyStr, Final, NoReturn, Self, SupportsIndex
 
 _REDACTED: Final = "***"
 _PARTIAL_SECRET: Final = 8
-"""Characters of a secret's beginning that are redacted even if the rest was cut off."""
+"""Characters of a long secret's beginning that are redacted even if the rest was cut off."""
 _LONG_SECRET: Final = 16
-"""Characters of a secret whose beginning identifies it; of a shorter one, only all of it is redacted."""
+"""Minimum length of a long secret; a shorter one is redacted only as a whole."""
 
 
 class Secret(str):
-    """A string that is sent as it is, and shown by no `repr`: not by that of a request's headers or of a frame either.
+    """A string with a masked `repr`, so that neither a request's headers nor the variables of a frame show it.
 
-    Headers with it can be copied, but it cannot be pickled.
+    Headers that contain it can be copied, but not pickled.
     """
 
     __slots__ = ()
@@ -40,27 +40,21 @@ class Secret(str):
 
 
 def redact(data: AnyStr, secret: str) -> AnyStr:
-    r"""Replace a secret in text or bytes with ``***``; data without it is returned as it is.
+    r"""Replace a secret in text or bytes with ``***``. Data without it is returned unchanged.
 
-    Works on raw data, so that no parser has to accept it first. Finds the secret however JSON, Python, URLs and HTML
-    escape it (``\/``, ``\u002f``, ``%2f``, ``&#47;``), at any depth of JSON inside JSON strings, and in any case, as
-    header names are lower-cased. Of a long secret, a beginning of 8 characters is enough, as the rest may have been
-    cut off.
+    The data is not parsed, as it may be invalid. The secret is found however JSON, Python, URLs and HTML escape it
+    (``\/``, ``\u002f``, ``%2f``, ``&#47;``), at any depth of JSON inside JSON strings, and in any case, as header names
+    are lower-cased. Of a long secret, a beginning of 8 characters is enough, as the rest may have been cut off.
     """
-    pattern = _pattern(secret)
+    spellings = list(_spellings(secret))
+    pattern = "".join(spellings)
+    if len(secret) >= _LONG_SECRET:
+        pattern += f"|{''.join(spellings[:_PARTIAL_SECRET])}" + r"[\w.~%+/=\\-]*"
     if isinstance(data, bytes):
         redacted, count = re.subn(pattern.encode(), _REDACTED.encode(), data, flags=re.IGNORECASE)
     else:
         redacted, count = re.subn(pattern, _REDACTED, data, flags=re.IGNORECASE)
     return redacted if count else data
-
-
-def _pattern(secret: str) -> str:
-    spelled = list(_spellings(secret))
-    pattern = "".join(spelled)
-    if len(secret) >= _LONG_SECRET:
-        pattern += f"|{''.join(spelled[:_PARTIAL_SECRET])}" + r"[\w.~%+/=\\-]*"
-    return pattern
 
 
 def _spellings(secret: str) -> Iterator[str]:

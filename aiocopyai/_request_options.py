@@ -1,14 +1,13 @@
-"""`RequestOptions`: how the requests of a session are sent, and the hooks that are called for them."""
+"""`RequestOptions`: the time-out, retries, headers and hooks of a session's requests."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
 from importlib.metadata import version
 from inspect import iscoroutinefunction
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from attrs import Attribute, field, frozen
@@ -81,17 +80,16 @@ class RetryInfo:
     reason: str
 
 
-def _timeout(value: object) -> aiohttp.ClientTimeout:
+def _timeout(value: float | aiohttp.ClientTimeout | None) -> aiohttp.ClientTimeout:
     if isinstance(value, aiohttp.ClientTimeout):
         return value
     if value is None:
         return aiohttp.ClientTimeout()
-    unit = "seconds, an aiohttp.ClientTimeout, or None"
-    check_positive("timeout", value, unit, error=ConfigurationError)  # type: ignore[arg-type]  # what it checks
-    return aiohttp.ClientTimeout(total=float(value))  # type: ignore[arg-type]  # checked
+    check_positive("timeout", value, "seconds, an aiohttp.ClientTimeout, or None", error=ConfigurationError)
+    return aiohttp.ClientTimeout(total=float(value))
 
 
-def _retry(value: object) -> RetryPolicy:
+def _retry(value: RetryPolicy | int) -> RetryPolicy:
     if isinstance(value, RetryPolicy):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -102,14 +100,14 @@ def _retry(value: object) -> RetryPolicy:
     )
 
 
-def _headers(value: object) -> Mapping[str, str]:
+def _headers(value: Mapping[str, str] | None) -> Mapping[str, str]:
     """Check headers, and return them with values that no `repr` shows, as they may be secrets."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise ConfigurationError("default_headers must be a mapping of names to strings")
     headers: dict[str, str] = {}
-    for name, text in cast("Mapping[object, object]", value).items():
+    for name, text in value.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise ConfigurationError(f"default_headers must have valid names, got {excerpt(name)}")
         if reason := _RESERVED.get(name.lower()):
@@ -118,19 +116,14 @@ def _headers(value: object) -> Mapping[str, str]:
     return headers
 
 
-def _user_agent(value: object) -> str:
-    return _default_user_agent() if value is None else _header_value("user_agent", value)
+def _user_agent(value: str | None) -> str:
+    return f"aiocopyai/{version('aiocopyai')}" if value is None else _header_value("user_agent", value)
 
 
-def _header_value(name: str, value: object) -> str:
+def _header_value(name: str, value: str) -> str:
     if not isinstance(value, str) or not value.strip() or not _HEADER_VALUE.fullmatch(value):
         raise ConfigurationError(f"{name} must be a string of printable ASCII on one line")
     return value
-
-
-@cache
-def _default_user_agent() -> str:
-    return f"aiocopyai/{version('aiocopyai')}"
 
 
 def _check_hook(_instance: object, attribute: Attribute[Any], value: Any) -> None:  # noqa: ANN401 (to be checked)
@@ -138,16 +131,16 @@ def _check_hook(_instance: object, attribute: Attribute[Any], value: Any) -> Non
         raise ConfigurationError(f"{attribute.name} must be a function that is not asynchronous, got {excerpt(value)}")
 
 
-@frozen(repr=False)  # if an argument is invalid, tools that show variables meet it half-constructed
+@frozen(repr=False)  # tools that show variables would fail at a half-constructed one, if an argument is invalid
 class RequestOptions:
-    """How requests are sent; what `CopyAISession` documents is an argument of the same name, checked here."""
+    """How requests are sent. The arguments of `CopyAISession` with these names are checked here."""
 
     timeout: aiohttp.ClientTimeout = field(converter=_timeout)
     retry: RetryPolicy = field(converter=_retry)
-    default_headers: Mapping[str, str] = field(default=None, converter=_headers)
-    user_agent: str = field(default=None, converter=_user_agent)
-    on_request: Callable[[AttemptInfo], object] | None = field(default=None, validator=_check_hook)
-    on_retry: Callable[[RetryInfo], object] | None = field(default=None, validator=_check_hook)
+    default_headers: Mapping[str, str] = field(converter=_headers)
+    user_agent: str = field(converter=_user_agent)
+    on_request: Callable[[AttemptInfo], object] | None = field(validator=_check_hook)
+    on_retry: Callable[[RetryInfo], object] | None = field(validator=_check_hook)
 
 
 def call_hook(hook: Callable[[T], object], value: T) -> None:
