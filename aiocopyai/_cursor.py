@@ -12,7 +12,7 @@ from aiocopyai.models import Run
 
 
 _CLOCK_DIFFERENCE: Final = timedelta(days=1)
-"""How far in the future a server's clock may be; later times are ignored as errors."""
+"""How far a server's clock may be ahead; later times are ignored as errors."""
 
 
 @define
@@ -85,7 +85,7 @@ class Cursor:
 
 
 def is_unfinished(run: Run) -> bool:
-    """Whether a run may still change: its status is not final, or missing."""
+    """Whether a run may still change: its status is missing or not final."""
     return run.status is None or not run.status.is_final
 
 

@@ -23,7 +23,7 @@ _UNUSABLE: Final = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
 }
-"""Primary result codes of SQLite that blame the file system; other errors blame the content."""
+"""Primary result codes of SQLite for errors of the file system; other errors are in the content."""
 
 
 class FileInUseError(CopyAIError, OSError):
@@ -35,7 +35,7 @@ class DamagedFileError(CopyAIError, ValueError):
 
 
 def replace_file(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file, or replace it, in one step: at any time the path leads to a complete file.
+    """Write a file, or replace it, in one step: the path never leads to an incomplete file.
 
     A symbolic link is followed, and an existing file keeps its permissions.
 
@@ -66,7 +66,9 @@ def create_beside(path: Path, target: Path) -> BinaryIO:
 
 
 def move_into_place(source: Path, target: Path) -> None:
-    """Give a complete file its final name, on the disk too, with the permissions of the file that it replaces.
+    """Rename a complete file to its final name, with the permissions of the file that it replaces.
+
+    When this returns, the new name is on the disk.
 
     Raises:
         OSError: it cannot be renamed.
@@ -74,7 +76,7 @@ def move_into_place(source: Path, target: Path) -> None:
     if target.exists():
         shutil.copymode(target, source)
     source.replace(target)
-    if hasattr(os, "O_DIRECTORY"):  # only where a folder can be opened can its change be waited for
+    if hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
         descriptor = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -140,7 +142,7 @@ def sqlite_errors(path: Path) -> Generator[None]:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # not from SQLite but from Python's module: a fault of the caller
+        if code is None:  # from Python's module and not from SQLite: a bug in the caller
             raise
         if code & 0xFF in _LOCKED:
             raise FileInUseError(f"{path} is in use by another process") from None

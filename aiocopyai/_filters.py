@@ -20,7 +20,7 @@ _SEVERAL: Final = (list, tuple, set, frozenset)
 def run_filter(
     status: str | Collection[str] | None, metadata: Mapping[str, object] | None
 ) -> Callable[[Run], bool] | None:
-    """Return a function that says whether a run is wanted; None if all are.
+    """Return a function that returns whether a run is wanted; None if all are.
 
     Args:
         status: one status, or several of which a run has one, in any case; None for any status, or none.
@@ -106,10 +106,10 @@ class Filter(Generic[T]):
 
 
 class Since:
-    """Keeps the items created at or after a time, and knows where nothing else can follow.
+    """Keeps the items created at or after a time, and detects that no more of them can follow.
 
-    The order of the list is not documented. It is trusted only while all items came from newer to older and at least
-    one was older than the one before. An item without a time ends that trust, and is kept.
+    The order of the list is not documented. It counts as newest first only while no item was newer than the one before,
+    and at least one was older. An item without a time is kept, and ends this.
     """
 
     def __init__(self, time: datetime) -> None:

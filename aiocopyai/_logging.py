@@ -20,7 +20,7 @@ def level_from_environment() -> int | None:
     """Return the level that ``COPYAI_LOG`` names; None if it is not set.
 
     Raises:
-        ConfigurationError: it names no level.
+        ConfigurationError: its value is not a level.
     """
     name = os.environ.get(VARIABLE)
     if not name:
@@ -37,7 +37,7 @@ def configure_from_environment() -> None:
     At ``debug`` each request is one line: method, path, status, milliseconds and number of the attempt.
 
     Raises:
-        ConfigurationError: it names no level.
+        ConfigurationError: its value is not a level.
     """
     level = level_from_environment()
     if level is None or logger.handlers:

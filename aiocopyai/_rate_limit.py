@@ -30,9 +30,8 @@ _BEYOND: Final = 1.1
 class RateLimiter:
     """Admits the requests of a session one by one, in order; those that are sent again go first.
 
-    A 429 pauses all requests for as long as the server asks. Afterwards they are released one by one, with jitter, at
-    half the former pace, which then grows until the next 429, and most slowly where that is expected. So the pace
-    follows what the server admits.
+    A 429 pauses all requests for as long as the server asks. Then they are released one by one, with jitter, at half
+    the former pace. The pace grows until the next 429, and most slowly near the pace that caused the last one.
 
     Waiting for a free connection happens here and not in aiohttp, which would count it against the time-out.
     """
@@ -90,7 +89,7 @@ class RateLimiter:
         now = time.monotonic()
         pace = self._current_pace(now)
         if self._pace is None or pace is None or sent > self._slowed:
-            recent = float(sum(time > now - 1 for time in self._sent))
+            recent = float(sum(at > now - 1 for at in self._sent))
             self._too_fast = pace or 0.0
             self._pace = max(_MIN_PACE, (pace or max(recent, _START_PACE)) / 2)
             self._slowed = now

@@ -1,4 +1,4 @@
-"""`TaskSet`: the running tasks of one owner, who can cancel them all and wait until they are gone."""
+"""`TaskSet`: running tasks that can be cancelled together."""
 
 from __future__ import annotations
 
@@ -33,18 +33,17 @@ class TaskSet:
         return task
 
     async def cancel(self) -> None:
-        """Cancel all tasks, and wait until they are gone."""
+        """Cancel all tasks, and wait until they are done."""
         await cancel_and_wait(*self._tasks)
 
     def _remove(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Marks an exception as seen: otherwise asyncio logs it if the result is not awaited any more.
-            task.exception()
+            task.exception()  # asyncio logs an exception that is never retrieved
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[object]) -> None:
-    """Cancel tasks, and wait until they are gone, also if one takes its time or raises."""
+    """Cancel tasks, and wait until they are done, even if one delays its end or raises."""
     pending = [task for task in tasks if not task.done()]
     for task in pending:
         task.cancel()

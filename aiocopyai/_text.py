@@ -9,11 +9,16 @@ from typing import Final
 EXCERPT_LENGTH: Final = 80
 """Characters of a value that an error shows."""
 
+_SHORT_REPR: Final = reprlib.Repr()
+_SHORT_REPR.maxlevel = 5
+_SHORT_REPR.maxdict = _SHORT_REPR.maxlist = 10
+_SHORT_REPR.maxstring = _SHORT_REPR.maxother = 300
+
 
 def escape(text: str, max_length: int = 200) -> str:
-    """Return text for a log or a message: not longer than `max_length` characters, and everything printable.
+    """Return text for a log or a message: on one line, printable, and cut after `max_length` characters.
 
-    Line breaks, terminal control sequences, lone surrogates and the like are escaped.
+    Line breaks, terminal control sequences, lone surrogates and other unprintable characters are escaped.
     """
     text = truncate(text, max_length)
     if text.isprintable():
@@ -34,9 +39,3 @@ def short_repr(value: object) -> str:
 def excerpt(value: object) -> str:
     """Return the beginning of a value's `repr`, on one line."""
     return truncate(short_repr(value[:EXCERPT_LENGTH] if isinstance(value, str) else value), EXCERPT_LENGTH)
-
-
-_SHORT_REPR: Final = reprlib.Repr()
-_SHORT_REPR.maxlevel = 5
-_SHORT_REPR.maxdict = _SHORT_REPR.maxlist = 10
-_SHORT_REPR.maxstring = _SHORT_REPR.maxother = 300

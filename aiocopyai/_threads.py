@@ -18,7 +18,7 @@ _END: Final = object()
 
 
 class FileThread:
-    """A context manager with one thread, which does work that may take long while the event loop does other work."""
+    """A context manager with a thread for blocking work, so that the event loop is not blocked."""
 
     def __enter__(self) -> Self:
         self._pool = ThreadPoolExecutor(1, "aiocopyai-files")
@@ -28,11 +28,11 @@ class FileThread:
         self._pool.shutdown(cancel_futures=True)
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start a call as soon as the earlier ones are done."""
+        """Start a call when the earlier ones are done."""
         return self._pool.submit(call, *args, **kwargs)
 
     async def wait(self, started: Future[T]) -> T:
-        """Wait for a call to end, also if the task is cancelled meanwhile: nothing else may use its files before.
+        """Wait for a call to end, even if the task is cancelled meanwhile: nothing else may use its files before.
 
         Raises:
             CancelledError: the task was cancelled; the call is done. Its error, if it failed, is the cause.

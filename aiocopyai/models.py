@@ -9,17 +9,17 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
+
+from aiocopyai._text import excerpt
 
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 """Any JSON value, as `json.loads` returns it."""
 
 T_co = TypeVar("T_co", covariant=True)
-
-_EXCERPT: Final = 80
 
 
 class _OpenEnum(StrEnum):
@@ -156,8 +156,7 @@ class Run:
         try:
             return json.loads(value, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
-            shown = repr(value) if len(value) <= _EXCERPT else f"{value[:_EXCERPT]!r}…"
-            raise ValueError(f"output {key!r} of run {self.id} is not JSON ({error}): {shown}") from None
+            raise ValueError(f"output {key!r} of run {self.id} is not JSON ({error}): {excerpt(value)}") from None
 
 
 def utc_isoformat(time: datetime | None) -> str | None:
