@@ -39,7 +39,7 @@ def encode_json(value: JSON) -> bytes:
     try:
         return _encode_fast(value)
     except TypeError:
-        # orjson refuses huge integers and lone surrogates, which a malformed run may contain.
+        # orjson rejects huge integers and lone surrogates, which a malformed run may contain.
         return encode_plainly(value)
 
 
@@ -47,14 +47,12 @@ def check_json(name: str, value: object) -> None:
     """Check that a value given by a test can be sent as JSON.
 
     Raises:
-        ValueError: it cannot, such as a datetime.
+        ValueError: it cannot, such as a datetime, or is nested too deeply.
     """
     try:
         json.dumps(value)
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name} must be JSON: {error}") from None
-    except RecursionError:
-        pass  # nested deeply, which only the standard library refuses
 
 
 def decode_json(raw: bytes) -> JSON:

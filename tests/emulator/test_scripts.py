@@ -58,27 +58,41 @@ def test_steps_are_filled_in_while_processing(steps: int, part: float) -> None:
 
 
 def test_invalid_scripts() -> None:
-    """A script without states, with one string as its states, or with negative credits is refused."""
+    """A script without states, with one string as its states, or with negative credits is rejected."""
     with pytest.raises(ValueError, match="at least one state"):
         Script(states=())
     with pytest.raises(TypeError, match=r"write \('FAILED',\)"):
         Script(states="FAILED")
+    with pytest.raises(ValueError, match="credits must not be negative, got -1"):
+        Script(credits=-1)
+
+
+def nested(depth: int) -> list[Any]:
+    """Return a list inside of lists."""
+    outer: list[Any] = []
+    for _ in range(depth):
+        outer = [outer]
+    return outer
+
+
+def test_values_that_are_not_json() -> None:
+    """A value that cannot be sent as JSON is rejected where it is passed, and its argument is named."""
     with pytest.raises(ValueError, match="output must be JSON: Object of type datetime is not JSON serializable"):
         Script(output={"when": datetime.now(UTC)})
     with pytest.raises(ValueError, match="error must be JSON"):
         Script(error={1, 2})
     with pytest.raises(ValueError, match="body must be JSON"):
         Fault(body={"a": b""})
+    with pytest.raises(ValueError, match="body must be JSON: maximum recursion depth"):
+        Fault(body=nested(100_000))
     with pytest.raises(ValueError, match="fields must be JSON"):
         Emulator().add_runs(1, createdAt=datetime.now(UTC))
     with pytest.raises(ValueError, match="items must be JSON"):
         Emulator([{"id": "WRUN-1", "tags": {"a"}}])
-    with pytest.raises(ValueError, match="credits must not be negative, got -1"):
-        Script(credits=-1)
 
 
 def test_invalid_numbers() -> None:
-    """A script for no run, and a negative run time, are refused."""
+    """A script for no run, and a negative run time, are rejected."""
     with pytest.raises(ValueError, match="times must be at least 1, or None for no limit, got 0"):
         Emulator().script_next_runs(Script(), times=0)
     with pytest.raises(ValueError, match="run_time must not be negative, got -1"):
