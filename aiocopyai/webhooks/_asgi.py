@@ -13,8 +13,8 @@ from aiocopyai._decompression import decompress
 
 
 Message: TypeAlias = MutableMapping[str, object]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, object]]]
-Send: TypeAlias = Callable[[MutableMapping[str, object]], Awaitable[None]]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
 class _DisconnectedError(Exception):
@@ -69,6 +69,7 @@ class ASGIApp:
 
 
 async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
+    """Yield the body as it is received."""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -76,11 +76,16 @@ class WebhookEvent:
         if run_id is None and kind.startswith("workflowRun."):
             # A body that is the whole run may have the id only under this name.
             run_id = _take(fields, "id", _string)
+        output = _take(fields, "result", _object)
+        if output is None:
+            output = _take(fields, "output", _object) or {}
+        elif len(output) == 1 and isinstance(inner := output.get("output"), dict):
+            output = inner
         return cls(
             type=WebhookEventType(kind),
             run_id=run_id,
             workflow_id=_take(fields, "workflowId", _string),
-            output=_take_output(fields),
+            output=output,
             metadata=_take(fields, "metadata", _object) or {},
             credits=_take(fields, "credits", read_integer),
             extra=fields,
@@ -88,8 +93,8 @@ class WebhookEvent:
 
 
 def _decode(body: bytes | str) -> tuple[dict[str, JSON], str]:
-    """Return the decoded body, and its beginning to be shown in an error."""
-    # As it was sent: the decoded value may be nested too deeply to be shown.
+    """Return the decoded body, and its beginning for errors."""
+    # Errors show the body as it was sent, because the decoded one may be nested too deeply.
     beginning = body[:100]
     shown = excerpt(beginning if isinstance(beginning, str) else beginning.decode(errors="replace"))
     try:
@@ -111,14 +116,6 @@ def _take(fields: dict[str, JSON], name: str, read: Callable[[JSON], T | None]) 
     if taken is not None or value is None:
         fields.pop(name, None)
     return taken
-
-
-def _take_output(fields: dict[str, JSON]) -> dict[str, JSON]:
-    result = _take(fields, "result", _object)
-    if result is None:
-        return _take(fields, "output", _object) or {}
-    inner = _object(result.get("output"))
-    return inner if inner is not None and len(result) == 1 else result
 
 
 def _string(value: JSON) -> str | None:

@@ -38,6 +38,8 @@ _CANCEL_SECONDS: Final = 5.0
 
 @define(eq=False)
 class _QueuedEvent:
+    """An event that waits to be confirmed or handled."""
+
     event: WebhookEvent
     reads: int = 0
     is_repeated: bool = False
@@ -82,9 +84,9 @@ class EventQueue:
         return any(not worker.done() for worker in self._workers)
 
     def put(self, event: WebhookEvent) -> HTTPStatus:
-        """Accept an event, and return the status to respond with: 202, 200 for a repeat, 503 if it cannot wait."""
+        """Accept an event, and return the status to respond with: 202, 200 for a repeat, 503 if it is rejected."""
         if not self.is_open:
-            logger.warning("webhook event refused: %s: the receiver is not running", describe(event))
+            logger.warning("webhook event rejected: %s: the receiver is not running", describe(event))
             return HTTPStatus.SERVICE_UNAVAILABLE
         queued = _QueuedEvent(event)
         if event.run_id is not None and (queued.key in self._waiting or self._was_seen(event)):
@@ -94,13 +96,13 @@ class EventQueue:
             equal.is_repeated = True
             return status
         if self._queue.qsize() >= self._size:
-            logger.warning("webhook event refused: %s: %d events are waiting", describe(event), self._queue.qsize())
+            logger.warning("webhook event rejected: %s: %d events are waiting", describe(event), self._queue.qsize())
             return HTTPStatus.SERVICE_UNAVAILABLE
         self._enqueue(queued)
         return HTTPStatus.ACCEPTED
 
     def start(self) -> None:
-        """Start to accept events.
+        """Start accepting events.
 
         Raises:
             RuntimeError: the queue is already open.
@@ -139,19 +141,17 @@ class EventQueue:
                 logger.error("webhook handler still running %g s after its cancellation", _CANCEL_SECONDS)
 
     async def _work(self, queue: asyncio.Queue[_QueuedEvent]) -> None:
-        # A handler may swallow its cancellation.
+        # A handler may suppress its cancellation.
         while not _is_cancelled():
             queued = await queue.get()
             self._waiting.discard(queued.key)
             self._processing += 1
             try:
                 await self._process(queued)
-            except asyncio.CancelledError:
-                if _is_cancelled():
+            except (Exception, asyncio.CancelledError) as error:
+                # Otherwise the handler awaited something that was cancelled.
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                     raise
-                # The handler awaited something that was cancelled.
-                logger.exception("webhook handler failed for %s", describe(queued.event))
-            except Exception:
                 logger.exception("webhook handler failed for %s", describe(queued.event))
             finally:
                 self._processing -= 1
@@ -184,6 +184,7 @@ class EventQueue:
             await self._handler(event)
 
     def _retry_or_drop(self, queued: _QueuedEvent, error: UnconfirmedError, *, is_last: bool) -> None:
+        """Decide whether an event that is not confirmed is read again, now or later."""
         if queued.is_repeated:
             self._enqueue(_QueuedEvent(queued.event))
             return

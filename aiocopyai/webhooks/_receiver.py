@@ -152,7 +152,7 @@ class WebhookReceiver:
         return self._events.put(event)
 
     def _check_head(self, method: str, path: str, headers: Mapping[str, str]) -> HTTPStatus | None:
-        """Return why a delivery is refused before its body is read; the secret is checked first."""
+        """Return the status of a delivery that is rejected before its body is read; the secret is checked first."""
         given = path.removesuffix("/").rpartition("/")[2].encode(errors="replace")
         if not secrets.compare_digest(given, self._secret.encode()):
             return HTTPStatus.NOT_FOUND
