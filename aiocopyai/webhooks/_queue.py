@@ -44,8 +44,6 @@ class _QueuedEvent:
     reads: int = 0
     is_repeated: bool = False
     """Whether an equal event was delivered while this one is being read."""
-    timer: asyncio.TimerHandle | None = None
-    """Runs until the next read, while the event waits for it."""
 
     @property
     def key(self) -> _Key:
@@ -72,7 +70,7 @@ class EventQueue:
         self._queue: asyncio.Queue[_QueuedEvent] = asyncio.Queue()
         self._waiting: set[_Key] = set()
         self._reading: dict[_Key, _QueuedEvent] = {}
-        self._retrying: dict[_Key, _QueuedEvent] = {}
+        self._retrying: dict[_Key, tuple[_QueuedEvent, asyncio.TimerHandle]] = {}
         self._seen: dict[tuple[str, str | None], None] = {}
         self._handling = asyncio.Lock()
         self._processing = 0  # events that were taken from the queue
@@ -187,35 +185,31 @@ class EventQueue:
         """Decide whether an event that is not confirmed is read again, now or later."""
         if queued.is_repeated:
             self._enqueue(_QueuedEvent(queued.event))
-            return
-        if error.may_change and not self.is_open and not is_last:
+        elif error.may_change and not self.is_open and not is_last:
             self._enqueue(queued)  # `stop()` was called during the read
-            return
-        if not (error.may_change and self.is_open and queued.reads <= len(_RETRY_DELAYS)):
+        elif error.may_change and self.is_open and queued.reads <= len(_RETRY_DELAYS):
+            delay = _RETRY_DELAYS[queued.reads - 1]
+            logger.debug("webhook event not confirmed yet: %s: %s; reading again in %g s",
+                         describe(queued.event), error.reason, delay)  # fmt: skip
+            timer = asyncio.get_running_loop().call_later(delay, self._retry_now, queued.key)
+            self._waiting.add(queued.key)
+            self._retrying[queued.key] = queued, timer
+            if len(self._retrying) > _MAX_RETRYING:
+                self._drop_most_read()
+        else:
             logger.log(error.level, "webhook event dropped: %s: %s", describe(queued.event), error.reason)
-            return
-        delay = _RETRY_DELAYS[queued.reads - 1]
-        logger.debug("webhook event not confirmed yet: %s: %s; reading again in %g s",
-                     describe(queued.event), error.reason, delay)  # fmt: skip
-        queued.timer = asyncio.get_running_loop().call_later(delay, self._retry_now, queued.key)
-        self._waiting.add(queued.key)
-        self._retrying[queued.key] = queued
-        if len(self._retrying) > _MAX_RETRYING:
-            self._drop_most_read()
 
     def _retry_now(self, key: _Key) -> None:
-        queued = self._retrying.pop(key)
-        if queued.timer is not None:
-            queued.timer.cancel()
+        queued, timer = self._retrying.pop(key)
+        timer.cancel()
         self._enqueue(queued)
 
     def _drop_most_read(self) -> None:
         """Drop the event that is least likely to be confirmed."""
-        queued = max(self._retrying.values(), key=lambda queued: queued.reads)
+        queued, timer = max(self._retrying.values(), key=lambda retrying: retrying[0].reads)
+        timer.cancel()
         del self._retrying[queued.key]
         self._waiting.discard(queued.key)
-        if queued.timer is not None:
-            queued.timer.cancel()
         logger.warning("webhook event dropped: %s: not confirmed after %d reads, and %d others wait to be read again",
                        describe(queued.event), queued.reads, _MAX_RETRYING)  # fmt: skip
 

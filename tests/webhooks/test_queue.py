@@ -371,9 +371,11 @@ async def test_forged_events_are_bounded(
         for number in range(5):
             await deliver(receiver, {"type": COMPLETED, "workflowRunId": f"WRUN-{number}", "workflowId": workflow_id})
         retrying = receiver._events._retrying
-        await wait_until(lambda: [queued.reads for queued in retrying.values()] == [2] * 5)
+        await wait_until(lambda: [queued.reads for queued, _ in retrying.values()] == [2] * 5)
         await deliver(receiver, delivery_body(true))
-        await wait_until(lambda: [queued.reads for queued in retrying.values()] == [2] * 5 and bool(messages(caplog)))
+        await wait_until(
+            lambda: [queued.reads for queued, _ in retrying.values()] == [2] * 5 and bool(messages(caplog))
+        )
         assert len(messages(caplog)) == 1
         assert count_reads(copyai_emulator) == 12
         change_run(copyai_emulator, true, status="COMPLETE")
