@@ -1,7 +1,4 @@
-"""Statistics over runs and their credits, and an HTML page with charts of them.
-
-The page needs the extra ``report``.
-"""
+"""Statistics of runs and their credits, and an HTML page with charts. The page needs the extra ``report``."""
 
 from aiocopyai.report._page import write_report
 from aiocopyai.report._summary import (

@@ -1,4 +1,4 @@
-"""The charts of the report page, as plotly draws them. The page itself sets the colors of text and lines."""
+"""The charts of the report page, for plotly. The page itself sets the colors of text and lines."""
 
 # plotly is not typed.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, time, timedelta
 from itertools import cycle
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from aiocopyai.report._summary import OTHERS, Periods, Totals
 
 
 _NAME_LENGTH: Final = 28
-"""Characters of a status in the legend."""
+"""The maximum number of characters of a status in the legend."""
 _CREDITS_COLOR, _FAILED_COLOR = "#a678b8", "#d9566a"
 _STATUS_COLORS: Final = {
     "COMPLETE": "#3fa687",
@@ -31,15 +31,16 @@ _STATUS_COLORS: Final = {
     OTHERS: "#a9abb0",
 }
 _OTHER_COLORS: Final = ("#8e7cc3", "#a17c68", "#6cb3ad", "#c58aa5")
-"""The colors of statuses that the API reference does not know."""
+"""The colors of statuses that the API reference does not list."""
 _PARTIAL_OPACITY: Final = 0.45
 
 _DAY: Final = 86_400_000
-"""A day in milliseconds, the unit of plotly's times."""
+"""A day in milliseconds, plotly's unit of time."""
 _DAYS: Final = {"day": 1, "week": 7, "month": 30, "year": 365}
 _TICKS: Final = {"day": _DAY, "week": 7 * _DAY, "month": "M1", "year": "M12"}
-_FEW: Final = 6
-"""The number of bars up to which each has its own tick; a phone has no space for more."""
+"""The distance between two ticks, as plotly expects it."""
+_MAX_TICKS: Final = 6
+"""Up to this number, each bar has its own tick; a phone has no space for more."""
 
 
 @frozen
@@ -47,16 +48,16 @@ class Chart:
     """One chart of the page."""
 
     name: str
-    """The id of its element."""
+    """The id of its HTML element."""
     title: str
     figure: dict[str, Any]
-    """Data and layout, for `Plotly.newPlot`."""
+    """The data and the layout, for `Plotly.react`."""
     height: int
     """The height in CSS pixels."""
 
 
 def activity_charts(grouped: Periods, colors: Mapping[str, str]) -> list[Chart]:
-    """Draw the runs by status, in the colors of the statuses and their order, and the credits, over time."""
+    """Return two charts over time: the runs, with a color for each status, and the credits."""
     found = {status for period in grouped.periods for status in period.by_status}
     status_bars = [
         _bars(grouped, status, [period.by_status.get(status, Totals()).runs for period in grouped.periods], color)
@@ -71,7 +72,7 @@ def activity_charts(grouped: Periods, colors: Mapping[str, str]) -> list[Chart]:
 
 
 def failures_chart(grouped: Periods) -> Chart:
-    """Draw the share of failed runs over time."""
+    """Return a chart of the percentage of failed runs over time."""
     totals = [period.total for period in grouped.periods]
     shares = [round(100 * total.failed / total.runs, 1) for total in totals]
     bars = _bars(grouped, "failed, %", shares, _FAILED_COLOR)
@@ -79,19 +80,19 @@ def failures_chart(grouped: Periods) -> Chart:
 
 
 def status_colors(statuses: Iterable[str]) -> dict[str, str]:
-    """Return the color of each status; those that the API reference does not know come last, and share a few colors."""
+    """Return the color of each status. Statuses that the API reference does not list come last and share colors."""
     unknown = sorted(set(statuses).difference(_STATUS_COLORS))
     return _STATUS_COLORS | dict(zip(unknown, cycle(_OTHER_COLORS), strict=False))
 
 
 def _bars(grouped: Periods, name: str, values: Sequence[float], color: str) -> go.Bar:
-    """Make a bar for each period, almost as wide as the period; those of partial periods are paler."""
+    """Return a bar for each period, almost as wide as the period. Bars of partial periods are paler."""
     shown = printable(name)
     return go.Bar(
         x=[period.start.isoformat() for period in grouped.periods],
         y=values,
         width=0.8 * _DAY * _DAYS[grouped.unit],
-        # plotly reads tags in a text as markup.
+        # plotly interprets tags in a name.
         name=html.escape(shown if len(shown) <= _NAME_LENGTH else f"{shown[: _NAME_LENGTH - 1]}…", quote=False),
         marker={
             "color": color,
@@ -122,17 +123,17 @@ def _chart(name: str, title: str, grouped: Periods, bars: Sequence[go.Bar], heig
         separatethousands=True,
         exponentformat="SI" if highest >= 10**9 else "none",
         ticklabelstandoff=6,
-        dtick=1 if highest <= _FEW and isinstance(highest, int) else None,  # otherwise plotly shows fractions of a run
+        dtick=1 if highest <= _MAX_TICKS and isinstance(highest, int) else None,  # plotly would show fractions of a run
     )
     return Chart(name, title, figure.to_plotly_json(), height)
 
 
 def _time_axis(starts: Sequence[date], unit: str) -> dict[str, Any]:
-    first, last = _milliseconds(starts[0]), _milliseconds(starts[-1])
-    bar = _DAY * _DAYS[unit]
+    first, last = (datetime.combine(start, time()) for start in (starts[0], starts[-1]))
+    bar = timedelta(days=_DAYS[unit])
     axis: dict[str, Any] = {
         "type": "date",
-        "range": [first - bar / 2, last + bar / 2],
+        "range": [(first - bar / 2).isoformat(), (last + bar / 2).isoformat()],
         "hoverformat": "%a, %-d %b %Y" if unit == "day" else f"{unit} from %-d %b %Y",
         "showgrid": False,
         "fixedrange": True,
@@ -140,12 +141,8 @@ def _time_axis(starts: Sequence[date], unit: str) -> dict[str, Any]:
         "ticklabelstandoff": 4,
     }
     periods = (last - first) // bar + 1
-    if periods <= _FEW:
-        axis |= {"tick0": first, "dtick": _TICKS[unit], "tickformat": "%-d %b<br>%Y"}
-    elif periods <= 2 * _FEW:
-        axis["nticks"] = periods  # otherwise plotly shows hours between the days
+    if periods <= _MAX_TICKS:
+        axis |= {"tick0": first.isoformat(), "dtick": _TICKS[unit], "tickformat": "%-d %b<br>%Y"}
+    elif periods <= 2 * _MAX_TICKS:
+        axis["nticks"] = periods  # otherwise, plotly shows hours between the days
     return axis
-
-
-def _milliseconds(day: date) -> int:
-    return _DAY * (day - date(1970, 1, 1)).days

@@ -1,4 +1,4 @@
-"""The report as one HTML page, which needs no network."""
+"""The report as an HTML page that works offline."""
 
 from __future__ import annotations
 
@@ -20,38 +20,36 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-MAX_PERIODS: Final = 184
-"""Days that have a bar each; beyond, weeks, months or years have one."""
+_MAX_PERIODS: Final = 184
+"""The maximum number of bars of a chart: with more days, each bar is a week, a month or a year."""
 _MAX_ROWS: Final = 20
-"""Rows of a table."""
+"""The maximum number of rows of a table."""
 _MAX_VALUES: Final = 10
-"""Values of a metadata key that have a row in the table of the key."""
+"""The maximum number of rows of a table of a metadata key's values."""
 _OPEN_TABLES: Final = 6
-"""Metadata keys whose tables of values are shown at once."""
-_EXACT: Final = 10**15
-"""Up to here a float has one correct decimal place."""
+"""The number of these tables that are open when the page is opened."""
 
 
 def write_report(summary: Summary, path: str | os.PathLike[str], *, source: str = "Copy.ai runs") -> None:
-    """Write statistics as an HTML page with charts and tables. An existing page is replaced in one step.
+    """Write statistics as an HTML page with charts and tables. An existing file is replaced atomically.
 
-    The page includes plotly (4.8 MB) and needs no network. Text from the server is escaped. Needs the extra ``report``.
+    The page includes plotly (4.8 MB) and works offline. Text from the server is escaped. Needs the extra ``report``.
 
     Args:
         summary: the statistics.
         path: the file to write, such as ``report.html``.
-        source: the source of the runs; the page's subtitle.
+        source: where the runs are from; the page's subtitle.
 
     Raises:
         ModuleNotFoundError: the extra ``report`` is not installed.
-        OSError: the file cannot be written; the previous page is unchanged.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     replace_file(Path(path), [render_report(summary, source).encode("utf-8", "backslashreplace")])
 
 
 def render_report(summary: Summary, source: str) -> str:
     """Return the page as HTML."""
-    # Here, as the statistics do without the extra `report`.
+    # Imported here because the statistics do not need the extra `report`.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
     from markupsafe import Markup  # noqa: PLC0415
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # noqa: PLC0415 (plotly has no types)
@@ -68,15 +66,14 @@ def render_report(summary: Summary, source: str) -> str:
     filters: dict[str, Callable[..., object]] = {
         "shown": printable,
         "number": _number,
-        "share": _share,
         "time": partial(_time, summary.zone),
     }
     environment.filters.update(filters)
-    grouped = group_by_period(summary, MAX_PERIODS)
+    grouped = group_by_period(summary, _MAX_PERIODS)
     colors = status_colors(summary.statuses.totals)
     activity = activity_charts(grouped, colors) if grouped.periods else []
     total, runs = summary.total.credits, max(1, summary.total.runs)
-    average = total // runs if abs(total) >= _EXACT else total / runs
+    average = total // runs if abs(total) >= 10**15 else total / runs  # a larger float has no exact decimal place
     failures = [failures_chart(grouped)] if grouped.periods and summary.total.failed else []
     return environment.get_template("report.html").render(
         summary=summary,
@@ -102,9 +99,9 @@ def render_report(summary: Summary, source: str) -> str:
         workflow_rows=_with_others(*summary.workflows.top(_MAX_ROWS)),
         status_rows=_with_others(summary.statuses.ranked, summary.statuses.others),
         max_rows=_MAX_ROWS,
-        made=datetime.now(UTC),
+        created=datetime.now(UTC),
         version=__version__,
-        # The page's own scripts carry this secret, so that no script in the server's texts runs.
+        # Browsers run only scripts with this nonce, and therefore none from the server.
         nonce=secrets.token_urlsafe(18),
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),  # noqa: S704 (plotly's own code)
     )
@@ -113,14 +110,9 @@ def render_report(summary: Summary, source: str) -> str:
 def _with_others(
     rows: Sequence[tuple[str, Totals]], others: Totals, *, without: Totals | None = None
 ) -> list[tuple[str, Totals]]:
-    """Add the rows for what is not counted separately, and for what has no key."""
+    """Add a row for the values that are not counted separately, and one for the runs without a value."""
     extra = [(OTHERS, others), ("(none)", without or Totals())]
     return [*rows, *((name, totals) for name, totals in extra if totals.runs)]
-
-
-def _share(value: int, most: int) -> float:
-    """Return a value as percentage of the largest one."""
-    return round(100 * value / most, 1) if 0 < value <= most else 0.0
 
 
 def _number(value: float) -> str:
@@ -128,7 +120,7 @@ def _number(value: float) -> str:
 
 
 def _time(zone: tzinfo | None, value: datetime | None) -> Markup | str:
-    """Return a time in a zone, with a machine-readable one in UTC."""
+    """Return an HTML element with a time in a zone, and the same time in UTC for programs."""
     from markupsafe import Markup  # noqa: PLC0415 (the extra `report`)
 
     if value is None:

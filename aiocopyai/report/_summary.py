@@ -1,7 +1,7 @@
-"""Statistics over runs, counted in one pass and in bounded memory.
+"""Statistics of runs, counted in one pass and in bounded memory.
 
-The server chooses statuses, metadata and errors freely. Only a limited number of each is counted separately; the rest
-is counted together.
+Statuses, metadata and errors can have any number of different values. A limited number of them is counted separately,
+and the others are counted together.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from aiocopyai._display import local_time, plural, preview, value_text
 
 K = TypeVar("K")
 
-COSTLIEST: Final = 10
-"""The number of the most expensive runs that are kept."""
+MAX_COSTLIEST: Final = 10
 OTHERS: Final = "(others)"
-"""The name of what is not counted separately."""
-NO_STATUS: Final = "no status"
+"""The name under which values beyond a limit are counted."""
 _MAX_STATUSES: Final = 20
 _MAX_WORKFLOWS: Final = 1_000
 _MAX_KEYS: Final = 50
@@ -32,25 +30,25 @@ _MAX_VALUES: Final = 1_000
 _MAX_ERRORS: Final = 500
 _MAX_DAYS: Final = 20_000
 _TEXT_LENGTH: Final = 300
-"""Characters that are kept of a text from the server; texts that begin with the same ones are counted together."""
+"""The number of characters of a text that are kept. Texts that differ only after them are counted together."""
 _EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC)
-"""Copy.ai did not exist before."""
+"""Copy.ai's Workflows API did not exist before."""
 _CLOCK_DIFFERENCE: Final = timedelta(days=1)
-"""How far a run may be in the future, as clocks differ."""
+"""How far in the future a creation time may be, because clocks differ."""
 _IDEMPOTENCY_KEY: Final = "idempotencyKey"
-"""The metadata key under which a run carries its idempotency key; its values are all different, so it is left out."""
+"""The metadata key that is left out, because each run has a different value."""
 _VARYING: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+", re.IGNORECASE)
-"""The parts of an error that may differ between errors that are counted together: ids and numbers."""
+"""Ids and numbers: errors that differ only in these are counted together."""
 
 
 @define
 class Totals:
-    """The number of some runs, their credits and their failures."""
+    """The number of runs, their credits and their failures."""
 
     runs: int = 0
     credits: int = 0
     failed: int = 0
-    """The number of the runs with the status ``FAILED``."""
+    """The number of runs with the status ``FAILED``."""
 
     def add(self, run: Run) -> None:
         """Count a run."""
@@ -63,7 +61,7 @@ class Totals:
 
     @classmethod
     def sum(cls, totals: Iterable[Totals]) -> Totals:
-        """Add up totals."""
+        """Return the sum of totals."""
         return sum(totals, cls())
 
 
@@ -89,7 +87,7 @@ class Groups(Generic[K]):
         return sorted(self.totals.items(), key=lambda item: (-item[1].runs, -item[1].credits, str(item[0])))
 
     def top(self, count: int) -> tuple[list[tuple[K, Totals]], Totals]:
-        """Return the `count` most frequent keys with their totals, and the totals of all others."""
+        """Return the `count` most frequent keys with their totals, and the totals of all other keys."""
         ranked = self.ranked
         return ranked[:count], Totals.sum([self.others, *(totals for _, totals in ranked[count:])])
 
@@ -100,22 +98,22 @@ class KeySummary:
 
     total: Totals = field(factory=Totals)
     values: Groups[str] = field(factory=lambda: Groups[str](_MAX_VALUES))
-    """The totals by the key's value, as text."""
+    """The totals by value, as text."""
 
     @property
     def distinct(self) -> str:
-        """The number of different values, as text; ``1,000+`` if there are more than were counted separately."""
+        """The number of different values as text, or ``1,000+`` if there are more."""
         return f"{len(self.values.totals):,}{'+' if self.values.others.runs else ''}"
 
 
 @define
 class ErrorSummary:
-    """Failed runs whose errors differ at most in numbers and ids."""
+    """Failed runs whose errors differ only in numbers and ids."""
 
     text: str
-    """The error of the first of the runs."""
+    """The error of the first run that was counted."""
     run_id: str
-    """The id of the latest of the runs, as far as their times are known."""
+    """The id of the run with the latest creation time."""
     latest: datetime | None = None
     total: Totals = field(factory=Totals)
 
@@ -128,23 +126,23 @@ class ErrorSummary:
 
 @frozen
 class CostlyRun:
-    """The data of an expensive run."""
+    """One of the most expensive runs."""
 
     id: str
     status: str
     created_at: datetime | None
     credits: int
     preview: str
-    """The beginning of its first output, or of its error."""
+    """The beginning of the first output, or of the error."""
 
 
 def summarize(runs: Iterable[Run], *, zone: tzinfo | None = None) -> Summary:
-    """Count runs by day, status, workflow and metadata, and collect their errors and the most expensive runs.
+    """Return statistics of runs by day, status, workflow, metadata and error, and the most expensive runs.
 
     Args:
-        runs: any number of runs, such as ``read_export("runs.jsonl")``. In an asynchronous iteration, call
-            `Summary.add` for each run instead.
-        zone: the time zone of the days; by default the local one.
+        runs: any number of runs, such as ``read_export("runs.jsonl")``. For an asynchronous iterator, call
+            `Summary.add` with each run instead.
+        zone: the time zone of the days; by default the local time zone.
     """
     summary = Summary(zone)
     for run in runs:
@@ -154,26 +152,26 @@ def summarize(runs: Iterable[Run], *, zone: tzinfo | None = None) -> Summary:
 
 @define
 class Summary:
-    """Statistics over the runs that were passed to `add`."""
+    """Statistics of the runs that were passed to `add`."""
 
     zone: tzinfo | None = None
-    """The time zone of the days; None for the local one."""
+    """The time zone of the days; None for the local time zone."""
     now: datetime = field(factory=lambda: datetime.now(UTC), kw_only=True)
-    """The current time: it decides whether a run's date is in the future, and whether the last day is complete."""
+    """The current time, to know which creation times are in the future and whether the last day is complete."""
     total: Totals = field(factory=Totals, init=False)
     """The totals of all runs."""
     unpriced: int = field(default=0, init=False)
-    """The number of runs without credits, which are counted as free."""
+    """The number of runs without credits, which are counted as 0."""
     undated: int = field(default=0, init=False)
-    """The number of runs without a creation time, which are counted on no day."""
+    """The number of runs without a creation time, which are not counted on any day."""
     misdated: int = field(default=0, init=False)
-    """The number of runs with an impossible time, before 2020 or in the future, which are counted on no day."""
+    """The number of runs with a creation time before 2020 or in the future, which are not counted on any day."""
     first: datetime | None = field(default=None, init=False)
-    """The earliest time of a run."""
+    """The earliest creation time."""
     last: datetime | None = field(default=None, init=False)
-    """The latest time of a run."""
+    """The latest creation time."""
     zones: dict[str, None] = field(factory=dict[str, None], init=False)
-    """The names of the time zone, such as CET and CEST."""
+    """The names of the time zone on the days, such as CET and CEST."""
     statuses: Groups[str] = field(factory=lambda: Groups[str](_MAX_STATUSES), init=False)
     """The totals by status."""
     workflows: Groups[str] = field(factory=lambda: Groups[str](_MAX_WORKFLOWS), init=False)
@@ -185,16 +183,16 @@ class Summary:
     without_metadata: Totals = field(factory=Totals, init=False)
     """The totals of the runs without metadata."""
     errors: dict[str, ErrorSummary] = field(factory=dict[str, ErrorSummary], init=False)
-    """The failed runs by their error, without the numbers and ids in it."""
+    """The failed runs by error, without its numbers and ids."""
     other_errors: Totals = field(factory=Totals, init=False)
-    """The totals of the failed runs whose errors were not counted separately."""
+    """The totals of failed runs whose errors are not counted separately."""
     _costliest: list[tuple[int, int, CostlyRun]] = field(factory=list[tuple[int, int, CostlyRun]], init=False)
 
     def add(self, run: Run) -> None:
         """Count a run."""
         self.total.add(run)
         self.unpriced += run.credits is None
-        status = str(run.status or NO_STATUS)[:_TEXT_LENGTH]
+        status = str(run.status or "no status")[:_TEXT_LENGTH]
         self.statuses.add(status, run)
         self.workflows.add((run.workflow_id or "-")[:_TEXT_LENGTH], run)
         self._add_to_day(run, status if status in self.statuses.totals else OTHERS)
@@ -210,7 +208,7 @@ class Summary:
 
     @property
     def ranked_keys(self) -> list[tuple[str, KeySummary]]:
-        """The metadata keys, the most frequent first, and the group of all others last."""
+        """The metadata keys and their summaries, the most frequent first, and ``(others)`` last."""
         return sorted(self.keys.items(), key=lambda item: (item[0] == OTHERS, -item[1].total.runs, item[0]))
 
     @property
@@ -224,14 +222,14 @@ class Summary:
 
     @property
     def remarks(self) -> list[str]:
-        """The limits of the statistics, one sentence each."""
+        """Notes on missing and impossible data, one sentence each."""
         return [
             f"{plural(runs, 'run')} {remark}"
             for runs, remark in (
-                (self.undated, "without a creation time: counted on no day."),
-                (self.misdated, "created before 2020 or in the future, by the API's account: counted on no day."),
-                (self.unpriced, "without credits: counted as free."),
-                (self.days.others.runs, f"beyond {_MAX_DAYS:,} days and statuses: counted on no day."),
+                (self.undated, "without a creation time: not counted on any day."),
+                (self.misdated, "with a creation time before 2020 or in the future: not counted on any day."),
+                (self.unpriced, "without credits: counted as 0 credits."),
+                (self.days.others.runs, f"beyond {_MAX_DAYS:,} days and statuses: not counted on any day."),
             )
             if runs
         ]
@@ -278,31 +276,31 @@ class Summary:
     def _add_to_costliest(self, run: Run, status: str) -> None:
         cost = run.credits or 0
         heap = self._costliest
-        if cost <= 0 or (len(heap) >= COSTLIEST and cost <= heap[0][0]):
+        if cost <= 0 or (len(heap) >= MAX_COSTLIEST and cost <= heap[0][0]):
             return
         costly = CostlyRun(run.id[:_TEXT_LENGTH], status, run.created_at, cost, preview(run)[:_TEXT_LENGTH])
-        # The count prefers the earlier run, and keeps the comparison from reaching the runs themselves.
+        # Of equally expensive runs, the earlier one is kept. The count differs, so that runs are never compared.
         entry = (cost, -self.total.runs, costly)
-        heappush(heap, entry) if len(heap) < COSTLIEST else heappushpop(heap, entry)
+        heappush(heap, entry) if len(heap) < MAX_COSTLIEST else heappushpop(heap, entry)
 
 
 def error_text(error: JSON) -> str:
-    """Return an error of any shape as one text."""
+    """Return an error as text, regardless of its type."""
     if error is None:
-        return "(no error given)"
+        return "(no error)"
     if isinstance(error, dict) and error:
         return " · ".join(f"{name}: {value_text(value)}" for name, value in error.items())[:_TEXT_LENGTH]
-    return value_text(error)[:_TEXT_LENGTH] or "(an empty error)"
+    return value_text(error)[:_TEXT_LENGTH] or "(empty error)"
 
 
 @frozen
 class Period:
-    """One day, week, month or year of a report."""
+    """The totals of one day, week, month or year."""
 
     start: date
     """The first day."""
     is_partial: bool
-    """Whether the runs cover only a part of it: the first and last period usually, and today."""
+    """Whether the runs cover only part of it, usually the first and the last period, and today."""
     by_status: Mapping[str, Totals]
 
     @property
@@ -316,13 +314,13 @@ class Periods:
     """Totals by days, weeks, months or years."""
 
     unit: str
-    """The length: day, week, month or year."""
+    """``day``, ``week``, ``month`` or ``year``."""
     periods: Sequence[Period]
-    """The periods that have runs, the earliest first; weeks begin on Monday."""
+    """The periods that have runs, the earliest first. Weeks begin on Monday."""
 
 
 def group_by_period(summary: Summary, limit: int) -> Periods:
-    """Group the days of a summary into days, weeks, months or years: the shortest with at most `limit` periods."""
+    """Group the days of a summary by the shortest unit that makes at most `limit` periods, or by year."""
     days = sorted({day for day, _ in summary.days.totals})
     if not days:
         return Periods("day", [])
@@ -335,22 +333,16 @@ def group_by_period(summary: Summary, limit: int) -> Periods:
         by_status = grouped[period_start(day, unit)]
         by_status[status] = by_status.get(status, Totals()) + totals
     today = local_time(summary.now, summary.zone).date()
+    incomplete = period_start(min(last + timedelta(days=1), today), unit)
     periods = [
-        Period(start, _is_partial(start, unit, first, min(last, today - timedelta(days=1))), by_status)
+        Period(start, is_partial=start < first or start >= incomplete, by_status=by_status)
         for start, by_status in grouped.items()
     ]
     return Periods(unit, periods)
 
 
-def _is_partial(start: date, unit: str, first: date, last: date) -> bool:
-    """Return whether a period begins before the first day, or ends after the last complete one."""
-    longest = {"day": 1, "week": 7, "month": 31, "year": 366}[unit]
-    ends_later = start > last or (longest > 1 and period_start(last + timedelta(days=1), unit) == start)
-    return start < first or ends_later
-
-
 def period_start(day: date, unit: str) -> date:
-    """Return the first day of the day, week, month or year that a day is in."""
+    """Return the first day of the week, month or year that contains a day, or the day itself."""
     if unit == "week":
         return day - timedelta(days=min(day.weekday(), day.toordinal() - 1))
     if unit == "month":

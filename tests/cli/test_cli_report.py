@@ -108,7 +108,7 @@ async def test_the_workflows_of_a_file_are_counted_separately(tmp_path: Path) ->
     done = await cli("report", "runs.jsonl")
 
     assert {"WORKFLOW RUNS CREDITS FAILED", "WCFG-0 3 6", "WCFG-1 2 4"} <= set(lines_of(done.out))
-    assert "5 runs without a creation time: counted on no day." in done.out
+    assert "5 runs without a creation time: not counted on any day." in done.out
 
 
 async def test_a_workflow_without_runs_is_not_an_error(emulator: Emulator, tmp_path: Path) -> None:

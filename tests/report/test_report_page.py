@@ -1,4 +1,4 @@
-"""`write_report`: the page, in a real browser without a network."""
+"""The report page, opened in Chromium without network access."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ HOSTILE = f"</script>{SCRIPT}<img src=x onerror=\"document.title = 'taken'\"><!-
 
 @pytest.fixture(name="plotly", scope="module")
 def _plotly(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a file with plotly's code."""
+    """The URL of a file with plotly's code."""
     path = tmp_path_factory.mktemp("plotly") / "plotly.js"
     path.write_text(get_plotlyjs(), "utf-8")
     return path.as_uri()
 
 
-def page_of(runs: Sequence[Run], tmp_path: Path, source: str = "workflow W") -> Path:
+def write_page(runs: Sequence[Run], tmp_path: Path, source: str = "workflow W") -> Path:
     path = tmp_path / "report.html"
     write_report(summarize(runs, zone=UTC), path, source=source)
     return path
@@ -43,7 +43,7 @@ def without_plotly(path: Path) -> str:
 
 
 def open_quickly(path: Path, plotly: str) -> Opened:
-    """Open a page that loads plotly from a file and has the nonce of all pages, so that Chromium compiles it once."""
+    """Open a page that loads plotly from a file, and has the same nonce in all tests, to compile it once."""
     html = path.read_text("utf-8")
     [nonce, _] = re.findall('<script nonce="([^"]+)"', html)
     path.write_text(PLOTLY.sub(rf'\1 src="{plotly}"></script>', html).replace(nonce, "nonce-of-all-pages"), "utf-8")
@@ -51,7 +51,7 @@ def open_quickly(path: Path, plotly: str) -> Opened:
 
 
 def row_of(html: str, name: str) -> list[str]:
-    """Return a row of a table with bars, without its name: the numbers, and the widths of the bars."""
+    """Return a row of a table without its name: the numbers, and the widths of the bars."""
     row = re.search(rf'<td class="text[ soft]*">{re.escape(name)}</td>(.*?)</tr>', html, re.DOTALL)
     assert row is not None
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.DOTALL)
@@ -59,8 +59,8 @@ def row_of(html: str, name: str) -> list[str]:
 
 
 def test_the_browser_reports_errors(tmp_path: Path) -> None:
-    """The other tests would notice an error in a script, and a request that the page's policy forbids."""
-    path = page_of([], tmp_path)
+    """The console of an opened page has script errors and requests that the page's policy forbids."""
+    path = write_page([], tmp_path)
     page = without_plotly(path)
     [nonce] = re.findall('nonce="([^"]+)"', page)
     wrong = f'<script nonce="{nonce}">nonsense()</script><img src="https://example.com/a.png"></main>'
@@ -71,8 +71,8 @@ def test_the_browser_reports_errors(tmp_path: Path) -> None:
     assert any("Content Security Policy" in line for line in console)
 
 
-def test_the_page_draws_its_charts_offline(tmp_path: Path) -> None:
-    """Every chart has its bars, every table its rows, and the console stays empty."""
+def test_the_charts_are_drawn_offline(tmp_path: Path) -> None:
+    """The charts and tables have all runs, and the console is empty."""
     runs = [
         Run(
             id=f"WRUN-{number}",
@@ -85,7 +85,7 @@ def test_the_page_draws_its_charts_offline(tmp_path: Path) -> None:
         )
         for number in range(100)
     ]
-    opened = open_page(page_of(runs, tmp_path))
+    opened = open_page(write_page(runs, tmp_path))
 
     assert opened.console == []
     assert opened.dom.count('class="chart js-plotly-plot"') == opened.dom.count('role="img"') == 3
@@ -101,7 +101,7 @@ def test_the_page_draws_its_charts_offline(tmp_path: Path) -> None:
 
 
 def test_markup_in_a_text_is_shown_as_text(tmp_path: Path, plotly: str) -> None:
-    """Tags in any field are escaped, in the tables and the charts, and no script in them runs."""
+    """Tags in any field of a run are escaped in the tables and charts, and scripts in them do not run."""
     value: JSON = {HOSTILE: [HOSTILE]}
     hostile = Run(
         id=HOSTILE,
@@ -115,7 +115,7 @@ def test_markup_in_a_text_is_shown_as_text(tmp_path: Path, plotly: str) -> None:
     )
     odd = Run(id="b", status=RunStatus(HOSTILE), metadata={"plain": "<b>bold</b>"}, created_at=TIME)
     bold = Run(id="c", status=RunStatus("<b>bold</b>"), created_at=TIME)
-    opened = open_quickly(page_of([hostile, odd, bold], tmp_path, HOSTILE), plotly)
+    opened = open_quickly(write_page([hostile, odd, bold], tmp_path, HOSTILE), plotly)
 
     assert opened.console == []
     assert "<title>Copy.ai runs: &lt;/script&gt;&lt;script&gt;" in opened.dom
@@ -140,18 +140,18 @@ def test_markup_in_a_text_is_shown_as_text(tmp_path: Path, plotly: str) -> None:
     ],
     ids=["none", "bare", "one", "calendar", "credits", "statuses", "surrogates"],
 )
-def test_unusual_runs_make_a_page_too(runs: list[Run], tmp_path: Path, plotly: str) -> None:
-    """The page opens without an error, and has charts wherever runs have times."""
-    opened = open_quickly(page_of(runs, tmp_path), plotly)
+def test_unusual_runs(runs: list[Run], tmp_path: Path, plotly: str) -> None:
+    """The page opens without an error, and has charts if a run has a possible creation time."""
+    opened = open_quickly(write_page(runs, tmp_path), plotly)
 
     assert opened.console == []
     assert opened.dom.count('class="chart js-plotly-plot"') == opened.dom.count('role="img"')
     assert (opened.dom.count('role="img"') > 0) is any(run.created_at and run.created_at.year == 2026 for run in runs)
 
 
-def test_the_page_refers_to_no_other_address(tmp_path: Path) -> None:
-    """Apart from plotly's own script the page has no address, and its policy forbids every request."""
-    path = page_of([Run(id="a", created_at=TIME)], tmp_path)
+def test_the_page_contains_no_urls(tmp_path: Path) -> None:
+    """The page, apart from plotly's own code, has no URL, and its policy forbids every request."""
+    path = write_page([Run(id="a", created_at=TIME)], tmp_path)
     ours = without_plotly(path)
 
     assert len(ours) < 100_000 < path.stat().st_size
@@ -160,10 +160,10 @@ def test_the_page_refers_to_no_other_address(tmp_path: Path) -> None:
     assert "unsafe-eval" not in ours
 
 
-def test_rare_values_are_not_left_out(tmp_path: Path) -> None:
-    """Beyond ten values of a key the others have one row, which does not make the other bars small."""
+def test_rare_values_have_one_row(tmp_path: Path) -> None:
+    """All values of a key except the ten most frequent are one row, which does not change the scale of the bars."""
     runs = [Run(id=str(n), metadata={"customer": f"{'a long name that continues ' * 3}{n % 12}"}) for n in range(30)]
-    page = without_plotly(page_of([*runs, Run(id="a", metadata={"api": True})], tmp_path))
+    page = without_plotly(write_page([*runs, Run(id="a", metadata={"api": True})], tmp_path))
 
     assert 'customer <span class="soft">(12 values)</span>' in page
     assert row_of(page, f"{'a long name that continues ' * 3}0") == ["3", "100.0%", "0", "", ""]
@@ -172,9 +172,9 @@ def test_rare_values_are_not_left_out(tmp_path: Path) -> None:
 
 
 def test_keys_that_are_not_counted_separately_have_one_row(tmp_path: Path) -> None:
-    """The row is the last one, also where most runs have such a key, and their values have no table."""
+    """The row is the last one even if it has the most runs, and there is no table of its values."""
     runs = [Run(id=str(n), credits=1, metadata={f"key{n}": n, "other": n}) for n in range(100)]
-    page = without_plotly(page_of([*runs, Run(id="a", metadata={"key0": "x", "key1": "y"})], tmp_path))
+    page = without_plotly(write_page([*runs, Run(id="a", metadata={"key0": "x", "key1": "y"})], tmp_path))
 
     assert row_of(page, "key0") == ["2", "2.0%", "1", "1.0%", ""]
     assert page.count("(others)</td>") == 2  # one of the keys, and one of the values of `other`
@@ -184,7 +184,7 @@ def test_keys_that_are_not_counted_separately_have_one_row(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("hours", [-7, 0, 5])
 def test_times_are_in_the_zone_of_the_days(tmp_path: Path, hours: int) -> None:
-    """The page names one zone, so all its times are in it, wherever it is made."""
+    """All times on the page are in the time zone of the summary, which the page names."""
     run = Run(id="a", status=RunStatus.FAILED, credits=1, created_at=TIME, error="no")
     zone = timezone(timedelta(hours=hours), "ZONE")
     path = tmp_path / "report.html"
@@ -196,16 +196,16 @@ def test_times_are_in_the_zone_of_the_days(tmp_path: Path, hours: int) -> None:
     assert times == [f"{TIME.astimezone(zone):%Y-%m-%d %H:%M}"] * 4
 
 
-def test_long_numbers_stay_in_their_place(tmp_path: Path) -> None:
-    """Sums of 16 and of 400 digits are shown in full, in a smaller font."""
+def test_long_numbers_are_in_a_smaller_font(tmp_path: Path) -> None:
+    """Sums of 16 and of 400 digits are complete, and in a smaller font."""
     for digits in (16, 400):
-        page = page_of([Run(id="a", credits=10 ** (digits - 1), created_at=TIME)], tmp_path).read_text("utf-8")
+        page = write_page([Run(id="a", credits=10 ** (digits - 1), created_at=TIME)], tmp_path).read_text("utf-8")
 
         assert f'<b class="long">{10 ** (digits - 1):,}</b><span>credits</span>' in page
 
 
 def test_today_is_paler(tmp_path: Path, plotly: str) -> None:
-    """A bar for a day that is not over does not look like a slump."""
+    """The bar of an incomplete day is paler than the others, and the page says why."""
     summary = Summary(UTC, now=TIME)
     for hours in range(0, 72, 6):
         summary.add(Run(id=str(hours), created_at=TIME - timedelta(hours=hours)))
@@ -213,14 +213,14 @@ def test_today_is_paler(tmp_path: Path, plotly: str) -> None:
     write_report(summary, path)
     opened = open_quickly(path, plotly)
 
-    assert "Paler bars: today, which is not over yet." in opened.dom
+    assert "The paler bar is today, which is not over yet." in opened.dom
     assert opened.chart("runs-by-time").count("opacity: 0.45") == 1
 
 
 def test_a_status_has_one_color(tmp_path: Path) -> None:
-    """An unknown status has the same color in the chart and in the table, also beside one without a time."""
+    """An unknown status has the same color in the chart and the table, even if another status is only in the table."""
     runs = [Run(id="a", status=RunStatus("A")), Run(id="b", status=RunStatus("B"), created_at=TIME)]
-    page = without_plotly(page_of(runs, tmp_path))
+    page = without_plotly(write_page(runs, tmp_path))
     [figures] = re.findall('id="figures">(.*?)</script>', page)
     [bars] = json.loads(figures)["runs-by-time"]["data"]
     in_table = re.search(r">B</td>.*?background: (#\w+)", page)
@@ -230,13 +230,13 @@ def test_a_status_has_one_color(tmp_path: Path) -> None:
     assert in_table[1] == bars["marker"]["color"]
 
 
-def test_small_shares_have_a_scale(tmp_path: Path, plotly: str) -> None:
-    """An axis of fractions of a percent has several ticks, and one of a few runs only integers."""
+def test_small_values_have_useful_ticks(tmp_path: Path, plotly: str) -> None:
+    """An axis up to 1 % has several ticks, and an axis up to two runs has only integers."""
     runs = [Run(id=str(n), status=RunStatus("COMPLETE" if n else "FAILED"), created_at=TIME) for n in range(400)]
-    opened = open_quickly(page_of(runs, tmp_path), plotly)
+    opened = open_quickly(write_page(runs, tmp_path), plotly)
     ticks = re.findall(r'class="ytick"><text.*?>([^<]*)</text>', opened.chart("failures-by-time"))
 
     assert len(ticks) > 2
     assert all(0 <= float(tick) <= 1 for tick in ticks)
-    few = open_quickly(page_of(runs[:2], tmp_path), plotly)
+    few = open_quickly(write_page(runs[:2], tmp_path), plotly)
     assert re.findall(r'class="ytick"><text.*?>([^<]*)</text>', few.chart("runs-by-time")) == ["0", "1", "2"]

@@ -1,4 +1,4 @@
-"""`summarize`: every run is counted once, in any order, and in bounded memory."""
+"""Statistics of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aiocopyai import JSON, Run, RunStatus
 from aiocopyai.report import Groups, Summary, Totals, group_by_period, summarize
-from aiocopyai.report._summary import COSTLIEST, error_text, period_start
+from aiocopyai.report._summary import MAX_COSTLIEST, error_text, period_start
 from tests.support.exporting import ODDITIES
 
 
@@ -28,7 +28,7 @@ def summary_of(runs: list[Run], zone: timezone = UTC, now: datetime = NOW) -> Su
 
 @given(ODDITIES)
 def test_the_groups_add_up_to_the_total(runs: list[Run]) -> None:
-    """By status, by workflow, and by day with those that are on no day, the totals are those of all runs."""
+    """The totals by status and by workflow add up to those of all runs, and so do days with the runs that have none."""
     summary = summary_of(runs)
     on_no_day = Totals.sum(
         Totals(1, run.credits or 0, run.status == "FAILED")
@@ -47,8 +47,8 @@ def test_the_groups_add_up_to_the_total(runs: list[Run]) -> None:
 
 
 @given(ODDITIES)
-def test_a_run_counts_under_each_of_its_keys(runs: list[Run]) -> None:
-    """Once under each of its metadata keys and once under the key's value, or as a run without metadata."""
+def test_a_run_is_counted_under_each_of_its_metadata_keys(runs: list[Run]) -> None:
+    """A run is counted once under each of its keys and their values, or as a run without metadata."""
     summary = summary_of(runs)
 
     for name, key in summary.keys.items():
@@ -59,10 +59,12 @@ def test_a_run_counts_under_each_of_its_keys(runs: list[Run]) -> None:
 
 
 @given(st.lists(st.none() | st.integers(-5, 30), max_size=60))
-def test_the_costliest_runs_are_those_of_a_sort(spent: list[int | None]) -> None:
-    """The ten most expensive runs, of equal ones the first; a run without a cost is not one of them."""
+def test_the_ten_most_expensive_runs_are_kept(spent: list[int | None]) -> None:
+    """They are the first ten of all runs sorted by credits; runs without credits are left out."""
     runs = [Run(id=str(number), credits=price) for number, price in enumerate(spent)]
-    expected = sorted((run for run in runs if (run.credits or 0) > 0), key=lambda run: -(run.credits or 0))[:COSTLIEST]
+    expected = sorted((run for run in runs if (run.credits or 0) > 0), key=lambda run: -(run.credits or 0))[
+        :MAX_COSTLIEST
+    ]
 
     assert [run.id for run in summary_of(runs).costliest] == [run.id for run in expected]
 
@@ -71,8 +73,8 @@ def test_the_costliest_runs_are_those_of_a_sort(spent: list[int | None]) -> None
     st.lists(st.tuples(st.dates(date(2020, 1, 1), date(2060, 1, 1)), st.integers(0, 9)), min_size=1, max_size=30),
     st.integers(10, 100),
 )
-def test_periods_lose_nothing(days: list[tuple[date, int]], limit: int) -> None:
-    """The periods have the same totals as the days, and there are no more than the limit, unless they are years."""
+def test_periods_have_the_totals_of_their_days(days: list[tuple[date, int]], limit: int) -> None:
+    """The periods have the same totals as the days, and there are at most `limit` of them, unless they are years."""
     runs = [
         Run(id=str(number), credits=price, created_at=datetime(day.year, day.month, day.day, 12, tzinfo=UTC))
         for number, (day, price) in enumerate(days)
@@ -90,7 +92,7 @@ def test_periods_lose_nothing(days: list[tuple[date, int]], limit: int) -> None:
 
 
 def test_the_shortest_unit_that_fits_is_used() -> None:
-    """Days while there are no more of them than the limit, then weeks, months and years."""
+    """Runs are grouped by day if there are at most `limit` days, otherwise by week, month or year."""
     first = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
     def unit(days: int) -> str:
@@ -103,7 +105,7 @@ def test_the_shortest_unit_that_fits_is_used() -> None:
 
 
 def test_days_begin_in_the_given_zone() -> None:
-    """A run at 23:30 in UTC is on the next day an hour to the east, and the zone is named."""
+    """A run at 23:30 UTC is on the next day in UTC+1, and the summary has the name of the zone."""
     run = Run(id="a", created_at=datetime(2026, 1, 31, 23, 30, tzinfo=UTC))
     east = timezone(timedelta(hours=1), "EAST")
 
@@ -125,14 +127,14 @@ def test_days_begin_in_the_given_zone() -> None:
     ],
     ids=["today", "yesterday", "first week", "last week", "a week that ends today", "first month", "last year"],
 )
-def test_periods_that_are_covered_in_part_are_marked(
+def test_partial_periods_are_marked(
     start: tuple[int, int, int],
     last_run: tuple[int, int, int],
     now: tuple[int, int, int],
     limit: int,
     partial: set[tuple[int, int, int]],
 ) -> None:
-    """The first and last period where the runs begin or end within it, and today."""
+    """A period is partial if the runs begin or end within it, or if it contains today."""
     days = (date(*last_run) - date(*start)).days
     first = datetime(*start, 9, tzinfo=UTC)
     runs = [Run(id=str(day), created_at=first + timedelta(days=day)) for day in range(days + 1)]
@@ -145,17 +147,15 @@ def test_periods_that_are_covered_in_part_are_marked(
     "created_at",
     [datetime(1, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)],
 )
-def test_an_impossible_date_is_on_no_day(created_at: datetime) -> None:
-    """It is remarked, and does not turn the report to years."""
+def test_impossible_dates_are_not_counted_on_any_day(created_at: datetime) -> None:
+    """A run with a date before 2020 or in the future causes a remark, and does not change the unit of the periods."""
     runs = [Run(id="a", created_at=created_at, credits=1), Run(id="b", created_at=NOW, credits=1)]
     for zone in (UTC, timezone(timedelta(hours=12)), timezone(-timedelta(hours=12))):
         summary = summary_of(runs, zone)
 
         assert (summary.total.runs, summary.first, summary.last) == (2, NOW, NOW)
         assert group_by_period(summary, 10).unit == "day"
-        assert summary.remarks == [
-            "1 run created before 2020 or in the future, by the API's account: counted on no day."
-        ]
+        assert summary.remarks == ["1 run with a creation time before 2020 or in the future: not counted on any day."]
 
 
 @given(st.lists(st.integers(0, 9)), st.integers(1, 12))
@@ -174,8 +174,8 @@ def test_others_are_counted_together(keys: list[int], limit: int) -> None:
     assert sum(totals.runs for _, totals in top) + others.runs == len(keys)
 
 
-def test_a_server_that_invents_values_does_not_fill_the_memory() -> None:
-    """Only a limited number of statuses, keys, values, workflows, errors and days is kept."""
+def test_memory_is_bounded() -> None:
+    """Only a limited number of statuses, keys, values, workflows, errors and days is counted separately."""
     random = Random(0)  # noqa: S311 (repeatable words)
     word = "x" * 10_000
     summary = Summary(UTC, now=datetime(2200, 1, 1, tzinfo=UTC))
@@ -204,11 +204,11 @@ def test_a_server_that_invents_values_does_not_fill_the_memory() -> None:
     assert Totals.sum([error.total for error in summary.ranked_errors]) + summary.other_errors == Totals(
         15_000, sum(range(1, 30_000, 2)), 15_000
     )
-    assert summary.remarks[-1] == "10,000 runs beyond 20,000 days and statuses: counted on no day."
+    assert summary.remarks[-1] == "10,000 runs beyond 20,000 days and statuses: not counted on any day."
 
 
 def test_errors_that_differ_in_numbers_and_ids_are_counted_together() -> None:
-    """They have the text of the first one, and the id and time of the latest."""
+    """They are one summary with the text of the first error, and the id and time of the latest run."""
     texts = [
         "step 1 of WRUN-6fe9e53c-945a-4aa3-a87e-d64c3cc0dcb0 took 31.5 s",
         "step 2 of WRUN-137a0cd4-7dc3-412d-8d1c-854bddbdc230 took 7.25 s",
@@ -234,8 +234,8 @@ def test_errors_that_differ_in_numbers_and_ids_are_counted_together() -> None:
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (None, "(no error given)"),
-        ("", "(an empty error)"),
+        (None, "(no error)"),
+        ("", "(empty error)"),
         ("it broke", "it broke"),
         ({"message": "it broke", "at": [1, None]}, "message: it broke · at: [1, null]"),
         ({}, "{}"),
@@ -243,16 +243,16 @@ def test_errors_that_differ_in_numbers_and_ids_are_counted_together() -> None:
         (False, "false"),
     ],
 )
-def test_an_error_of_any_shape_is_one_text(error: JSON, text: str) -> None:
-    """The API does not document the shape."""
+def test_an_error_of_any_type_is_converted_to_text(error: JSON, text: str) -> None:
+    """Strings are kept, objects are listed by field, and other values are JSON."""
     assert error_text(error) == text
 
 
 def test_missing_values_are_remarked() -> None:
-    """How many runs have no time, or no credits."""
+    """The remarks count the runs without a creation time and those without credits."""
     summary = summarize([Run(id="a"), Run(id="b", credits=1)])
 
     assert summary.remarks == [
-        "2 runs without a creation time: counted on no day.",
-        "1 run without credits: counted as free.",
+        "2 runs without a creation time: not counted on any day.",
+        "1 run without credits: counted as 0 credits.",
     ]
