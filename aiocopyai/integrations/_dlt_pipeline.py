@@ -1,4 +1,4 @@
-"""The dlt pipeline of ``aiocopyai sync``: its destination, a lock on it, and a load with a count of what it changed."""
+"""The dlt pipeline of ``aiocopyai sync``: its destination, a lock, and a load that counts new and updated rows."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from aiocopyai._files import FileInUseError, open_locked
 
 
 _NAME: Final = "copyai"
-"""The name of each pipeline and its dataset: dlt finds its state in a database by this name."""
-_DRIVERS: Final = {"postgresql": "postgres"}
-"""URL schemes for which dlt has another name."""
+"""The name of the pipeline and the dataset, by which dlt finds its state in a database."""
+_DLT_NAMES: Final = {"postgresql": "postgres"}
+"""dlt's names of destinations by URL scheme, if they differ."""
 
 
 class DestinationError(CopyAIError):
-    """A load failed in dlt or in the destination; the message is one line."""
+    """A load failed in dlt or in the destination. The message is one line."""
 
 
 @frozen
 class Destination:
-    """Where to load to."""
+    """A destination of dlt."""
 
     name: str
-    """dlt's name for destinations of this kind."""
+    """dlt's name of the destination, such as ``postgres``."""
     credentials: str | None
-    """A URL or a path; None if they are in dlt's configuration."""
+    """A URL or a path; None to use those in dlt's configuration."""
     label: str
-    """What to call it in messages: unlike a URL, this never has a password."""
+    """The name in messages, which never contains a password."""
 
     @classmethod
     def parse(cls, text: str) -> Destination:
-        """Return the destination for dlt's name of it or for a URL.
+        """Return the destination with a URL or one of dlt's names.
 
         Raises:
-            ValueError: it is a DuckDB URL that cannot be used.
+            ValueError: the URL of a DuckDB file is invalid.
         """
         scheme, sign, rest = text.partition("://")
-        name = _DRIVERS.get(scheme, scheme)
+        name = _DLT_NAMES.get(scheme, scheme)
         if name != "duckdb" or not sign:
             return cls(name, text if sign else None, name)
         label = rest.removeprefix("/")
         path = Path(label).absolute()
         if "?" in label:
-            raise ValueError(f"{text} must not have a question mark: DuckDB's options cannot be passed")
+            raise ValueError(f"{text} must not contain a question mark: options of DuckDB are not supported")
         if not label or path.is_dir() or not path.parent.is_dir():
             raise ValueError(f"{text} is not a file in an existing folder, such as duckdb:///runs.duckdb")
         return cls(name, str(path), label)
@@ -64,15 +64,15 @@ class Destination:
     @property
     def folder(self) -> Path:
         """The folder in which dlt keeps pending loads to this destination."""
-        place = self.credentials or f"{self.name} {Path.cwd()}"  # dlt's configuration depends on the current folder
+        place = self.credentials or f"{self.name} {Path.cwd()}"  # dlt's configuration may be in the current folder
         return Path(get_dlt_pipelines_dir(), f"aiocopyai-{blake2b(place.encode(), digest_size=8).hexdigest()}")
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Keep other processes on this machine from loading to the destination; the lock ends with the process.
+        """Prevent other processes on this machine from loading to the destination; a crash releases the lock.
 
         Raises:
-            DestinationError: another process is loading to it.
+            DestinationError: another process has the lock.
             OSError: dlt's folder cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ class Destination:
         """Return the pipeline to this destination.
 
         Raises:
-            ValueError: dlt does not know the destination, or cannot use it or merge into it.
+            ValueError: dlt does not support the destination, or cannot merge rows there, or lacks packages or settings.
             DestinationError: dlt failed for another reason.
         """
         options: dict[str, Any] = {} if self.credentials is None else {"credentials": self.credentials}
@@ -106,36 +106,36 @@ class Destination:
         except ConfigurationException as error:
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"dlt's configuration of {self.name} is incomplete: {reason}") from None
-        except Exception as error:  # each destination raises its own errors
+        except Exception as error:  # each destination has its own errors
             raise DestinationError(f"dlt cannot load to {self.label}: {error}".partition("\n")[0]) from error
         if "delete-insert" not in (capabilities.supported_merge_strategies or ()):
-            raise ValueError(f"{self.name} cannot be kept up to date: dlt does not merge rows there")
+            raise ValueError(f"{self.name} is not supported: dlt cannot merge rows there")
         return pipeline
 
 
 @frozen
 class LoadResult:
-    """What a load changed."""
+    """The number of rows in the table that a load changed."""
 
     new: int
     """Rows that were added."""
     updated: int
-    """Rows that were read again."""
+    """Rows that existed and were loaded again."""
     total: int
-    """Rows that the table has."""
+    """All rows after the load."""
 
 
 def load(pipeline: dlt.Pipeline, source: DltSource, on_progress: Callable[[int], None]) -> LoadResult:
-    """Load what is new or may have changed.
+    """Load the runs that are new or may have changed.
 
     Args:
         pipeline: the pipeline.
-        source: the runs.
+        source: the source of the runs.
         on_progress: called with the number of runs read so far.
 
     Raises:
         CopyAIError: the runs cannot be read.
-        DestinationError, OSError: they cannot be loaded.
+        DestinationError, OSError: the runs cannot be loaded.
     """
     read = 0
 
@@ -150,12 +150,12 @@ def load(pipeline: dlt.Pipeline, source: DltSource, on_progress: Callable[[int],
         first = _count_rows(pipeline)
         if pipeline.has_pending_data:
             pipeline.run()
-        # After this, dlt's state is that of the database, also if an older copy of it was restored.
+        # Deletes the local state, so that dlt reads it from the database, which may have been restored from a backup.
         pipeline.drop()
         before = _count_rows(pipeline)
         pipeline.run(source)
         total = _count_rows(pipeline)
-    except Exception as error:  # noqa: BLE001 (each destination raises its own errors)
+    except Exception as error:  # noqa: BLE001 (each destination has its own errors)
         _raise_cause(error)
     return LoadResult(total - first, max(0, read - (total - before)), total)
 
@@ -170,11 +170,11 @@ def _count_rows(pipeline: dlt.Pipeline) -> int:
 
 
 def _raise_cause(error: BaseException) -> NoReturn:
-    """Raise the error that dlt's error was caused by; an interrupt may be hidden behind others."""
-    deepest = error
-    while not isinstance(deepest, KeyboardInterrupt | CopyAIError | OSError):
-        below = deepest.__cause__ or deepest.__context__
-        if below is None:
-            raise DestinationError(str(deepest).strip().partition("\n")[0]) from error
-        deepest = below
-    raise deepest
+    """Raise the interrupt, `CopyAIError` or `OSError` that caused dlt's error, or else a `DestinationError`."""
+    cause = error
+    while not isinstance(cause, KeyboardInterrupt | CopyAIError | OSError):
+        deeper = cause.__cause__ or cause.__context__
+        if deeper is None:
+            raise DestinationError(str(cause).strip().partition("\n")[0]) from error
+        cause = deeper
+    raise cause

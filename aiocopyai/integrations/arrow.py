@@ -5,19 +5,19 @@ column                   type                         content
 ======================== ============================ ==========================================================
 id                       string, never null           the id of the run
 workflow_id              string                       the id of the workflow, as the server sends it
-status                   string                       such as ``COMPLETE``
+status                   string                       the status, such as ``COMPLETE``
 created_at               timestamp[us, tz=UTC]        when the run was started
-credits                  int64                        the credits that the run has cost so far
+credits                  int64                        the credits that the run has used so far
 input, output, metadata  map<string, string>          each value as JSON text; never null, but may be empty
 error                    string                       JSON text; null if there is none
 extra                    map<string, string>          fields without a column, by their names in the API
 ======================== ============================ ==========================================================
 
-Each value of a map is JSON, so a string is in quotes. Future versions add new columns at the end.
+Each value of a map is JSON, so strings are in quotes. Future versions add new columns at the end.
 
-Credits of more than 64 bits are null, and are in `extra` as ``credits``. A lone surrogate, which an Arrow string cannot
-contain, is written as its escape, such as ``\ud83d``; in JSON text this has the same meaning. A number beyond the range
-of a float is ``null`` in JSON text.
+Credits that do not fit into 64 bits are null, and `extra` has them as ``credits``. Arrow strings cannot contain lone
+surrogates, so these are escaped, for example as ``\ud83d``, which has the same meaning in JSON text. A number beyond
+the range of a float is ``null`` in JSON text.
 """
 
 # pyarrow is not typed, and pyarrow-stubs is wrong for maps: its values are unknown to the type checkers.
@@ -112,11 +112,11 @@ async def runs_table(
 ) -> pa.Table:
     """Read the runs of a workflow into a table with the schema `SCHEMA`.
 
-    The table has each run once, in the server's order. It is held in memory, with about 1 KB for a run of 1 KB.
-    ``table.to_pandas()`` converts it to a data frame.
+    The table has each run once, in the server's order. A run of 1 KB uses about 1 KB of memory.
+    ``table.to_pandas()`` converts the table to a data frame.
 
     Args:
-        session: reads the runs.
+        session: the session that sends the requests.
         workflow_id: the workflow's id.
         limit: as for `CopyAISession.runs`.
         since: as for `CopyAISession.runs`.
@@ -163,10 +163,10 @@ def read_batch(batch: pa.RecordBatch) -> list[Run]:
         )
     microseconds = batch.column("created_at").cast(pa.int64()).to_pylist()
     rows = batch.drop_columns(["created_at"]).to_pylist()
-    return [_run(row, created) for row, created in zip(rows, microseconds, strict=True)]
+    return [_read_row(row, created) for row, created in zip(rows, microseconds, strict=True)]
 
 
-def _run(row: Mapping[str, Any], created: int | None) -> Run:
+def _read_row(row: Mapping[str, Any], created: int | None) -> Run:
     maps = {
         name: {key: json.loads(text) for key, text in row[name]} for name in ("input", "output", "metadata", "extra")
     }
@@ -184,24 +184,22 @@ def _run(row: Mapping[str, Any], created: int | None) -> Run:
     )
 
 
-# Arrays are made from buffers: that is faster than `pyarrow.array`, which also imports pandas if it is installed.
+# The arrays are made from buffers because `pyarrow.array` is slower, and imports pandas if it is installed.
 
 
 def _strings(texts: Sequence[str | None]) -> pa.Array:
     content = [text or "" for text in texts]
     joined = "".join(content)
-    if joined.isascii():  # a character is a byte, so that one call encodes them all
-        return _string_array(texts, content, joined.encode())
+    if joined.isascii():  # offsets in characters are offsets in bytes
+        buffers = [_validity(texts), _offsets(content), pa.py_buffer(joined.encode())]
+        return pa.Array.from_buffers(pa.string(), len(texts), buffers)
     return _utf8([None if text is None else text.encode("utf-8", "backslashreplace") for text in texts])
 
 
 def _utf8(texts: Sequence[bytes | None]) -> pa.Array:
     content = [text or b"" for text in texts]
-    return _string_array(texts, content, b"".join(content))
-
-
-def _string_array(texts: Sequence[object], content: Sequence[Sized], joined: bytes) -> pa.Array:
-    return pa.Array.from_buffers(pa.string(), len(texts), [_validity(texts), _offsets(content), pa.py_buffer(joined)])
+    buffers = [_validity(texts), _offsets(content), pa.py_buffer(b"".join(content))]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
 
 
 def _integers(numbers: Sequence[int | None], kind: pa.DataType) -> pa.Array:
@@ -213,17 +211,17 @@ def _maps(mappings: Sequence[Mapping[str, JSON]]) -> pa.Array:
     names = list(chain.from_iterable(mappings))
     values = dump_each(list(chain.from_iterable([mapping.values() for mapping in mappings])))
     offsets = pa.Array.from_buffers(pa.int32(), len(mappings) + 1, [None, _offsets(mappings)])
-    return pa.MapArray.from_arrays(offsets, _strings(names), _string_array(values, values, b"".join(values)))
+    return pa.MapArray.from_arrays(offsets, _strings(names), _utf8(values))
 
 
 def _offsets(values: Iterable[Sized]) -> pa.Buffer:
-    """Return where each value begins and ends if all are joined."""
+    """Return the offsets of the values in their concatenation."""
     return pa.py_buffer(array("i", accumulate(map(len, values), initial=0)))
 
 
 def _validity(values: Sequence[object]) -> pa.Buffer | None:
-    """Return a bit for each value, set unless it is None; None if all are set."""
-    if all(values) or None not in values:  # the first is faster, and mostly true
+    """Return a bitmap of the values that are not None, or None if all of them are not."""
+    if all(values) or None not in values:  # all() is faster, and usually true
         return None
     bits = int("".join(["0" if value is None else "1" for value in reversed(values)]), 2)
     return pa.py_buffer(bits.to_bytes(len(values) // 8 + 1, "little"))

@@ -7,11 +7,11 @@
 
 The columns are those of `aiocopyai.integrations.arrow`, with two differences:
 
-- `workflow_id` is the id that was passed to the source, because it is part of the key. If the server uses another id,
-  `extra` has it as ``workflowId``.
-- `input`, `output`, `metadata` and `extra` are JSON objects in string columns. dlt's own type for JSON is not used,
-  because with Arrow tables dlt would log a warning for each page, some destinations (such as SQLAlchemy) would encode
-  the JSON twice, and a lone surrogate would stop a load into DuckDB.
+- `workflow_id` is the id that was passed to the source, because it is part of the key. If the server returns another
+  id, `extra` has it as ``workflowId``.
+- `input`, `output`, `metadata` and `extra` are JSON objects in string columns. The source does not use dlt's own type
+  for JSON, because with Arrow tables dlt would log a warning for each page, some destinations (such as SQLAlchemy)
+  would encode the JSON twice, and a load of a lone surrogate into DuckDB would fail.
 """
 
 # pyarrow is not typed: its values are unknown to the type checkers.
@@ -44,10 +44,11 @@ _Queue: TypeAlias = "asyncio.Queue[Page[Run] | Exception | None]"
 _KEY_NAME: Final = "workflow_id"
 _SCHEMA: Final = pa.schema([field.with_nullable(field.nullable and field.name != _KEY_NAME) for field in FLAT_SCHEMA])
 _LISTS_AT_ONCE: Final = 8
-"""How many workflows are read at the same time."""
+"""The number of workflows that are read at the same time."""
 _PAGES_AHEAD: Final = 4
-"""How many pages of each are held until the workflows before it are loaded."""
-_VENDOR_ID: Final = re.compile(r"[A-Z]{4}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""The number of pages of each workflow that wait in memory until the workflows before it are loaded."""
+_WORKFLOW_ID: Final = re.compile(r"[A-Z]{4}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""The usual form of a workflow's id."""
 
 
 @dlt.source(name="copyai", section="copyai")
@@ -58,18 +59,18 @@ def copyai_source(
     look_back: timedelta = timedelta(days=1),
     open_for: timedelta = timedelta(days=30),
 ) -> Iterator[DltResource]:
-    """Load the runs of one or more workflows: the first time all of them, later those that are new or may have changed.
+    """Load the runs of one or more workflows: first all of them, and later those that are new or may have changed.
 
     The resource ``runs`` merges the runs of all workflows into one table with the key `workflow_id` and `id`. Each
     workflow also has a resource ``runs_<workflow id>``, with its own table and the key `id`. Only ``runs`` is selected;
     ``source.with_resources("runs_WCFG-…")`` selects another one. A run that is removed from the list keeps its row.
 
-    The API does not report changes. A load therefore reads from the newest run back to `look_back` before the newest
-    run that was loaded, or to the oldest run that was not finished when it was last loaded, if that is older. A run
-    without a status counts as unfinished. If an unfinished run has no creation time, the whole list is read. Changes
-    of older runs are not loaded.
+    The API does not report changes. A load therefore starts with the newest run, and reads back to `look_back` before
+    the newest run of the previous load, or to the oldest run that was unfinished then, if that is older. A run without
+    a status counts as unfinished. If an unfinished run has no creation time, the whole list is read. Changes of older
+    runs are not loaded.
 
-    Several workflows are read at the same time, and loaded in their order.
+    Up to eight workflows are read at the same time. They are loaded in the order of their ids in `workflow_ids`.
 
     Args:
         workflow_ids: the ids of the workflows; duplicates are ignored.
@@ -80,20 +81,20 @@ def copyai_source(
 
     Raises:
         ValueError: there is no workflow id, or a time is negative.
-        CopyAIError: the runs cannot be read; raised while loading, as the cause of dlt's error. Nothing is loaded.
+        CopyAIError: the runs cannot be read; raised during the load, as the cause of dlt's error. Nothing is loaded.
     """
     chosen = list(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
     if not chosen:
-        raise ValueError("workflow_ids must name at least one workflow")
+        raise ValueError("workflow_ids must have at least one id, got none")
     for name, span in (("look_back", look_back), ("open_for", open_for)):
         if span < timedelta(0):
             raise ValueError(f"{name} must not be negative, got {span}")
 
-    def read(members: Sequence[str]) -> Iterator[object]:
+    def read(ids: Sequence[str]) -> Iterator[object]:
         state: dict[str, Any] = dlt.current.resource_state()
-        before = {workflow_id: Cursor.load(state.get(workflow_id, {})) for workflow_id in members}
+        before = {workflow_id: Cursor.load(state.get(workflow_id, {})) for workflow_id in ids}
         since = {workflow_id: cursor.since(look_back, open_for) for workflow_id, cursor in before.items()}
-        now = {workflow_id: Cursor() for workflow_id in members}
+        now = {workflow_id: Cursor() for workflow_id in ids}
         with closing(_read_lists(session, since)) as pages:
             for workflow_id, page in pages:
                 cursor = now[workflow_id]
@@ -105,24 +106,23 @@ def copyai_source(
                     cursor.newest = cursor.newest or before[workflow_id].newest
                     state[workflow_id] = cursor.dump()
 
-    together = dlt.resource(read, name="runs", write_disposition="merge", primary_key=(_KEY_NAME, "id"))
-    yield together(chosen)
+    all_runs = dlt.resource(read, name="runs", write_disposition="merge", primary_key=(_KEY_NAME, "id"))
+    yield all_runs(chosen)
     for workflow_id in chosen:
-        own_table = dlt.resource(
-            read,
-            name=f"runs_{workflow_id}",
-            table_name=_table_name(workflow_id),
-            write_disposition="merge",
-            primary_key="id",
-            selected=False,
+        name = f"runs_{workflow_id}"
+        table = name
+        if not _WORKFLOW_ID.fullmatch(workflow_id):  # dlt may normalize different ids to the same name
+            table += "_" + blake2b(workflow_id.encode(), digest_size=4).hexdigest()
+        own_runs = dlt.resource(
+            read, name=name, table_name=table, write_disposition="merge", primary_key="id", selected=False
         )
-        yield own_table([workflow_id])
+        yield own_runs([workflow_id])
 
 
 def _read_lists(
     session: Callable[[], CopyAISession], since: Mapping[str, datetime | None]
 ) -> Generator[tuple[str, Page[Run] | None]]:
-    """Yield the pages of some workflows, one workflow after the other, each followed by None."""
+    """Yield the pages of one workflow after the other, and None after the last page of each."""
     with LoopThread() as loop:
         lists = _Lists(session(), since.items())
         try:
@@ -133,7 +133,7 @@ def _read_lists(
 
 
 class _Lists:
-    """Reads some lists at the same time, and yields their pages one list after the other."""
+    """Reads several lists at the same time, and returns the pages of one after the other."""
 
     def __init__(self, session: CopyAISession, since: Iterable[tuple[str, datetime | None]]) -> None:
         self._session = session
@@ -142,7 +142,7 @@ class _Lists:
         self._tasks = TaskSet()
 
     async def next_page(self) -> tuple[str, Page[Run] | None] | None:
-        """Return the next page with its workflow's id, None in place of a page at the end of a list, or None."""
+        """Return the next page with the id of its workflow, or the id and None after its last page; None at the end."""
         while self._waiting and len(self._reading) < _LISTS_AT_ONCE:
             workflow_id, since = self._waiting.popleft()
             queue: _Queue = asyncio.Queue(_PAGES_AHEAD)
@@ -169,21 +169,15 @@ class _Lists:
         try:
             async for page in self._session.runs(workflow_id, since=since).pages():
                 await queue.put(page)
-        except Exception as error:  # noqa: BLE001 (raised again when it is this list's turn)
+        except Exception as error:  # noqa: BLE001 (raised after the pages of the lists before)
             await queue.put(error)
         else:
             await queue.put(None)
 
 
 def _with_workflow_id(run: Run, workflow_id: str) -> Run:
-    """Return a run with the workflow id of the request, so that its key in the table never changes."""
+    """Return a run with the workflow id of the request, because its key in the table must not change."""
     if run.workflow_id == workflow_id:
         return run
     extra = run.extra if run.workflow_id is None else {**run.extra, "workflowId": run.workflow_id}
     return evolve(run, workflow_id=workflow_id, extra=extra)
-
-
-def _table_name(workflow_id: str) -> str:
-    """Return the name of a workflow's table, unique also after dlt has normalized it."""
-    digest = "" if _VENDOR_ID.fullmatch(workflow_id) else blake2b(workflow_id.encode(), digest_size=4).hexdigest()
-    return "_".join(filter(None, ("runs", workflow_id, digest)))

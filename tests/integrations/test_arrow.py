@@ -1,4 +1,4 @@
-"""Runs as Arrow record batches."""
+"""Conversion of runs to Arrow record batches and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.exporting import ODDITIES, UNICODE
 
 
 def test_schema_is_stable() -> None:
-    """The columns and their types are the documented ones: data warehouses depend on them."""
+    """The columns have the documented names and types, which data warehouses depend on."""
     texts = "map<string, string>"
 
     assert {field.name: str(field.type) for field in SCHEMA} == {
@@ -38,21 +38,21 @@ def test_schema_is_stable() -> None:
     assert [field.name for field in SCHEMA if not field.nullable] == ["id", "input", "output", "metadata", "extra"]
 
 
-def test_every_attribute_of_a_run_is_a_column() -> None:
-    """A batch leaves out nothing of a run, and has the columns of all exports in their order."""
+def test_each_attribute_of_a_run_is_a_column() -> None:
+    """The columns are all attributes of a run, in the order of all exports."""
     assert set(SCHEMA.names) == {attribute.name for attribute in attrs.fields(Run)}
     assert tuple(SCHEMA.names) == COLUMNS
 
 
 @given(UNICODE)
-def test_batch_is_read_as_it_was_written(runs: list[Run]) -> None:
-    """A batch holds every value of its runs, credits of any size included."""
+def test_batch_round_trip(runs: list[Run]) -> None:
+    """`read_batch` returns the runs that `record_batch` was called with."""
     assert read_batch(record_batch(runs)) == runs
 
 
 @given(UNICODE)
-def test_parquet_keeps_a_batch(runs: list[Run]) -> None:
-    """Written as Parquet and read again, a batch has the same schema and the same runs."""
+def test_parquet_round_trip(runs: list[Run]) -> None:
+    """A batch that is written to Parquet and read back has the same schema and runs."""
     batch = record_batch(runs)
     table = pa.Table.from_batches([batch])
     out = pa.BufferOutputStream()
@@ -65,8 +65,8 @@ def test_parquet_keeps_a_batch(runs: list[Run]) -> None:
 
 
 @given(ODDITIES)
-def test_lone_surrogates_are_accepted(runs: list[Run]) -> None:
-    """Lone surrogates become their escapes in ids and names; in JSON values they are kept."""
+def test_lone_surrogates(runs: list[Run]) -> None:
+    """Lone surrogates are escaped in ids, and unchanged in JSON values."""
     back = read_batch(record_batch(runs))
 
     assert [run.id for run in back] == [run.id.encode("utf-8", "backslashreplace").decode() for run in runs]
@@ -74,12 +74,12 @@ def test_lone_surrogates_are_accepted(runs: list[Run]) -> None:
 
 
 def test_batch_is_valid() -> None:
-    """Arrow finds no fault in maps that are built from offsets."""
+    """Batches, whose arrays are made from buffers, pass Arrow's full validation."""
     record_batch([Run("a", input={"x": 1}), Run("b"), Run("c", output={"y": [None], "z": "é"})]).validate(full=True)
 
 
 def test_values_are_json_text() -> None:
-    """A string is quoted, and an empty error differs from none."""
+    """Strings in maps are in quotes, and an empty error is not null."""
     run = Run("a", output={"text": 'é "quoted"', "list": [1, {"b": None}]}, error="")
     row = record_batch([run, Run("b")]).to_pylist()
 
@@ -88,28 +88,28 @@ def test_values_are_json_text() -> None:
 
 
 def test_credits_beyond_64_bits_are_in_extra() -> None:
-    """Credits that do not fit the column are null there, and in `extra`."""
+    """Credits that do not fit into the column are null there, and in `extra`."""
     row = record_batch([Run("a", credits=2**63, extra={"toolKey": 1}), Run("b", credits=2**63 - 1)]).to_pylist()
 
     assert (row[0]["credits"], row[1]["credits"]) == (None, 2**63 - 1)
     assert row[0]["extra"] == [("toolKey", "1"), ("credits", str(2**63))]
 
 
-def test_first_and_last_datetime() -> None:
-    """The first and the last datetime of Python are read as they were written."""
+def test_earliest_and_latest_datetime() -> None:
+    """The earliest and the latest datetime of Python are unchanged after a round trip."""
     ends = [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
 
     assert [run.created_at for run in read_batch(record_batch([Run("a", created_at=end) for end in ends]))] == ends
 
 
-def test_batch_of_any_iterable() -> None:
-    """The runs may be a generator, and there may be none."""
+def test_batch_of_a_generator_and_an_empty_list() -> None:
+    """The runs can be any iterable, even an empty one."""
     assert record_batch(Run(name) for name in "abc").num_rows == 3
     assert record_batch([]).schema.equals(SCHEMA)
 
 
-async def test_table_of_a_list(copyai_emulator: Emulator, session: CopyAISession) -> None:
-    """A table has the runs of a list in its order, those that are selected, and the columns even if there are none."""
+async def test_runs_table(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """A table has the selected runs in the order of the list, and all columns even if there are no runs."""
     copyai_emulator.add_runs(250)
     runs = [run async for run in session.runs(copyai_emulator.workflow_id)]
     failed = await runs_table(session, copyai_emulator.workflow_id, status="FAILED", limit=3)
@@ -125,8 +125,8 @@ async def test_table_of_a_list(copyai_emulator: Emulator, session: CopyAISession
         await runs_table(session, copyai_emulator.workflow_id, limit=-1)
 
 
-def test_table_as_a_data_frame() -> None:
-    """A table becomes a pandas data frame in one line, with dictionaries of JSON text."""
+def test_table_to_pandas() -> None:
+    """`to_pandas` converts maps to dictionaries of JSON text."""
     table = pa.Table.from_batches([record_batch([Run("a", credits=2, output={"x": "é"}), Run("b")])])
     frame = table.to_pandas(maps_as_pydicts="strict")
 
@@ -134,15 +134,15 @@ def test_table_as_a_data_frame() -> None:
     assert list(frame["output"]) == [{"x": '"é"'}, {}]
 
 
-def test_other_columns_are_refused() -> None:
-    """A batch without the columns of a run is an error that names its columns."""
+def test_batch_with_other_columns() -> None:
+    """`read_batch` rejects a batch without the columns of a run, and the error lists its columns."""
     with pytest.raises(ValueError, match=r"must be those of a run.*, got a$"):
         read_batch(pa.record_batch({"a": [1]}))
 
 
 @given(ODDITIES)
 def test_flat_columns_are_json_objects(runs: list[Run]) -> None:
-    """In a flat batch, each map is the JSON object of the same values under the same names."""
+    """In a flat batch, each map is a JSON object with the same names and values."""
     batch: pa.RecordBatch = flat_batch([Run("WRUN-1", extra=run.extra, output=run.output) for run in runs])
     rows = batch.to_pylist()
 
@@ -154,8 +154,8 @@ def test_flat_columns_are_json_objects(runs: list[Run]) -> None:
     assert [json.loads(row["extra"]) for row in rows] == [escaped(run.extra) for run in runs]
 
 
-def test_flat_schema_differs_in_maps_only() -> None:
-    """A flat batch has the same columns in the same order, with strings in place of maps."""
+def test_flat_schema_has_strings_instead_of_maps() -> None:
+    """The flat schema has the same columns in the same order, but strings instead of maps."""
     assert FLAT_SCHEMA.names == SCHEMA.names
     assert [field.nullable for field in FLAT_SCHEMA] == [field.nullable for field in SCHEMA]
     assert [field.type for field in FLAT_SCHEMA] == [

@@ -1,4 +1,4 @@
-"""The dlt source: loads into DuckDB, compared with the runs on the server."""
+"""The dlt source: tables in DuckDB are compared with the runs on the server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.loading import query, rows_in, truth
 
 
 DAY = timedelta(days=1)
-pytestmark = pytest.mark.xdist_group("dlt")  # loads use a core for seconds: one at a time
+pytestmark = pytest.mark.xdist_group("dlt")  # a load uses one core for seconds, so run one at a time
 
 TABLE = "runs_wcfg_6db59f06_2f6c_4d3e_9a51_7c0b8e4d1f27"
 
@@ -58,7 +58,7 @@ class Loads:
         return copyai_source(workflow_ids or [self.emulator.workflow_id], session=session, **options)
 
     async def load(self, source: dlt.sources.DltSource | None = None) -> int:
-        """Load in a thread, as the server runs in this one; return the number of requests."""
+        """Load in another thread, because the emulator runs in this one, and return the number of requests."""
         before = len(self.emulator.requests)
         await asyncio.to_thread(self.pipeline.run, source or self.source())
         return len(self.emulator.requests) - before
@@ -66,20 +66,20 @@ class Loads:
 
 @pytest.fixture(name="loads")
 def _loads(copyai_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loads:
-    """A pipeline whose files are in the folder of the test."""
+    """A pipeline whose files are in the temporary folder of the test."""
     use_folder(tmp_path, monkeypatch)
     return Loads(copyai_emulator, tmp_path)
 
 
 def use_folder(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Let dlt keep its files in a folder."""
+    """Make dlt store its files in a folder."""
     patch.setenv("DLT_DATA_DIR", str(folder / "data"))
     patch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     patch.chdir(folder)
 
 
-def hour(number: int, status: str = "COMPLETE", **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (any JSON)
-    """Return a run that was created in this hour."""
+def run_at_hour(number: int, status: str = "COMPLETE", **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (any JSON)
+    """Return a run that was created `number` hours after the start of 2020."""
     created = datetime(2020, 1, 1, tzinfo=UTC) + number * timedelta(hours=1)
     return raw_run(number) | {"createdAt": created.isoformat(), "status": status} | fields
 
@@ -89,21 +89,21 @@ def number_of(run_id: object) -> int:
 
 
 async def test_rows_equal_the_runs_while_the_list_changes(loads: Loads) -> None:
-    """With runs that are added, removed and changed between requests, the table has what is on the server."""
+    """If runs are added, removed and changed between requests, the table finally has all runs on the server."""
     emulator, chance = loads.emulator, Random(7)  # noqa: S311 (repeatable, not secret)
-    emulator.replace_runs([hour(number, ["NEW", "COMPLETE"][number % 2]) for number in range(700, 0, -1)])
-    gone = set[str]()
+    emulator.replace_runs([run_at_hour(number, ["NEW", "COMPLETE"][number % 2]) for number in range(700, 0, -1)])
+    removed_ids = set[str]()
     updates = iter(range(30))
 
     def update(server: Emulator, _request: Request) -> None:
         number = next(updates, None)
         if number is None:
             return
-        server.replace_runs([hour(1000 + number, "PROCESSING"), *server.runs()])
+        server.replace_runs([run_at_hour(1000 + number, "PROCESSING"), *server.runs()])
         if number % 4 == 0:
             # More than the runs added, so that the total falls.
             removed = [str(run["id"]) for run in chance.sample(server.runs(), 20)]
-            gone.update(removed)
+            removed_ids.update(removed)
             server.remove_runs(removed)
 
     emulator.on_request = update
@@ -124,17 +124,17 @@ async def test_rows_equal_the_runs_while_the_list_changes(loads: Loads) -> None:
     now = truth(emulator, emulator.workflow_id)
 
     assert {key: rows[key] for key in now} == now
-    assert {key[1] for key in set(rows) - set(now)} <= gone
+    assert {key[1] for key in set(rows) - set(now)} <= removed_ids
 
 
 @define
 class History:
-    """Four loads of the same lists, which change in between, for several tests, as loads take most of the time.
+    """Four loads of lists that change between them. Several tests share it because loads are slow.
 
     Attributes:
-        requests: for each load, the number of requests for each list.
+        requests: the number of requests by list, for each load.
         rows: all rows after the last load.
-        truth: the rows that there should be, by list.
+        truth: the expected rows, by list.
     """
 
     requests: list[Counter[str]]
@@ -145,15 +145,15 @@ class History:
 @pytest.fixture(name="history", scope="module")
 def _history(tmp_path_factory: pytest.TempPathFactory) -> History:
     undated = {"id": "WRUN-undated", "status": "NEW"}
-    dated = [hour(number) for number in range(600, 0, -1)]
+    dated = [run_at_hour(number) for number in range(600, 0, -1)]
     lists = {
-        "finished": [hour(number) for number in range(1000, 0, -1)],
+        "finished": [run_at_hour(number) for number in range(1000, 0, -1)],
         "unfinished": [
-            hour(number, "PROCESSING" if number in {40, 500} else "COMPLETE") for number in range(999, 0, -1)
+            run_at_hour(number, "PROCESSING" if number in {40, 500} else "COMPLETE") for number in range(999, 0, -1)
         ],
         "undated": [*dated[:500], undated, *dated[500:]],
-        "oldest first": [hour(number) for number in range(1, 300)],
-        "renamed": [hour(1, "NEW")],
+        "oldest first": [run_at_hour(number) for number in range(1, 300)],
+        "renamed": [run_at_hour(1, "NEW")],
     }
     folder, requests = tmp_path_factory.mktemp("history"), list[Counter[str]]()
     with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
@@ -169,11 +169,11 @@ def _history(tmp_path_factory: pytest.TempPathFactory) -> History:
             emulator.replace_runs(runs, workflow_id=name)
         load()
         change(emulator, "WRUN-990", "finished", output={"Post": "edited"})
-        emulator.replace_runs([hour(1001), *emulator.runs("finished")], workflow_id="finished")
+        emulator.replace_runs([run_at_hour(1001), *emulator.runs("finished")], workflow_id="finished")
         for number in (40, 500):
             change(emulator, f"WRUN-{number}", "unfinished", status="COMPLETE", output={"Post": "at last"})
         change(emulator, "WRUN-undated", "undated", status="COMPLETE")
-        emulator.replace_runs([*emulator.runs("oldest first"), hour(300)], workflow_id="oldest first")
+        emulator.replace_runs([*emulator.runs("oldest first"), run_at_hour(300)], workflow_id="oldest first")
         change(emulator, "WRUN-1", "renamed", workflowId="renamed")
         load()
         change(emulator, "WRUN-1", "renamed", workflowId="PKGW-1")
@@ -184,57 +184,57 @@ def _history(tmp_path_factory: pytest.TempPathFactory) -> History:
 
 
 def rows_of(history: History, name: str) -> dict[tuple[str, str], tuple[object, ...]]:
-    """Return the rows of a list."""
+    """Return the rows of a list after the last load."""
     return {key: row for key, row in history.rows.items() if key[0] == name}
 
 
 def test_second_load_reads_only_what_may_have_changed(history: History) -> None:
-    """Runs of the day before the newest one are read again and updated; older ones are not read."""
+    """Only the runs of the last day before the newest run are read again, and updated."""
     first, second, *_ = (requests["finished"] for requests in history.requests)
 
-    assert first == 12  # ten pages, an empty one, and a proof of those requested ahead
-    assert second < 8  # one page, and those requested ahead
+    assert first == 12  # ten pages, an empty page, and a proof after the prefetched pages
+    assert second < 8  # one page, and the prefetched ones
     assert rows_of(history, "finished") == history.truth["finished"]
 
 
 def test_unfinished_run_is_updated_later(history: History) -> None:
-    """A run is read again until it is finished, unless it is more than 30 days older than the newest one."""
+    """A run is read again until it is finished, unless it is more than 30 days older than the newest run."""
     statuses = {key[1]: row[0] for key, row in rows_of(history, "unfinished").items()}
 
     assert (statuses["WRUN-40"], statuses["WRUN-500"]) == ("PROCESSING", "COMPLETE")
     assert history.requests[2]["unfinished"] < 8
 
 
-def test_undated_unfinished_run_is_updated(history: History) -> None:
-    """As long as such a run is not finished, the whole list is read."""
+def test_unfinished_run_without_a_creation_time_is_updated(history: History) -> None:
+    """The whole list is read until the run is finished."""
     _, second, third, _ = (requests["undated"] for requests in history.requests)
 
     assert second == 8 > third
     assert rows_of(history, "undated") == history.truth["undated"]
 
 
-def test_list_in_another_order_is_read_completely(history: History) -> None:
-    """If the list is not newest first, new runs are found at its end."""
+def test_list_that_is_oldest_first(history: History) -> None:
+    """If a list is oldest first, new runs at its end are loaded."""
     assert rows_of(history, "oldest first") == history.truth["oldest first"]
 
 
 def test_state_is_in_the_database(history: History) -> None:
-    """On another machine, without the folder of dlt, no more is read."""
+    """A load on another machine, without dlt's folder, continues from the state in the database."""
     assert history.requests[3]["finished"] < 8
 
 
-def test_run_that_names_its_workflow_later_is_one_row(history: History) -> None:
-    """A row keeps its key if the server names the workflow only in a later load, or calls it by another id."""
+def test_run_whose_workflow_id_changes_is_one_row(history: History) -> None:
+    """The key has the id that was passed to the source, and the row has the server's latest id in `extra`."""
     rows = [(key, row[-1]) for key, row in history.rows.items() if key[1] == "WRUN-1" and row[0] == "NEW"]
 
     assert rows == [(("renamed", "WRUN-1"), {"workflowId": "PKGW-1"})]
 
 
-async def test_sparse_list_is_kept_up_to_date(loads: Loads) -> None:
-    """Runs without a status may change, and runs without a workflow get the id that was passed."""
+async def test_list_without_statuses_and_workflow_ids(loads: Loads) -> None:
+    """Runs without a status are updated, and runs without a workflow id have the id that was passed."""
     loads.emulator.quirks = Quirks(sparse=True, mixed_dates=True, credits="string", total="absent")
     loads.emulator.replace_runs(
-        [{key: value for key, value in hour(n).items() if key != "workflowId"} for n in range(300, 0, -1)]
+        [{key: value for key, value in run_at_hour(n).items() if key != "workflowId"} for n in range(300, 0, -1)]
     )
     await loads.load()
     change(loads.emulator, "WRUN-100", credits=77)
@@ -245,7 +245,7 @@ async def test_sparse_list_is_kept_up_to_date(loads: Loads) -> None:
 
 
 async def test_failed_load_changes_nothing(loads: Loads) -> None:
-    """An error in one list undoes the progress of all, and is the cause of dlt's error; the next load works."""
+    """If one list cannot be read, nothing is loaded. The error is the cause of dlt's error, and the next load works."""
     emulator = loads.emulator
     emulator.add_runs(250, status="COMPLETE")
     emulator.add_runs(250, workflow_id="WCFG-2")
@@ -270,7 +270,7 @@ async def test_failed_load_changes_nothing(loads: Loads) -> None:
 
 
 async def test_only_selected_resources_are_read(loads: Loads) -> None:
-    """By default each list is read once, into one table; other resources have their own tables and states."""
+    """By default each list is read once, into one table. Other resources have their own tables and states."""
     emulator = loads.emulator
     emulator.add_runs(130, status="COMPLETE")
     emulator.add_runs(5, workflow_id="WCFG-2")
@@ -287,10 +287,10 @@ async def test_only_selected_resources_are_read(loads: Loads) -> None:
 
 
 async def test_same_run_id_in_several_workflows(loads: Loads) -> None:
-    """Runs with one id in several workflows are several rows; ids that dlt normalizes alike have own tables."""
+    """Runs with one id in several workflows are several rows, and workflows with similar ids have their own tables."""
     ids = ["A-1", "a_1", "東京", "x/y"]
     for workflow_id in ids:
-        loads.emulator.replace_runs([hour(1, output={"of": workflow_id})], workflow_id=workflow_id)
+        loads.emulator.replace_runs([run_at_hour(1, output={"of": workflow_id})], workflow_id=workflow_id)
     source = loads.source(*ids)
     await loads.load(source.with_resources(*source.resources))
     tables = query(
@@ -302,8 +302,8 @@ async def test_same_run_id_in_several_workflows(loads: Loads) -> None:
     assert [rows_in(loads.database, name).popitem()[0][1] for (name,) in tables] == ["WRUN-1"] * 4
 
 
-async def test_pending_package_is_loaded_next(loads: Loads) -> None:
-    """Runs that were extracted but not loaded are loaded by the next run of the pipeline."""
+async def test_pending_load_package_is_loaded_next(loads: Loads) -> None:
+    """The next run of the pipeline loads the runs that were extracted and normalized before."""
     loads.emulator.add_runs(120)
     await loads.load()
     added = loads.emulator.add_runs(5)
@@ -317,8 +317,8 @@ async def test_pending_package_is_loaded_next(loads: Loads) -> None:
 
 
 async def test_replaced_table_has_all_runs(loads: Loads) -> None:
-    """If dlt replaces the table, or drops its data, the whole list is loaded."""
-    loads.emulator.replace_runs([hour(number) for number in range(300, 0, -1)])
+    """If dlt replaces the table or drops its data, the whole list is loaded."""
+    loads.emulator.replace_runs([run_at_hour(number) for number in range(300, 0, -1)])
     await loads.load()
     source = loads.source()
     source.resources["runs"].apply_hints(write_disposition="replace")
@@ -332,7 +332,7 @@ async def test_replaced_table_has_all_runs(loads: Loads) -> None:
 
 
 async def test_key_is_not_stored(loads: Loads, caplog: pytest.LogCaptureFixture) -> None:
-    """The key is in no file of dlt, nor in the database, the log or an error."""
+    """The API key is not in a file of dlt, the database, the log or an error."""
     caplog.set_level("DEBUG")
     loads.emulator.add_runs(30)
     await loads.load()
@@ -351,8 +351,8 @@ async def test_key_is_not_stored(loads: Loads, caplog: pytest.LogCaptureFixture)
     assert key not in caplog.text + repr(caught.value) + str(caught.value)
 
 
-async def test_odd_values_are_loaded(loads: Loads) -> None:
-    """Strings of any kind, numbers of any size, and the first and last datetime can be loaded."""
+async def test_unusual_values_are_loaded(loads: Loads) -> None:
+    """Any string, numbers of any size, and the earliest and the latest datetime can be loaded."""
     odd: list[dict[str, Any]] = [
         {"id": "\ud83d", "status": "\0", "output": {"\udc00": "\ud83d", "": [1e300, 10**40, None], "n\0": "\0"}},
         {"id": "'; DROP TABLE runs; --", "createdAt": "0001-01-01T00:00:00Z", "credits": -(2**63)},
@@ -360,7 +360,7 @@ async def test_odd_values_are_loaded(loads: Loads) -> None:
         {"id": "x" * 10_000, "createdAt": "yesterday", "credits": "many", "input": 7, "metadata": [], "error": []},
         {"id": "WRUN-deep", "output": {"deep": json.loads("[" * 200 + "]" * 200)}, "error": {"a": {"b": "🎈"}}},
     ]
-    loads.emulator.replace_runs([*odd, *[hour(number) for number in range(150, 0, -1)]])
+    loads.emulator.replace_runs([*odd, *[run_at_hour(number) for number in range(150, 0, -1)]])
     await loads.load()
     await loads.load()
     rows = rows_in(loads.database)
@@ -378,7 +378,7 @@ async def test_odd_values_are_loaded(loads: Loads) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workflow_ids": []}, "at least one workflow"),
+        ({"workflow_ids": []}, "at least one id, got none"),
         ({"workflow_ids": ["WCFG-1"], "look_back": -DAY}, "look_back must not be negative"),
         ({"workflow_ids": ["WCFG-1"], "open_for": -DAY}, "open_for must not be negative"),
     ],
@@ -390,16 +390,16 @@ def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_single_id_as_string() -> None:
-    """A string is one id."""
+    """A string is accepted as one workflow id."""
     assert list(copyai_source("WCFG-1").resources) == ["runs", "runs_WCFG-1"]
 
 
 async def test_several_workflows_are_read_at_the_same_time(loads: Loads) -> None:
-    """While no list has a response, eight are requested."""
+    """Eight lists are requested before the first response."""
     emulator = loads.emulator
     ids = [f"WCFG-{number}" for number in range(20)]
     for workflow_id in ids:
-        emulator.replace_runs([hour(1)], workflow_id=workflow_id)
+        emulator.replace_runs([run_at_hour(1)], workflow_id=workflow_id)
     emulator.latency = 3600
     load = asyncio.ensure_future(loads.load(loads.source(*ids)))
     async with asyncio.timeout(30):
@@ -414,32 +414,32 @@ async def test_several_workflows_are_read_at_the_same_time(loads: Loads) -> None
 
 @pytest.mark.parametrize("failing", [None, "WCFG-12"])
 async def test_workflows_are_loaded_in_order(loads: Loads, failing: str | None) -> None:
-    """Runs and errors come in the order of the workflows, although their lists are read at the same time."""
+    """Pages and errors are in the order of the workflows, although several are read at the same time."""
     ids = [f"WCFG-{number}" for number in range(20)]
     if failing:
         loads.emulator.inject(Fault(status=403), path=failing)
     for number, workflow_id in enumerate(ids):
-        loads.emulator.replace_runs([hour(1)], workflow_id=workflow_id)
+        loads.emulator.replace_runs([run_at_hour(1)], workflow_id=workflow_id)
         loads.emulator.inject(Fault(delay=0.02 if number % 2 else 0.0), path=workflow_id)
     source, order = loads.source(*ids), list[str]()
 
-    def note(batch: pa.RecordBatch) -> pa.RecordBatch:
+    def record_order(batch: pa.RecordBatch) -> pa.RecordBatch:
         order.extend(batch.column("workflow_id").to_pylist())
         return batch
 
-    source.resources["runs"].add_map(note)
+    source.resources["runs"].add_map(record_order)
     with pytest.raises(PipelineStepFailed) if failing else nullcontext():
         await loads.load(source)
 
     assert order == ids[: ids.index(failing) if failing else None]
 
 
-async def test_rate_is_kept_over_all_workflows(loads: Loads) -> None:
-    """Workflows that are read at the same time share the rate of their session."""
+async def test_workflows_share_the_rate_limit(loads: Loads) -> None:
+    """All workflows together send at most `max_rate` requests per second."""
     emulator, rate = loads.emulator, 100
     ids = [f"WCFG-{number}" for number in range(20)]
     for workflow_id in ids:
-        emulator.replace_runs([hour(1)], workflow_id=workflow_id)
+        emulator.replace_runs([run_at_hour(1)], workflow_id=workflow_id)
     times: list[float] = []
     emulator.on_request = lambda *_: times.append(time.monotonic())
 

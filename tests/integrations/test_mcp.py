@@ -1,4 +1,4 @@
-"""The tools of the Model Context Protocol server, called by the SDK's own client, with the emulator."""
+"""The Model Context Protocol server, called by the SDK's own client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiocopyai.emulator import Emulator, Fault, Script
 from aiocopyai.integrations.mcp import make_server
 
 
-pytestmark = pytest.mark.xdist_group("mcp")  # the SDK takes long to import: once
+pytestmark = pytest.mark.xdist_group("mcp")  # imports the SDK, which is slow, only once
 
 READ_TOOLS = {"list_runs", "get_run", "read_output", "find_run", "wait_run", "report"}
 
@@ -28,7 +28,7 @@ async def _emulator() -> AsyncIterator[Emulator]:
 
 @asynccontextmanager
 async def connected(emulator: Emulator, *workflow_ids: str, **options: bool | int) -> AsyncIterator[Client]:
-    """A client of a server for the emulator."""
+    """Yield a client of a server that reads from the emulator."""
     retry = RetryPolicy(attempts=1)
     async with (
         asyncio.timeout(20),
@@ -39,22 +39,22 @@ async def connected(emulator: Emulator, *workflow_ids: str, **options: bool | in
 
 
 async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
-    """Call a tool that succeeds."""
+    """Call a tool that succeeds, and return its result."""
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, result.content
     assert result.structured_content is not None
     return result.structured_content
 
 
-async def refused(client: Client, tool: str, **arguments: object) -> str:
-    """Call a tool that fails; return its message."""
+async def call_error(client: Client, tool: str, **arguments: object) -> str:
+    """Call a tool that fails, and return its error message."""
     result = await client.call_tool(tool, arguments)
     assert result.is_error
     return str(result.content)
 
 
-async def test_runs_are_listed_read_and_awaited(emulator: Emulator) -> None:
-    """The tools return the emulator's runs; a failed run is a result, too."""
+async def test_tools_that_read_runs(emulator: Emulator) -> None:
+    """The tools list, filter, get and wait for runs, and a failed run is not an error."""
     newest = emulator.runs()[0]["id"]
     failed = emulator.add_runs(1, status="FAILED")[0]
     async with connected(emulator) as client:
@@ -74,7 +74,7 @@ async def test_runs_are_listed_read_and_awaited(emulator: Emulator) -> None:
 
 
 async def test_report_counts_the_runs(emulator: Emulator) -> None:
-    """The report has the totals of all runs of the time, and says if it stopped early."""
+    """The report has the totals of all runs, and says whether it stopped after `max_runs`."""
     async with connected(emulator) as client:
         report = await call(client, "report", days=3650)
         stopped = await call(client, "report", days=3650, max_runs=5)
@@ -85,7 +85,7 @@ async def test_report_counts_the_runs(emulator: Emulator) -> None:
 
 
 async def test_results_are_bounded(emulator: Emulator) -> None:
-    """Long texts and many fields are cut, and an output can be read in parts."""
+    """Long texts and many fields are truncated, and an output can be read in parts."""
     text = "x" * 25_000
     emulator.replace_runs(
         [{"id": "WRUN-1", "status": "COMPLETE", "output": {"long": text, **{f"o{n}": text for n in range(50)}}}]
@@ -93,7 +93,7 @@ async def test_results_are_bounded(emulator: Emulator) -> None:
     async with connected(emulator) as client:
         shown = await call(client, "get_run", run_id="WRUN-1")
         parts = [await call(client, "read_output", run_id="WRUN-1", name="long", offset=n) for n in (0, 10_000, 20_000)]
-        message = await refused(client, "read_output", run_id="WRUN-1", name="other")
+        message = await call_error(client, "read_output", run_id="WRUN-1", name="other")
 
     assert shown["output"]["long"] == f"{text[:10_000]}… (15,000 more characters)"
     assert shown["output"]["…"].endswith("more fields")
@@ -103,22 +103,22 @@ async def test_results_are_bounded(emulator: Emulator) -> None:
     assert len(message) < 1_500
 
 
-async def test_errors_say_what_to_do(emulator: Emulator) -> None:
-    """A tool's error has the client's own message, and never the key."""
+async def test_error_messages(emulator: Emulator) -> None:
+    """The error of a tool has the message of the client's exception, and never the API key."""
     async with connected(emulator) as client:
         messages = [
-            await refused(client, "get_run", run_id="WRUN-none"),
-            await refused(client, "get_run", run_id="a/../b", workflow_id="WCFG-other"),
-            await refused(client, "list_runs", limit=101),
+            await call_error(client, "get_run", run_id="WRUN-none"),
+            await call_error(client, "get_run", run_id="a/../b", workflow_id="WCFG-other"),
+            await call_error(client, "list_runs", limit=101),
         ]
         emulator.inject(Fault(status=500))
-        messages.append(await refused(client, "report"))
+        messages.append(await call_error(client, "report"))
         emulator.run_time = 60
         async with CopyAISession(emulator.api_key, base_url=emulator.url) as session:
             run = await session.start_run(emulator.workflow_id, {"Company": "Northwind"})
-        messages.append(await refused(client, "wait_run", run_id=run.id, timeout=0.01))
+        messages.append(await call_error(client, "wait_run", run_id=run.id, timeout=0.01))
     async with connected(emulator, "WCFG-a", "WCFG-b") as client:
-        messages.append(await refused(client, "list_runs"))
+        messages.append(await call_error(client, "list_runs"))
 
     expected = (
         "HTTP 404",
@@ -126,14 +126,14 @@ async def test_errors_say_what_to_do(emulator: Emulator) -> None:
         "less than or equal to 100",
         "HTTP 500",
         "after 0.01 s",
-        "give one of WCFG-a, WCFG-b",
+        "must be one of WCFG-a, WCFG-b",
     )
     assert all(part in message for part, message in zip(expected, messages, strict=True)), messages
     assert emulator.api_key not in str(messages)
 
 
-async def test_a_key_starts_one_run(emulator: Emulator) -> None:
-    """A repeated start returns the same run, also from another server, and uses the budget once."""
+async def test_an_idempotency_key_starts_one_run(emulator: Emulator) -> None:
+    """A repeated start returns the same run, also from another server, and counts once against the budget."""
     async with connected(emulator, allow_start=True) as client:
         tools = {tool.name for tool in (await client.list_tools()).tools}
         first, again = [
@@ -153,11 +153,11 @@ async def test_a_key_starts_one_run(emulator: Emulator) -> None:
     assert [start["runs_left"] for start in (first, again, reused)] == [9, 9, 10]
 
 
-async def test_runs_beyond_the_budget_are_refused(emulator: Emulator) -> None:
-    """Starts at the same time share the budget of runs; a refused start uses none of it."""
+async def test_runs_beyond_the_budget_are_not_started(emulator: Emulator) -> None:
+    """Concurrent starts share the budget of runs, and a start that the API rejects does not count."""
     async with connected(emulator, allow_start=True, max_runs=2) as client:
         emulator.inject(Fault(status=400))
-        await refused(client, "start_run", inputs={}, idempotency_key="k0")
+        await call_error(client, "start_run", inputs={}, idempotency_key="k0")
         results = await asyncio.gather(
             *(client.call_tool("start_run", {"inputs": {}, "idempotency_key": f"k{n}"}) for n in range(5))
         )
@@ -167,21 +167,21 @@ async def test_runs_beyond_the_budget_are_refused(emulator: Emulator) -> None:
     assert len(emulator.runs()) == 14
 
 
-async def test_credits_beyond_the_budget_are_refused(emulator: Emulator) -> None:
-    """No run is started once the started ones have cost the budget."""
+async def test_no_run_is_started_after_the_budget_of_credits_is_used(emulator: Emulator) -> None:
+    """No run is started after the started runs have used all credits of the budget."""
     emulator.script_next_runs(Script(output={}, credits=60), times=None)
     async with connected(emulator, allow_start=True, max_credits=100) as client:
         for number in range(2):
             await call(client, "start_run", inputs={}, idempotency_key=f"k{number}")
-        message = await refused(client, "start_run", inputs={}, idempotency_key="k2")
+        message = await call_error(client, "start_run", inputs={}, idempotency_key="k2")
 
     assert "120 were spent" in message
     assert len(emulator.runs()) == 14
 
 
 @pytest.mark.parametrize("limits", [{"max_runs": 0}, {"max_credits": 0}])
-async def test_limits_are_checked(limits: dict[str, int]) -> None:
-    """A budget of nothing is an error before the server runs."""
+async def test_invalid_budgets(limits: dict[str, int]) -> None:
+    """A budget of 0 runs or credits is a ValueError."""
     async with CopyAISession("emulator-key") as session:
         with pytest.raises(ValueError, match="must be at least 1, got 0"):
             make_server(session, allow_start=True, **limits)
