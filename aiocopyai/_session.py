@@ -213,7 +213,7 @@ class CopyAISession:
         await self._transport.close(with_connections=self._parent is None)
 
     async def aclose(self) -> None:
-        """Do the same as `close`; ``contextlib.aclosing`` and ``AsyncExitStack`` use this name."""
+        """Do the same as `close`, under the name that ``contextlib.aclosing`` expects."""
         await self.close()
 
     def runs(
