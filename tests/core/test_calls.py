@@ -66,12 +66,17 @@ def test_output_json(value: Any, expected: Any) -> None:  # noqa: ANN401 (raw JS
 
 
 def test_output_that_is_not_json() -> None:
-    """For a string that is not JSON, or an unknown name, the error shows what there is instead."""
+    """An output that is a string, but not JSON, is a `ValueError` that shows it."""
     run = Run("WRUN-1", output={"Step": "Dear Ada,", "Other": "NaN"})
     with pytest.raises(ValueError, match=r"output 'Step' of run WRUN-1 is not JSON .*: 'Dear Ada,'"):
         run.output_json("Step")
     with pytest.raises(ValueError, match="NaN is not valid JSON"):
         run.output_json("Other")
+
+
+def test_an_unknown_output() -> None:
+    """An output that the run does not have is a `KeyError` that lists those that it has."""
+    run = Run("WRUN-1", output={"Step": "a", "Other": "b"})
     with pytest.raises(KeyError, match="has no output 'step', only: 'Step', 'Other'"):
         run.output_json("step")
 
@@ -202,7 +207,7 @@ async def test_ensure_webhook_after_a_lost_response(session: CopyAISession, copy
 
 
 async def test_a_deletion_after_a_lost_response(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A webhook that is gone after a deletion whose response was lost counts as deleted."""
+    """A deletion whose response was lost succeeds if the webhook does not exist any more."""
     hook = await session.create_webhook(URL, COMPLETED)
     copyai_emulator.inject(Fault(truncate=1), method="DELETE")
     await session.delete_webhook(hook.id)

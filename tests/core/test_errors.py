@@ -62,7 +62,7 @@ def test_tree_is_complete() -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_errors_are_plain_data(error: CopyAIError) -> None:
-    """Each error can be pickled and copied with all its attributes, the page included."""
+    """Each error can be pickled and copied with all its attributes, including its page."""
     error.page = 7
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 (our own)
         assert type(twin) is type(error)

@@ -1,4 +1,4 @@
-"""Files that appear in one step, and databases that one process owns."""
+"""Files that are replaced in one step, and databases that are locked for one process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TestReplaceFile:
     """`replace_file`."""
 
     def test_link_is_followed_and_permissions_are_kept(self, tmp_path: Path) -> None:
-        """The file behind a symbolic link is replaced, and is as readable as before."""
+        """The target of a symbolic link is replaced, and keeps its permissions."""
         real, link = tmp_path / "real", tmp_path / "link"
         real.touch()
         real.chmod(0o604)
@@ -33,7 +33,7 @@ class TestReplaceFile:
         assert {path.name for path in tmp_path.iterdir()} == {"link", "real"}
 
     def test_failure_leaves_previous_content(self, tmp_path: Path) -> None:
-        """A file that cannot be completed does not appear, and leaves nothing behind."""
+        """If the new content is incomplete, the file keeps the previous one, and no temporary file remains."""
         path = tmp_path / "file"
         path.write_bytes(b"old")
 
@@ -48,7 +48,7 @@ class TestReplaceFile:
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
     def test_temporary_file_is_as_private_as_its_target(self, tmp_path: Path) -> None:
-        """Nobody who may not read a file can read its new content while that is written."""
+        """The new content has the permissions of the file while it is written."""
         path = tmp_path / "file"
         path.touch(mode=0o600)
         seen: list[int] = []
@@ -74,7 +74,7 @@ class TestReplaceFile:
 class TestOpenLocked:
     """`open_locked` and `sqlite_errors`."""
 
-    def test_second_connection_is_refused_until_the_first_is_closed(self, tmp_path: Path) -> None:
+    def test_second_connection_fails_until_the_first_is_closed(self, tmp_path: Path) -> None:
         """The lock lasts as long as the connection, between its transactions too."""
         path = tmp_path / "file.db"
         with closing(open_locked(path)) as database:
@@ -108,7 +108,7 @@ class TestOpenLocked:
         assert modes == {"file": 0o600, "file.db": 0o600, "file.db-wal": 0o600}
 
     def test_other_content_is_damage(self, tmp_path: Path) -> None:
-        """A file that is not a database is named, and stays as it is."""
+        """A file that is not a database is a `DamagedFileError` with its name, and is not changed."""
         path = tmp_path / "file.db"
         path.write_bytes(b"not a database" * 1000)
         with pytest.raises(DamagedFileError, match=r"file\.db cannot be read"):
@@ -117,13 +117,13 @@ class TestOpenLocked:
         assert path.read_bytes() == b"not a database" * 1000
 
     def test_missing_table_is_damage(self, tmp_path: Path) -> None:
-        """A database with other tables than expected cannot be read."""
+        """A database without an expected table is a `DamagedFileError`."""
         path = tmp_path / "file.db"
         expected = pytest.raises(DamagedFileError, match="no such table")
         with closing(open_locked(path)) as database, expected, sqlite_errors(path):
             database.execute("SELECT * FROM missing")
 
     def test_unusable_place_is_an_os_error(self, tmp_path: Path) -> None:
-        """A database in a folder that does not exist is the file system's error."""
+        """A database in a folder that does not exist is an `OSError` with its path."""
         with pytest.raises(OSError, match=r"missing/file\.db: unable to open"):
             open_locked(tmp_path / "missing" / "file.db")

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from aiocopyai import ConfigurationError, CopyAISession, RetryPolicy
+from aiocopyai import ConfigurationError, CopyAISession
 from aiocopyai.emulator import Emulator, Fault
-
-
-QUICK = RetryPolicy(wait_initial=0, wait_max=0)
+from tests.conftest import AT_ONCE
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +28,7 @@ def _logger() -> Iterator[None]:
 async def count_twice(emulator: Emulator) -> None:
     """Count runs with two sessions, each of which has to retry."""
     for _ in range(2):
-        async with CopyAISession(emulator.api_key, base_url=emulator.url, retry=QUICK) as session:
+        async with CopyAISession(emulator.api_key, base_url=emulator.url, retry=AT_ONCE) as session:
             emulator.inject(Fault(status=503))
             await session.count_runs(emulator.workflow_id)
 
@@ -42,7 +40,7 @@ async def count_twice(emulator: Emulator) -> None:
 async def test_levels(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str, levels: list[str]
 ) -> None:
-    """Each message from the chosen level on is one line on standard error, however many sessions there are."""
+    """Each message of the chosen level or above is one line on standard error, for any number of sessions."""
     monkeypatch.setenv("COPYAI_LOG", value)
     async with Emulator(7) as emulator:
         await count_twice(emulator)

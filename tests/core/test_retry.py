@@ -146,8 +146,8 @@ async def test_a_429_uses_no_attempt(caplog: pytest.LogCaptureFixture) -> None:
     [(RetryPolicy(attempts=1), 1), (RetryPolicy(attempts=3, timeout=None, wait_initial=0, wait_max=0), 3)],
     ids=["one attempt", "no time-out"],
 )
-async def test_a_429_ends(policy: RetryPolicy, attempts: int) -> None:
-    """With one attempt a 429 is raised at once, and where there is no time-out it counts as an attempt."""
+async def test_a_429_counts_as_an_attempt(policy: RetryPolicy, attempts: int) -> None:
+    """With one attempt a 429 is raised at once, and without a time-out it counts as an attempt."""
     flaky = Flaky(*(RateLimitedError(429) for _ in range(9)))
     with pytest.raises(RateLimitedError):
         await policy.call(flaky)
@@ -156,7 +156,7 @@ async def test_a_429_ends(policy: RetryPolicy, attempts: int) -> None:
 
 
 async def test_a_429_uses_the_time() -> None:
-    """Endless 429 ends with the policy's time-out."""
+    """If each response is a 429, it is raised at the end of the policy's time-out."""
     flaky = Flaky(*(RateLimitedError(429, retry_after=0.01) for _ in range(1_000)))
     with pytest.raises(RateLimitedError):
         await RetryPolicy(timeout=0.05, wait_initial=0, wait_max=0).call(flaky)
@@ -212,7 +212,7 @@ def test_retry_after_is_a_minimum(status: int) -> None:
     ],
 )
 def test_an_invalid_policy(arguments: dict[str, float], message: str) -> None:
-    """An invalid value is refused, and the error names the field, the value and what is accepted."""
+    """An invalid value is rejected, and the error names the field, the value and what is accepted."""
     with pytest.raises(ValueError, match=message):
         RetryPolicy(**arguments)  # type: ignore[arg-type]  # the point of the test
 

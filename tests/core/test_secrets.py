@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import pickle
+import time
 import traceback
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
@@ -96,11 +97,11 @@ ECHOES: Final = [
 
 
 @pytest.mark.parametrize("fault", ECHOES, ids=range(len(ECHOES)))
-async def test_no_error_shows_it(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_error_shows_the_key(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
     """No error and no log shows the key, even if the server echoes it."""
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
-    is_refused = fault.delay or fault.status in {302, 401, 403, 422}
+    is_rejected = fault.delay or fault.status in {302, 401, 403, 422}
     async with (
         Emulator(workflow_id="W", api_key=KEY) as emulator,
         CopyAISession(KEY, base_url=emulator.url, timeout=0.05 if fault.delay else 10, retry=TWICE) as session,
@@ -108,7 +109,7 @@ async def test_no_error_shows_it(fault: Fault, caplog: pytest.LogCaptureFixture)
         emulator.inject(fault, times=None)
         with pytest.raises(CopyAIError) as caught:
             await session.count_runs("W")
-        with pytest.raises(CopyAIError if is_refused else AmbiguousStartError) as started:
+        with pytest.raises(CopyAIError if is_rejected else AmbiguousStartError) as started:
             await session.start_run("W", {}, idempotency_key="x")
         shown = [*everything_shown(caught.value), *everything_shown(started.value), caplog.text]
 
@@ -118,7 +119,7 @@ async def test_no_error_shows_it(fault: Fault, caplog: pytest.LogCaptureFixture)
     assert caught.value.__cause__ is None
 
 
-async def test_a_header_name_does_not_show_it() -> None:
+async def test_a_header_name_does_not_show_the_key() -> None:
     """A key that a server echoes as the name of a header, in lower case, is redacted too."""
     key = "A-Secret-Key-0123456789"
     async with (
@@ -134,7 +135,7 @@ async def test_a_header_name_does_not_show_it() -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault(delay=9), Fault(drip=9)], ids=["headers", "body"])
-async def test_no_traceback_shows_it(fault: Fault) -> None:
+async def test_no_traceback_shows_the_key(fault: Fault) -> None:
     """The variables in the frames of a cancelled request, aiohttp's own included, do not show the key."""
     async with Emulator(api_key=KEY) as emulator, CopyAISession(KEY, base_url=emulator.url) as session:
         emulator.inject(fault)
@@ -150,7 +151,7 @@ async def test_no_traceback_shows_it(fault: Fault) -> None:
     assert leaks(shown, spellings()) == []
 
 
-async def test_no_repr_shows_it() -> None:
+async def test_no_repr_shows_the_key() -> None:
     """No `repr` shows the key: not of the session, of its parts, or of aiohttp's data about its requests."""
     traced: list[str] = []
 
@@ -218,8 +219,8 @@ def test_a_session_is_neither_pickled_nor_copied(duplicate: Callable[[object], o
         (KEY, {"retry": 0}),
     ],
 )
-def test_a_failed_construction_does_not_show_it(key: str, arguments: dict[str, Any]) -> None:
-    """Where a session cannot be created, neither the error nor the variables in its frames show the key."""
+def test_a_failed_construction_does_not_show_the_key(key: str, arguments: dict[str, Any]) -> None:
+    """If a session cannot be created, neither the error nor the variables in its frames show the key."""
     with pytest.raises(ConfigurationError) as caught:
         CopyAISession(key, **arguments)
 
@@ -233,7 +234,7 @@ def test_a_half_constructed_session_has_a_repr() -> None:
     assert repr(session) == "<CopyAISession: invalid>"
 
 
-async def test_an_unclosed_session_does_not_show_it() -> None:
+async def test_an_unclosed_session_does_not_show_the_key() -> None:
     """The warning about a session that was not closed does not show the key."""
     async with Emulator(api_key=KEY) as emulator:
         session = CopyAISession(KEY, base_url=emulator.url)
@@ -255,10 +256,10 @@ async def test_an_unclosed_session_does_not_show_it() -> None:
 
 
 @pytest.mark.parametrize("call", [lambda s: s.check_key(), lambda s: s.start_run("W", {})], ids=["GET", "POST"])
-async def test_the_environment_takes_it_nowhere(
+async def test_the_environment_is_ignored(
     call: Callable[[CopyAISession], Awaitable[object]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """By default proxies and logins of the environment are not used: the key goes to the server, without others."""
+    """By default, the proxies and logins of the environment are not used."""
     set_environment(monkeypatch, tmp_path)
     async with Emulator(workflow_id="W", api_key=KEY) as emulator, Emulator() as proxy:
         set_proxy(monkeypatch, proxy.url)
@@ -305,7 +306,7 @@ def test_an_invalid_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch, proxy: s
 
 
 async def test_trust_env_and_an_own_session() -> None:
-    """`trust_env` belongs to a session of ours; a caller's own has its own setting."""
+    """`trust_env` is rejected with a caller's own `aiohttp.ClientSession`, which has its own setting."""
     async with aiohttp.ClientSession() as http:
         with pytest.raises(ConfigurationError, match="trust_env cannot be combined with http_session"):
             CopyAISession(KEY, http_session=http, trust_env=True)
@@ -340,7 +341,7 @@ def test_no_webhook_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     [{"secret": "s3cret-!"}, {"secret": "s3cret-" * 4, "max_body": 0}, {"secret": "s3cret-" * 4, "grace": -1}],
 )
 def test_a_failed_construction_shows_no_webhook_secret(arguments: dict[str, Any]) -> None:
-    """Where a receiver cannot be created, neither the error nor the variables in its frames show the secret."""
+    """If a receiver cannot be created, neither the error nor the variables in its frames show the secret."""
     with pytest.raises(ValueError, match="must be") as caught:
         WebhookReceiver(CopyAISession(KEY), ignore, **arguments)
 
@@ -352,7 +353,7 @@ async def ignore(_event: WebhookEvent) -> None:
 
 
 def test_a_secret_is_masked() -> None:
-    """A secret is the string that it is, but its `repr` is masked, also of a part of it."""
+    """A secret equals its string, but its `repr` and those of its parts are masked."""
     secret = Secret(KEY)
 
     assert (f"{secret}", secret.encode(), secret) == (KEY, KEY.encode(), KEY)
@@ -363,7 +364,7 @@ def test_a_secret_is_masked() -> None:
 
 @given(JSON_VALUES, st.sampled_from([KEY, "k", "\\", "\\\\x", base64.b64encode(b"\xff" * 9).decode()]), st.booleans())
 def test_redacted_json_has_no_key(value: Any, key: str, ascii_only: bool) -> None:  # noqa: ANN401, FBT001 (any JSON; drawn)
-    """JSON that was redacted shows the key nowhere, as bytes or parsed."""
+    """JSON does not contain the key after redaction, neither as bytes nor parsed."""
     body = json.dumps([value, f"<{key}>"], ensure_ascii=ascii_only).encode(errors="replace")
     clean = redact(body, key)
     try:
@@ -393,27 +394,27 @@ def test_any_spelling_is_redacted(key: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("data", ['{"a": 1}', b'{"a": 1}', KEY[:7], b"\xff\x00"])
-def test_data_without_the_key_is_returned_as_it_is(data: Any) -> None:  # noqa: ANN401 (text or bytes)
+def test_data_without_the_key_is_unchanged(data: Any) -> None:  # noqa: ANN401 (text or bytes)
     """Data without the key is the same object after redaction."""
     assert redact(data, KEY) is data
 
 
 def test_a_beginning_of_a_long_key_is_redacted() -> None:
-    """Of a long key the beginning is redacted too, as the rest may have been cut off; a short one is no such key."""
+    """The beginning of a long key is redacted, as the rest may have been cut off; that of a short key is not."""
     key = "b9c1f7d0-3a52-4e0b-8f55-0123456789ab"
 
     assert redact(f"got '{key[:20]}…", key) == "got '***…"
     assert redact("emulator and emulated", "emulator-key") == "emulator and emulated"
 
 
-@pytest.mark.timeout(20)  # a search that backtracks takes hours
 @pytest.mark.parametrize("body", [b"\\" * 2**18, KEY[:-1].encode() * 2**12, b"\\u0061" * 2**15])
 @pytest.mark.parametrize("key", [KEY, "\\" * 40, "a" * 40, "a\\" * 20])
 def test_redaction_takes_linear_time(body: bytes, key: str) -> None:
-    """No body makes the search for a key slow."""
-    redacted = redact(body, key)
+    """No body makes the search for a key slow: one that backtracks takes hours."""
+    started = time.process_time()
+    redact(body, key)
 
-    assert len(redacted) <= len(body)
+    assert time.process_time() - started < 5
 
 
 def strings_of(value: Any) -> Iterator[str]:  # noqa: ANN401 (any JSON)

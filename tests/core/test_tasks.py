@@ -14,7 +14,7 @@ async def fail() -> None:
 
 
 async def test_finished_tasks_leave() -> None:
-    """A task leaves the set when it returns, raises or is cancelled; its result is that of the coroutine."""
+    """A task leaves the set when it returns, raises or is cancelled, and has the result of the coroutine."""
     tasks = TaskSet()
     returned = tasks.spawn(asyncio.sleep(0, "result"))
     failed = tasks.spawn(fail())
@@ -30,7 +30,7 @@ async def test_finished_tasks_leave() -> None:
 
 
 async def test_cancel() -> None:
-    """Cancelling waits until all tasks are gone, also where one takes its time and one raises."""
+    """Cancelling waits until all tasks are done, even if one delays its end and one raises."""
     tasks = TaskSet()
     done: list[str] = []
 

@@ -40,7 +40,7 @@ async def test_an_untrusted_certificate(
     trusted: bool,  # noqa: FBT001 (a table's column)
     reason: str,
 ) -> None:
-    """A server with an untrusted certificate gets no key; the error says why, after one attempt."""
+    """A server with an untrusted certificate does not receive the key, and the error says why, after one attempt."""
     connector = aiohttp.TCPConnector(ssl=authority.client_context()) if trusted else aiohttp.TCPConnector()
     async with (
         tls_front(copyai_emulator, authority.server_context(host, days=days)) as url,
