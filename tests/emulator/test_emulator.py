@@ -1,4 +1,4 @@
-"""The emulator's log, its changing list, starting and stopping, and the names of its package."""
+"""The emulator's log, its changing list, starting and stopping, the names of its package, and its JSON."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from yarl import URL
 
 from aiocopyai import emulator as package
@@ -22,7 +24,7 @@ from tests.support.raw_api import KEY_HEADER, PATIENCE, RawAPI, delivery_server,
 
 
 async def test_requests(api: RawAPI) -> None:
-    """Every request is logged as it was sent, including refused ones."""
+    """Every request is logged as it was sent, including rejected ones."""
     await api.get_page(size=20, page="x")
     await api.call("POST", "/no?a=1&a=2&b=", json={"k": [1]})
     await api.call("PUT", "/no", data=b"no json")
@@ -56,7 +58,7 @@ async def test_on_request_may_inject_a_fault(api: RawAPI) -> None:
 
 
 async def test_on_request_raises(api: RawAPI, caplog: pytest.LogCaptureFixture) -> None:
-    """An exception in `on_request` is a 500, and in the server's log."""
+    """An exception in `on_request` results in a 500, and is logged."""
 
     def fail(_emulator: Emulator, _request: Request) -> None:
         raise RuntimeError("mine")
@@ -95,7 +97,7 @@ def test_add_runs_with_fields() -> None:
 
 
 def test_negative_count() -> None:
-    """A negative number of runs is refused."""
+    """A negative number of runs is rejected."""
     with pytest.raises(ValueError, match="number of runs must not be negative, got -1"):
         Emulator(-1)
 
@@ -168,10 +170,16 @@ async def test_restart() -> None:
         assert len(await api.list_ids()) == 1
 
 
+def _port(emulator: Emulator) -> int:
+    port = URL(emulator.url).port
+    assert port is not None
+    return port
+
+
 async def test_port_in_use() -> None:
     """A port in use is an `OSError`, and the emulator stays stopped."""
     async with Emulator() as first:
-        second = Emulator(port=URL(first.url).port or 0)
+        second = Emulator(port=_port(first))
         with pytest.raises(OSError, match="address already in use"):
             await second.start()
         assert repr(second) == "<Emulator stopped>"
@@ -253,12 +261,6 @@ def test_thread_cannot_start() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "aiocopyai emulator"]
 
 
-def _port(emulator: Emulator) -> int:
-    port = URL(emulator.url).port
-    assert port is not None
-    return port
-
-
 async def test_stop_of_a_thread() -> None:
     """An emulator in a thread is stopped only by the end of its block."""
     with Emulator() as emulator:
@@ -278,7 +280,7 @@ async def test_deliver_from_another_loop() -> None:
 
 
 def test_threads_change_the_list(tmp_path: Path) -> None:
-    """Requests and changes from several threads lose nothing, also with a state file."""
+    """Runs that several threads add and start at the same time are all listed, and all in the state file."""
 
     async def start_runs(emulator: Emulator) -> None:
         async with raw_api(emulator) as api:
@@ -303,13 +305,31 @@ def test_threads_change_the_list(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    """Every name in `__all__` can be imported from the package, and no unknown one."""
+    """Every name in `__all__` can be imported from the package, and an unknown name is an `AttributeError`."""
     assert all(getattr(package, name) for name in package.__all__)
     with pytest.raises(AttributeError, match="Nothing"):
         getattr(package, "Nothing")  # noqa: B009 (the name does not exist)
 
 
+# JSON
+
+
 def test_encoders_agree() -> None:
-    """Both JSON encoders give the same value."""
+    """Both JSON encoders write the same value."""
     value: Any = {"a": [1, 2.5, None, True, "ü\u2028"]}
     assert json.loads(_http.encode_json(value)) == json.loads(_http.encode_plainly(value)) == value
+
+
+@given(st.integers(0, 400), st.sampled_from(["[", '{"a":']))
+def test_nesting_is_limited(depth: int, opening: str) -> None:
+    """A body is decoded up to a depth of 200, with a value inside or without."""
+    closing = {"[": "]", '{"a":': "}"}[opening]
+    for inner in ("1", '"[[[["', "[]"):
+        decoded = _http.decode_json((opening * depth + inner + closing * depth).encode())
+        assert (decoded is not None) == (depth + (inner == "[]") <= 200)
+
+
+def test_extreme_nesting() -> None:
+    """A body that is nested too deeply for the JSON parser is not decoded."""
+    assert _http.decode_json(b"[" * 100_000) is None
+    assert _http.decode_json(b"[" * 100_000 + b"]" * 100_000) is None

@@ -63,7 +63,7 @@ async def test_runs_continue(path: Path) -> None:
 
 
 async def test_changes_after_a_restart(path: Path) -> None:
-    """New runs are the same as without the restart, and outputs do not repeat."""
+    """Runs that are added or started after a restart are the same as without it."""
     async with Emulator(2, run_time=0) as uninterrupted, raw_api(uninterrupted) as api:
         await api.start_run()
         uninterrupted.add_runs()
@@ -117,8 +117,8 @@ async def test_many_starts(path: Path) -> None:
     assert [run["id"] for run in Emulator(state=path).runs()] == ids[::-1]
 
 
-async def test_a_killed_process_loses_nothing(path: Path) -> None:
-    """A run whose start was confirmed is in the file, although the emulator never stopped."""
+async def test_starts_are_saved_at_once(path: Path) -> None:
+    """A run whose start was confirmed is in the file before the emulator stops."""
     async with Emulator(state=path) as emulator, raw_api(emulator) as api:
         run_id = await api.start_run()
         assert [run["id"] for run in Emulator(state=path).runs()] == [run_id]
@@ -149,7 +149,7 @@ def _write_database(path: Path) -> None:
 
 @pytest.mark.parametrize("write", [_write_text, _write_database])
 def test_other_files(path: Path, write: Callable[[Path], None]) -> None:
-    """Any other file is refused and not changed."""
+    """Any other file is rejected and not changed."""
     write(path)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="not a state file"):
@@ -164,7 +164,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 
 def test_file_of_another_version(path: Path) -> None:
-    """A state file with other tables is refused, with a message that says what to do."""
+    """A state file of another version is rejected, with a message that says what to do."""
     Emulator(1, state=path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 1")

@@ -107,7 +107,7 @@ for mode in ("auto", "strict"):
 
 
 def test_unused_plugin_loads_three_modules(tmp_path: Path) -> None:
-    """A pytest run that does not use the fixture loads the plugin and its packages; one that does needs no other."""
+    """A pytest run that does not use the fixture loads only the plugin and its two packages."""
     code = """
 run("test_other.py")
 before = {*sys.modules}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -139,12 +140,13 @@ async def test_start_without_json(api: RawAPI, data: bytes) -> None:
     assert (await api.call("POST", api.runs_path, data=data))[0] == 422
 
 
-async def test_deepest_start(api: RawAPI) -> None:
-    """A run whose inputs are nested as deeply as is accepted can be listed, copied and saved."""
-    api.emulator.run_time = 0
+async def test_deepest_start(tmp_path: Path) -> None:
+    """A run whose inputs are nested 200 levels deep can be started, listed, copied and saved."""
     data = b'{"startVariables":' * 200 + b"1" + b"}" * 200
-    assert (await api.call("POST", api.runs_path, data=data))[0] == 200
-    assert await api.list_runs() == api.emulator.runs()
+    async with Emulator(run_time=0, state=tmp_path / "state.db") as emulator, raw_api(emulator) as api:
+        assert (await api.call("POST", api.runs_path, data=data))[0] == 200
+        assert await api.list_runs() == emulator.runs() != []
+    assert Emulator(state=tmp_path / "state.db").runs() == emulator.runs()
 
 
 async def test_start_of_an_unknown_workflow(api: RawAPI) -> None:
@@ -162,7 +164,7 @@ async def test_reading_a_started_run_is_fast(api: RawAPI) -> None:
 
 
 async def test_concurrent_starts(api: RawAPI) -> None:
-    """Concurrent starts make one run each, in the order of the log."""
+    """Concurrent starts create one run each, in the order of the log."""
     ids = await asyncio.gather(*(api.start_run(metadata={"n": n}) for n in range(50)))
     logged: list[Any] = [request.body for request in api.emulator.requests]
     kept = [run["metadata"] for run in reversed(api.emulator.runs())]
@@ -194,7 +196,7 @@ async def test_faulty_starts(api: RawAPI, fault: Fault, runs: int) -> None:
 
 
 async def test_truncated_start(api: RawAPI) -> None:
-    """A truncated response belongs to a run that was started."""
+    """A start whose response is truncated has started its run."""
     api.emulator.inject(Fault(truncate=5))
     with pytest.raises(aiohttp.ClientPayloadError):
         await api.start_run()
@@ -219,7 +221,7 @@ async def test_default_states(api: RawAPI) -> None:
 
 
 async def test_runs_end_by_the_clock(api: RawAPI) -> None:
-    """A run ends when its time has passed, without requests."""
+    """A run ends when its time has passed."""
     api.emulator.run_time = 0.01
     run_id = await api.start_run()
     async with asyncio.timeout(PATIENCE):
@@ -246,8 +248,8 @@ async def test_script_for_all_runs(api: RawAPI) -> None:
     assert [(await api.get_run(await api.start_run()))["status"] for _ in range(3)] == ["STUCK"] * 3
 
 
-async def test_refused_starts_use_no_script(api: RawAPI) -> None:
-    """A refused start leaves the script to the next one."""
+async def test_rejected_starts_use_no_script(api: RawAPI) -> None:
+    """A rejected start leaves the script to the next one."""
     api.emulator.script_next_runs(Script(states=("OTHER",)))
     await api.call("POST", api.runs_path, json={})
     assert (await api.get_run(await api.start_run()))["status"] == "OTHER"
@@ -290,7 +292,7 @@ async def test_late_runs(api: RawAPI) -> None:
 
 
 async def test_credit_limit(api: RawAPI) -> None:
-    """A start that the credits left do not cover is refused with a 400, and no run is started."""
+    """A start that the remaining credits do not cover is rejected with a 400, and no run is started."""
     api.emulator.credits = 7
     await api.start_run()
     await api.start_run()

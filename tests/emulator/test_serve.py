@@ -73,7 +73,7 @@ async def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_invalid_values(capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str) -> None:
-    """For values that the emulator refuses, the program prints the reason on one line and exits with 1."""
+    """For values that the emulator rejects, the program prints the reason on one line and exits with 1."""
     assert main(["--port", "0", *arguments]) == 1
     printed = capsys.readouterr().err
     assert reason in printed
@@ -119,7 +119,7 @@ async def test_cancel_serve(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_several_workflows(tmp_path: Path) -> None:
-    """Each of several workflows has its own runs, and keeps those that a state file has."""
+    """Each of several workflows has its own runs, and those in a state file keep theirs."""
     arguments = ["--runs", "3", "--workflow-id", "a", "--workflow-id", "b", "--state", str(tmp_path / "s.db")]
     async with serving(*arguments, lines=5) as (_, printed):
         assert re.findall("workflow id  (.+)", printed) == ["a", "b"]
@@ -148,7 +148,7 @@ async def test_verbose() -> None:
 
 
 async def test_logs_are_trimmed() -> None:
-    """A server that runs for weeks drops old requests and deliveries, and continues to count."""
+    """The program keeps only the latest requests and deliveries, and continues to count."""
     emulator = program._make_emulator(program._parser("emulate").parse_args(["--port", "0", "--runs", "0"]))
     async with emulator, raw_api(emulator) as api:
         await api.create_webhook("http://elsewhere.example.com/", "workflowRun.started")

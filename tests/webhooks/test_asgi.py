@@ -158,7 +158,7 @@ async def test_sender_disconnects(receiver: WebhookReceiver, handler: RecordingH
 
 
 async def test_body_is_not_requested(receiver: WebhookReceiver) -> None:
-    """A delivery with the wrong path, method or length is refused before the first message of its body is requested."""
+    """A delivery with the wrong path, method or length is rejected before its body is requested."""
     for fields, status in (
         ({"path": "/copyai/not-the-secret"}, 404),
         ({"method": "PUT"}, 405),

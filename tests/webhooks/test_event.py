@@ -43,7 +43,7 @@ KNOWN = ("type", "workflowRunId", "workflowId", "id", "result", "output", "metad
 
 @pytest.mark.parametrize("body", [TODAY, OLDER, WHOLE_RUN], ids=["today", "older", "run"])
 def test_bodies_of_completed_runs(body: dict[str, JSON]) -> None:
-    """The three known bodies give the same event, except for the fields that they lack."""
+    """The three known bodies result in the same event, except for the fields that they lack."""
     event = WebhookEvent.parse(json.dumps(body).encode())
 
     assert (event.type, event.run_id, event.workflow_id) == (WebhookEventType.RUN_COMPLETED, "WRUN-1", "WCFG-1")
@@ -54,7 +54,7 @@ def test_bodies_of_completed_runs(body: dict[str, JSON]) -> None:
 
 
 def test_other_fields() -> None:
-    """Fields without an attribute are in `extra`, by wire name."""
+    """Fields without an attribute are in `extra`, by their names in the JSON."""
     event = WebhookEvent.parse(WHOLE_RUN)
 
     assert event.extra == {name: WHOLE_RUN[name] for name in ("id", "status", "input", "createdAt", "error")}

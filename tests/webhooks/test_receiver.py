@@ -324,7 +324,7 @@ def test_secret_is_not_shown() -> None:
     "secret", ["", "short", "x" * 15, "a/slash-in-the-secret", "späte-umlaute-im-pfad", "x" * 16 + "\n"]
 )
 def test_invalid_secret(secret: str) -> None:
-    """A secret that can be guessed, or is not valid in a path, is refused and not shown."""
+    """A secret that can be guessed, or is not valid in a path, is rejected and not shown."""
     with pytest.raises(ValueError, match="16 characters") as caught:
         WebhookReceiver(NoReader(), RecordingHandler(), secret=secret)
 
@@ -336,7 +336,7 @@ def test_invalid_secret(secret: str) -> None:
     [{"max_body": 0}, {"max_body": 1.5}, {"queue_size": 0}, {"queue_size": True}, {"grace": -1}, {"grace": "5"}],
 )
 def test_invalid_numbers(arguments: AnyValue) -> None:
-    """A limit that is out of range is refused, with its name."""
+    """A limit that is out of range is rejected, and the error names it."""
     with pytest.raises(ValueError, match=next(iter(arguments))):
         WebhookReceiver(NoReader(), RecordingHandler(), **arguments)
 
