@@ -146,8 +146,10 @@ def start(
     workflow_id = choose_workflow(workflow_id, settings)
     if no_input is not (input_file is None and not inputs):
         raise typer.BadParameter("pass inputs with -i or --input-file, or --no-input for a workflow without inputs")
+    if delimiter is not None and input_file is None:
+        raise typer.BadParameter("--delimiter needs a file of rows: pass it with --input-file")
     if resume and output is None:
-        raise typer.BadParameter("--resume needs the file of results: pass it with -o")
+        raise typer.BadParameter("--resume needs a file of results: pass it with -o")
     settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
     sent = _unique_pairs("--metadata", metadata or [])
     common = _unique_pairs("--input", inputs or [])
