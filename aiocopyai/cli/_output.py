@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import aiocopyai
 from aiocopyai._display import json_line, printable, value_text
-from aiocopyai.cli._errors import CommandError
 from aiocopyai.cli._process import discard
 
 
@@ -130,24 +129,21 @@ def print_json(value: JSON | Mapping[str, JSON]) -> None:
 
 
 def check_stdout() -> None:
-    """Raise a CommandError if standard output cannot be written, before anything is paid."""
+    """Raise an OSError if standard output cannot be written."""
+    sys.stdout.flush()
     try:
         descriptor = sys.stdout.fileno()
     except io.UnsupportedOperation:  # not a file of the system
         return
-    code = 0
-    try:
-        os.write(descriptor, b"")  # a device without space, and a file that is not open for writing, refuse even this
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and hasattr(os, "fstatvfs"):
-            code = errno.ENOSPC if os.fstatvfs(descriptor).f_bavail == 0 else 0
-        elif hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            code = errno.EPIPE if any(event & select.POLLERR for _, event in poll.poll(0)) else 0
-    except OSError as error:
-        code = error.errno or errno.EIO
-    if code:
-        raise CommandError(f"cannot write to standard output: {os.strerror(code)}; nothing was started")
+    os.write(descriptor, b"")  # fails on a device without space, and on a file that is not open for writing
+    if stat.S_ISREG(os.fstat(descriptor).st_mode) and hasattr(os, "fstatvfs"):
+        if os.fstatvfs(descriptor).f_bavail == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def echo_err(message: str) -> None:

@@ -44,11 +44,11 @@ def run_app() -> int:
             if isinstance(usage_code, int):
                 discard(sys.stderr)
                 return usage_code
-            return _failed_output(error)
+            return report_failed_output(error)
         try:
             sys.stdout.flush()
         except OSError as error:
-            return code or _failed_output(error)
+            return code or report_failed_output(error)
         return code
 
 
@@ -66,6 +66,17 @@ def blocking_call() -> Generator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
+def report_failed_output(error: OSError) -> int:
+    """Report that standard output cannot be written, unless its reader is gone, and return the exit code."""
+    from aiocopyai.cli._output import echo_err  # noqa: PLC0415 (loaded after the check for missing packages)
+
+    discard(sys.stdout)
+    if isinstance(error, BrokenPipeError):
+        return 0
+    echo_err(f"aiocopyai: cannot write to standard output: {error.strerror or error}")
+    return 1
+
+
 def discard(stream: TextIO) -> None:
     """Point a stream at the null device, so that flushing it at the end of the process does not fail again."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -73,17 +84,6 @@ def discard(stream: TextIO) -> None:
         os.dup2(null, stream.fileno())
     finally:
         os.close(null)
-
-
-def _failed_output(error: OSError) -> int:
-    """Report that standard output cannot be written, unless its reader is gone, and return the exit code."""
-    from aiocopyai.cli._output import echo_err  # noqa: PLC0415 (a rare case)
-
-    discard(sys.stdout)
-    if isinstance(error, BrokenPipeError):
-        return 0
-    echo_err(f"aiocopyai: cannot write to standard output: {error}")
-    return 1
 
 
 def _open_closed_streams() -> None:

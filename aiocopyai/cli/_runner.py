@@ -19,8 +19,8 @@ from aiocopyai._redaction import Secret
 from aiocopyai.cli import _demo
 from aiocopyai.cli._errors import CommandError, describe
 from aiocopyai.cli._options import Settings
-from aiocopyai.cli._output import echo_err
-from aiocopyai.cli._process import discard
+from aiocopyai.cli._output import check_stdout, echo_err
+from aiocopyai.cli._process import discard, report_failed_output
 
 
 if TYPE_CHECKING:
@@ -129,11 +129,13 @@ def _report(error: Exception, settings: Settings, so_far: object) -> int:
     if isinstance(error, aiocopyai.CopyAIError | CommandError):
         echo_err(f"aiocopyai: {describe(error)}")
     elif isinstance(error, OSError):
-        echo_err(f"aiocopyai: {error}")
         try:
-            sys.stdout.flush()
-        except OSError:  # it is what could not be written to
+            check_stdout()
+        except OSError as output_error:
+            if error.filename is None and error.errno == output_error.errno:
+                return report_failed_output(error)
             discard(sys.stdout)
+        echo_err(f"aiocopyai: {error}")
     else:
         advice = "" if settings.debug else "; --debug shows where"
         echo_err(f"aiocopyai: unexpected {type(error).__name__}: {error}{advice}")

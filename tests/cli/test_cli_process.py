@@ -140,12 +140,13 @@ async def test_full_disk_is_one_line(emulator: Emulator, arguments: list[str]) -
     done = await finish(process)
 
     assert done.code == 1
-    assert re.fullmatch(r"(stopped after .*\n)?aiocopyai: .*No space left on device.*\n", done.err)
+    message = r"aiocopyai: cannot write to standard output: No space left on device\n"
+    assert re.fullmatch(rf"(stopped after .*\n)?{message}", done.err)
 
 
 @pytest.mark.parametrize(
     ("closed", "code", "message"),
-    [(0, 0, "230 runs: "), (1, 1, "aiocopyai: [Errno 9] Bad file descriptor"), (2, 0, None)],
+    [(0, 0, "230 runs: "), (1, 1, "aiocopyai: cannot write to standard output: Bad file descriptor"), (2, 0, None)],
 )
 async def test_closed_stream(emulator: Emulator, closed: int, code: int, message: str | None) -> None:
     """Only a closed standard output is an error; no file or connection takes the place of a closed stream."""

@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 
 import aiocopyai
 from aiocopyai._display import plural, preview
-from aiocopyai.cli._errors import describe, usage_errors
+from aiocopyai.cli._errors import CommandError, describe, usage_errors
 from aiocopyai.cli._options import (
     Settings,
     WaitTimeout,
@@ -302,7 +302,11 @@ async def _show_rows(request: StartOptions, settings: Settings) -> None:
 async def _start(request: StartOptions, settings: Settings, progress: StartProgress, session: CopyAISession) -> None:
     """Start the rows, and show or write their results."""
     if request.output is None:
-        check_stdout()
+        try:
+            check_stdout()
+        except OSError as error:
+            reason = error.strerror or error
+            raise CommandError(f"cannot write to standard output: {reason}; nothing was started") from error
     with usage_errors(_PHRASES):
         if request.output is None:
             progress.results = request.runs(session)
