@@ -53,9 +53,13 @@ class OutputWriter(Protocol[T_contra]):
 
 def open_run_writer(output_format: OutputFormat | None) -> OutputWriter[Run]:
     """Return a writer of runs in a format; None for the default one."""
-    from aiocopyai.cli._run_table import RunTable  # noqa: PLC0415 (loads rich)
 
-    return open_writer(output_format, RunTable, aiocopyai.Run.to_dict, aiocopyai.Run(""))
+    def open_table() -> OutputWriter[Run]:
+        from aiocopyai.cli._tables import RunTable  # noqa: PLC0415 (loads rich)
+
+        return RunTable()
+
+    return open_writer(output_format, open_table, aiocopyai.Run.to_dict, aiocopyai.Run(""))
 
 
 def open_writer(
@@ -104,15 +108,14 @@ class CSVWriter(Generic[T]):
         self._rows.writerow(names)
 
     def write(self, item: T, /) -> None:
-        self._rows.writerow([self._cell(name, value) for name, value in self._row(item).items()])
+        cells: list[str] = []
+        for name, value in self._row(item).items():
+            text = json.dumps(value, ensure_ascii=False) if name in self.JSON_COLUMNS else value_text(value)
+            cells.append("" if value is None else printable(text))
+        self._rows.writerow(cells)
 
     def flush(self) -> None:
         self._out.flush()
-
-    def _cell(self, name: str, value: JSON) -> str:
-        if value is None:
-            return ""
-        return printable(json.dumps(value, ensure_ascii=False) if name in self.JSON_COLUMNS else value_text(value))
 
 
 def print_json(value: JSON | Mapping[str, JSON]) -> None:

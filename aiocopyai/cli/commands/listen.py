@@ -166,7 +166,7 @@ class _EventTable:
     """Prints events as a table of their runs."""
 
     def __init__(self) -> None:
-        from aiocopyai.cli._run_table import RunTable  # noqa: PLC0415 (loads rich)
+        from aiocopyai.cli._tables import RunTable  # noqa: PLC0415 (loads rich)
 
         self._table = RunTable()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from aiocopyai._display import printable
+from aiocopyai._display import local_time, plural, printable
 from aiocopyai.cli._errors import usage_errors
 from aiocopyai.cli._options import Settings, Since, choose_workflow, shared_options
 from aiocopyai.cli._progress import StatusLine, Tally
@@ -21,9 +22,15 @@ from aiocopyai.cli._runner import run_async, run_in_session
 
 if TYPE_CHECKING:
     from aiocopyai import CopyAISession, Run
+    from aiocopyai.report import Summary, Totals
 
 
 _EXPORT_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+_TOTALS: Final = ("RUNS", "CREDITS", "FAILED")
+_MAX_PERIODS: Final = 62
+"""Days that have a row each; beyond, weeks, months or years have one."""
+_MAX_ROWS: Final = 10
+_MAX_VALUES: Final = 5
 _UPDATE_EVERY: Final = 500
 """Runs of a file between two updates of the progress; Ctrl-C is handled then, too."""
 
@@ -149,11 +156,72 @@ async def _report_file(
 def _show_report(counted: RunCount, source: str, output: Path | None, settings: Settings) -> None:
     """Print the tables, or write the page."""
     if output is None:
-        from aiocopyai.cli._report_tables import print_tables  # noqa: PLC0415 (loads rich)
-
-        print_tables(counted.summary, source)
+        _print_tables(counted.summary, source)
     else:
         from aiocopyai.report import write_report  # noqa: PLC0415 (only this command needs it)
 
         write_report(counted.summary, output, source=source)
         settings.inform(f"{counted.tally}; in {output}")
+
+
+def _print_tables(summary: Summary, source: str) -> None:
+    """Print all tables on standard output."""
+    from aiocopyai.cli._tables import open_console, print_table  # noqa: PLC0415 (loads rich)
+    from aiocopyai.report import group_by_period  # noqa: PLC0415 (only this command needs it)
+    from aiocopyai.report._summary import OTHERS  # noqa: PLC0415
+
+    console = open_console()
+    total = summary.total
+    lines = [f"{plural(total.runs, 'run')}, {total.failed:,} failed; {total.credits:,} credits"]
+    if summary.first and summary.last:
+        zones = " and ".join(summary.zones)
+        lines.append(f"{_time(summary.first)} to {_time(summary.last)}; times and days in {zones}")
+    console.print(printable(source), style="bold")
+    console.print("\n".join(map(printable, [*lines, *summary.remarks])), end="\n\n")
+    if summary.days.totals:
+        grouped = group_by_period(summary, _MAX_PERIODS)
+        periods = [(f"{p.start} (partial)" if p.is_partial else str(p.start), p.total) for p in grouped.periods]
+        bars = [totals.runs for _, totals in periods]
+        print_table(console, [grouped.unit.upper(), *_TOTALS], _totals_rows(periods), bars=bars)
+    if total.runs:
+        statuses = [*summary.statuses.ranked, (OTHERS, summary.statuses.others)]
+        print_table(console, ["STATUS", *_TOTALS], _totals_rows(statuses))
+    if len(summary.workflows.totals) > 1:
+        top, others = summary.workflows.top(_MAX_ROWS)
+        print_table(console, ["WORKFLOW", *_TOTALS], _totals_rows([*top, (OTHERS, others)]))
+    if summary.keys:
+        print_table(console, ["METADATA", *_TOTALS], _totals_rows(_metadata_totals(summary)))
+    if summary.errors:
+        errors = [(error.total, _time(error.latest), error.text) for error in summary.ranked_errors[:_MAX_ROWS]]
+        errors.append((summary.errors_after(_MAX_ROWS), "", OTHERS))
+        rows = [(totals.runs, totals.credits, latest, text) for totals, latest, text in errors if totals.runs]
+        print_table(console, ["FAILED", "CREDITS", "LATEST", "ERROR"], rows)
+    if summary.costliest:
+        costly = [(run.credits, _time(run.created_at), run.status, run.id) for run in summary.costliest]
+        print_table(console, ["CREDITS", "CREATED", "STATUS", "ID"], costly)
+
+
+def _metadata_totals(summary: Summary) -> list[tuple[str, Totals]]:
+    """Return the totals of each key and, with indented names, those of its most frequent values."""
+    from aiocopyai.report._summary import OTHERS  # noqa: PLC0415
+
+    rows: list[tuple[str, Totals]] = []
+    for key, key_summary in summary.ranked_keys[:_MAX_ROWS]:
+        top, others = key_summary.values.top(_MAX_VALUES)
+        if len(top) == 1 and not others.runs:
+            rows.append((f"{key} = {top[0][0]}", key_summary.total))
+            continue
+        rows.append((f"{key} ({key_summary.distinct} values)", key_summary.total))
+        rows += [(f"  = {value}", totals) for value, totals in top]
+        rows.append((f"  {OTHERS}", others))
+    rows.append(("(none)", summary.without_metadata))
+    return rows
+
+
+def _totals_rows(named: Sequence[tuple[str, Totals]]) -> list[tuple[str, int, int, int | None]]:
+    """Return the rows of a table with the columns `_TOTALS`, without the names that have no runs."""
+    return [(name, each.runs, each.credits, each.failed or None) for name, each in named if each.runs]
+
+
+def _time(time: datetime | None) -> str:
+    return f"{local_time(time):%Y-%m-%d %H:%M}" if time else "-"

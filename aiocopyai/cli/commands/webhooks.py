@@ -109,7 +109,7 @@ class _WebhookTable:
         self._lines.append((event, workflow, webhook_id, url))
 
     def flush(self) -> None:
-        from aiocopyai.cli._run_table import open_console  # noqa: PLC0415 (loads rich)
+        from aiocopyai.cli._tables import open_console  # noqa: PLC0415 (loads rich)
 
         widths = [max(map(len, column)) for column in zip(*self._lines, strict=True)]
         console = open_console()
