@@ -19,12 +19,12 @@ settings.register_profile("quick", deadline=None, max_examples=15)
 settings.register_profile("thorough", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "local"))
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # measure the workers, not what tests start: writing its data takes longer
+if "PYTEST_XDIST_WORKER" in os.environ:  # without coverage of processes that tests start, which takes too long to write
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of later garbage collections, which many tests ask for."""
+    """Exclude imported modules from later garbage collections, which many tests run."""
     gc.collect()
     gc.freeze()
 
@@ -34,7 +34,7 @@ AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a developer's own key and address out of the tests."""
+    """Run tests without the developer's own key and base URL."""
     monkeypatch.delenv("COPYAI_API_KEY", raising=False)
     monkeypatch.delenv("COPYAI_BASE_URL", raising=False)
 

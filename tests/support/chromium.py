@@ -1,7 +1,7 @@
 """Open pages in headless Chromium, and return the document and the console messages.
 
-The pages of a test process are opened one after the other in one tab: to start a browser takes as long as to open a
-page, and a tab keeps the compiled code of script files that several pages refer to.
+The pages of a test process are opened one after the other in one tab: starting a browser takes as long as opening a
+page, and a tab keeps the compiled code of script files that several pages share.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def _decode(written: bytes, encoding: str) -> str:
 async def terminal(
     *arguments: str, key: str = "", width: int = 140, patience: float = PATIENCE, env: Mapping[str, str]
 ) -> tuple[int, str]:
-    """Do the same on a pseudo-terminal, type the key when asked; return the exit code and all that was shown."""
+    """Run the command on a pseudo-terminal, type the key when requested, and return the exit code and the output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     reading = asyncio.create_task(asyncio.to_thread(_read_all, ours, key))
@@ -113,7 +113,7 @@ def _read_all(descriptor: int, key: str) -> str:
     try:
         while part := os.read(descriptor, 65536):
             shown += part
-            if key and shown.endswith((b"key: ", b"[y/N]: ")):  # typed any sooner, it would be thrown away
+            if key and shown.endswith((b"key: ", b"[y/N]: ")):  # earlier input would be discarded
                 os.write(descriptor, f"{key}\n".encode())
                 key = ""
     except OSError:
@@ -214,15 +214,15 @@ async def start(
 async def await_event(
     process: asyncio.subprocess.Process, condition: Callable[[], object], patience: float = PATIENCE
 ) -> None:
-    """Wait for something that a running process brings about."""
+    """Wait until a running process has made a condition true."""
     async with asyncio.timeout(patience):
         while not condition():
-            assert process.returncode is None, "the process ended before"
+            assert process.returncode is None, "the process ended first"
             await asyncio.sleep(0.005)
 
 
 def read_until(descriptor: int, end: bytes) -> bytes:
-    """Read a terminal until a text appears in it, or if that is empty, until the last writer is gone."""
+    """Read a terminal until it shows `end`; if that is empty, until the last writer has closed it."""
     shown = b""
     deadline = time.monotonic() + PATIENCE
     try:
@@ -232,7 +232,7 @@ def read_until(descriptor: int, end: bytes) -> bytes:
             if not (part := os.read(descriptor, 65536)):
                 break
             shown += part
-    except OSError:  # how Linux reports the end
+    except OSError:  # Linux reports the end like this
         pass
     return shown
 

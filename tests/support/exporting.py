@@ -20,7 +20,7 @@ FORMATS = ("jsonl", "jsonl.gz", "csv", "parquet")
 
 
 def any_runs(text: st.SearchStrategy[str]) -> st.SearchStrategy[list[Run]]:
-    """Draw lists of runs with such strings; without infinities, which JSON cannot hold."""
+    """Draw lists of runs with these strings; without infinities, which JSON cannot represent."""
     numbers = st.integers(-(10**25), 10**25) | st.floats(allow_nan=False, allow_infinity=False)
     values: st.SearchStrategy[JSON] = st.recursive(
         st.none() | st.booleans() | numbers | text,
@@ -75,12 +75,12 @@ def leftovers(path: Path) -> list[str]:
 
 
 def mode_of(path: Path) -> int:
-    """Return who may read and write a file."""
+    """Return the permissions of a file."""
     return path.stat().st_mode & 0o777
 
 
 async def interrupt(emulator: Emulator, page: int, export: Callable[[], Awaitable[object]]) -> None:
-    """Let an export fail at a page, with an error that is not retried."""
+    """Make an export fail at a page, with an error that is not retried."""
     emulator.inject(Fault(status=403), page=page)
     with pytest.raises(PermissionDeniedError):
         await export()

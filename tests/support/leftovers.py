@@ -12,7 +12,7 @@ from attrs import define
 
 
 def open_files() -> int:
-    """Count this process's open files and sockets; 0 where the system does not list them."""
+    """Count this process's open files and sockets; 0 if the system does not list them."""
     with suppress(OSError):
         return len(os.listdir("/dev/fd"))  # noqa: PTH208 (a folder that changes as it is read)
     return 0

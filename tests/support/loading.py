@@ -1,4 +1,4 @@
-"""Helpers of the tests of dlt: a DuckDB file read by plain SQL, and the rows of the server that it should contain."""
+"""The rows of a DuckDB file, read with plain SQL, and the rows that it should contain."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ COLUMNS = ("id", "workflowId", "status", "createdAt", "credits", "input", "outpu
 
 
 def query(database: Path, statement: str) -> list[tuple[Any, ...]]:
-    """Ask the database."""
+    """Return the rows of a query."""
     with duckdb.connect(str(database), read_only=True) as connection:
         return connection.execute(statement).fetchall()
 
 
 def rows_in(database: Path, table: str = "runs") -> dict[tuple[str, str], tuple[object, ...]]:
-    """Read a table by its key; that each key is there once is seen on the way."""
+    """Return the rows of a table by key, and check that no key occurs twice."""
     columns = "workflow_id, id, status, created_at, credits, input, output, metadata, error, extra"
     found = query(database, f'SELECT {columns} FROM copyai."{table}"')  # noqa: S608 (our own names)
     rows = {(row[0], row[1]): (*row[2:5], *[cell and json.loads(cell) for cell in row[5:]]) for row in found}
@@ -32,7 +32,7 @@ def rows_in(database: Path, table: str = "runs") -> dict[tuple[str, str], tuple[
 
 
 def truth(emulator: Emulator, *workflow_ids: str) -> dict[tuple[str, str], tuple[object, ...]]:
-    """Give the rows that the runs on the server should be."""
+    """Return the expected rows of the runs on the server, by key."""
     return {
         (str(run.get("workflowId") or workflow_id), str(run["id"])): row_of(run)
         for workflow_id in workflow_ids
@@ -41,7 +41,7 @@ def truth(emulator: Emulator, *workflow_ids: str) -> dict[tuple[str, str], tuple
 
 
 def row_of(run: Mapping[str, Any]) -> tuple[object, ...]:
-    """Give the row that a run should be, but its key."""
+    """Return the expected row of a run, without its key."""
     created = run.get("createdAt")
     return (
         run.get("status"),

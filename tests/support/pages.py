@@ -35,7 +35,7 @@ class Block:
     language: str
     code: str
     not_run: str | None = None
-    """Why it is not run, as the comment ``<!-- not run: … -->`` above it says."""
+    """The reason in the comment ``<!-- not run: … -->`` above it."""
 
 
 def blocks_of(page: Path) -> Iterator[Block]:

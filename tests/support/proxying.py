@@ -1,4 +1,4 @@
-"""Servers on the loopback interface: raw and HTTP servers, TLS in front of an emulator, and a proxy that cuts."""
+"""Servers on the loopback interface: raw, HTTP, TLS in front of an emulator, and a proxy that cuts connections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Handle: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Await
 
 @asynccontextmanager
 async def listening(handle: Handle, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve each connection with a function, until that returns; yield the port."""
+    """Serve each connection with a function, until it returns; yield the port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,7 +96,7 @@ class Tunnel:
                 return
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-        """Connect a connection to a port, until either side ends it or the tunnel is cut."""
+        """Forward a connection to a port, until either side ends it or the tunnel is cut."""
         far_reader, far_writer = await asyncio.open_connection(HOST, port)
         directions = [
             asyncio.ensure_future(self.copy(reader, far_writer)),
@@ -117,12 +117,12 @@ class CutProxy:
 
     dice: random.Random
     rate: float = 0.0
-    """The share of the connections that are cut."""
+    """The share of connections that are cut, from 0 to 1."""
     max_bytes: int = 20_000
-    """Bytes after which they are cut at the latest."""
+    """The maximum number of bytes before a cut."""
     cuts: int = 0
     heads: list[bytes] = field(factory=list[bytes])
-    """The requests to the proxy, as they were received."""
+    """The heads of the requests to the proxy, as they were received."""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""

@@ -1,4 +1,4 @@
-"""Raw aiohttp for the emulator's own tests, which must not rely on the client that the emulator is there to test."""
+"""Calls with raw aiohttp for the emulator's tests, which must not depend on the client that the emulator tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiocopyai.emulator import Emulator
 
 KEY_HEADER = "x-copy-ai-api-key"
 PATIENCE = 40
-"""Seconds to wait for what takes milliseconds on a machine that is not busy."""
+"""Seconds to wait for something that takes milliseconds on an idle machine."""
 NOT_FOUND = (404, {"status": "error", "errorCode": "NOT_FOUND"})
 
 
@@ -145,7 +145,7 @@ async def delivery_server() -> AsyncIterator[DeliveryServer]:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for the other side of a socket, or for a clock."""
+    """Wait until a condition is true."""
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)

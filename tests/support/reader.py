@@ -1,4 +1,4 @@
-"""Execute the code blocks of a documentation page, as a reader would, with an emulator.
+"""Execute the code blocks of a documentation page with an emulator, as a reader would.
 
 The address and the key of the emulator are in the environment, and the working directory is empty at first.
 
@@ -7,7 +7,7 @@ The address and the key of the emulator are in the environment, and the working 
   Then each of its functions that it does not call itself, such as a test, is called; the names of its parameters
   select the arguments.
 - A ``python`` block that starts with ``# name.py`` is saved as that file, for a later command.
-- Each command of an ``sh`` block is executed, checked or skipped, as `COMMANDS` and `SKIPPED` say.
+- Each command of an ``sh`` block is executed, checked or skipped, according to `COMMANDS` and `SKIPPED`.
 - A ``csv`` block is saved as ``rows.csv``, an ``sql`` block is executed with ``runs.duckdb``, and a ``json`` block is
   parsed.
 - A ``text`` block is compared with the output of the block before it; ``…`` in it matches anything.

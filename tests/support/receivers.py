@@ -45,7 +45,7 @@ class RecordingHandler:
 
 
 class NoReader:
-    """In place of a session, for tests in which no run may be read."""
+    """Replaces a session in tests that must not read a run."""
 
     async def get_run(self, workflow_id: str, run_id: str) -> Run:
         """Fail."""

@@ -1,4 +1,4 @@
-"""Use an installed aiocopyai with nothing but its own dependencies: ``python tests/support/smoke.py``."""
+"""Use an installed aiocopyai with only its own dependencies: ``python tests/support/smoke.py``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if __name__ == "__main__":
     package = Path(aiocopyai.__file__).parent
     if Path(__file__).parents[2] / "aiocopyai" == package or not (package / "py.typed").is_file():
         raise SystemExit(f"{package} is not the installed package, or has no types")
-    # On PyPI, a relative link leads nowhere.
+    # PyPI shows the description without the files that a relative link refers to.
     if relative := re.findall(r"\]\((?!https?:|#)[^)]*\)", str(importlib.metadata.metadata("aiocopyai").get_payload())):
         raise SystemExit(f"the description has relative links: {relative}")
     asyncio.run(main())

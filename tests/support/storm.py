@@ -33,10 +33,12 @@ from tests.support.proxying import Authority, CutProxy, tls_front
 
 
 SEED: Final = int(os.environ.get("AIOCOPYAI_STORM_SEED", "1"))
+RATE: Final = 0.4
+"""The share of requests that fail."""
 SHORT_TIMEOUT: Final = 0.1
-"""Seconds for an attempt where responses are slow or do not arrive."""
+"""Seconds for an attempt if responses are slow or do not arrive."""
 LONG_TIMEOUT: Final = 10.0
-"""Seconds for an attempt elsewhere, where none is to time out."""
+"""Seconds for an attempt otherwise: none should time out."""
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 HANDSHAKE: Final = 1_500
 """Bytes within which a TLS handshake is not complete."""
@@ -71,19 +73,18 @@ ENDLESS: Final = RetryPolicy(attempts=None, timeout=None, wait_initial=0, wait_m
 
 @define
 class Storm:
-    """Lets a part of the requests fail; set as the emulator's `on_request`."""
+    """Makes a part of the requests fail; set as the emulator's `on_request`."""
 
     kinds: Mapping[str, MakeFault]
     rng: random.Random
-    rate: float = 0.4
-    timeout: float = SHORT_TIMEOUT
+    timeout: float
     injected: Counter[str] = field(factory=Counter[str])
     requests: int = 0
 
     def __call__(self, emulator: Emulator, request: Request) -> None:
-        """Count a request, and perhaps let it fail."""
+        """Count a request, and perhaps make it fail."""
         self.requests += 1
-        if self.kinds and self.rng.random() < self.rate:
+        if self.kinds and self.rng.random() < RATE:
             name = self.rng.choice(list(self.kinds))
             self.injected[name] += 1
             emulator.inject(self.kinds[name](self.rng), method=request.method)
@@ -225,10 +226,10 @@ def key_of(run: Mapping[str, object]) -> str:
 SCENARIOS: Final = (iterate, start, run_many, watch)
 
 
-def storm_of(*kinds: str, seed: int = SEED, rate: float = 0.4) -> Storm:
+def storm_of(*kinds: str) -> Storm:
     """Return a storm of some kinds of faults."""
     timeout = SHORT_TIMEOUT if set(kinds) & SLOW else LONG_TIMEOUT
-    return Storm({kind: KINDS[kind] for kind in kinds}, random.Random(seed), rate, timeout)
+    return Storm({kind: KINDS[kind] for kind in kinds}, random.Random(SEED), timeout)
 
 
 @asynccontextmanager
@@ -261,7 +262,7 @@ class ThroughProxy:
 async def run_scenarios(
     storm: Storm, *, scale: int = 1, open_session: OpenSession = direct, quirks: Quirks = NO_QUIRKS
 ) -> Counts:
-    """Run all scenarios in a storm; count what each leaves behind once its session is closed."""
+    """Run all scenarios in a storm; count also what each leaves behind after its session is closed."""
     counts = Counts()
     for scenario in SCENARIOS:
         async with counting_leftovers() as left, Emulator(quirks=quirks) as emulator:
@@ -294,7 +295,7 @@ async def with_wrong_totals(scale: int) -> tuple[Storm, Counts]:
 
 async def through_proxy(scale: int, max_bytes: int) -> tuple[Storm, Counts]:
     """Run all scenarios through a proxy that closes connections within some bytes."""
-    proxy = CutProxy(random.Random(SEED), 0.4, max_bytes)
+    proxy = CutProxy(random.Random(SEED), RATE, max_bytes)
     storm = storm_of()
     counts = await run_scenarios(storm, scale=scale, open_session=ThroughProxy(proxy))
     storm.injected["closed connection"] = proxy.cuts
@@ -302,7 +303,7 @@ async def through_proxy(scale: int, max_bytes: int) -> tuple[Storm, Counts]:
 
 
 async def measure_memory(rounds: int) -> list[int]:
-    """Iterate and start in a storm, again and again; return the traced memory after each round, in KiB.
+    """Iterate and start in a storm, several times; return the traced memory after each round, in KiB.
 
     It uses one session and one server, because yarl caches some hundreds of URLs.
     """
