@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Final, Generic, cast
+from typing import Generic, cast
 
 from aiocopyai._display import value_text
 from aiocopyai._repeats import T
 from aiocopyai._text import excerpt
 from aiocopyai._validation import json_object
-from aiocopyai.models import Run
-
-
-_SEVERAL: Final = (list, tuple, set, frozenset)
+from aiocopyai.models import JSON, Run
 
 
 def run_filter(
@@ -53,14 +50,18 @@ def read_statuses(name: str, value: str | Collection[str]) -> frozenset[str]:
     return frozenset(status.upper() for status in statuses)
 
 
-def _wanted_texts(metadata: object) -> dict[str, frozenset[str]]:
+def _wanted_texts(metadata: Mapping[str, object]) -> dict[str, frozenset[str]]:
     """Return for each required key of a run's metadata the texts of which it must have one."""
     if isinstance(metadata, Mapping):
-        items = cast("Mapping[object, object]", metadata).items()
-        metadata = {key: list(cast("list[object]", v)) if isinstance(v, _SEVERAL) else [v] for key, v in items}
+        metadata = {
+            key: list(cast("Collection[object]", value))
+            if isinstance(value, list | tuple | set | frozenset)
+            else [value]
+            for key, value in metadata.items()
+        }
     wanted: dict[str, frozenset[str]] = {}
     for key, values in json_object("metadata", metadata).items():
-        wanted[key] = frozenset(map(value_text, cast("list[str]", values)))
+        wanted[key] = frozenset(map(value_text, cast("list[JSON]", values)))
         if not wanted[key]:
             raise ValueError(f"metadata[{excerpt(key)}] must be a value, or a collection of at least one, got none")
     return wanted

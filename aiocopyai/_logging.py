@@ -10,7 +10,6 @@ from aiocopyai._text import excerpt
 from aiocopyai.errors import ConfigurationError
 
 
-VARIABLE: Final = "COPYAI_LOG"
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
 
 logger = logging.getLogger("aiocopyai")
@@ -22,19 +21,19 @@ def level_from_environment() -> int | None:
     Raises:
         ConfigurationError: its value is not a level.
     """
-    name = os.environ.get(VARIABLE)
+    name = os.environ.get("COPYAI_LOG")
     if not name:
         return None
     level = _LEVELS.get(name.lower())
     if level is None:
-        raise ConfigurationError(f"{VARIABLE} must be {', '.join(_LEVELS)} or not set, got {excerpt(name)}")
+        raise ConfigurationError(f"COPYAI_LOG must be {', '.join(_LEVELS)} or not set, got {excerpt(name)}")
     return level
 
 
 def configure_from_environment() -> None:
     """Set up the log according to ``COPYAI_LOG``, unless the program has configured the library's logger itself.
 
-    At ``debug`` each request is one line: method, path, status, milliseconds and number of the attempt.
+    At ``debug``, each attempt is one line: method, path, status, milliseconds and the number of the attempt.
 
     Raises:
         ConfigurationError: its value is not a level.

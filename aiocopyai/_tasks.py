@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TypeVar
 
 
@@ -16,14 +16,8 @@ class TaskSet:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
 
-    def __repr__(self) -> str:
-        return f"<TaskSet: {len(self)} running>"
-
     def __len__(self) -> int:
         return len(self._tasks)
-
-    def __iter__(self) -> Iterator[asyncio.Task[object]]:
-        return iter(tuple(self._tasks))
 
     def spawn(self, awaitable: Awaitable[T]) -> asyncio.Task[T]:
         """Await something in a task of this set."""

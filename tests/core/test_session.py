@@ -508,7 +508,7 @@ async def test_close_cancels_requests_in_progress(copyai_emulator: Emulator) -> 
     session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
     runs = aiter(session.runs(copyai_emulator.workflow_id, page_size=10))
     await anext(runs)
-    in_progress = set(session._tasks)
+    in_progress = set(session._tasks._tasks)
 
     assert in_progress
 
