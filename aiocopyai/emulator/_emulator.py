@@ -83,7 +83,8 @@ class Emulator:
             `stop()` is not recorded.
 
     Raises:
-        ValueError: `runs` or `run_time` is negative, or `state` is not a state file of this version.
+        ValueError: `runs` or `run_time` is negative, an item is not JSON, or `state` is not a state file of this
+            version.
         sqlite3.OperationalError: `state` cannot be opened.
     """
 
@@ -366,11 +367,12 @@ class Emulator:
             The deliveries; an empty list if there is no such webhook.
 
         Raises:
-            ValueError: the event type is unknown.
+            ValueError: the event type is unknown, or a field is not JSON.
             RuntimeError: the emulator is not started.
         """
         if event_type not in EVENT_TYPES:
             raise ValueError(f"event_type must be one of {', '.join(EVENT_TYPES)}, got {event_type!r}")
+        check_json("fields", fields)
         self._started_runner()
         with self._state.lock:
             if run_id is None:

@@ -75,7 +75,7 @@ def nested(depth: int) -> list[Any]:
     return outer
 
 
-def test_values_that_are_not_json() -> None:
+async def test_values_that_are_not_json() -> None:
     """A value that cannot be sent as JSON is rejected where it is passed, and its argument is named."""
     with pytest.raises(ValueError, match="output must be JSON: Object of type datetime is not JSON serializable"):
         Script(output={"when": datetime.now(UTC)})
@@ -89,6 +89,9 @@ def test_values_that_are_not_json() -> None:
         Emulator().add_runs(1, createdAt=datetime.now(UTC))
     with pytest.raises(ValueError, match="items must be JSON"):
         Emulator([{"id": "WRUN-1", "tags": {"a"}}])
+    async with Emulator() as emulator:
+        with pytest.raises(ValueError, match="fields must be JSON"):
+            await emulator.deliver("workflowRun.started", at=datetime.now(UTC))
 
 
 def test_invalid_numbers() -> None:
