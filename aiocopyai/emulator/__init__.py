@@ -42,5 +42,5 @@ if not TYPE_CHECKING:  # hidden from type checkers, which would otherwise accept
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = value  # the next access does not come here
+        globals()[name] = value  # the next access does not call this function
         return value

@@ -24,14 +24,16 @@ _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _MAX_DEPTH: Final = 200
 
 
-def encode_plainly(value: JSON) -> bytes:
-    """Encode with the standard library, which accepts any integer and lone surrogates."""
+def encode_with_stdlib(value: JSON) -> bytes:
+    """Encode a value as UTF-8 JSON with the standard library, which accepts any integer and lone surrogates."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     # A lone surrogate has no UTF-8 form; backslashreplace writes it as JSON's own escape.
     return text.encode("utf-8", "backslashreplace")
 
 
-_encode_fast: Final[Callable[[JSON], bytes]] = import_module("orjson").dumps if find_spec("orjson") else encode_plainly
+_encode_fast: Final[Callable[[JSON], bytes]] = (
+    import_module("orjson").dumps if find_spec("orjson") else encode_with_stdlib
+)
 
 
 def encode_json(value: JSON) -> bytes:
@@ -40,7 +42,7 @@ def encode_json(value: JSON) -> bytes:
         return _encode_fast(value)
     except TypeError:
         # orjson rejects huge integers and lone surrogates, which a malformed run may contain.
-        return encode_plainly(value)
+        return encode_with_stdlib(value)
 
 
 def check_json(name: str, value: object) -> None:

@@ -14,7 +14,7 @@ def make_route(
 ) -> web.RouteDef:
     """Build the route below `prefix`, with or without a slash at the end.
 
-    It matches any last segment, because the router's comparison does not take constant time as that of `accept` does.
+    It matches any last segment, because `accept` compares the secret in constant time, and the router does not.
     """
 
     async def receive(request: web.Request) -> web.Response:
@@ -23,7 +23,7 @@ def make_route(
         headers = {"Allow": "POST"} if status == HTTPStatus.METHOD_NOT_ALLOWED else None
         response = web.Response(status=status, headers=headers)
         if request.content.exception() is not None:
-            # Otherwise aiohttp reads on after the response, meets the same error, and logs it as one of the server.
+            # Otherwise aiohttp continues to read after the response, and logs the same error as one of the server.
             request.content.feed_eof()
             response.force_close()
         return response

@@ -86,7 +86,7 @@ async def _read_run(reader: RunReader, event: WebhookEvent) -> Run:
     except CopyAIError as error:
         level = logging.WARNING if error.retryable else logging.ERROR
         raise UnconfirmedError(str(error), may_change=error.retryable, level=level) from None
-    except ValueError as error:  # an id that cannot be one
+    except ValueError as error:  # an invalid id
         raise UnconfirmedError(str(error)) from None
     except Exception as error:  # noqa: BLE001 (an error of one event must not stop the next)
         raise UnconfirmedError(f"{type(error).__name__}: {error}", level=logging.ERROR) from None

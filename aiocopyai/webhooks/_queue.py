@@ -1,8 +1,8 @@
 """The events that wait for confirmation and for the handler, each of them once.
 
-An event that is not confirmed must never keep a true one from being handled. So a delivery is a repeat only while an
-equal one waits to be read, or after the API has confirmed one. A delivery that arrives while an equal one is being read
-is read itself: the first read may have come too early.
+A forged event must never keep a true one from being handled. So a delivery is a repeat only while an equal one waits to
+be read, or after the API has confirmed one. A delivery that arrives while an equal one is being read causes another
+read, because the first one may have been too early.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class EventQueue:
         self._retrying: dict[_Key, tuple[_QueuedEvent, asyncio.TimerHandle]] = {}
         self._seen: dict[tuple[str, str | None], None] = {}
         self._handling = asyncio.Lock()
-        self._processing = 0  # events that were taken from the queue
+        self._processing = 0  # events that were taken from the queue and are not finished
         self._workers: set[asyncio.Task[None]] = set()
 
     @property

@@ -93,7 +93,7 @@ class WebhookReceiver:
         self._max_body = max_body
         self._grace = grace
         self._events = EventQueue(session if confirm else None, handler, queue_size)
-        # An application that runs the receiver itself serves it, too.
+        # A receiver that is already open was started by the application that serves it, which also stops it.
         self.asgi = ASGIApp(self.accept, lambda: nullcontext() if self._events.is_open else self)
 
     def __repr__(self) -> str:
