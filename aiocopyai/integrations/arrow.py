@@ -7,7 +7,7 @@ id                       string, never null           the id of the run
 workflow_id              string                       the id of the workflow, as the server sends it
 status                   string                       the status, such as ``COMPLETE``
 created_at               timestamp[us, tz=UTC]        when the run was started
-credits                  int64                        the credits that the run has used so far
+credits                  int64                        the credits that the run has cost so far
 input, output, metadata  map<string, string>          each value as JSON text; never null, but may be empty
 error                    string                       JSON text; null if there is none
 extra                    map<string, string>          fields without a column, by their names in the API

@@ -26,13 +26,14 @@ from aiocopyai import CopyAIError, CopyAISession, RunFailedError, RunTimeoutErro
 WORKFLOW_ID = os.environ["COPYAI_WORKFLOW_ID"]
 TELEGRAM_API = os.environ.get("TELEGRAM_API", "https://api.telegram.org")
 MAX_MESSAGE = 4096
-"""Characters that Telegram accepts in a message."""
+"""The number of characters that Telegram accepts in a message."""
 
 
 async def reply(message: Message, copyai: CopyAISession) -> None:
     """Run the workflow for a message, and reply with its output.
 
-    aiogram calls this in a new task for each message: one that waits blocks no others.
+    aiogram calls this in a new task for each message, so waiting does not block other
+    messages.
     """
     key = f"telegram-{message.chat.id}-{message.message_id}"
     try:

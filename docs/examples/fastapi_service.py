@@ -57,7 +57,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/fit")
 async def fit(company: str) -> dict[str, object]:
-    """Start a run, wait without blocking other requests, respond with its output."""
+    """Run the workflow without blocking other requests, and return its output."""
     try:
         run = await session.run_workflow(WORKFLOW_ID, {"Company": company}, timeout=60)
     except RunFailedError as error:
@@ -71,7 +71,7 @@ async def fit(company: str) -> dict[str, object]:
 
 @app.post("/runs")
 async def start(company: str) -> dict[str, str]:
-    """Start a run, and respond with its id at once."""
+    """Start a run, and return its id immediately."""
     try:
         run = await session.start_run(WORKFLOW_ID, {"Company": company})
     except CopyAIError as error:
@@ -92,7 +92,7 @@ async def events(run_id: str) -> StreamingResponse:
 
 
 async def server_sent_events(watched: RunWatch) -> AsyncIterator[str]:
-    """Yield an event for each change, and a last one, at which clients should close."""
+    """Yield an event for each change, and a final one after which clients close."""
     async with aclosing(watched):
         try:
             async for run in watched:
@@ -113,6 +113,6 @@ async def ended() -> list[str | None]:
     return ended_runs
 
 
-# After the routes, so that it receives only other requests. It responds with 404 to
-# those that are not deliveries.
+# Mounted after the routes, so that it receives only other requests. It responds with
+# 404 to requests that are not deliveries.
 app.mount("/", receiver.asgi)

@@ -1,7 +1,7 @@
 """Send requests through a proxy, and trust the certificate authority of a company.
 
-Settings come from the environment: COPYAI_API_KEY, COPYAI_WORKFLOW_ID, HTTPS_PROXY as
-for other programs, and COMPANY_CA_FILE, the authority's certificates in PEM format.
+Settings come from the environment: COPYAI_API_KEY, COPYAI_WORKFLOW_ID, HTTPS_PROXY, and
+COMPANY_CA_FILE, the authority's certificates in PEM format.
 
     python docs/examples/own_session.py
 """

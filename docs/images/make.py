@@ -1,4 +1,4 @@
-"""Create the images in this folder from the demo; it needs Chromium."""
+"""Create the images in this folder from the sample runs. Requires Chromium."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 COMMAND = (sys.executable, "-m", "aiocopyai")
 COLUMNS = 118
 PAGE = "--window-size=1100,1265"
-"""Size of the part of the page with the charts by day and by status."""
+"""The size of the part of the page with the charts by day and by status."""
 
 
 def shown(*arguments: str) -> str:
