@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, TypeAlias
 
 import pytest
 from aiohttp import web
 
 from aiocopyai.emulator import Delivery, Emulator, Quirks, Script
 from aiocopyai.emulator._http import is_loopback_url
-from tests.support.raw_api import NOT_FOUND, DeliveryServer, RawAPI, advance_clock, delivery_server, raw_api, wait_until
+from tests.support.raw_api import (
+    NOT_FOUND,
+    AnyValue,
+    DeliveryServer,
+    RawAPI,
+    advance_clock,
+    delivery_server,
+    raw_api,
+    wait_until,
+)
 
-
-# Values that a parametrized test passes to a literal type.
-AnyValue: TypeAlias = Any
 
 STARTED, COMPLETED, FAILED = "workflowRun.started", "workflowRun.completed", "workflowRun.failed"
 LIMIT_REACHED = "workflowCreditLimit.reached"

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, TypeAlias
 
 import aiohttp
 import pytest
 
 from aiocopyai.emulator import Emulator, Fault
-from tests.support.raw_api import RawAPI, emulator_ids, wait_until
-
-
-# Values that a parametrized test passes to a literal type.
-AnyValue: TypeAlias = Any
+from tests.support.raw_api import AnyValue, RawAPI, emulator_ids, wait_until
 
 
 async def test_status(api: RawAPI) -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from yarl import URL
 
 from aiocopyai.emulator import Emulator, Quirks
-from tests.support.raw_api import KEY_HEADER, NOT_FOUND, RawAPI, emulator_ids, raw_api
-
-
-# Values that a parametrized test passes to a literal type.
-AnyValue: TypeAlias = Any
+from tests.support.raw_api import KEY_HEADER, NOT_FOUND, AnyValue, RawAPI, emulator_ids, raw_api
 
 
 async def test_envelope(api: RawAPI) -> None:

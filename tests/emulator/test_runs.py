@@ -6,17 +6,13 @@ import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import aiohttp
 import pytest
 
 from aiocopyai.emulator import Emulator, Fault, Quirks, Script
-from tests.support.raw_api import NOT_FOUND, PATIENCE, RawAPI, advance_clock, raw_api
-
-
-# Values that a parametrized test passes to a literal type.
-AnyValue: TypeAlias = Any
+from tests.support.raw_api import NOT_FOUND, PATIENCE, AnyValue, RawAPI, advance_clock, raw_api
 
 
 # Reading one run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp import web
@@ -17,6 +17,8 @@ from aiocopyai.emulator import Emulator
 KEY_HEADER = "x-copy-ai-api-key"
 PATIENCE = 40
 """Seconds to wait for something that takes milliseconds on an idle machine."""
+AnyValue: TypeAlias = Any
+"""A parameter of a test that is passed where only certain literals are accepted."""
 NOT_FOUND = (404, {"status": "error", "errorCode": "NOT_FOUND"})
 
 

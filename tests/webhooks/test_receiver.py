@@ -10,7 +10,6 @@ import subprocess
 import sys
 import zlib
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from aiocopyai import CopyAISession
 from aiocopyai.emulator import Emulator, Quirks
 from aiocopyai.webhooks import WebhookReceiver
-from tests.support.raw_api import PATIENCE, wait_until
+from tests.support.raw_api import PATIENCE, AnyValue, wait_until
 from tests.support.receivers import (
     COMPLETED,
     JSON_TYPE,
@@ -31,9 +30,6 @@ from tests.support.receivers import (
     serve_receiver,
 )
 
-
-# Values that a parametrized test passes to a literal type.
-AnyValue: TypeAlias = Any
 
 DELIVERY: dict[str, object] = {"type": COMPLETED, "workflowRunId": "WRUN-1", "workflowId": "WCFG-1"}
 
