@@ -59,11 +59,13 @@ class Cursor:
         """
         if self.newest is None or self.has_undated:
             return None
-        since = _subtract(self.newest, look_back)
-        if since is None or self.oldest_unfinished is None:
-            return since
-        bound = _subtract(self.newest, refresh_for)
-        return min(since, self.oldest_unfinished if bound is None else max(self.oldest_unfinished, bound))
+        span = look_back
+        if self.oldest_unfinished is not None:
+            span = max(span, min(refresh_for, self.newest - self.oldest_unfinished))
+        try:
+            return self.newest - span
+        except OverflowError:  # before the first time that a datetime can express
+            return None
 
     def dump(self) -> dict[str, Any]:
         """Return the cursor as a JSON object."""
@@ -87,11 +89,3 @@ class Cursor:
 def is_unfinished(run: Run) -> bool:
     """Whether a run may still change: its status is missing or not final."""
     return run.status is None or not run.status.is_final
-
-
-def _subtract(time: datetime, span: timedelta) -> datetime | None:
-    """Return an earlier time; None if it is before the first that a datetime can express."""
-    try:
-        return time - span
-    except OverflowError:
-        return None
