@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from aiocopyai import __version__
 from aiocopyai._display import local_time, printable
 from aiocopyai._files import replace_file
-from aiocopyai.report._summary import OTHERS, Summary, Totals, group_by_period
+from aiocopyai.report._summary import OTHERS, Periods, Summary, Totals, group_by_period
 
 
 if TYPE_CHECKING:
@@ -79,32 +79,42 @@ def render_report(summary: Summary, source: str) -> str:
         summary=summary,
         source=source,
         average=average,
-        period_rows=[(f"{period.start}{' (partial)' * period.is_partial}", period.total) for period in grouped.periods],
         grouped=grouped,
         activity=activity,
         failures=failures,
         figures={chart.name: chart.figure for chart in [*activity, *failures]},
         status_colors=colors,
-        key_rows=_with_others(
-            [(name, key.total) for name, key in summary.ranked_keys[:_MAX_ROWS]],
-            Totals.sum(key.total for _, key in summary.ranked_keys[_MAX_ROWS:]),
-            without=summary.without_metadata,
-        ),
-        value_tables=[
-            (name, key.distinct, _with_others(*key.values.top(_MAX_VALUES)))
-            for name, key in summary.ranked_keys
-            if len(key.values.totals) > 1 and name != OTHERS
-        ][:_MAX_ROWS],
         open_tables=_OPEN_TABLES,
-        workflow_rows=_with_others(*summary.workflows.top(_MAX_ROWS)),
-        status_rows=_with_others(summary.statuses.ranked, summary.statuses.others),
         max_rows=_MAX_ROWS,
+        **_table_rows(summary, grouped),
         created=datetime.now(UTC),
         version=__version__,
         # Browsers run only scripts with this nonce, and therefore none from the server.
         nonce=secrets.token_urlsafe(18),
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),  # noqa: S704 (plotly's own code)
     )
+
+
+def _table_rows(summary: Summary, grouped: Periods) -> dict[str, object]:
+    """Return the rows of each table by the name that the template uses."""
+    keys = summary.ranked_keys
+    return {
+        "period_rows": [
+            (f"{period.start}{' (partial)' * period.is_partial}", period.total) for period in grouped.periods
+        ],
+        "key_rows": _with_others(
+            [(name, key.total) for name, key in keys[:_MAX_ROWS]],
+            Totals.sum(key.total for _, key in keys[_MAX_ROWS:]),
+            without=summary.without_metadata,
+        ),
+        "value_tables": [
+            (name, key.distinct, _with_others(*key.values.top(_MAX_VALUES)))
+            for name, key in keys
+            if len(key.values.totals) > 1 and name != OTHERS
+        ][:_MAX_ROWS],
+        "workflow_rows": _with_others(*summary.workflows.top(_MAX_ROWS)),
+        "status_rows": _with_others(summary.statuses.ranked, summary.statuses.others),
+    }
 
 
 def _with_others(
