@@ -38,4 +38,4 @@ def short_repr(value: object) -> str:
 
 def excerpt(value: object) -> str:
     """Return the beginning of a value's `repr`, on one line."""
-    return truncate(short_repr(value[:EXCERPT_LENGTH] if isinstance(value, str) else value), EXCERPT_LENGTH)
+    return escape(short_repr(value[:EXCERPT_LENGTH] if isinstance(value, str) else value), EXCERPT_LENGTH)
