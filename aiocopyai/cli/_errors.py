@@ -77,13 +77,22 @@ def usage_errors(phrases: Mapping[str, str] = MappingProxyType({}), /, **names: 
 
 
 def describe(error: Exception) -> str:
-    """Return the message of an error in the words of the command line."""
-    if not isinstance(error, aiocopyai.CopyAIError):
-        return str(error)
+    """Return the message of an error in the words of the command line, with what the user can do about it."""
     if isinstance(error, aiocopyai.ConfigurationError):
         return _name_option(str(error), {})
-    advice = _advice(error)
-    if advice is None:
+    if isinstance(error, aiocopyai.RunTimeoutError):
+        advice = f"`aiocopyai get {error.workflow_id} {error.run_id} --wait` continues to wait"
+        if isinstance(error.__cause__, Exception):
+            advice = f"the last poll failed: {describe(error.__cause__)}; {advice}"
+    elif isinstance(error, aiocopyai.AmbiguousStartError):
+        advice = f"check `aiocopyai runs {error.workflow_id} --limit 10` before you start it again"
+    elif isinstance(error, aiocopyai.RateLimitedError):
+        advice = "try a lower --max-rate"
+        if error.retry_after is not None:
+            advice = f"the server asks to wait {error.retry_after:.10g} s; {advice}"
+    elif isinstance(error, aiocopyai.APIStatusError) and 300 <= error.status < 400:  # noqa: PLR2004 (redirects)
+        advice = "the redirect was not followed: check COPYAI_BASE_URL"
+    else:
         return str(error)
     page = "" if error.page is None else f"page {error.page}: "
     request = "" if error.request is None else f" ({error.request})"
@@ -96,20 +105,3 @@ def _name_option(message: str, names: Mapping[str, str]) -> str:
     for alternative in (", an aiohttp.ClientTimeout", ", or None"):  # values that an option cannot have
         rest = rest.replace(alternative, "")
     return ({**_NAMES, **names}).get(name, name) + space + rest
-
-
-def _advice(error: aiocopyai.CopyAIError) -> str | None:
-    """Return what a user of the command line can do about an error; None if that is what the error itself says."""
-    if isinstance(error, aiocopyai.RunTimeoutError):
-        reason = (
-            f"the last poll failed: {describe(error.__cause__)}; " if isinstance(error.__cause__, Exception) else ""
-        )
-        return f"{reason}`aiocopyai get {error.workflow_id} {error.run_id} --wait` continues to wait"
-    if isinstance(error, aiocopyai.AmbiguousStartError):
-        return f"check `aiocopyai runs {error.workflow_id} --limit 10` before you start it again"
-    if isinstance(error, aiocopyai.RateLimitedError):
-        wait = "" if error.retry_after is None else f"the server asks to wait {error.retry_after:.10g} s; "
-        return f"{wait}try a lower --max-rate"
-    if isinstance(error, aiocopyai.APIStatusError) and 300 <= error.status < 400:  # noqa: PLR2004 (redirects)
-        return "the redirect was not followed: check COPYAI_BASE_URL"
-    return None

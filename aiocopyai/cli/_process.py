@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Final, TextIO
 
 
-_STDIN, _STDOUT, _STDERR = range(3)
 _SIGNALS: Final = ("SIGTERM", "SIGHUP")
 """Stop a command as Ctrl-C does. Windows has no SIGHUP."""
 
@@ -87,27 +86,22 @@ def discard(stream: TextIO) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Give a process that was started with closed standard streams some that can be used.
+    """Open the null device in place of standard streams that were closed when the process started.
 
     Otherwise, the next file or connection would get the descriptor, and could be written to by mistake. Writing to a
-    closed standard output still is an error; messages on a closed standard error are lost.
+    closed standard output is still an error; messages on a closed standard error are lost.
     """
-    if sys.stdin is None:
-        sys.stdin = _open_null(_STDIN, os.O_RDONLY)
-    if sys.stdout is None:
-        sys.stdout = _open_null(_STDOUT, os.O_RDONLY)
-    if sys.stderr is None:
-        sys.stderr = _open_null(_STDERR, os.O_WRONLY)
-
-
-def _open_null(descriptor: int, flags: int) -> TextIO:
-    null = os.open(os.devnull, flags)
-    if null != descriptor:
-        os.dup2(null, descriptor)
-        os.close(null)
-    if descriptor == _STDIN:
-        return open(descriptor, encoding="utf-8", closefd=False)
-    return open(descriptor, "w", encoding="utf-8", closefd=False)
+    streams = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
+    for descriptor, (name, flags) in enumerate(streams):
+        if getattr(sys, name) is not None:
+            continue
+        null = os.open(os.devnull, flags)
+        if null != descriptor:
+            os.dup2(null, descriptor)
+            os.close(null)
+        mode = "r" if name == "stdin" else "w"
+        stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 (open until the process ends)
+        setattr(sys, name, stream)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Run the work of a command: with a session, the library's log on standard error, and an exit code for each outcome."""
+"""Run a command with a session and the library's log on standard error, and convert its outcome to an exit code."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -39,11 +39,22 @@ def run_in_session(
     """
     key = find_key(settings)
 
-    async def run() -> None:
-        async with _open_session(settings, key) as session:
+    async def run_with_key() -> None:
+        if not key and not os.environ.get("COPYAI_API_KEY"):
+            raise CommandError("no API key: set the environment variable COPYAI_API_KEY", exit_code=2)
+        async with settings.make_session(key) as session:
             await work(session)
 
-    return run_async(run, settings, so_far=so_far)
+    async def run_demo() -> None:
+        async with (
+            _demo.make_emulator() as emulator,
+            settings.make_session(emulator.api_key, base_url=emulator.url) as session,
+        ):
+            await _demo.create_webhooks(session)
+            settings.inform(_demo.announcement(emulator))
+            await work(session)
+
+    return run_async(run_demo if settings.demo else run_with_key, settings, so_far=so_far)
 
 
 def run_async(work: Callable[[], Coroutine[object, object, None]], settings: Settings, *, so_far: object = "") -> int:
@@ -52,8 +63,8 @@ def run_async(work: Callable[[], Coroutine[object, object, None]], settings: Set
     Args:
         work: the command.
         settings: the options that every command has.
-        so_far: what is done when the command is interrupted: its `str` describes it, and it is false while there is
-            nothing to describe.
+        so_far: the progress of the command, for the message of an interruption: its `str` describes it, and it is false
+            while there is none.
     """
 
     def run() -> None:
@@ -67,7 +78,7 @@ def run_async(work: Callable[[], Coroutine[object, object, None]], settings: Set
 
 
 def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object = "") -> int:
-    """Run a command that needs no event loop, and return the exit code; see `run_async`."""
+    """Run a command without an event loop, and return the exit code; see `run_async`."""
     try:
         with _log_to_stderr(settings):
             work()
@@ -94,30 +105,12 @@ def find_key(settings: Settings) -> str | None:
     from getpass import getpass  # noqa: PLC0415 (rarely needed)
 
     try:
-        # It turns the terminal's echo off before it prints the prompt, so that a key typed at once is not shown.
+        # getpass() turns the terminal's echo off before it prints the prompt, so that a key typed early is not shown.
         return Secret(getpass("Copy.ai API key: ", sys.stderr))
     except (EOFError, KeyboardInterrupt):
         raise typer.Exit(130) from None
     except UnicodeDecodeError:
         raise typer.BadParameter("the API key must be printable ASCII without spaces") from None
-
-
-@asynccontextmanager
-async def _open_session(settings: Settings, key: str | None) -> AsyncGenerator[CopyAISession]:
-    """Open a session with the user's workspace, or with the emulator of the demo."""
-    if settings.demo:
-        async with (
-            _demo.make_emulator() as emulator,
-            settings.make_session(emulator.api_key, base_url=emulator.url) as session,
-        ):
-            await _demo.create_webhooks(session)
-            settings.inform(_demo.announcement(emulator))
-            yield session
-        return
-    if not key and not os.environ.get("COPYAI_API_KEY"):
-        raise CommandError("no API key: set the environment variable COPYAI_API_KEY", exit_code=2)
-    async with settings.make_session(key) as session:
-        yield session
 
 
 def _report(error: Exception, settings: Settings, so_far: object) -> int:
@@ -146,10 +139,10 @@ def _report(error: Exception, settings: Settings, so_far: object) -> int:
 
 @contextmanager
 def _log_to_stderr(settings: Settings) -> Generator[None]:
-    """Print the library's warnings on standard error while this lasts; with ``--debug``, every request.
+    """Print the library's warnings on standard error inside the block; with ``--debug``, every request.
 
     Raises:
-        ConfigurationError: ``COPYAI_LOG`` names no level.
+        ConfigurationError: ``COPYAI_LOG`` is not a level.
     """
     chosen = logging.DEBUG if settings.debug else level_from_environment()
     logger = logging.getLogger("aiocopyai")

@@ -21,7 +21,7 @@ from aiocopyai.cli._runner import run_in_session
 
 if TYPE_CHECKING:
     from aiocopyai import CopyAISession
-    from aiocopyai.export import Exported, Progress
+    from aiocopyai.export import Progress
 
 
 @shared_options
@@ -91,7 +91,15 @@ def export(
                 advice = advice.replace('since="last"', "--since last")
                 problem = printable(error.problem)
                 raise typer.BadParameter(f"{problem}: {advice}" if advice else problem) from error
-        settings.inform(_outcome(exported, output, adds=start == "last"))
+        if exported.is_written:
+            counts = Tally(Counter(exported.by_status), exported.credits)
+            place = "added to" if exported.is_addition else "in"
+            refreshed = f"; {exported.refreshed:,} of them replaced unfinished ones" if exported.refreshed else ""
+            settings.inform(f"{counts}; {place} {output}{refreshed}")
+        elif start == "last":
+            settings.inform(f"nothing new; {output} is unchanged")
+        else:
+            settings.inform(f"{output} is complete: --since last adds new runs")
 
     raise typer.Exit(run_in_session(export_to_file, settings, so_far=progress))
 
@@ -113,13 +121,3 @@ class ExportProgress:
 
     def __str__(self) -> str:
         return f"{self.tally}; --resume continues from there"
-
-
-def _outcome(exported: Exported, output: Path, *, adds: bool) -> str:
-    """Return the message at the end of an export."""
-    if not exported.is_written:
-        return f"nothing new; {output} is unchanged" if adds else f"{output} is complete: --since last adds new runs"
-    counts = Tally(Counter(exported.by_status), exported.credits)
-    place = "added to" if exported.is_addition else "in"
-    refreshed = f"; {exported.refreshed:,} of them replaced unfinished ones" if exported.refreshed else ""
-    return f"{counts}; {place} {output}{refreshed}"
