@@ -1,4 +1,4 @@
-"""The data of ``--demo``: an emulator with the runs of six weeks, which differ from day to day as real ones do."""
+"""The emulator of ``--demo``, with sample runs of six weeks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_emulator() -> Emulator:
     """Make an emulator, not started yet, whose workflow `WORKFLOW_ID` has runs."""
     from aiocopyai.emulator import Emulator  # noqa: PLC0415 (loads a server)
 
-    # With latency, so that one can see the pages arrive one by one.
+    # With latency, so that the user sees the progress.
     emulator = Emulator(_RUNS, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_TIME)
     runs = emulator.runs()  # the newest first
     times = reversed(_creation_times(len(runs)))
@@ -41,7 +41,7 @@ def make_emulator() -> Emulator:
 
 
 def announcement(emulator: Emulator) -> str:
-    """Return the message that says that this is the demo."""
+    """Return the message at the start of the demo."""
     return f"demo: {_RUNS} sample runs, from a Copy.ai emulator at {emulator.url}"
 
 
@@ -53,7 +53,7 @@ async def create_webhooks(session: CopyAISession) -> None:
 
 @asynccontextmanager
 async def starting_runs(session: CopyAISession) -> AsyncGenerator[None]:
-    """Start a run every second while this lasts, so that there are events to see."""
+    """Start a run every second inside the block, so that there are events to show."""
 
     async def start_runs() -> None:
         while True:

@@ -70,7 +70,7 @@ class Settings:
         """Make a session with these options.
 
         Args:
-            key: the API key; None for that in the environment.
+            key: the API key; by default that in the environment.
             base_url: the URL of an emulator, to which requests do not go through a proxy.
         """
         return aiocopyai.CopyAISession(
@@ -121,13 +121,13 @@ def apply_timeout(timeout: float | None, settings: Settings, *, wait: bool) -> t
 
 
 def choose_workflow(workflow_id: str | None, settings: Settings) -> str:
-    """Return the workflow that a command is about; see `choose_workflows`."""
+    """Return the workflow of a command; see `choose_workflows`."""
     [chosen] = choose_workflows([] if workflow_id is None else [workflow_id], settings)
     return chosen
 
 
 def choose_workflows(workflow_ids: list[str] | None, settings: Settings) -> list[str]:
-    """Return the workflows that a command is about: by default that in the environment, or that of the demo.
+    """Return the workflows of a command: by default that in the environment, or that of the demo.
 
     Raises:
         typer.BadParameter: neither or both of WORKFLOW_ID and --demo were given.
@@ -143,7 +143,7 @@ def choose_workflows(workflow_ids: list[str] | None, settings: Settings) -> list
 
 
 def read_datetime(text: str) -> datetime:
-    """Read a date or time in ISO format, by default in the user's zone, or an age such as ``7d``."""
+    """Parse a date or time in ISO format, by default in the user's zone, or an age such as ``7d``."""
     try:
         if age := _AGE.fullmatch(text):
             return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
@@ -156,7 +156,7 @@ def read_datetime(text: str) -> datetime:
 
 
 def read_pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
-    """Read the ``KEY=VALUE`` pairs that an option was given."""
+    """Parse the ``KEY=VALUE`` values of an option."""
     pairs = [text.partition("=") for text in texts]
     for key, sign, value in pairs:
         if not key or not sign:

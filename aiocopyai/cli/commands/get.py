@@ -42,7 +42,8 @@ def get(
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     if workflow_id is not None and run_id is None and os.environ.get("COPYAI_WORKFLOW_ID"):
         workflow_id, run_id = None, workflow_id  # the only argument is the run's id
-    if settings.demo is not (run_id is None) or (settings.demo and workflow_id is not None):
+    is_valid = (workflow_id is None and run_id is None) if settings.demo else run_id is not None
+    if not is_valid:
         raise typer.BadParameter("pass either a WORKFLOW_ID and a RUN_ID, or --demo")
     workflow_id = choose_workflow(workflow_id, settings)
     settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _DELETION_TIMEOUT: Final = 5.0
-"""Seconds that deleting the webhooks may take at the end."""
+"""The time limit, in seconds, of deleting the webhooks at the end."""
 _DEFAULT_EVENTS: Final = ("workflowRun.completed", "workflowRun.failed")
 
 
@@ -87,7 +87,9 @@ def listen(
             receiver = WebhookReceiver(session, events.put, secret=secret, confirm=confirm, grace=0)
         async with receiver, _serve(receiver, host, 0 if settings.demo else port) as address:
             public = (url or (address if settings.demo else "")).rstrip("/")
-            webhooks = _webhooks(session, public + receiver.path, event or _DEFAULT_EVENTS, workflow, settings)
+            webhooks = _temporary_webhooks(
+                session, public + receiver.path, event or _DEFAULT_EVENTS, workflow, settings
+            )
             async with (
                 webhooks if public else nullcontext(),
                 _demo.starting_runs(session) if settings.demo else nullcontext(),
@@ -128,7 +130,7 @@ async def _serve(receiver: WebhookReceiver, host: str, port: int) -> AsyncGenera
 
 
 @asynccontextmanager
-async def _webhooks(
+async def _temporary_webhooks(
     session: CopyAISession, url: str, event_types: Sequence[str], workflow_id: str | None, settings: Settings
 ) -> AsyncGenerator[None]:
     """Create webhooks, and delete them at the end; those that existed before are kept."""
@@ -144,7 +146,7 @@ async def _webhooks(
 
 
 async def _delete_webhooks(session: CopyAISession, url: str, kept: Container[str]) -> None:
-    """Delete the webhooks with a URL, as far as the API responds within a few seconds."""
+    """Delete the webhooks with a URL. Stop, with a message, if the API does not respond within a few seconds."""
     try:
         async with asyncio.timeout(_DELETION_TIMEOUT):
             async for webhook in session.webhooks():

@@ -92,7 +92,7 @@ async def _serve_stdio(server: MCPServer, session: CopyAISession) -> None:
     except asyncio.CancelledError:
         await session.close()
         echo_err("stopped")
-        os._exit(130)  # a thread of the SDK reads standard input: the process would wait for it without end
+        os._exit(130)  # a thread of the SDK reads standard input: the process would wait for it forever
 
 
 async def _serve_http(server: MCPServer, host: str, port: int) -> None:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 _EXPORT_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 _TOTALS: Final = ("RUNS", "CREDITS", "FAILED")
 _MAX_PERIODS: Final = 62
-"""Days that have a row each; beyond, weeks, months or years have one."""
+"""Rows of the first table: days if there are at most this many, otherwise weeks, months or years."""
 _MAX_ROWS: Final = 10
 _MAX_VALUES: Final = 5
 _UPDATE_EVERY: Final = 500
-"""Runs of a file between two updates of the progress; Ctrl-C is handled then, too."""
+"""The number of runs of a file between two updates of the progress, at which Ctrl-C is handled, too."""
 
 
 @shared_options
@@ -68,7 +68,7 @@ def report(
       aiocopyai report WCFG-6db59f06-… --since 2026-01-01 -o report.html
       aiocopyai report runs.jsonl.gz -o report.html
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    if (source is None) is not settings.demo:
+    if (source is not None) == settings.demo:
         raise typer.BadParameter("pass either a WORKFLOW_ID or a FILE, or --demo")
     file = None
     if source is not None and (source.lower().endswith(_EXPORT_SUFFIXES) or Path(source).is_file()):
@@ -100,7 +100,7 @@ def report(
 
 
 def _check_output(output: Path) -> None:
-    """Refuse a page that cannot be written, before anything is read."""
+    """Reject the path of a page that cannot be written, before anything is read."""
     if output.suffix.lower() not in {".html", ".htm"}:
         raise typer.BadParameter(f"the report is an HTML page: FILE must end in .html, got {printable(output.name)}")
     if output.is_dir():
@@ -117,7 +117,7 @@ def _check_output(output: Path) -> None:
 
 
 class RunCount:
-    """The runs that were counted so far, and a line that shows their number."""
+    """Counts runs, and shows their number on a terminal."""
 
     def __init__(self, status: StatusLine) -> None:
         from aiocopyai.report import Summary  # noqa: PLC0415 (only this command needs it)

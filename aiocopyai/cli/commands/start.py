@@ -44,7 +44,7 @@ _PHRASES: Final = {
     "resume=True": "--resume",
     "wait_run()": "`aiocopyai get --wait`",
 }
-"""What the command's messages say instead of phrases of the library."""
+"""What the command line writes instead of phrases of the library."""
 
 
 Inputs = Annotated[
@@ -144,7 +144,8 @@ def start(
     from aiocopyai.batch import read_rows  # noqa: PLC0415 (other commands need no SQLite)
 
     workflow_id = choose_workflow(workflow_id, settings)
-    if no_input is not (input_file is None and not inputs):
+    has_inputs = input_file is not None or bool(inputs)
+    if no_input == has_inputs:
         raise typer.BadParameter("pass inputs with -i or --input-file, or --no-input for a workflow without inputs")
     if delimiter is not None and input_file is None:
         raise typer.BadParameter("--delimiter needs a file of rows: pass it with --input-file")
@@ -157,7 +158,7 @@ def start(
         # A tab is hard to type in a shell.
         separator = "\t" if delimiter == r"\t" else delimiter
         rows = [{**common, **row} for row in read_rows(input_file, delimiter=separator)] if input_file else [common]
-    request = StartOptions(
+    options = StartOptions(
         workflow_id=workflow_id,
         rows=rows,
         metadata=sent,
@@ -170,9 +171,9 @@ def start(
         as_table=input_file is not None,
     )
     if dry_run:
-        raise typer.Exit(run_async(partial(_show_rows, request, settings), settings))
-    progress = StartProgress(request)
-    code = run_in_session(partial(_start, request, settings, progress), settings, so_far=progress)
+        raise typer.Exit(run_async(partial(_show_rows, options, settings), settings))
+    progress = StartProgress(options)
+    code = run_in_session(partial(_start, options, settings, progress), settings, so_far=progress)
     raise typer.Exit(code or (0 if progress.is_successful else 1))
 
 
@@ -187,7 +188,7 @@ def _unique_pairs(option: str, texts: list[str]) -> dict[str, JSON]:
 
 @frozen
 class StartOptions:
-    """The command's arguments, checked."""
+    """The validated options of the command."""
 
     workflow_id: str
     rows: Sequence[Mapping[str, JSON]]
@@ -203,7 +204,7 @@ class StartOptions:
     """Whether a terminal shows the results as a table, not as JSON."""
 
     def batch(self, session: CopyAISession, output: Path) -> BatchResults:
-        """Return the batch whose results go to a file."""
+        """Return the batch, whose results are stored in a file."""
         from aiocopyai.batch import run_batch  # noqa: PLC0415 (other commands need no SQLite)
 
         return run_batch(
@@ -220,7 +221,7 @@ class StartOptions:
         )
 
     def runs(self, session: CopyAISession) -> RunResults:
-        """Return the results that are only shown."""
+        """Return the runs, whose results are only printed."""
         return session.run_many(
             self.workflow_id,
             self.rows[: self.limit],
@@ -233,9 +234,9 @@ class StartOptions:
 
 @define
 class StartProgress:
-    """The results of the rows so far, for a progress bar and for a sentence at the end."""
+    """The results so far, for the progress bar and for the message at the end."""
 
-    request: StartOptions
+    options: StartOptions
     results: BatchResults | RunResults | None = None
     batch: BatchResults | None = None
     """The same results, if they go to a file."""
@@ -258,22 +259,22 @@ class StartProgress:
 
     @property
     def is_successful(self) -> bool:
-        """Whether every row that `--limit` allows was started and, if it was waited for, is complete."""
-        rows = self.request.rows
-        postponed = self.batch.postponed if self.batch else len(rows) - len(rows[: self.request.limit])
+        """Whether every row within ``--limit`` was started and, with ``--wait``, is complete."""
+        rows = self.options.rows
+        postponed = self.batch.postponed if self.batch else len(rows) - len(rows[: self.options.limit])
         failed = self.batch.failed if self.batch else self._failed
         return self.finished + postponed == len(rows) and not failed
 
     def __bool__(self) -> bool:
-        output = self.request.output  # with the ledger, it exists from the time when rows may be started
+        output = self.options.output  # created, with the ledger, before the first row is started
         return self.results is not None and bool(
             self.tally or self.results.in_progress or (output is not None and output.exists())
         )
 
     def __str__(self) -> str:
-        total, output = len(self.request.rows), self.request.output
+        total, output = len(self.options.rows), self.options.output
         started = self.tally.by_status.total()
-        parts = [f"{plural(started, 'run')} started" if self.request.timeout is None else str(self.tally)]
+        parts = [f"{plural(started, 'run')} started" if self.options.timeout is None else str(self.tally)]
         if self.results is not None and self.results.in_progress:
             parts.append(f"in progress: {', '.join(run.id for run in self.results.in_progress)}")
         left = total - self.finished
@@ -284,57 +285,57 @@ class StartProgress:
         return "; ".join(parts)
 
 
-async def _show_rows(request: StartOptions, settings: Settings) -> None:
-    """Show what would be started."""
-    # Only to check the arguments, and to read the files of an earlier process: nothing is sent.
+async def _show_rows(options: StartOptions, settings: Settings) -> None:
+    """Print the rows that would be started."""
+    # Only checks the arguments, and reads the files of an earlier process.
     async with aiocopyai.CopyAISession("dry-run") as session:
         with usage_errors(_PHRASES):
-            if request.output is None:
-                request.runs(session)
-                pending = list(range(len(request.rows)))[: request.limit]
+            if options.output is None:
+                options.runs(session)
+                pending = list(range(len(options.rows)))[: options.limit]
             else:
-                pending = request.batch(session, request.output).pending()
+                pending = options.batch(session, options.output).pending()
     for index in pending:
-        print_json({"row": index + 1, "input": dict(request.rows[index])})
-    settings.inform(f"{len(pending):,} of {plural(len(request.rows), 'row')} would be started; nothing was sent")
+        print_json({"row": index + 1, "input": dict(options.rows[index])})
+    settings.inform(f"{len(pending):,} of {plural(len(options.rows), 'row')} would be started; nothing was sent")
 
 
-async def _start(request: StartOptions, settings: Settings, progress: StartProgress, session: CopyAISession) -> None:
-    """Start the rows, and show or write their results."""
-    if request.output is None:
+async def _start(options: StartOptions, settings: Settings, progress: StartProgress, session: CopyAISession) -> None:
+    """Start the rows, and print or store their results."""
+    if options.output is None:
         try:
             check_stdout()
         except OSError as error:
             reason = error.strerror or error
             raise CommandError(f"cannot write to standard output: {reason}; nothing was started") from error
     with usage_errors(_PHRASES):
-        if request.output is None:
-            progress.results = request.runs(session)
-            pending = len(request.rows[: request.limit])
+        if options.output is None:
+            progress.results = options.runs(session)
+            pending = len(options.rows[: options.limit])
         else:
-            batch = request.batch(session, request.output)
+            batch = options.batch(session, options.output)
             pending = len(batch.pending())
             progress.results = progress.batch = batch  # after `pending`, which fails if the files cannot be used
             if batch.finished == batch.total:
-                settings.inform(f"{request.output} is complete already")
+                settings.inform(f"{options.output} is complete already")
                 return
-    if request.confirm:
-        _confirm(pending, request.workflow_id)
-    show = _Printer(request)
-    with usage_errors(_PHRASES), ProgressBar(settings) if request.output else nullcontext() as bar:
+    if options.confirm:
+        _confirm(pending, options.workflow_id)
+    show = _Printer(options)
+    with usage_errors(_PHRASES), ProgressBar(settings) if options.output else nullcontext() as bar:
         async with aclosing(progress.results) as results:
             async for result in results:
-                # Rows that were refused by what stopped all are like those that were never sent.
+                # Rows that were rejected by the error that stopped the batch count as not sent.
                 if result.run is not None or result.error is None or results.stopped_by is None:
                     show(result)
                 progress.add(result)
                 if bar is not None:
-                    bar.update(progress.finished, len(request.rows))
+                    bar.update(progress.finished, len(options.rows))
     settings.inform(str(progress))
 
 
 def _confirm(count: int, workflow_id: str) -> None:
-    """Ask before many runs are started, if there is a terminal to ask on."""
+    """Ask on a terminal before many runs are started."""
     if count <= _CONFIRM_ROWS or not sys.stdin.isatty():
         return
     with blocking_call():
@@ -345,33 +346,30 @@ def _confirm(count: int, workflow_id: str) -> None:
 
 
 class _Printer:
-    """Shows results on standard output, if they go to no file, and their problems on standard error."""
+    """Prints errors of rows on standard error and, unless there is a file for them, results on standard output."""
 
-    def __init__(self, request: StartOptions) -> None:
-        self._is_shown = request.output is None
+    def __init__(self, options: StartOptions) -> None:
+        self._is_shown = options.output is None
         self._table: OutputWriter[Run] | None = None
-        if self._is_shown and request.as_table and sys.stdout.isatty():
+        if self._is_shown and options.as_table and sys.stdout.isatty():
             self._table = open_run_writer(OutputFormat.TABLE)
 
     def __call__(self, result: RunResult) -> None:
+        from aiocopyai.batch._results_file import result_fields  # noqa: PLC0415 (other commands need no SQLite)
+
         number = result.index + 1
         if result.error is not None:
             echo_err(f"row {number}: {describe(result.error)}")
         if not self._is_shown:
             return
         try:
-            self._show(result, number)
+            if self._table is None:
+                print_json(result_fields(number, result.inputs, result.run, result.error))
+            else:
+                run = result.run or aiocopyai.Run("-", input=result.inputs)
+                self._table.write(evolve(run, output={"": f"row {number}: {preview(run)}"}))
+                self._table.flush()
         except OSError:
             if result.run is not None:
                 echo_err(f"row {number}: run {result.run.id} was started, but standard output cannot be written")
             raise
-
-    def _show(self, result: RunResult, number: int) -> None:
-        from aiocopyai.batch._results_file import result_fields  # noqa: PLC0415 (other commands need no SQLite)
-
-        if self._table is None:
-            print_json(result_fields(number, result.inputs, result.run, result.error))
-        else:
-            run = result.run or aiocopyai.Run("-", input=result.inputs)
-            self._table.write(evolve(run, output={"": f"row {number}: {preview(run)}"}))
-            self._table.flush()

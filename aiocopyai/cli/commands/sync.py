@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -59,14 +59,35 @@ def sync(
         raise typer.BadParameter(
             f'sync requires {" and ".join(missing)}; install with: python -m pip install "aiocopyai[dlt]"'
         )
-    # Sample runs must not be mixed with real ones by default.
+    # By default, sample runs are not mixed with real ones.
     place = to or ("duckdb:///demo.duckdb" if settings.demo else "duckdb:///runs.duckdb")
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     # dlt logs its errors, which it also raises.
     os.environ.setdefault("RUNTIME__LOG_LEVEL", "INFO" if settings.debug else "CRITICAL")
     progress = SyncProgress(StatusLine(settings))
-    work = partial(_sync, settings, find_key(settings), chosen, place, progress)
-    raise typer.Exit(run_sync(work, settings, so_far=progress))
+    key = find_key(settings)
+
+    def load_runs() -> None:
+        from aiocopyai.integrations._dlt_pipeline import Destination, DestinationError, load  # noqa: PLC0415 (loads dlt)
+        from aiocopyai.integrations.dlt import copyai_source  # noqa: PLC0415
+
+        with usage_errors():
+            destination = Destination.parse(place)
+        try:
+            with destination.locked(), _session_factory(settings, key) as make_session:
+                with usage_errors():
+                    pipeline = destination.open_pipeline()
+                    session = make_session()
+                    for workflow_id in chosen:
+                        session.runs(workflow_id)  # checks the id, and sends nothing
+                with progress.status:
+                    loaded = load(pipeline, copyai_source(chosen, session=make_session), progress.update)
+        except DestinationError as error:
+            raise CommandError(str(error)) from error
+        new = plural(loaded.new, "new run")
+        settings.inform(f"{new}, {loaded.updated:,} read again; {loaded.total:,} in {destination.label}")
+
+    raise typer.Exit(run_sync(load_runs, settings, so_far=progress))
 
 
 @define
@@ -88,30 +109,9 @@ class SyncProgress:
         return f"reading {plural(self.runs, 'run')}"
 
 
-def _sync(settings: Settings, key: str | None, workflow_ids: Sequence[str], place: str, progress: SyncProgress) -> None:
-    from aiocopyai.integrations._dlt_pipeline import Destination, DestinationError, load  # noqa: PLC0415 (loads dlt)
-    from aiocopyai.integrations.dlt import copyai_source  # noqa: PLC0415
-
-    with usage_errors():
-        destination = Destination.parse(place)
-    try:
-        with destination.locked(), _session_factory(settings, key) as make_session:
-            with usage_errors():
-                pipeline = destination.open_pipeline()
-                session = make_session()
-                for workflow_id in workflow_ids:
-                    session.runs(workflow_id)  # checks the id, and sends nothing
-            with progress.status:
-                loaded = load(pipeline, copyai_source(workflow_ids, session=make_session), progress.update)
-    except DestinationError as error:
-        raise CommandError(str(error)) from error
-    new = plural(loaded.new, "new run")
-    settings.inform(f"{new}, {loaded.updated:,} read again; {loaded.total:,} in {destination.label}")
-
-
 @contextmanager
 def _session_factory(settings: Settings, key: str | None) -> Generator[Callable[[], CopyAISession]]:
-    """Yield a function that makes a session for the user's workspace, or for that of the demo."""
+    """Yield a function that makes a session for the user's workspace, or for the emulator of the demo."""
     if not settings.demo:
         yield partial(settings.make_session, key)
         return
