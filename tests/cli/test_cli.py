@@ -46,7 +46,7 @@ COMMANDS = (
     ],
 )
 async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
-    """Wrong usage is exit code 2, with the reason on standard error in terms of the options, and nothing sent."""
+    """Wrong usage is exit code 2 with the reason, which names options, and nothing is sent."""
     done = await cli(*arguments, emulator=emulator)
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
@@ -54,8 +54,8 @@ async def test_usage_errors(emulator: Emulator, arguments: list[str], message: s
     assert "Traceback" not in done.err
 
 
-async def test_missing_key_is_a_usage_error() -> None:
-    """Without a key, and without a terminal to ask on, the message names the variable and nothing of the library."""
+async def test_missing_key() -> None:
+    """Without a key and a terminal for a prompt, the exit code is 2, and the message names the variable."""
     done = await cli("runs", "WCFG-1")
 
     assert done == (2, "", "aiocopyai: no API key: set the environment variable COPYAI_API_KEY\n")
@@ -116,7 +116,7 @@ async def test_error_messages_name_options(emulator: Emulator, fault: Fault, sec
 
 
 async def test_unreachable_server(emulator: Emulator) -> None:
-    """A refused connection is one line; `--retries 0` sends the request once."""
+    """An unreachable server is exit code 1 and one line with its address."""
     url, key = emulator.url, emulator.api_key
     await emulator.stop()
     done = await cli("runs", "WCFG-1", "--retries", "0", COPYAI_BASE_URL=url, COPYAI_API_KEY=key)
@@ -149,7 +149,7 @@ async def test_retries(emulator: Emulator, options: list[str], requests: int) ->
 
 
 async def test_max_rate(emulator: Emulator) -> None:
-    """Requests are sent at the rate of `--max-rate` at most: the third of 4 a second after half a second."""
+    """With `--max-rate 4` the third request is sent at least half a second after the start of the command."""
     times: list[float] = []
     emulator.on_request = lambda _server, _request: times.append(asyncio.get_running_loop().time())
     started = asyncio.get_running_loop().time()
@@ -161,7 +161,7 @@ async def test_max_rate(emulator: Emulator) -> None:
 
 
 async def test_prefetch(emulator: Emulator) -> None:
-    """With `--prefetch 0` a page is requested only after the one before it: a single request per page."""
+    """With `--prefetch 0` pages are requested in order, one after the other, and none twice."""
     in_order: list[int | None] = []
 
     def note(_server: Emulator, request: Request) -> None:

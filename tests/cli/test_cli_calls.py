@@ -89,8 +89,8 @@ async def test_get_wait_for_a_run_that_does_not_finish(emulator: Emulator) -> No
     )
 
 
-async def test_get_wait_says_why_there_is_no_status(emulator: Emulator) -> None:
-    """A 404 is tolerated for a while, and named when the time is up; a 429 is explained with the command's options."""
+async def test_get_wait_reports_failed_polls(emulator: Emulator) -> None:
+    """Failed polls are reported with the options of the command: a 404 when the time is up, and a 429 at once."""
     emulator.inject(Fault(status=429), times=2, path="WRUN-2")
     arguments = ("--wait", "--timeout", "0.3", "--retries", "0")
     unknown = await cli("get", emulator.workflow_id, "WRUN-1", *arguments, emulator=emulator)
@@ -161,7 +161,7 @@ async def test_get_of_an_unknown_run(emulator: Emulator) -> None:
 
 
 async def test_check_key(emulator: Emulator) -> None:
-    """An accepted key is exit code 0, another one 1; each check is one request, which changes nothing."""
+    """An accepted key is exit code 0, another one 1; each check is one request."""
     accepted = await cli("check-key", emulator=emulator)
     refused = await cli("check-key", emulator=emulator, COPYAI_API_KEY="wrong-key")
 

@@ -25,8 +25,8 @@ COUNTS = r"640 runs: \d+ COMPLETE, .*; [\d,]+ credits; in runs\.\S+\n"
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-async def test_every_run_is_in_the_file(emulator: Emulator, tmp_path: Path, ending: str) -> None:
-    """Standard output is empty, and standard error has one line of counts, without a progress bar."""
+async def test_export(emulator: Emulator, tmp_path: Path, ending: str) -> None:
+    """Every run is in the file, standard output is empty, and standard error has one line of counts."""
     path = tmp_path / f"runs.{ending}"
     done = await cli("export", emulator.workflow_id, "-o", path.name, emulator=emulator)
 
@@ -74,7 +74,7 @@ async def test_since_last_adds_and_refreshes(emulator: Emulator, tmp_path: Path)
 
 
 async def test_since_date(emulator: Emulator, tmp_path: Path) -> None:
-    """A date without a zone is in the time zone of the user, as for other commands."""
+    """A date without a zone is in the time zone of the user."""
     emulator.replace_runs(
         [{"id": "in", "createdAt": "2026-01-30T22:00:00Z"}, {"id": "out", "createdAt": "2026-01-30T21:59:59.999Z"}]
     )
@@ -103,8 +103,8 @@ async def test_since_date(emulator: Emulator, tmp_path: Path) -> None:
         (["..", "-o", "runs.csv"], "WORKFLOW_ID must be an id"),
     ],
 )
-async def test_wrong_usage(emulator: Emulator, tmp_path: Path, arguments: list[str], message: str) -> None:
-    """Exit code 2 and the reason on standard error; nothing is sent or written."""
+async def test_usage_errors(emulator: Emulator, tmp_path: Path, arguments: list[str], message: str) -> None:
+    """Wrong usage is exit code 2 with the reason, and nothing is sent or written."""
     there = tmp_path / "there.csv"
     there.write_text("precious\n")
     done = await cli("export", *arguments, emulator=emulator)
@@ -116,7 +116,7 @@ async def test_wrong_usage(emulator: Emulator, tmp_path: Path, arguments: list[s
 
 
 async def test_parquet_without_pyarrow(emulator: Emulator) -> None:
-    """Exit code 2 and the command that installs what is missing; other formats do not need it."""
+    """Without pyarrow, Parquet is exit code 2 with the command that installs it, and other formats are written."""
     code = "import sys; sys.modules['pyarrow'] = None; from aiocopyai.cli import main; main()"
     outcomes = [
         await finish(await start("-c", code, "export", emulator.workflow_id, "-o", name, env=environment(emulator)))
@@ -137,22 +137,22 @@ async def test_api_error_is_one_line(emulator: Emulator, tmp_path: Path) -> None
     assert leftovers(tmp_path / "runs.csv") == []
 
 
-async def test_interrupted_export_is_resumed(emulator: Emulator, tmp_path: Path) -> None:
-    """After an error, the message says what is stored; the same command with `--resume` completes the file."""
+async def test_interrupted_export(emulator: Emulator, tmp_path: Path) -> None:
+    """After an error the message has the number of stored runs, and `--resume` completes the file."""
     emulator.inject(Fault(status=403), page=5)
     command = ("export", emulator.workflow_id, "-o", "runs.jsonl")
-    broken = await cli(*command, emulator=emulator)
+    failed = await cli(*command, emulator=emulator)
     again = await cli(*command, emulator=emulator)
     resumed = await cli(*command, "--resume", emulator=emulator)
-    whole = await cli(*command, "--resume", emulator=emulator)
+    complete = await cli(*command, "--resume", emulator=emulator)
 
-    assert broken.code == 1
-    assert re.match(r"stopped after 400 runs: .*; --resume continues from there\naiocopyai: page 5: .*\n$", broken.err)
+    assert failed.code == 1
+    assert re.match(r"stopped after 400 runs: .*; --resume continues from there\naiocopyai: page 5: .*\n$", failed.err)
     assert again.code == 2
     assert "use --resume to continue it, or --force to discard it" in again.err
     assert resumed.code == 0
     assert re.fullmatch(COUNTS, resumed.err)
-    assert whole == (0, "", "runs.jsonl is complete: --since last adds new runs\n")
+    assert complete == (0, "", "runs.jsonl is complete: --since last adds new runs\n")
     assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
 
 
@@ -298,8 +298,8 @@ async def completes(kills: Kills, workflow: ChangingWorkflow, emulator: Emulator
 
 
 @pytest.mark.slow
-async def test_fifty_kills_lose_and_repeat_no_run(tmp_path: Path) -> None:
-    """Killed at random times while the lists change, every export ends with each run once."""
+async def test_kills(tmp_path: Path) -> None:
+    """After kills at random times, while the lists change, each export has each run once."""
     kills = Kills(KILLS)
     lists = {
         f"WCFG-{ending}": ChangingWorkflow(f"WCFG-{ending}", tmp_path / ending / f"runs.{ending}", Random(ending))  # noqa: S311
@@ -321,7 +321,7 @@ async def test_fifty_kills_lose_and_repeat_no_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 async def test_memory_use_is_bounded(tmp_path: Path, ending: str) -> None:
-    """A process that exports 100,000 runs uses at most 90 MiB, besides the libraries that are mapped."""
+    """An export of 100,000 runs uses at most 90 MiB, without the mapped libraries."""
     code = (
         "import atexit, re, sys\n"
         "class NoPandas:\n"  # pyarrow loads it if it is installed

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 
+import pytest
 from mcp import Client
 
 from aiocopyai.emulator import Emulator
@@ -58,10 +59,17 @@ async def test_serves_http_until_it_is_interrupted(emulator: Emulator) -> None:
     assert (done.code, done.out, done.err) == (130, "", "stopped\n")
 
 
-async def test_wrong_usage(emulator: Emulator) -> None:
-    """Invalid arguments are reported before anything is served."""
-    both = await cli("mcp", "--demo", "WCFG-1", emulator=emulator)
-    invalid = await cli("mcp", "..", emulator=emulator)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--demo", "WCFG-1"], "pass either a WORKFLOW_ID or --demo"),
+        ([".."], "must be an id such as 'WCFG-"),
+        (["--max-runs", "0"], "--max-runs"),
+    ],
+)
+async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
+    """Wrong usage is exit code 2 with the reason, and nothing is sent."""
+    done = await cli("mcp", *arguments, emulator=emulator, COLUMNS="200")
 
-    assert (both.code, invalid.code) == (2, 2)
-    assert emulator.requests == []
+    assert (done.code, done.out, emulator.requests) == (2, "", [])
+    assert message in done.err

@@ -162,8 +162,8 @@ async def test_closed_stream(emulator: Emulator, closed: int, code: int, message
 
 @needs_dev_full
 @pytest.mark.parametrize("arguments", [["runs"], ["runs", "--unknown"], ["unknown"]])
-async def test_wrong_usage_that_cannot_be_shown(arguments: list[str]) -> None:
-    """The exit code is that of wrong usage even if the reader of standard error is gone."""
+async def test_wrong_usage_that_cannot_be_printed(arguments: list[str]) -> None:
+    """Wrong usage is exit code 2 even if standard error is a closed pipe."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     process = await start(*MAIN, *arguments, env=environment(), stderr=write_end)
@@ -181,7 +181,7 @@ async def test_wrong_usage_that_cannot_be_shown(arguments: list[str]) -> None:
     ],
 )
 async def test_control_characters_of_a_file_name_are_escaped(arguments: list[str]) -> None:
-    """A message about a file writes no control characters to the terminal."""
+    """Control characters in the name of a file are escaped in messages."""
     done = await cli(*arguments, COPYAI_API_KEY="key")
 
     assert done.code == 2
@@ -189,8 +189,8 @@ async def test_control_characters_of_a_file_name_are_escaped(arguments: list[str
     assert "\x1b[31m" not in done.err
 
 
-async def test_messages_that_cannot_be_written_are_lost(emulator: Emulator) -> None:
-    """A full disk or a closed pipe behind standard error costs the messages, not the results."""
+async def test_full_standard_error(emulator: Emulator) -> None:
+    """If standard error cannot be written, the messages are lost, and the results are complete."""
     full = os.open("/dev/full", os.O_WRONLY)
     process = await start(*MAIN, "runs", emulator.workflow_id, env=environment(emulator), stderr=full)
     os.close(full)
@@ -201,8 +201,8 @@ async def test_messages_that_cannot_be_written_are_lost(emulator: Emulator) -> N
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("arguments", [["runs", "--help"], ["runs", "WCFG-…", "--since", "…"], ["--vorgängig 🎉"]])
-async def test_help_and_errors_in_a_poor_encoding(encoding: str, arguments: list[str]) -> None:
-    """A help text or a message is printed even if the encoding lacks some of its characters."""
+async def test_help_and_errors_in_another_encoding(encoding: str, arguments: list[str]) -> None:
+    """Help and messages are printed even if the encoding lacks some of their characters."""
     done = await cli(*arguments, PYTHONIOENCODING=encoding)
 
     assert done.code == (0 if "--help" in arguments else 2)
@@ -211,8 +211,8 @@ async def test_help_and_errors_in_a_poor_encoding(encoding: str, arguments: list
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", "na\\u00efve \\ud83c\\udf89"), ("utf-8", "naïve 🎉")])
-async def test_poor_encoding_of_json_on_a_terminal(emulator: Emulator, encoding: str, shown: str) -> None:
-    """`get` on a terminal escapes what its encoding lacks as JSON does, so that it remains valid JSON."""
+async def test_json_on_a_terminal_in_another_encoding(emulator: Emulator, encoding: str, shown: str) -> None:
+    """`get` on a terminal escapes characters that the encoding lacks, so that the output remains valid JSON."""
     emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": "naïve 🎉"}}])
     env = environment(emulator, PYTHONIOENCODING=encoding)
     code, out = await terminal("get", emulator.workflow_id, "WRUN-1", env=env)
@@ -221,8 +221,8 @@ async def test_poor_encoding_of_json_on_a_terminal(emulator: Emulator, encoding:
     assert f'"Post": "{shown}"' in out
 
 
-async def test_poor_encoding_of_a_table(emulator: Emulator) -> None:
-    """A table shows escapes for the characters that the terminal's encoding lacks."""
+async def test_table_in_another_encoding(emulator: Emulator) -> None:
+    """A table shows escapes for characters that the encoding lacks."""
     emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": "naïve 🎉"}}])
     arguments = ("runs", emulator.workflow_id, "--format", "table")
     done = await cli(*arguments, emulator=emulator, PYTHONIOENCODING="ascii")
@@ -233,7 +233,7 @@ async def test_poor_encoding_of_a_table(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("command", ["runs", "get"])
 async def test_deep_nesting_on_a_terminal(emulator: Emulator, command: str) -> None:
-    """A deeply nested output is shown on a terminal as well."""
+    """A deeply nested output is printed on a terminal like any other."""
     value: JSON = "deepest"
     for _ in range(900):
         value = [value]
@@ -274,7 +274,7 @@ async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> Non
 
 @pytest.mark.parametrize("credits_spent", [1234567, 123456789012])
 async def test_numbers_are_not_cut(emulator: Emulator, credits_spent: int) -> None:
-    """More credits than fit into their column make the id shorter."""
+    """Credits that do not fit into their column shorten the id instead."""
     emulator.replace_runs([{"id": f"WRUN-{'9' * 36}", "status": "COMPLETE", "credits": credits_spent}])
     _, shown = await terminal(
         "runs", emulator.workflow_id, "--quiet", width=80, env=environment(emulator, NO_COLOR="1")
@@ -306,7 +306,7 @@ async def test_terminal_prompts_for_the_key(emulator: Emulator) -> None:
 
 
 async def test_key_in_another_encoding(emulator: Emulator) -> None:
-    """Bytes that are not text are wrong usage, not a traceback."""
+    """A key that is not UTF-8 is wrong usage without a traceback."""
     ours, theirs = pty.openpty()
     env = environment(COPYAI_BASE_URL=emulator.url)
     process = await start(*MAIN, "runs", "WCFG-1", env=env, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -323,10 +323,8 @@ async def test_key_in_another_encoding(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("reply", [b"\x03", b"\x04", signal.SIGTERM])
-async def test_question_before_many_runs_can_be_left(
-    emulator: Emulator, reply: bytes | signal.Signals, tmp_path: Path
-) -> None:
-    """Ctrl-C, Ctrl-D and SIGTERM end the question with 130, and start nothing."""
+async def test_question_can_be_interrupted(emulator: Emulator, reply: bytes | signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C, Ctrl-D and SIGTERM end the question before many runs with 130, and nothing is started."""
     (tmp_path / "rows.csv").write_text("n\n" + "1\n" * 101)
     ours, theirs = pty.openpty()
     code = START + "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + RUN_MAIN
@@ -351,7 +349,7 @@ async def test_question_before_many_runs_can_be_left(
 
 
 @pytest.mark.parametrize("reply", [b"\x03", b"\x04", signal.SIGTERM])
-async def test_prompt_for_the_key_can_be_left(emulator: Emulator, reply: bytes | signal.Signals) -> None:
+async def test_prompt_for_the_key_can_be_interrupted(emulator: Emulator, reply: bytes | signal.Signals) -> None:
     """Ctrl-C, Ctrl-D and SIGTERM end the prompt with 130, restore the terminal's echo, and send nothing."""
     ours, theirs = pty.openpty()
     code = START + "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + RUN_MAIN

@@ -41,8 +41,8 @@ def lines_of(text: str) -> list[str]:
     return [" ".join(re.sub("[\u2500-\u259f]+", "", line).split()) for line in text.splitlines()]
 
 
-async def test_the_demo_makes_a_page_with_charts(tmp_path: Path) -> None:
-    """`report --demo -o report.html` makes a page that opens in a browser without an error."""
+async def test_page_of_the_demo(tmp_path: Path) -> None:
+    """`report --demo -o report.html` writes a page that opens in a browser without an error."""
     done = await cli("report", "--demo", "-o", "report.html")
     path = tmp_path / "report.html"
 
@@ -55,8 +55,8 @@ async def test_the_demo_makes_a_page_with_charts(tmp_path: Path) -> None:
     assert opened.dom.count('class="chart js-plotly-plot"') == opened.dom.count('role="img"') == 3
 
 
-async def test_a_terminal_gets_tables(emulator: Emulator) -> None:
-    """Without -o standard output has tables by day, status and metadata, of errors, and of the most expensive runs."""
+async def test_tables(emulator: Emulator) -> None:
+    """Without -o the command prints tables by day, status and metadata, of errors, and of the most expensive runs."""
     done = await cli("report", emulator.workflow_id, emulator=emulator)
     lines = lines_of(done.out)
 
@@ -77,8 +77,8 @@ async def test_a_terminal_gets_tables(emulator: Emulator) -> None:
     assert lines[lines.index("batch (2 values) 9 36 3") + 1] == "= 0 5 20 2"
 
 
-async def test_days_begin_where_the_user_is(emulator: Emulator) -> None:
-    """23:30 in UTC is on the next day two hours to the east; the zone is named."""
+async def test_days_are_in_the_users_time_zone(emulator: Emulator) -> None:
+    """At 23:30 UTC, a run is on the next day two hours to the east; the report names the zone."""
     done = await cli("report", emulator.workflow_id, emulator=emulator, TZ="TST-2")
 
     assert "2026-02-01 1 0 1" in lines_of(done.out)
@@ -87,8 +87,8 @@ async def test_days_begin_where_the_user_is(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-async def test_a_file_gives_the_same_report_as_the_workflow(emulator: Emulator, ending: str) -> None:
-    """An export in any format is reported without a key or a network, with `--since` too."""
+async def test_report_of_a_file(emulator: Emulator, ending: str) -> None:
+    """The report of an export in any format is that of the workflow, and needs neither a key nor a network."""
     name = f"runs.{ending}"
     exported = await cli("export", emulator.workflow_id, "-o", name, emulator=emulator)
     assert exported.code == 0
@@ -101,8 +101,8 @@ async def test_a_file_gives_the_same_report_as_the_workflow(emulator: Emulator, 
         assert done.out.splitlines()[1:] == live.out.splitlines()[1:]
 
 
-async def test_the_workflows_of_a_file_are_counted_separately(tmp_path: Path) -> None:
-    """A file may have the runs of more than one workflow."""
+async def test_file_with_several_workflows(tmp_path: Path) -> None:
+    """The workflows of a file are counted separately."""
     rows = [{"id": str(number), "workflow_id": f"WCFG-{number % 2}", "credits": number} for number in range(5)]
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     done = await cli("report", "runs.jsonl")
@@ -111,8 +111,8 @@ async def test_the_workflows_of_a_file_are_counted_separately(tmp_path: Path) ->
     assert "5 runs without a creation time: not counted on any day." in done.out
 
 
-async def test_a_workflow_without_runs_is_not_an_error(emulator: Emulator, tmp_path: Path) -> None:
-    """The report says that there are no runs."""
+async def test_workflow_without_runs(emulator: Emulator, tmp_path: Path) -> None:
+    """The report of a workflow without runs says that there are none."""
     emulator.replace_runs([])
     shown = await cli("report", emulator.workflow_id, emulator=emulator)
     page = await cli("report", emulator.workflow_id, "-o", "report.html", emulator=emulator)
@@ -123,7 +123,7 @@ async def test_a_workflow_without_runs_is_not_an_error(emulator: Emulator, tmp_p
 
 
 async def test_control_characters_are_escaped(emulator: Emulator) -> None:
-    """No text of the server controls the terminal, in any field."""
+    """Control characters in any field are escaped."""
     evil = "\x1b[2J\x1b]0;title\x07"
     run: JSON = {
         "id": f"WRUN{evil}",
@@ -141,8 +141,8 @@ async def test_control_characters_are_escaped(emulator: Emulator) -> None:
         assert f"{word}\\u001b[2J" in done.out
 
 
-async def test_deep_values_are_reported(emulator: Emulator) -> None:
-    """Metadata, outputs and errors nested hundreds of levels deep are shown like any other."""
+async def test_deep_values(emulator: Emulator) -> None:
+    """Metadata, outputs and errors nested hundreds of levels deep are reported like any other."""
     deep: JSON = "bottom"
     for _ in range(900):
         deep = [deep]
@@ -155,8 +155,8 @@ async def test_deep_values_are_reported(emulator: Emulator) -> None:
         assert done.code == 0, done.err
 
 
-async def test_a_terminal_sees_the_progress(emulator: Emulator) -> None:
-    """On a terminal the number of runs is shown while it grows; NO_COLOR is respected; ASCII output has no bars."""
+async def test_progress_on_a_terminal(emulator: Emulator) -> None:
+    """A terminal shows the number of runs while it grows; NO_COLOR is respected, and ASCII output has no bars."""
     env = environment(emulator, NO_COLOR="1")
     code, shown = await terminal("report", emulator.workflow_id, env=env)
     poor = await cli("report", emulator.workflow_id, emulator=emulator, PYTHONIOENCODING="ascii")
@@ -168,8 +168,8 @@ async def test_a_terminal_sees_the_progress(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 79, 80, 120])
-async def test_a_row_is_one_line_at_any_width(emulator: Emulator, width: int) -> None:
-    """Numbers are complete, and in 80 columns also dates and ids; text that does not fit is cut off, not wrapped."""
+async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> None:
+    """Each row is one line at any width: texts are cut, but numbers are complete."""
     run_id = "WRUN-6fe9e53c-945a-4aa3-a87e-d64c3cc0dcb0"
     emulator.add_runs(1, id=run_id, credits=99, createdAt="2026-01-31T23:30:00Z", status="COMPLETE", metadata=None)
     done = await cli("report", emulator.workflow_id, emulator=emulator, COLUMNS=str(width))
@@ -200,10 +200,8 @@ async def test_a_row_is_one_line_at_any_width(emulator: Emulator, width: int) ->
         (["WCFG-1", "--since", "yesterday"], "'yesterday' is not a date"),
     ],
 )
-async def test_invalid_arguments_are_usage_errors(
-    emulator: Emulator, tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    """Exit code 2, the reason on standard error, nothing sent, and no file written."""
+async def test_usage_errors(emulator: Emulator, tmp_path: Path, arguments: list[str], message: str) -> None:
+    """Invalid arguments are exit code 2 with the reason, nothing is sent, and no file is written."""
     (tmp_path / "damaged.jsonl").write_text('{"id": "a"}\n{"id": 7}\n', "utf-8")
     (tmp_path / "notes.txt").write_text("hello", "utf-8")
     (tmp_path / "folder.html").mkdir()
@@ -216,8 +214,8 @@ async def test_invalid_arguments_are_usage_errors(
 
 
 @pytest.mark.parametrize("missing", ["plotly", "jinja2"])
-async def test_without_the_extra_the_page_says_what_to_install(emulator: Emulator, missing: str) -> None:
-    """Exit code 2 before anything is read; the tables do not need the extra."""
+async def test_missing_extra(emulator: Emulator, missing: str) -> None:
+    """Without the extra, a page is exit code 2 with the command that installs it, and tables are printed."""
     code = f"import sys; sys.modules[{missing!r}] = None; from aiocopyai.cli import main; main()"
     env = environment(emulator, COLUMNS="200")
     page = await finish(await start("-c", code, "report", emulator.workflow_id, "-o", "report.html", env=env))
@@ -228,8 +226,8 @@ async def test_without_the_extra_the_page_says_what_to_install(emulator: Emulato
     assert (tables.code, tables.err) == (0, "")
 
 
-async def test_an_error_leaves_the_old_page(emulator: Emulator, tmp_path: Path) -> None:
-    """If the runs cannot be read: exit code 1, one line with the number of runs that were read, and no new page."""
+async def test_api_error(emulator: Emulator, tmp_path: Path) -> None:
+    """If the runs cannot be read, the exit code is 1, and the old page is kept."""
     emulator.add_runs(300)
     emulator.inject(Fault(status=403), page=3, times=None)
     path = tmp_path / "report.html"
@@ -242,8 +240,8 @@ async def test_an_error_leaves_the_old_page(emulator: Emulator, tmp_path: Path) 
     assert leftovers(path) == []
 
 
-async def test_a_page_is_replaced_in_its_place(emulator: Emulator, tmp_path: Path) -> None:
-    """A link stays a link, and the file it leads to keeps its permissions."""
+async def test_page_replaces_the_target_of_a_link(emulator: Emulator, tmp_path: Path) -> None:
+    """A link is kept, and the file that it refers to is replaced with the same permissions."""
     real = tmp_path / "real.html"
     real.write_text("old", "utf-8")
     real.chmod(0o640)
@@ -257,8 +255,8 @@ async def test_a_page_is_replaced_in_its_place(emulator: Emulator, tmp_path: Pat
     assert leftovers(real) == ["report.html"]
 
 
-async def test_changes_of_the_list_are_reported(emulator: Emulator) -> None:
-    """Standard error says how the list changed while it was read."""
+async def test_changed_list(emulator: Emulator) -> None:
+    """A change of the list during the reading is reported on standard error."""
     emulator.add_runs(200)
 
     def start_one(server: Emulator, request: Request) -> None:
@@ -271,8 +269,8 @@ async def test_changes_of_the_list_are_reported(emulator: Emulator) -> None:
     assert done.err.startswith("the list changed while it was read: ")
 
 
-async def test_a_reader_that_leaves_is_not_an_error(emulator: Emulator) -> None:
-    """`aiocopyai report … | head -1` ends quietly and with 0."""
+async def test_closed_pipe(emulator: Emulator) -> None:
+    """`report … | head -1` ends without a message, and with 0."""
     reader, writer = os.pipe()
     os.close(reader)
     process = await start(
@@ -284,8 +282,8 @@ async def test_a_reader_that_leaves_is_not_an_error(emulator: Emulator) -> None:
     assert (done.code, done.err) == (0, "")
 
 
-async def test_ctrl_c_ends_the_reading_of_a_file() -> None:
-    """The command ends at once, regardless of the size of the file, with exit code 130."""
+async def test_ctrl_c() -> None:
+    """Ctrl-C ends the reading of a file of any size, with exit code 130."""
     with gzip.open("runs.jsonl.gz", "wt") as file:
         file.write('{"id": "1"}\n')
     code = START + (

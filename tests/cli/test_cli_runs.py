@@ -144,7 +144,7 @@ async def test_table_on_a_terminal(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("chosen", ["table", "jsonl"])
 async def test_control_characters_are_escaped(emulator: Emulator, chosen: str) -> None:
-    """Text from the server cannot control the terminal: not in the table, not in JSON and not in the counts."""
+    """Control characters from the server are escaped in a table, in JSON and in the counts."""
     emulator.replace_runs(RUNS)
     env = environment(emulator, NO_COLOR="1")
     _, shown = await terminal("runs", emulator.workflow_id, "--format", chosen, env=env)
@@ -227,8 +227,8 @@ async def test_csv_has_the_values_of_json_lines(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("option", ["--max-rate", "--timeout"])
-async def test_values_that_only_the_library_takes_are_not_named(emulator: Emulator, option: str) -> None:
-    """A message names the option, and not what only a parameter can be."""
+async def test_invalid_numbers(emulator: Emulator, option: str) -> None:
+    """The message for an invalid number names the option, and does not suggest values that only the library accepts."""
     done = await cli("runs", emulator.workflow_id, option, "inf", emulator=emulator)
 
     assert done.code == 2

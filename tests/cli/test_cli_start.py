@@ -82,8 +82,8 @@ async def batch(emulator: Emulator, *options: str) -> Done:
     return await cli(*arguments, emulator=emulator)
 
 
-async def test_one_run_is_started_and_shown(emulator: Emulator) -> None:
-    """Inputs and metadata are sent unchanged; the run is shown at once, as one line of JSON."""
+async def test_one_run(emulator: Emulator) -> None:
+    """Inputs and metadata are sent unchanged, and the run is printed at once as one line of JSON."""
     emulator.run_time = 3600
     arguments = ("-i", "Input 1=a=b", "-i", "Ω=", "-m", "batch=7")
     done = await cli("start", emulator.workflow_id, *arguments, emulator=emulator)
@@ -97,8 +97,8 @@ async def test_one_run_is_started_and_shown(emulator: Emulator) -> None:
     assert (shown["id"], shown["row"], shown["problem"], shown["unconfirmed"]) == (run["id"], 1, None, False)
 
 
-async def test_wait_shows_the_run_as_it_ended(emulator: Emulator) -> None:
-    """With `--wait` the line has the outputs."""
+async def test_wait(emulator: Emulator) -> None:
+    """With `--wait` the run is printed with its outputs."""
     emulator.script_next_runs(Script(output={"Fit": "good"}, credits=5))
     done = await cli("start", emulator.workflow_id, "--no-input", "--wait", emulator=emulator)
 
@@ -106,8 +106,8 @@ async def test_wait_shows_the_run_as_it_ended(emulator: Emulator) -> None:
     assert done.rows[0]["output"] == {"Fit": "good"}
 
 
-async def test_a_terminal_sees_the_whole_run(emulator: Emulator) -> None:
-    """A single run is shown as indented JSON, and nothing of it is cut off."""
+async def test_one_run_on_a_terminal(emulator: Emulator) -> None:
+    """A single run is printed on a terminal as indented JSON, and is not cut."""
     emulator.script_next_runs(Script(output={"Fit": "good " * 100}))
     code, shown = await terminal(
         "start", emulator.workflow_id, "--no-input", "--wait", width=80, env=environment(emulator)
@@ -117,8 +117,8 @@ async def test_a_terminal_sees_the_whole_run(emulator: Emulator) -> None:
     assert '\n  "output": {\n    "Fit": "' + "good " * 100 in shown
 
 
-async def test_a_run_that_fails_is_exit_code_1(emulator: Emulator) -> None:
-    """It is shown like any other, and standard error says why it failed."""
+async def test_failed_run(emulator: Emulator) -> None:
+    """A failed run is printed like any other, standard error has the reason, and the exit code is 1."""
     emulator.script_next_runs(Script(states=("NEW", "FAILED"), error={"message": "no such site"}))
     done = await cli("start", emulator.workflow_id, "--no-input", "--wait", emulator=emulator)
 
@@ -128,8 +128,8 @@ async def test_a_run_that_fails_is_exit_code_1(emulator: Emulator) -> None:
     assert "Traceback" not in done.err
 
 
-async def test_each_row_of_a_file_is_one_run(emulator: Emulator) -> None:
-    """The inputs of `-i` are added to each row of the CSV file; each result has its row's number."""
+async def test_csv_file(emulator: Emulator) -> None:
+    """Each row of a CSV file is a run with the inputs of `-i` too, and each result has the number of its row."""
     write_rows(25)
     arguments = ("--input-file", "rows.csv", "-i", "Tone=Formal", "--wait", "--concurrency", "4")
     done = await cli("start", emulator.workflow_id, *arguments, emulator=emulator)
@@ -141,16 +141,16 @@ async def test_each_row_of_a_file_is_one_run(emulator: Emulator) -> None:
     assert {row["status"] for row in done.rows} == {"COMPLETE"}
 
 
-async def test_a_tab_can_be_typed() -> None:
-    """The delimiter may be written as a backslash and a t."""
+async def test_tab_as_delimiter() -> None:
+    r"""`--delimiter '\t'` is a tab."""
     write("rows.csv", "a,b\tc\n1\t2\n")
     done = await cli("start", "WCFG-1", "--input-file", "rows.csv", "--delimiter", r"\t", "--dry-run")
 
     assert done.rows == [{"row": 1, "input": {"a,b": "1", "c": "2"}}]
 
 
-async def test_json_lines_are_rows_too(emulator: Emulator) -> None:
-    """Their values may be any JSON."""
+async def test_json_lines_file(emulator: Emulator) -> None:
+    """The rows of a JSON lines file may have any JSON values."""
     rows = [{"a": [1, None, {"b": "ü"}]}, {"a": 1.5}]
     write("rows.jsonl", "\n\n".join(map(json.dumps, rows)))
     done = await cli("start", emulator.workflow_id, "--input-file", "rows.jsonl", emulator=emulator)
@@ -159,8 +159,8 @@ async def test_json_lines_are_rows_too(emulator: Emulator) -> None:
     assert inputs_of(emulator) == Counter(json.dumps(row, sort_keys=True) for row in rows)
 
 
-async def test_a_table_on_a_terminal(emulator: Emulator) -> None:
-    """On a terminal the runs of a file's rows are shown like the runs of other commands."""
+async def test_table_on_a_terminal(emulator: Emulator) -> None:
+    """The runs of a file are printed as a table on a terminal."""
     write_rows(3)
     env = environment(emulator, NO_COLOR="1")
     code, shown = await terminal("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", env=env)
@@ -170,8 +170,8 @@ async def test_a_table_on_a_terminal(emulator: Emulator) -> None:
     assert shown.startswith("CREATED ")
 
 
-async def test_results_go_to_a_file(emulator: Emulator) -> None:
-    """One line for each row, nothing on standard output, and no other file; a second call starts nothing."""
+async def test_output_file(emulator: Emulator) -> None:
+    """With `-o` each row has one line in the file, and nothing else is left; a second command starts nothing."""
     write_rows(9)
     done = await batch(emulator, "--wait")
     again = await batch(emulator, "--wait")
@@ -183,7 +183,7 @@ async def test_results_go_to_a_file(emulator: Emulator) -> None:
     assert folder() == ["results.jsonl", "rows.csv"]
     assert again.code == 2
     assert "results.jsonl already exists: pass --resume to continue, or another file with -o" in unwrapped(again.err)
-    assert resumed == (0, "", "results.jsonl is complete already\n")
+    assert resumed == (0, "", "results.jsonl is already complete\n")
     assert len(emulator.runs()) == 9
 
 
@@ -197,8 +197,8 @@ async def test_results_go_to_a_file(emulator: Emulator) -> None:
         ("rows.xlsx", "a", "got rows.xlsx"),
     ],
 )
-async def test_a_file_with_a_mistake_starts_nothing(emulator: Emulator, name: str, content: str, message: str) -> None:
-    """All rows are read before the first is sent: exit code 2, a message that names the line, and no file written."""
+async def test_invalid_file(emulator: Emulator, name: str, content: str, message: str) -> None:
+    """An invalid file is exit code 2 with a message that names the line, and no run is started."""
     write(name, content)
     arguments = ("--input-file", name, "-o", "results.jsonl")
     done = await cli("start", emulator.workflow_id, *arguments, emulator=emulator, COLUMNS="200")
@@ -232,8 +232,8 @@ async def test_a_file_with_a_mistake_starts_nothing(emulator: Emulator, name: st
         (["..", "-i", "a=b", "-o", "results.jsonl"], "WORKFLOW_ID must be an id"),
     ],
 )
-async def test_invalid_arguments_are_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
-    """Exit code 2, the reason on standard error, nothing sent, and no file written."""
+async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
+    """Invalid arguments are exit code 2 with the reason, nothing is sent, and no file is written."""
     done = await cli("start", *arguments, emulator=emulator, COLUMNS="200")
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
@@ -242,8 +242,8 @@ async def test_invalid_arguments_are_usage_errors(emulator: Emulator, arguments:
     assert folder() == []
 
 
-async def test_a_lost_response_costs_no_second_run(emulator: Emulator) -> None:
-    """Starts whose responses are lost are found: as many runs as rows."""
+async def test_lost_responses(emulator: Emulator) -> None:
+    """If the response to a start is lost, its run is found, and the row is not started again."""
     write_rows(6)
     emulator.inject(Fault(reset="after"), method="POST", times=3)
     done = await batch(emulator, "--wait")
@@ -252,8 +252,8 @@ async def test_a_lost_response_costs_no_second_run(emulator: Emulator) -> None:
     assert inputs_of(emulator).total() == len(inputs_of(emulator)) == 6
 
 
-async def test_used_up_credits_stop_it_and_it_can_be_resumed(emulator: Emulator) -> None:
-    """No more rows are started; with new credits `--resume` starts those that are left, and no others."""
+async def test_used_up_credits(emulator: Emulator) -> None:
+    """When the credits are used up, no more rows are started; later, `--resume` starts only the rest."""
     write_rows(20)
     emulator.credits = 30
     stopped = await batch(emulator, "--wait")
@@ -270,8 +270,8 @@ async def test_used_up_credits_stop_it_and_it_can_be_resumed(emulator: Emulator)
     assert folder() == ["results.jsonl", "rows.csv"]
 
 
-async def test_an_unconfirmed_start_is_not_sent_again(emulator: Emulator) -> None:
-    """A start that may have been accepted is shown as unconfirmed; a later `--resume` finds its run."""
+async def test_unconfirmed_start(emulator: Emulator) -> None:
+    """A start that may have been accepted is reported as unconfirmed, and `--resume` finds its run."""
     write_rows(1)
     emulator.inject(Fault(reset="after"), method="POST")
     emulator.inject(Fault(status=401), method="GET")
@@ -285,8 +285,8 @@ async def test_an_unconfirmed_start_is_not_sent_again(emulator: Emulator) -> Non
     assert [line["id"] for line in lines()] == [run["id"] for run in emulator.runs()]
 
 
-async def test_a_run_that_takes_too_long_can_be_waited_for_later(emulator: Emulator) -> None:
-    """Its line has the id; `--resume --wait` continues to wait, and starts nothing."""
+async def test_timeout_of_wait(emulator: Emulator) -> None:
+    """A run that is not finished in time is stored with its id, and `--resume --wait` waits for it."""
     write_rows(2)
     emulator.run_time = 3600
     late = await batch(emulator, "--wait", "--timeout", "0.2")
@@ -302,8 +302,8 @@ async def test_a_run_that_takes_too_long_can_be_waited_for_later(emulator: Emula
     assert len(emulator.runs()) == 2
 
 
-async def test_other_rows_are_another_batch(emulator: Emulator) -> None:
-    """`--resume` with rows that were changed is a usage error, and nothing is sent."""
+async def test_resume_with_other_rows(emulator: Emulator) -> None:
+    """`--resume` with changed rows is a usage error, and nothing is sent."""
     write_rows(2)
     emulator.credits = 0
     await batch(emulator)
@@ -316,8 +316,8 @@ async def test_other_rows_are_another_batch(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_ctrl_c_names_the_runs_in_progress(emulator: Emulator, number: int) -> None:
-    """At once, with the ids of the runs that continue at Copy.ai, and how to resume; the same for SIGTERM."""
+async def test_interrupt(emulator: Emulator, number: int) -> None:
+    """After Ctrl-C or SIGTERM the message has the ids of the runs in progress, and how to resume."""
     write_rows(3)
     emulator.run_time = 3600
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
@@ -353,8 +353,8 @@ async def killed(emulator: Emulator, *options: str, requests: int) -> None:
     ],
     ids=["plain", "lists without metadata", "lists of ids", "listed late"],
 )
-async def test_the_runs_of_a_killed_process_are_found(emulator: Emulator, quirks: Quirks) -> None:
-    """A resumed batch starts no row twice, even if lists omit fields or show runs late."""
+async def test_resume_after_a_kill(emulator: Emulator, quirks: Quirks) -> None:
+    """After a kill, `--resume` starts no row twice, even if lists omit fields or show runs late."""
     write_rows(12)
     emulator.quirks = quirks
     emulator.latency = 0.03
@@ -368,8 +368,8 @@ async def test_the_runs_of_a_killed_process_are_found(emulator: Emulator, quirks
     assert {line["id"] for line in lines()} == {run["id"] for run in emulator.runs()}
 
 
-async def test_sigterm_says_how_to_resume_before_the_first_result(emulator: Emulator) -> None:
-    """Stopped while it still searches for the runs of a killed process, a batch says how to continue."""
+async def test_interrupted_search(emulator: Emulator) -> None:
+    """SIGTERM during the search for the runs of a killed process is reported with how to resume."""
     write_rows(2)
     await batch(emulator, "--limit", "1")
     with closing(sqlite3.connect("results.jsonl.ledger")) as ledger:
@@ -385,8 +385,8 @@ async def test_sigterm_says_how_to_resume_before_the_first_result(emulator: Emul
     assert done.err.endswith("continue with --resume\n")
 
 
-async def test_two_processes_can_t_share_a_batch(emulator: Emulator) -> None:
-    """While one process works on a batch, another one is refused, and starts nothing."""
+async def test_batch_in_use(emulator: Emulator) -> None:
+    """While a process works on a batch, another process reports that it is in use, and starts nothing."""
     write_rows(3)
     emulator.run_time = 3600
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
@@ -398,15 +398,15 @@ async def test_two_processes_can_t_share_a_batch(emulator: Emulator) -> None:
 
     assert second.code == 1
     # The rows that are left are named if the first process has created the results already.
-    refusal = (
+    message = (
         r"(stopped after 0 runs; .*; continue with --resume\n)?aiocopyai: .*\.ledger is in use by another process\n"
     )
-    assert re.fullmatch(refusal, second.err)
+    assert re.fullmatch(message, second.err)
     assert len(emulator.runs()) == 3
 
 
-async def test_results_that_are_gone_are_not_paid_for_again(emulator: Emulator) -> None:
-    """Without the results of a batch nothing is sent; the message names every file."""
+async def test_missing_results(emulator: Emulator) -> None:
+    """If the file of results is missing, nothing is sent, and the message names every file."""
     write_rows(3)
     emulator.credits = 6
     await batch(emulator, "--wait")
@@ -421,19 +421,19 @@ async def test_results_that_are_gone_are_not_paid_for_again(emulator: Emulator) 
     )
 
 
-async def test_the_exit_code_is_that_of_the_whole_batch(emulator: Emulator) -> None:
-    """A run that failed makes it 1, for a later process that finds the batch complete too."""
+async def test_exit_code_of_a_complete_batch(emulator: Emulator) -> None:
+    """If a run of a batch failed, the exit code is 1, also for a later command that has nothing to do."""
     write_rows(2)
     emulator.script_next_runs(Script(states=("FAILED",)))
     first = await batch(emulator, "--wait")
     whole = await batch(emulator, "--wait", "--resume")
 
     assert first.code == 1
-    assert (whole.code, whole.err) == (1, "results.jsonl is complete already\n")
+    assert (whole.code, whole.err) == (1, "results.jsonl is already complete\n")
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\0 and more", bytes(8192)])
-async def test_a_damaged_ledger_is_one_line(emulator: Emulator, content: bytes) -> None:
+async def test_damaged_ledger(emulator: Emulator, content: bytes) -> None:
     """An empty or damaged ledger is a usage error without a traceback, and nothing is sent."""
     write_rows(3)
     await batch(emulator, "--limit", "2")
@@ -461,8 +461,8 @@ async def test_a_damaged_ledger_is_one_line(emulator: Emulator, content: bytes) 
         "DELETE FROM batch",
     ],
 )
-async def test_a_ledger_with_invalid_values_is_one_line(emulator: Emulator, change: str) -> None:
-    """A ledger that SQLite can read, but whose values cannot be right, is named, and nothing is sent."""
+async def test_invalid_values_in_the_ledger(emulator: Emulator, change: str) -> None:
+    """A ledger with impossible values is reported as damaged, and nothing is sent."""
     write_rows(3)
     await batch(emulator, "--limit", "2")
     with closing(sqlite3.connect("results.jsonl.ledger")) as ledger:
@@ -475,8 +475,8 @@ async def test_a_ledger_with_invalid_values_is_one_line(emulator: Emulator, chan
 
 
 @pytest.mark.parametrize("content", [b"notes", None])
-async def test_a_foreign_file_in_place_of_a_ledger_is_kept(emulator: Emulator, content: bytes | None) -> None:
-    """A text or a database that is not a ledger is refused, and neither overwritten nor deleted."""
+async def test_other_file_in_place_of_the_ledger(emulator: Emulator, content: bytes | None) -> None:
+    """A text or a database that is not a ledger is a usage error, and is not changed."""
     write_rows(1)
     if content is not None:
         write("results.jsonl.ledger", content)
@@ -491,8 +491,8 @@ async def test_a_foreign_file_in_place_of_a_ledger_is_kept(emulator: Emulator, c
 
 
 @pytest.mark.parametrize("content", ["", '{"row": 1, "id": "1", "status": "COMPLETE", "problem": null}\n', "{}\n"])
-async def test_another_file_is_not_a_complete_batch(emulator: Emulator, content: str) -> None:
-    """A file without a ledger that does not hold these rows is refused, and left unchanged."""
+async def test_other_file_in_place_of_the_results(emulator: Emulator, content: str) -> None:
+    """A file without a ledger that does not have the results of these rows is a usage error, and is not changed."""
     write_rows(2)
     write("results.jsonl", content)
     done = await batch(emulator, "--wait", "--resume")
@@ -501,24 +501,24 @@ async def test_another_file_is_not_a_complete_batch(emulator: Emulator, content:
     assert Path("results.jsonl").read_text("utf-8") == content  # noqa: ASYNC240 (a line)
 
 
-async def test_a_dry_run_sends_nothing(emulator: Emulator) -> None:
-    """It shows the rows that would be started, needs no key, and writes no file; with `--resume`, those left."""
+async def test_dry_run(emulator: Emulator) -> None:
+    """`--dry-run` prints the rows that would be started, needs no key, and sends and writes nothing."""
     write_rows(4)
     dry = await cli("start", "WCFG-1", "--input-file", "rows.csv", "-i", "Tone=Formal", "--limit", "2", "--dry-run")
     await batch(emulator, "--limit", "3")
     emulator.requests.clear()
     resumed = await batch(emulator, "--resume", "--dry-run")
-    refused = await batch(emulator, "--dry-run")
+    again = await batch(emulator, "--dry-run")
 
     text = 'a "b", c'
     assert (dry.code, dry.err) == (0, "2 of 4 rows would be started; nothing was sent\n")
     assert dry.rows == [{"row": n + 1, "input": {"Tone": "Formal", "n": str(n), "text": text}} for n in range(2)]
     assert (resumed.code, resumed.rows) == (0, [{"row": 4, "input": {"n": "3", "text": text}}])
-    assert (refused.code, emulator.requests) == (2, [])
+    assert (again.code, emulator.requests) == (2, [])
 
 
-async def test_limit_starts_the_first_rows(emulator: Emulator) -> None:
-    """`--resume` continues with the others; to have started what `--limit` allows is success."""
+async def test_limit(emulator: Emulator) -> None:
+    """`--limit` starts the first rows with exit code 0, and `--resume` starts the others."""
     write_rows(5)
     first = await batch(emulator, "--wait", "--limit", "2")
     rest = await batch(emulator, "--wait", "--resume")
@@ -534,10 +534,8 @@ async def test_limit_starts_the_first_rows(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize(("typed", "options", "runs"), [("n", (), 0), ("y", (), 101), ("", ("--yes",), 101)])
-async def test_a_terminal_is_asked_before_more_than_100_rows(
-    emulator: Emulator, typed: str, options: tuple[str, ...], runs: int
-) -> None:
-    """Without a clear yes nothing is started; `--yes` asks nothing."""
+async def test_question_before_many_rows(emulator: Emulator, typed: str, options: tuple[str, ...], runs: int) -> None:
+    """More than 100 rows are started from a terminal only after a yes; `--yes` asks nothing."""
     write_rows(101)
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", *options)
     code, shown = await terminal(*arguments, key=typed, env=environment(emulator))
@@ -548,8 +546,8 @@ async def test_a_terminal_is_asked_before_more_than_100_rows(
 
 
 @pytest.mark.parametrize("device", ["closed pipe", "full device", "closed"])
-async def test_standard_output_that_can_t_be_written_costs_nothing(emulator: Emulator, device: str) -> None:
-    """It is noticed before anything is sent, and the exit code is not 0."""
+async def test_standard_output_that_cannot_be_written(emulator: Emulator, device: str) -> None:
+    """If standard output cannot be written, nothing is sent, and the exit code is 1."""
     if device == "full device" and not Path("/dev/full").exists():  # noqa: ASYNC240 (a test for its existence)
         pytest.skip("needs /dev/full")
     reader, writer = os.pipe()
@@ -568,8 +566,8 @@ async def test_standard_output_that_can_t_be_written_costs_nothing(emulator: Emu
     assert re.fullmatch(r"aiocopyai: cannot write to standard output: .*; nothing was started\n", done.err)
 
 
-async def test_a_run_that_can_t_be_shown_is_named(emulator: Emulator) -> None:
-    """If standard output fails after the start, the run's id is on standard error."""
+async def test_run_that_cannot_be_printed(emulator: Emulator) -> None:
+    """If standard output fails after a start, standard error has the run's id."""
     reader, writer = os.pipe()
     emulator.on_request = lambda _server, request: os.close(reader) if request.method == "POST" else None
     process = await start(*MAIN, "start", emulator.workflow_id, "--no-input", env=environment(emulator), stdout=writer)
@@ -581,8 +579,8 @@ async def test_a_run_that_can_t_be_shown_is_named(emulator: Emulator) -> None:
     assert done.err.startswith(f"row 1: run {run['id']} was started, but standard output cannot be written\n")
 
 
-async def test_a_full_disk_costs_no_second_run(emulator: Emulator) -> None:
-    """The command ends with one line that names the file, and the run whose result is lost; `--resume` finds it."""
+async def test_full_disk(emulator: Emulator) -> None:
+    """On a full disk the message names the run whose result is lost, and `--resume` finds it."""
     write_rows(30)
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n" + HASTY
     emulator.script_next_runs(Script(output={"Post": "x" * 1_000}), times=None)
@@ -598,8 +596,8 @@ async def test_a_full_disk_costs_no_second_run(emulator: Emulator) -> None:
     assert sorted(int(str(line["row"])) for line in lines()) == list(range(1, 31))
 
 
-async def test_a_ledger_that_can_t_be_opened_is_one_line(emulator: Emulator) -> None:
-    """Nothing is sent."""
+async def test_ledger_that_cannot_be_opened(emulator: Emulator) -> None:
+    """If the ledger cannot be opened, the message names it in one line, and nothing is sent."""
     write_rows(2)
     os.mkdir("results.jsonl.ledger")  # noqa: PTH102 (in the working folder)
     done = await batch(emulator, "--resume")
@@ -609,7 +607,7 @@ async def test_a_ledger_that_can_t_be_opened_is_one_line(emulator: Emulator) -> 
 
 
 @pytest.mark.parametrize("options", [("-o", "results.jsonl"), ()])
-async def test_deep_outputs_are_shown(emulator: Emulator, options: tuple[str, ...]) -> None:
+async def test_deep_outputs(emulator: Emulator, options: tuple[str, ...]) -> None:
     """An output nested hundreds of levels deep is written like any other."""
     deep: JSON = "bottom"
     for _ in range(900):
@@ -621,8 +619,8 @@ async def test_deep_outputs_are_shown(emulator: Emulator, options: tuple[str, ..
     assert (done.out or Path("results.jsonl").read_text("utf-8")).count("[") == 900  # noqa: ASYNC240 (a line)
 
 
-async def test_rows_are_those_that_were_read_first(emulator: Emulator) -> None:
-    """A change of the file while its rows are started has no effect."""
+async def test_changed_file(emulator: Emulator) -> None:
+    """A change of the file of rows after the start has no effect."""
     write_rows(30)
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", "--concurrency", "1")
     emulator.on_request = lambda _server, _request: write("rows.csv", "n,text\nother,row\nbroken\n")
@@ -632,8 +630,8 @@ async def test_rows_are_those_that_were_read_first(emulator: Emulator) -> None:
     assert sorted(str(run["input"]["n"]) for run in emulator.runs()) == sorted(map(str, range(30)))  # type: ignore[index,call-overload]  # raw JSON
 
 
-async def test_a_reader_that_leaves_shows_in_the_exit_code(emulator: Emulator) -> None:
-    """`start … | head -1` ends quietly, but not with 0: not every row was started."""
+async def test_closed_pipe(emulator: Emulator) -> None:
+    """`start … | head -1` ends without a traceback, with exit code 1, as not every row was started."""
     write_rows(20)
     reader, writer = os.pipe()
 
@@ -652,8 +650,8 @@ async def test_a_reader_that_leaves_shows_in_the_exit_code(emulator: Emulator) -
     assert "Traceback" not in done.err
 
 
-async def test_a_wrong_key_is_one_line(emulator: Emulator) -> None:
-    """However many starts it refuses, it is reported once, and no row is shown that was not accepted."""
+async def test_wrong_key(emulator: Emulator) -> None:
+    """A wrong key is reported once, regardless of the number of rows, and no row is printed."""
     write_rows(20)
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv")
     done = await cli(*arguments, emulator=emulator, COPYAI_API_KEY="wrong-key")
@@ -663,8 +661,8 @@ async def test_a_wrong_key_is_one_line(emulator: Emulator) -> None:
 
 
 @pytest.mark.slow
-async def test_kills_start_nothing_twice(emulator: Emulator) -> None:
-    """Killed with SIGKILL at random times, a batch ends with one run and one line for each row."""
+async def test_kills(emulator: Emulator) -> None:
+    """After kills at random times, each row has one run and one line."""
     write_rows(60)
     chance = Random(4)  # noqa: S311 (a repeatable test)
     emulator.run_time = 0.3

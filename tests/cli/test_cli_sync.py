@@ -59,8 +59,8 @@ async def sync(*arguments: str, emulator: Emulator) -> Done:
     return await cli("sync", *arguments, emulator=emulator, patience=LONG_PATIENCE)
 
 
-async def test_database_is_kept_up_to_date(emulator: Emulator, folder: Path) -> None:
-    """All runs are loaded at first, then those that are new or changed, also into a backup that is restored."""
+async def test_sync(emulator: Emulator, folder: Path) -> None:
+    """All runs are loaded at first, then those that are new or changed, also into a restored backup."""
     emulator.replace_runs([raw_run(number) for number in range(300, 0, -1)])
     first = await sync(emulator.workflow_id, emulator=emulator)
     shutil.copy(folder / "runs.duckdb", folder / "older.duckdb")
@@ -131,8 +131,8 @@ async def test_demo_connects_to_no_other_machine(folder: Path) -> None:
         (["WCFG-1", ".."], "WORKFLOW_ID must be an id"),
     ],
 )
-async def test_wrong_usage(emulator: Emulator, folder: Path, arguments: list[str], message: str) -> None:
-    """Exit code 2 and the reason on standard error; nothing is sent, and no database is created."""
+async def test_usage_errors(emulator: Emulator, folder: Path, arguments: list[str], message: str) -> None:
+    """Wrong usage is exit code 2 with the reason, nothing is sent, and no database is created."""
     done = await sync(*arguments, emulator=emulator)
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
@@ -142,7 +142,7 @@ async def test_wrong_usage(emulator: Emulator, folder: Path, arguments: list[str
 
 
 async def test_destination_without_merge(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A destination is refused if dlt can only append rows to it, as each load would repeat them."""
+    """A destination is rejected if dlt can only append rows to it, as each load would repeat them."""
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (folder / "bucket").as_uri())
     done = await sync(emulator.workflow_id, "--to", "filesystem", emulator=emulator)
 
@@ -163,7 +163,7 @@ async def test_destination_in_dlts_configuration(
 
 
 async def test_missing_extra(emulator: Emulator) -> None:
-    """Exit code 2 and the command that installs what is missing."""
+    """Without dlt the exit code is 2, and the message has the command that installs it."""
     code = f"import sys; sys.modules['dlt'] = None; {RUN}"
     done = await finish(await start("-c", code, "sync", emulator.workflow_id, env=environment(emulator)))
 
@@ -274,8 +274,8 @@ async def test_ctrl_c(emulator: Emulator, folder: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_kills_lose_and_repeat_no_run(emulator: Emulator, folder: Path) -> None:
-    """Killed at random times, in between complete loads, the table ends up like the list of the server."""
+async def test_kills(emulator: Emulator, folder: Path) -> None:
+    """After kills at random times, and complete loads between them, the table has the runs of the server."""
     chance, kills, number = Random(11), KILLS, 2000  # noqa: S311 (repeatable, not secret)
     emulator.replace_runs([raw_run(number) for number in range(2000, 1400, -1)])
     while kills:

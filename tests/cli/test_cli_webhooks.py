@@ -20,8 +20,8 @@ SECRET = "a-secret-nobody-guesses"
 
 
 @pytest.mark.parametrize("command", [("webhooks", "listen"), ("mcp", "--http")])
-async def test_address_that_cannot_be_listened_on(emulator: Emulator, command: tuple[str, ...]) -> None:
-    """A port in use and an empty host name the option to change."""
+async def test_invalid_address(emulator: Emulator, command: tuple[str, ...]) -> None:
+    """A port in use and an empty host are reported with the option to change."""
     port = emulator.url.rpartition(":")[2].partition("/")[0]
     used = await cli(*command, "--port", port, emulator=emulator)
     empty = await cli(*command, "--host", "", emulator=emulator, COLUMNS="200")
@@ -184,7 +184,7 @@ async def test_listen_creates_and_deletes_webhooks(emulator: Emulator) -> None:
 
 
 async def test_webhook_that_cannot_be_deleted(emulator: Emulator) -> None:
-    """If the API refuses to delete a webhook, the command still ends, and names the webhook."""
+    """If the API does not delete a webhook, the command ends with a message that names it."""
     process, _ = await start_listening(emulator, "https://tunnel.example.com", "--event", "workflowRun.failed")
     assert process.stderr is not None
     await process.stderr.readline()

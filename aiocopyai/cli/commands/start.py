@@ -317,7 +317,7 @@ async def _start(options: StartOptions, settings: Settings, progress: StartProgr
             pending = len(batch.pending())
             progress.results = progress.batch = batch  # after `pending`, which fails if the files cannot be used
             if batch.finished == batch.total:
-                settings.inform(f"{options.output} is complete already")
+                settings.inform(f"{options.output} is already complete")
                 return
     if options.confirm:
         _confirm(pending, options.workflow_id)
