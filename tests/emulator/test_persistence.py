@@ -158,7 +158,7 @@ def test_other_files(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    """A file that cannot be created is SQLite's own error."""
+    """A file that cannot be created raises SQLite's own error."""
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         Emulator(state=tmp_path / "none" / "state.db")
 
@@ -174,7 +174,7 @@ def test_file_of_another_version(path: Path) -> None:
 
 @given(data=st.data())
 def test_any_changes_survive(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """After any changes of the list, a second emulator with the file has the same list and continues it alike."""
+    """After any changes of the list, a second emulator with the file has the same list, and adds equal runs."""
     path = tmp_path_factory.mktemp("state") / "state.db"
     first = Emulator(data.draw(st.integers(0, 5)), state=path, run_time=0)
     for change in data.draw(

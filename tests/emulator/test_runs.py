@@ -98,7 +98,7 @@ async def test_created_at(api: RawAPI) -> None:
 
 
 async def test_started_runs_come_first(api: RawAPI) -> None:
-    """The list shows started runs, newest first, then the others, also where a page has both."""
+    """The list shows started runs, newest first, then the others, even if a page has both."""
     others = api.emulator.add_runs(3)
     started = [await api.start_run() for _ in range(4)]
     expected = [*reversed(started), *others]
@@ -260,7 +260,7 @@ async def test_outputs_are_reproducible(api: RawAPI) -> None:
 
 
 async def test_outputs_are_about_the_inputs(api: RawAPI) -> None:
-    """The output of a run has its first input that is a string."""
+    """The output of a run contains its first input that is a string and not empty."""
     api.emulator.run_time = 0
     run = await api.get_run(await api.start_run(startVariables={"n": 1, "empty": "", "Company": "Northwind", "b": "x"}))
     assert run["output"]["Research"].startswith("Northwind looks for ")

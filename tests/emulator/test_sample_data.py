@@ -10,7 +10,7 @@ from tests.support.raw_api import emulator_ids
 
 
 def test_samples_are_reproducible() -> None:
-    """The same seed generates the same runs, another seed other ones."""
+    """The same seed generates the same runs, and another seed generates others."""
     assert Emulator(20).runs() == Emulator(20).runs()
     assert emulator_ids(Emulator(20)) != emulator_ids(Emulator(20, seed=1))
 

@@ -81,7 +81,7 @@ def test_argument_is_not_changed() -> None:
 
 @pytest.mark.parametrize("kind", [*WebhookEventType, "workflowRun.paused"])
 def test_only_a_type(kind: str) -> None:
-    """A body with only a type is an event, also an unknown one, because the bodies of other events are unknown."""
+    """A body with only a type is an event, even an unknown one, because the bodies of other events are unknown."""
     event = WebhookEvent.parse({"type": kind})
 
     assert event == WebhookEvent(WebhookEventType(kind))

@@ -295,7 +295,7 @@ async def test_other_events_do_not_wait(
 
 
 async def test_slow_read(session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler) -> None:
-    """A read that takes its time delays no other event."""
+    """A slow read delays no other event."""
     slow, run = add_run(copyai_emulator), add_run(copyai_emulator)
     copyai_emulator.inject(Fault(delay=60), path=slow["id"], times=None)
     async with WebhookReceiver(session, handler, grace=0) as receiver:
@@ -405,7 +405,7 @@ async def test_repeats(session: CopyAISession, copyai_emulator: Emulator, handle
 async def test_forged_event_before_the_true_one(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, status: str
 ) -> None:
-    """A true event is read itself if it is delivered while an equal forged one is being read; then only it is read."""
+    """A true event that is delivered while an equal forged one is being read causes exactly one more read."""
     run = add_run(copyai_emulator, status)
     reader = DelayedReader(session)
     async with WebhookReceiver(reader, handler) as receiver:
@@ -482,7 +482,7 @@ async def test_memory_of_repeats_is_bounded(
 async def test_full_queue(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log
 ) -> None:
-    """The response to an event that finds the queue full is a 503; it is handled if it is delivered again."""
+    """The response to an event is a 503 while the queue is full; it is handled if it is delivered again."""
     runs = [add_run(copyai_emulator) for _ in range(4)]
     reader = DelayedReader(session)
     async with WebhookReceiver(reader, handler, queue_size=2) as receiver:

@@ -59,7 +59,7 @@ async def _client(server: str, receiver: WebhookReceiver) -> AsyncIterator[HTTPC
 async def test_registration_to_handler(
     server: str, session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, delivery: AnyValue
 ) -> None:
-    """The handler receives a completed run with the API's content, whichever body the delivery has."""
+    """The handler receives a completed run with the API's content, for each known body of the delivery."""
     copyai_emulator.quirks = Quirks(delivery=delivery)
     copyai_emulator.run_time = 0.01
     async with WebhookReceiver(session, handler) as receiver, serve_receiver(server, receiver) as client:
@@ -118,7 +118,7 @@ async def test_secret_is_checked_first(client: HTTPClient) -> None:
 async def test_other_methods(
     client: HTTPClient, receiver: WebhookReceiver, handler: RecordingHandler, method: str
 ) -> None:
-    """Only POST is accepted, as the response to any other method says."""
+    """The response to any method other than POST is a 405 that allows POST."""
     async with client.http.request(method, client.base + receiver.path, json=DELIVERY) as response:
         assert (response.status, response.headers["Allow"]) == (405, "POST")
     assert handler.events == []
