@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Final
 
@@ -34,7 +35,7 @@ _NAMES: Final = {
     "webhook_id": "WEBHOOK_ID",
     "workflow_id": "WORKFLOW_ID",
 }
-"""What the command line calls a parameter of the library. Messages about a parameter begin with its name."""
+"""The names of the library's parameters in the command line. A message about a parameter begins with its name."""
 
 
 class CommandError(Exception):
@@ -55,6 +56,21 @@ def listen_error(host: str, port: int, error: OSError) -> CommandError:
     return CommandError(
         f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --host or --port"
     )
+
+
+def require_packages(user: str, names: Sequence[str], extra: str) -> None:
+    """Report missing packages as wrong usage.
+
+    Args:
+        user: the command or feature that requires the packages.
+        names: the packages.
+        extra: the extra that installs them.
+    """
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise typer.BadParameter(
+            f'{user} requires {" and ".join(missing)}; install with: python -m pip install "aiocopyai[{extra}]"'
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How runs and other items are printed: as JSON lines or CSV for programs, and as text for people."""
+"""JSON lines and CSV on standard output, and messages on standard error."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class OutputWriter(Protocol[T_contra]):
     """Writes items to standard output."""
 
     def write(self, item: T_contra, /) -> None:
-        """Write an item, which may be held back until `flush`."""
+        """Write an item, which may be buffered until `flush`."""
 
     def flush(self) -> None:
-        """Write out what was held back."""
+        """Write the buffered items."""
 
 
 def open_run_writer(output_format: OutputFormat | None) -> OutputWriter[Run]:
@@ -122,7 +122,7 @@ def print_json(value: JSON | Mapping[str, JSON]) -> None:
     """Print a JSON value: indented on a terminal, else on one line."""
     out = sys.stdout.buffer
     if sys.stdout.isatty():
-        # The escapes of JSON, rather than those of Python, for what the terminal's encoding lacks.
+        # Characters that the terminal's encoding lacks are escaped as in JSON, not as in Python.
         is_unicode = codecs.lookup(sys.stdout.encoding).name.startswith("utf")
         lines = json.dumps(value, ensure_ascii=not is_unicode, indent=2).split("\n")
         out.writelines(printable(line).encode(sys.stdout.encoding) + b"\n" for line in lines)
@@ -156,5 +156,5 @@ def echo_err(message: str) -> None:
             sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
     except OSError:
-        # Its reader is gone, or its disk is full: no reason to stop, and there is no place to say so.
+        # The reader is gone, or the disk is full: the command continues without messages.
         discard(sys.stderr)

@@ -77,7 +77,7 @@ def report_failed_output(error: OSError) -> int:
 
 
 def discard(stream: TextIO) -> None:
-    """Point a stream at the null device, so that flushing it at the end of the process does not fail again."""
+    """Redirect a stream to the null device, so that flushing it at the end of the process does not fail again."""
     null = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, stream.fileno())

@@ -1,4 +1,4 @@
-"""How far a command has come: counts for its messages, and a bar or a line on a terminal."""
+"""The progress of a command: counts for its messages, and a bar or a line on a terminal."""
 
 from __future__ import annotations
 

@@ -7,10 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from rich.bar import Bar
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from aiocopyai import Run
@@ -110,6 +107,10 @@ def print_table(
             if its first text is indented.
         bars: a number for each row, drawn as a bar if the terminal has space.
     """
+    from rich.bar import Bar  # noqa: PLC0415 (a table of runs needs none of these)
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     if "ID" in titles:
         table.padding = (0, 1, 0, 0)  # so that an id fits into 80 columns, and can be copied

@@ -106,7 +106,7 @@ def export(
 
 @define
 class ExportProgress:
-    """How far an export has come, for the progress bar, and for the message of an interrupted one."""
+    """The progress of an export, for the progress bar, and for the message if it is interrupted."""
 
     bar: ProgressBar
     tally: Tally = field(factory=Tally)

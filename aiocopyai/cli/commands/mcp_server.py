@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aiocopyai.cli import _demo
-from aiocopyai.cli._errors import listen_error, usage_errors
+from aiocopyai.cli._errors import listen_error, require_packages, usage_errors
 from aiocopyai.cli._options import Settings, shared_options
 from aiocopyai.cli._output import echo_err
 from aiocopyai.cli._runner import run_in_session
@@ -64,8 +63,7 @@ def mcp(
       aiocopyai mcp WCFG-6db59f06-… --allow-start --max-runs 5
       aiocopyai mcp WCFG-6db59f06-… --http
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    if find_spec("mcp") is None:
-        raise typer.BadParameter('mcp requires the package mcp; install with: python -m pip install "aiocopyai[mcp]"')
+    require_packages("the server", ["mcp"], extra="mcp")
     if not host:
         raise typer.BadParameter("--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0")
     if settings.demo and workflow_ids:

@@ -7,14 +7,13 @@ import os
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from aiocopyai._display import local_time, plural, printable
-from aiocopyai.cli._errors import usage_errors
+from aiocopyai.cli._errors import require_packages, usage_errors
 from aiocopyai.cli._options import Settings, Since, choose_workflow, shared_options
 from aiocopyai.cli._progress import StatusLine, Tally
 from aiocopyai.cli._runner import run_async, run_in_session
@@ -109,11 +108,7 @@ def _check_output(output: Path) -> None:
         raise typer.BadParameter(
             f"{printable(str(output))} is in a folder that does not exist, or cannot be written to"
         )
-    missing = [name for name in ("jinja2", "plotly") if find_spec(name) is None]
-    if missing:
-        raise typer.BadParameter(
-            f'the page requires {" and ".join(missing)}; install with: python -m pip install "aiocopyai[report]"'
-        )
+    require_packages("the page", ("jinja2", "plotly"), extra="report")
 
 
 class RunCount:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,7 @@ from attrs import define
 
 from aiocopyai._display import plural
 from aiocopyai.cli import _demo
-from aiocopyai.cli._errors import CommandError, usage_errors
+from aiocopyai.cli._errors import CommandError, require_packages, usage_errors
 from aiocopyai.cli._options import Settings, WorkflowIds, choose_workflows, shared_options
 from aiocopyai.cli._progress import StatusLine
 from aiocopyai.cli._runner import find_key, run_sync
@@ -54,11 +53,7 @@ def sync(
       aiocopyai sync WCFG-6db59f06-… --to bigquery
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     chosen = choose_workflows(workflow_ids, settings)
-    missing = [name for name in ("dlt", "duckdb", "pyarrow") if find_spec(name) is None]
-    if missing:
-        raise typer.BadParameter(
-            f'sync requires {" and ".join(missing)}; install with: python -m pip install "aiocopyai[dlt]"'
-        )
+    require_packages("sync", ("dlt", "duckdb", "pyarrow"), extra="dlt")
     # By default, sample runs are not mixed with real ones.
     place = to or ("duckdb:///demo.duckdb" if settings.demo else "duckdb:///runs.duckdb")
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
