@@ -156,15 +156,6 @@ async def test_interrupted_export(emulator: Emulator, tmp_path: Path) -> None:
     assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
 
 
-async def test_debug_shows_the_traceback(emulator: Emulator) -> None:
-    """With `--debug` the traceback of an error is printed."""
-    emulator.inject(Fault(status=403), page=5)
-    done = await cli("export", emulator.workflow_id, "-o", "runs.jsonl", "--debug", emulator=emulator)
-
-    assert done.code == 1
-    assert "Traceback" in done.err
-
-
 async def test_full_disk_is_one_line(emulator: Emulator, tmp_path: Path) -> None:
     """Without space the export ends with exit code 1; with space, it can be resumed."""
     body = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000,) * 2)\n" + START
@@ -208,14 +199,6 @@ async def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     assert re.search(r"[\d,]+ of 3,000 runs +[\d,]+/s +0:00:\d\d", plain)
     assert shown.rpartition("\x1b[2K")[2].startswith("3,000 runs: ")
     assert len(ids_in(tmp_path / "runs.csv")) == 3000
-
-
-async def test_help_has_examples() -> None:
-    """The help text has examples, each on its own line."""
-    done = await cli("export", "--help")
-
-    assert done.code == 0
-    assert "\n    aiocopyai export --demo -o runs.csv\n" in done.out
 
 
 @define

@@ -309,11 +309,3 @@ async def test_progress_on_a_terminal() -> None:
     assert code == 0
     assert re.search(r"\d+ runs read", shown)
     assert shown.rpartition("\x1b[2K")[2].endswith("300 new runs, 0 read again; 300 in runs.duckdb\n")
-
-
-async def test_help_has_examples() -> None:
-    """The help text has examples, each on its own line."""
-    done = await cli("sync", "--help")
-
-    assert done.code == 0
-    assert "\n    aiocopyai sync --demo\n" in done.out
