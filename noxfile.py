@@ -100,9 +100,8 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lowest(session: nox.Session) -> None:
-    """Run the tests with the oldest accepted dependencies, and without orjson."""
+    """Run the tests with the oldest accepted dependencies, and without the extra `speedups`."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
-    _pip(session, "uninstall", "orjson")  # dlt depends on it, but works without
     selection = ("-m", "not slow", *(f"--ignore={path}" for path in SAME_WITH_ALL), *PARALLEL)
     session.run("python", "-m", "pytest", *(session.posargs or selection), env={"HYPOTHESIS_PROFILE": "quick"})
 

@@ -1,11 +1,12 @@
-"""JSON from bytes and to bytes, with orjson if it is installed (the extra ``speedups``)."""
+"""JSON from bytes and to bytes, with msgspec if it is installed (the extra ``speedups``)."""
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -16,87 +17,58 @@ from aiocopyai._text import excerpt
 
 
 try:
-    import orjson
+    import msgspec
 except ImportError:
-    orjson = None  # type: ignore[assignment]  # the module or None
+    _decoder = _encoder = None
+    _out_of_range: type[Exception] = ValueError
+else:
+    _decoder, _encoder = msgspec.json.Decoder(), msgspec.json.Encoder(enc_hook=dict)
+    _out_of_range = msgspec.ValidationError
 
 MAX_DIGITS: Final = 4300
 """Digits from which an integer is kept as text: Python refuses to convert larger ones between text and number."""
 MAX_DEPTH: Final = 950
 """Levels of arrays and objects in each other that are read. Python's own functions fail at about 1,000."""
-_EXACT_FLOATS: Final = 2.0**63
-"""Floats from which orjson may have rounded an integer."""
-_NUMBERS_INSIDE: Final = {float, dict, list}
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_TOO_DEEP: Final = re.compile("depth|recursion", re.IGNORECASE)
-"""What the different versions of orjson say."""
 _LONE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-_ZERO_FOR_DIGIT: Final = bytes.maketrans(b"123456789", b"000000000")
-_LONG_NUMBERS: Final = (b"0" * 20, b"-" + b"0" * 19)
+_REJECTIONS: Final = (TypeError, ValueError, RecursionError)
+"""What msgspec raises for values that a run may have: lone surrogates, subclasses of `str`, `MAX_DEPTH` levels."""
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},]', re.DOTALL)
 _ID_KEYS: Final = (b'"id"', b'"workflowRunId"')
 
 
-def loads(body: bytes, *, exact: bool = False) -> object:
-    """Parse JSON in UTF-8.
-
-    Args:
-        body: the JSON, perhaps with a byte order mark.
-        exact: whether to keep integers beyond 64 bits as they are. Otherwise orjson, if it is installed, rounds them
-            to floats, which `has_rounded_integer` detects.
+def loads(body: bytes) -> object:
+    """Parse JSON in UTF-8, perhaps with a byte order mark.
 
     Raises:
         ValueError: it is not JSON.
-        RecursionError: it is nested too deeply.
+        RecursionError: it is nested too deeply for the parser.
     """
     body = body.removeprefix(_BYTE_ORDER_MARK)
-    if orjson is None or exact:
-        return _loads_exactly(body)
+    if _decoder is None:
+        return _loads_tolerantly(body)
     try:
-        value: object = orjson.loads(body)
+        return cast("object", _decoder.decode(body))
     except ValueError as error:
-        # orjson refuses half a surrogate pair and a number beyond the range of a float. Neither may cost a page.
-        # Anything else that orjson refuses is not parsed again: a large body would block the event loop for seconds.
-        if _TOO_DEEP.search(str(error)):
-            raise RecursionError from None
-        if _LONE_SURROGATE.search(body) is None and not has_long_number(body):
+        # msgspec rejects numbers beyond the range of a float, integers of too many digits, and half a surrogate pair.
+        # None of them may cost a page. Anything else is not parsed again, which would take long.
+        if not isinstance(error, _out_of_range) and _LONE_SURROGATE.search(body) is None:
             raise
-    else:
-        return value
-    return _loads_exactly(body)
+    return _loads_tolerantly(body)
 
 
-def has_long_number(body: bytes) -> bool:
-    """Return whether JSON has 20 digits in a row somewhere, or 19 after a minus, as an integer beyond 64 bits has."""
-    zeros = body.translate(_ZERO_FOR_DIGIT)  # a regular expression takes ten times as long
-    return any(number in zeros for number in _LONG_NUMBERS)
-
-
-def has_rounded_integer(objects: Sequence[dict[str, Any]], arrays: Sequence[Iterable[Any]] = ()) -> bool:
-    """Return whether some number in these values, at any depth, may be an integer that was rounded to a float.
-
-    Raises:
-        RecursionError: they are nested more than `MAX_DEPTH` levels deep, so that other functions would fail.
-    """
-    is_rounded = False
-    for _ in range(MAX_DEPTH):
-        types = set(map(type, _values(objects, arrays)))
-        if types.isdisjoint(_NUMBERS_INSIDE):
-            return is_rounded
-        values = _values(objects, arrays)
-        inside = [value for value in values if type(value) in _NUMBERS_INSIDE]
-        if float in types and any(type(value) is float and abs(value) >= _EXACT_FLOATS for value in inside):
-            is_rounded = True  # the levels below may be too many
-        objects = cast("list[dict[str, Any]]", [value for value in inside if type(value) is dict])
-        arrays = cast("list[list[Any]]", [value for value in inside if type(value) is list])
-    if objects or arrays:
-        raise RecursionError
-    return is_rounded
-
-
-def _values(objects: Iterable[dict[str, Any]], arrays: Iterable[Iterable[Any]]) -> Iterator[Any]:
-    """Yield all values without a list of them or of views: all these containers would run the garbage collector."""
-    return chain(chain.from_iterable(map(dict[str, Any].values, objects)), chain.from_iterable(arrays))
+def is_deep(values: Iterable[Any], depth: int) -> bool:
+    """Return whether one of some JSON values has more than `depth` levels of arrays and objects in each other."""
+    # Before Python 3.14, the garbage collector does not track an object that has no array or object in it.
+    level = list(filter(gc.is_tracked, values))
+    for _ in range(depth + 1):
+        objects = cast("list[dict[str, Any]]", [each for each in level if type(each) is dict])
+        arrays = cast("list[list[Any]]", [each for each in level if type(each) is list])
+        if not objects and not arrays:
+            return False
+        inside = chain(chain.from_iterable(map(dict[str, Any].values, objects)), chain.from_iterable(arrays))
+        level = [each for each in inside if type(each) in {dict, list}]
+    return True
 
 
 def find_nested_object(body: bytes, depth: int) -> tuple[str, str] | None:
@@ -140,12 +112,9 @@ def dump_json(value: object) -> bytes:
     Raises:
         RecursionError: the value is nested too deeply.
     """
-    if orjson is not None:
-        try:
-            return orjson.dumps(value, default=dict, option=orjson.OPT_UTC_Z)
-        except TypeError:
-            # orjson refuses values that a run may have: integers beyond 64 bits, lone surrogates, deep nesting.
-            pass
+    if _encoder is not None:
+        with suppress(*_REJECTIONS):
+            return _encoder.encode(value)
     try:
         text = _encode(value)
     except ValueError:
@@ -154,24 +123,18 @@ def dump_json(value: object) -> bytes:
 
 
 def dump_each(values: Sequence[object]) -> list[bytes]:
-    """Return for each of some values what `dump_json` returns, in a fraction of the time."""
-    if orjson is None or not values:
-        return [dump_json(value) for value in values]
-    # One call, as each costs more than most values do. Compact JSON contains no line breaks.
-    separated: list[object] = [orjson.Fragment(b"\n")] * (2 * len(values) - 1)
-    separated[::2] = values
-    try:
-        return orjson.dumps(separated, default=dict, option=orjson.OPT_UTC_Z)[1:-1].split(b",\n,")
-    except TypeError:
-        return [dump_json(value) for value in values]
+    """Return what `dump_json` returns for each of some values."""
+    if _encoder is not None:
+        with suppress(*_REJECTIONS):
+            return list(map(_encoder.encode, values))
+    return list(map(dump_json, values))
 
 
 def dump_lines(values: Sequence[object]) -> bytes:
     """Return what `dump_json` returns for each of some values, each with a line break behind it."""
-    if orjson is not None:
-        option = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
-        with suppress(TypeError):
-            return b"".join([orjson.dumps(value, default=dict, option=option) for value in values])
+    if _encoder is not None:
+        with suppress(*_REJECTIONS):
+            return _encoder.encode_lines(values)
     return b"".join([dump_json(value) + b"\n" for value in values])
 
 
@@ -194,18 +157,18 @@ def encode_json(name: str, value: Mapping[str, object]) -> bytes:
 
 def _encode(value: object) -> str:
     try:
-        return _ENCODER.encode(value)
+        return _PLAIN_ENCODER.encode(value)
     except RecursionError:
         # `MAX_DEPTH` levels need a larger stack.
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(_ENCODER.encode, value).result()
+            return pool.submit(_PLAIN_ENCODER.encode, value).result()
 
 
 def _unquote(token: bytes) -> str:
     return token[1:-1].decode(errors="replace")
 
 
-def _loads_exactly(body: bytes) -> object:
+def _loads_tolerantly(body: bytes) -> object:
     # While functions written in Python read the numbers of a large body, other threads can run: the event loop's, too.
     return cast(
         "object",
@@ -278,4 +241,4 @@ def _without_infinity(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+_PLAIN_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)

@@ -20,61 +20,43 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from itertools import chain, repeat
+from itertools import chain, repeat, starmap
 from operator import attrgetter, itemgetter
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from attrs import evolve, frozen
 
-from aiocopyai._json import MAX_DEPTH, MAX_DIGITS, find_nested_object, has_long_number, has_rounded_integer, loads
+from aiocopyai._json import MAX_DEPTH, MAX_DIGITS, find_nested_object, is_deep, loads
 from aiocopyai._text import excerpt
 from aiocopyai.errors import InvalidResponseError
 from aiocopyai.models import JSON, Page, Run, RunStatus, Webhook, WebhookEventType
 
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
-class Reader(Protocol[T_co]):
-    """Makes a value of a parsed response, as `read_run` does."""
-
-    def __call__(self, response: JSON, /, *, is_exact: bool) -> T_co:
-        """Read a response; `is_exact` says whether its integers beyond 64 bits were not rounded."""
-        ...
-
-
-class _RoundedIntegerError(Exception):
-    """A response may hold an integer that was rounded to a float."""
-
-
-def parse_response(body: bytes, read: Reader[T]) -> T:
+def parse_response(body: bytes, read: Callable[[JSON], T]) -> T:
     """Parse a response's body and return what `read` makes of it.
 
     Raises:
         InvalidResponseError: it is not JSON, or not what `read` expects.
     """
     try:
-        try:
-            return read(parse_json(body), is_exact=False)
-        except _RoundedIntegerError:
-            # A float can be as large: the body is parsed exactly only if it has digits enough for such an integer.
-            exact = has_long_number(body)
-        return read(parse_json(body, exact=exact), is_exact=True)
+        return read(parse_json(body))
     except RecursionError:
-        pass
-    raise _nesting_error(body)
+        error = _nesting_error(body)
+    raise error
 
 
-def parse_json(body: bytes, *, exact: bool = False) -> JSON:
-    """Parse JSON, with integers beyond 64 bits rounded unless `exact`.
+def parse_json(body: bytes) -> JSON:
+    """Parse JSON.
 
     Raises:
         InvalidResponseError: it is not JSON, which is retryable, as gateways respond with their own pages; or it is
             nested too deeply.
     """
     try:
-        return cast("JSON", loads(body, exact=exact))
+        return cast("JSON", loads(body))
     except RecursionError:
         error = _nesting_error(body)
     except ValueError:
@@ -83,9 +65,7 @@ def parse_json(body: bytes, *, exact: bool = False) -> JSON:
     raise error
 
 
-def read_run_page(
-    response: JSON, number: int, size: int, workflow_id: str | None = None, *, is_exact: bool = True
-) -> Page[Run]:
+def read_run_page(response: JSON, number: int, size: int, workflow_id: str | None = None) -> Page[Run]:
     """Read a response of ``GET /workflow/{id}/run`` for the page `number` of `size` runs.
 
     A run that does not name its workflow belongs to `workflow_id`.
@@ -102,16 +82,16 @@ def read_run_page(
     for start in range(0, len(items), _SLICE):
         part = items[start : start + _SLICE]
         try:
-            runs += _read_columns(part, workflow_id, is_exact=is_exact)
+            runs += _read_columns(part, workflow_id)
         except _MISFITS:
-            _check_kept_values([item for item in part if isinstance(item, dict)], is_exact=is_exact)
+            _check_depth(part)
             read = [_read_run_item(item, f"data.data[{index}]", workflow_id) for index, item in enumerate(part, start)]
             runs += [run for run, _ in read]
             invalid = invalid.union(*(misfits for _, misfits in read))
     return Page(number, size, read_total(data.get("total")), runs, invalid)
 
 
-def read_run(response: JSON, workflow_id: str, *, is_exact: bool = True) -> Run:
+def read_run(response: JSON, workflow_id: str) -> Run:
     """Read a response of ``GET /workflow/{id}/run/{run_id}``.
 
     A run that does not name its workflow belongs to `workflow_id`.
@@ -121,11 +101,11 @@ def read_run(response: JSON, workflow_id: str, *, is_exact: bool = True) -> Run:
         RecursionError: the run is nested too deeply.
     """
     item = _data_object(response)
-    _check_kept_values([item], is_exact=is_exact)
+    _check_depth([item])
     return _read_run_item(item, "data", workflow_id)[0]
 
 
-def read_started_id(response: JSON, *, is_exact: bool = True) -> str:
+def read_started_id(response: JSON) -> str:
     """Read the run's id from a response of ``POST /workflow/{id}/run``.
 
     Raises:
@@ -133,11 +113,11 @@ def read_started_id(response: JSON, *, is_exact: bool = True) -> str:
         RecursionError: the response is nested too deeply.
     """
     item = _data_object(response)
-    _check_kept_values([item], is_exact=is_exact)
+    _check_depth([item])
     return _item_id(item, "data", "run")
 
 
-def read_webhook(response: JSON, *, is_exact: bool = True) -> Webhook:
+def read_webhook(response: JSON) -> Webhook:
     """Read a response with one webhook.
 
     Raises:
@@ -145,12 +125,12 @@ def read_webhook(response: JSON, *, is_exact: bool = True) -> Webhook:
         RecursionError: the webhook is nested too deeply.
     """
     item = _data_object(response)
-    _check_kept_values([item], is_exact=is_exact)
+    _check_depth([item])
     webhook, _ = _read_webhook_item(item, "data")
     return webhook
 
 
-def read_webhook_page(response: JSON, number: int, size: int, *, is_exact: bool = True) -> Page[Webhook]:
+def read_webhook_page(response: JSON, number: int, size: int) -> Page[Webhook]:
     """Read a response of ``GET /webhook``: the one list without an envelope, though an envelope is accepted.
 
     Raises:
@@ -164,13 +144,13 @@ def read_webhook_page(response: JSON, number: int, size: int, *, is_exact: bool 
     items = response.get("data")
     if not isinstance(items, list):
         raise InvalidResponseError("expected a list of webhooks", "data", excerpt(items))
-    _check_kept_values([item for item in items if isinstance(item, dict)], is_exact=is_exact)
+    _check_depth(items)
     read = [_read_webhook_item(item, f"data[{index}]") for index, item in enumerate(items)]
     invalid = frozenset[str]().union(*(misfits for _, misfits in read))
     return Page(number, size, read_total(response.get("total")), [webhook for webhook, _ in read], invalid)
 
 
-def read_nothing(_response: JSON, **_: bool) -> None:
+def read_nothing(_response: JSON) -> None:
     """Read a response without content, such as the ``{}`` of a deletion."""
 
 
@@ -189,7 +169,7 @@ def read_error(text: str) -> tuple[str | None, JSON, JSON]:
         body = parse_json(text.encode())
     except (InvalidResponseError, UnicodeEncodeError):
         return None, None, text[:_MAX_ERROR_TEXT]
-    if _is_deep(body):
+    if is_deep([body], _MAX_ERROR_DEPTH):
         # An error is shown and pickled, and either raises a RecursionError at some depth.
         return None, None, text[:_MAX_ERROR_TEXT]
     if not isinstance(body, dict):
@@ -205,22 +185,10 @@ def _nesting_error(body: bytes) -> InvalidResponseError:
     return InvalidResponseError(f"{subject} is nested too deeply", place)
 
 
-def _is_deep(value: JSON) -> bool:
-    level = [value]
-    for _ in range(_MAX_ERROR_DEPTH):
-        containers = [
-            outer.values() if isinstance(outer, dict) else outer for outer in level if isinstance(outer, dict | list)
-        ]
-        level = list(chain.from_iterable(containers))
-    return bool(level)
-
-
-def _check_kept_values(
-    objects: Sequence[dict[str, JSON]], arrays: Sequence[Iterable[JSON]] = (), *, is_exact: bool
-) -> None:
-    """Raise if values that are kept as they came are nested too deeply, or may have been rounded unless `is_exact`."""
-    if has_rounded_integer(objects, arrays) and not is_exact:
-        raise _RoundedIntegerError
+def _check_depth(values: Iterable[JSON]) -> None:
+    """Raise if one of some values, which are kept as they came, is nested so deeply that other functions would fail."""
+    if is_deep(values, MAX_DEPTH):
+        raise RecursionError
 
 
 def _data_object(response: JSON) -> dict[str, JSON]:
@@ -410,7 +378,7 @@ _KNOWN: Final = frozenset(json_name for json_name, _ in _RUN_FIELDS.values())
 _STATUSES: Final[dict[JSON, RunStatus | None]] = {None: None, **{status.value: status for status in RunStatus}}
 
 
-def _read_columns(items: list[Any], workflow_id: str | None, *, is_exact: bool) -> list[Run]:
+def _read_columns(items: list[Any], workflow_id: str | None) -> list[Run]:
     """Read the runs of a page whose values all fit; otherwise raise one of `_MISFITS`."""
     if not items:
         return []
@@ -418,35 +386,27 @@ def _read_columns(items: list[Any], workflow_id: str | None, *, is_exact: bool) 
         raise TypeError
     names = tuple(items[0])
     columns: dict[str, _Column]
-    unknown: Sequence[Iterable[JSON]]
+    extra: list[dict[str, JSON]]
     if len(names) > 1 and set(map(len, items)) == {len(names)}:
         # All items have the same fields, or a KeyError is raised.
         columns = dict(zip(names, zip(*map(itemgetter(*names), items), strict=True), strict=True))
-        extra: list[dict[str, JSON]] = [{} for _ in items]
-        unknown_names = [name for name in names if name not in _KNOWN]
-        for name in unknown_names:
+        extra = [{} for _ in items]
+        for name in [name for name in names if name not in _KNOWN]:
             for other, value in zip(extra, columns[name], strict=True):
                 other[name] = value
-        unknown = [columns[name] for name in unknown_names]
     else:
         columns = {name: [item.get(name) for item in items] for name in _KNOWN}
         extra = [{name: value for name, value in item.items() if name not in _KNOWN} for item in items]
-        unknown = [other.values() for other in extra]
     absent = (None,) * len(items)
     read = _column_reader()({name: columns.get(name, absent) for name in _KNOWN}, _RunColumns)
-    errors = [error for error in read.error if error is not None]
-    objects: list[dict[str, Any]] = [
-        *filter(None, chain(read.input, read.output, read.metadata)),
-        *(error if isinstance(error, dict) else {"error": error} for error in errors),
-    ]
-    _check_kept_values(objects, unknown, is_exact=is_exact)
+    _check_depth(chain(read.input, read.output, read.metadata, read.error, extra))
     runs = list(map(Run.__new__, repeat(Run, len(items))))
-    # Each `map` runs without Python code; the `deque` of length 0 consumes it.
     for name, setter in _SETTERS.items():
         values = extra if name == "extra" else getattr(read, name)
         if name == "workflow_id" and workflow_id is not None and not all(values):
             values = [value or workflow_id for value in values]
-        deque(map(setter, runs, values), maxlen=0)
+        # No Python code runs for a value: the `deque` of length 0 consumes what the setter returns.
+        deque(starmap(setter, zip(runs, values, strict=True)), maxlen=0)
     return runs
 
 

@@ -10,7 +10,9 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Callable
 from contextlib import aclosing, suppress
+from io import BytesIO
 from typing import Final, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -21,7 +23,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from aiocopyai._decompression import ACCEPT_ENCODING, SUPPORTED_ENCODINGS, decompress
-from aiocopyai._parsing import Reader, parse_response, read_error
+from aiocopyai._parsing import parse_response, read_error
 from aiocopyai._rate_limit import RateLimiter
 from aiocopyai._redaction import Secret, redact
 from aiocopyai._request_options import AttemptInfo, RequestOptions, RetryInfo, call_hook
@@ -38,6 +40,7 @@ from aiocopyai.errors import (
     RequestInfo,
     status_error,
 )
+from aiocopyai.models import JSON
 
 
 T = TypeVar("T")
@@ -182,7 +185,7 @@ class Transport:
         if with_connections:
             await self._connections.close()
 
-    async def send(self, request: APIRequest, read: Reader[T]) -> T:
+    async def send(self, request: APIRequest, read: Callable[[JSON], T]) -> T:
         """Send a request, retry it according to the policy, and return what `read` makes of the response's JSON.
 
         A POST is sent again only if the server did not execute it: no connection was made, or 429. The body of a
@@ -214,7 +217,7 @@ class Transport:
 
         return await self._options.retry.call(attempt, str(request), lambda: self._rate_limiter.delay, announce)
 
-    async def _attempt(self, request: APIRequest, read: Reader[T], attempt: _Attempt) -> T:
+    async def _attempt(self, request: APIRequest, read: Callable[[JSON], T], attempt: _Attempt) -> T:
         """Send a request that was admitted by the rate limiter."""
         url = URL(f"{self._base_url}/{request.path}", encoded=True)
         info = RequestInfo(request.method, str(url), attempt.number)
@@ -228,7 +231,7 @@ class Transport:
             if _is_success(response.status):
                 if request.method == "DELETE":
                     # `{}`, "Accepted" or nothing: the status says it all.
-                    return read(None, is_exact=True)
+                    return read(None)
                 return await _parse(response.body, read)
             problem = self._status_error(response, info)
         except InvalidResponseError as error:
@@ -364,17 +367,17 @@ def _slash_redirect(url: URL, response: APIResponse) -> URL | None:
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
     """Read a body; of that of an error only the beginning, or what can be read of it: the status matters more."""
-    body = bytearray()  # a list of tiny pieces would take many times the memory
+    body = BytesIO()  # a list of tiny pieces would take many times the memory
     if _is_success(response.status):
         if await _read_into(body, response, MAX_BODY):
             raise InvalidResponseError(f"the response is larger than {MAX_BODY // 2**20} MiB")
-        return bytes(body)
+        return body.getvalue()
     with suppress(aiohttp.ClientError, OSError, InvalidResponseError):
         await _read_into(body, response, _MAX_ERROR_BODY)
-    return bytes(body[:_MAX_ERROR_BODY])
+    return body.getvalue()[:_MAX_ERROR_BODY]
 
 
-async def _read_into(body: bytearray, response: aiohttp.ClientResponse, limit: int) -> bool:
+async def _read_into(body: BytesIO, response: aiohttp.ClientResponse, limit: int) -> bool:
     """Append a response's decompressed body until that is longer than `limit` bytes; return whether it is."""
     encoding = ", ".join(response.headers.getall("Content-Encoding", []))
     if encoding.strip().lower() not in SUPPORTED_ENCODINGS:
@@ -382,15 +385,15 @@ async def _read_into(body: bytearray, response: aiohttp.ClientResponse, limit: i
     try:
         async with aclosing(decompress(response.content.iter_any(), encoding)) as decompressed:
             async for piece in decompressed:
-                body += piece
-                if len(body) > limit:
+                body.write(piece)
+                if body.tell() > limit:
                     return True
     except ValueError as error:
         raise InvalidResponseError(f"the response is broken: {error}", retryable=True) from None
     return False
 
 
-async def _parse(body: bytes, read: Reader[T]) -> T:
+async def _parse(body: bytes, read: Callable[[JSON], T]) -> T:
     if len(body) < _LARGE_BODY:
         return parse_response(body, read)
 

@@ -129,7 +129,7 @@ class Run:
 
     def to_json(self) -> str:
         """Return the result of `to_dict` as JSON on one line."""
-        from aiocopyai._json import dump_json  # noqa: PLC0415 (loads orjson)
+        from aiocopyai._json import dump_json  # noqa: PLC0415 (loads msgspec)
 
         return dump_json(self.to_dict()).decode()
 
@@ -151,7 +151,7 @@ class Run:
         value = self.output[key]
         if not isinstance(value, str):
             return value
-        from aiocopyai._json import refuse_constant  # noqa: PLC0415 (loads orjson)
+        from aiocopyai._json import refuse_constant  # noqa: PLC0415 (loads msgspec)
 
         try:
             return json.loads(value, parse_constant=refuse_constant)

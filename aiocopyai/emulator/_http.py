@@ -32,16 +32,16 @@ def encode_with_stdlib(value: JSON) -> bytes:
 
 
 _encode_fast: Final[Callable[[JSON], bytes]] = (
-    import_module("orjson").dumps if find_spec("orjson") else encode_with_stdlib
+    import_module("msgspec.json").encode if find_spec("msgspec") else encode_with_stdlib
 )
 
 
 def encode_json(value: JSON) -> bytes:
-    """Encode a value as UTF-8 JSON, with orjson if it is installed."""
+    """Encode a value as UTF-8 JSON, with msgspec if it is installed."""
     try:
         return _encode_fast(value)
-    except TypeError:
-        # orjson rejects huge integers and lone surrogates, which a malformed run may contain.
+    except (ValueError, RecursionError):
+        # msgspec rejects lone surrogates and deep nesting, which a malformed run may contain.
         return encode_with_stdlib(value)
 
 

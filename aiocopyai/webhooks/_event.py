@@ -98,7 +98,7 @@ def _decode(body: bytes | str) -> tuple[dict[str, JSON], str]:
     beginning = body[:100]
     shown = excerpt(beginning if isinstance(beginning, str) else beginning.decode(errors="replace"))
     try:
-        value = parse_json(body.encode() if isinstance(body, str) else bytes(body), exact=True)
+        value = parse_json(body.encode() if isinstance(body, str) else bytes(body))
     except (InvalidResponseError, UnicodeEncodeError):
         raise InvalidEventError("a delivery must be JSON", shown) from None
     if not isinstance(value, dict):

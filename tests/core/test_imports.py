@@ -29,7 +29,7 @@ def test_library_loads_no_server() -> None:
     added = loaded_after("from aiocopyai import *") - base
     packages = {name.partition(".")[0] for name in added} - set(sys.stdlib_module_names)
 
-    assert packages <= {"aiocopyai", "aiohttp", "attr", "attrs", "cattr", "cattrs", "tenacity", "aiolimiter", "orjson"}
+    assert packages <= {"aiocopyai", "aiohttp", "attr", "attrs", "cattr", "cattrs", "tenacity", "aiolimiter", "msgspec"}
     assert "aiohttp.web" not in loaded_after("from aiocopyai import *")
 
 
@@ -39,7 +39,7 @@ def test_help_loads_no_command() -> None:
         "import contextlib, aiocopyai.cli; sys.argv = ['aiocopyai', '--help']\n"
         "with contextlib.suppress(SystemExit): aiocopyai.cli.main()"
     )
-    heavy = {"aiohttp", "rich", "cattrs", "orjson", "aiocopyai.emulator", "pyarrow", "plotly", "jinja2", "sqlite3"}
+    heavy = {"aiohttp", "rich", "cattrs", "msgspec", "aiocopyai.emulator", "pyarrow", "plotly", "jinja2", "sqlite3"}
 
     assert "typer" in loaded
     assert loaded & (heavy | {"dlt", "dask"}) == set()

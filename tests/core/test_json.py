@@ -36,10 +36,10 @@ def test_infinity_is_null() -> None:
     assert dump_json({"a": [json.loads("1e999"), 10**30, "\ud800"]}) == b'{"a":[null,%d,"\\ud800"]}' % 10**30
 
 
-def test_output_is_the_same_without_orjson() -> None:
+def test_output_is_the_same_without_msgspec() -> None:
     """If the extra `speedups` is not installed, the standard library writes the same bytes."""
     code = (
-        "import sys; sys.modules['orjson'] = None\n"
+        "import sys; sys.modules['msgspec'] = None\n"
         "from datetime import UTC, datetime\n"
         "from types import MappingProxyType\n"
         "from aiocopyai._json import dump_json\n"
