@@ -172,11 +172,11 @@ def _loads_tolerantly(body: bytes) -> object:
     # While functions written in Python read the numbers of a large body, other threads can run: the event loop's, too.
     return cast(
         "object",
-        json.loads(body.decode(), parse_constant=refuse_constant, parse_int=_parse_integer, parse_float=_parse_float),
+        json.loads(body.decode(), parse_constant=reject_constant, parse_int=_parse_integer, parse_float=_parse_float),
     )
 
 
-def refuse_constant(constant: str) -> NoReturn:
+def reject_constant(constant: str) -> NoReturn:
     """Raise for ``NaN`` and the infinities, which Python's parser accepts."""
     raise ValueError(f"{constant} is not valid JSON")
 
@@ -190,7 +190,7 @@ def _parse_float(digits: str) -> float:
 
 
 def _check_keys(value: object) -> None:
-    """Refuse keys that json.dumps would silently convert to strings."""
+    """Reject keys that json.dumps would silently convert to strings."""
     if isinstance(value, Mapping):
         for key, inner in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):

@@ -234,14 +234,14 @@ class PageIterator(AsyncIterator[Page[T]]):
             is_waiting = is_waiting and time.monotonic() - asked_at >= _LONG_WAIT
             result = self._listing.take(request, page)
         except BaseException as error:
-            refused = self._listing.refuse(request) if may_be_past_end(error) else None
-            if refused is None:
+            end = self._listing.take_error(request) if may_be_past_end(error) else None
+            if end is None:
                 # The caller may not come back. If it does, the page is requested again.
                 self._discard_requests()
                 if isinstance(error, CopyAIError):
                     error.page = self._listing.resume_page(self._plan.page_size)
                 raise
-            result = refused
+            result = end
         self._in_progress.popleft()
         self._invalid_fields |= page.invalid_fields
         self._follow(request, result)
@@ -274,7 +274,7 @@ class PageIterator(AsyncIterator[Page[T]]):
         return self._plan.tasks.spawn(self._fetch(request.page, self._plan.size))
 
     def _follow(self, request: PageRequest, result: PageResult[T]) -> None:
-        """Do what a page calls for, and request more pages at a time the less the list changes."""
+        """Discard or repeat requests if a page requires it, and adapt their number to the changes of the list."""
         self._report(self._listing.changes)
         if result.is_outdated:
             self._discard_requests()

@@ -2,14 +2,14 @@
 
 The list is numbered in pages, and changes while it is read: items are added at its head and removed anywhere. The rule
 counts positions, not items. A `Border` says that the leading `position` items were read as of a response with `total`.
-Where a later response has a total lower by n, unread items have moved forward by at most n places: the border moves
-back by n, and reading continues from there. Where the total has not fallen, no unread item can be in front of the
-border; items that come again are dropped. The number of items is never compared with the total to end the list: items
+If a later response has a total lower by n, unread items have moved forward by at most n places: the border moves
+back by n, and reading continues from there. If the total has not fallen, no unread item can be in front of the
+border; repeated items are dropped. The number of items is never compared with the total to end the list: items
 removed behind the border would end it too early.
 
 The rule needs responses in the order of their pages. The response for a page that was requested ahead may be older
 than that for the page in front of it, and if an item was added and another removed in between, the total does not show
-it. So pages requested ahead stay unproven until the first page, requested once more, shows that no more items were
+it. So pages requested ahead stay unproven until the first page, requested again, shows that no more items were
 added than the total accounts for. Otherwise the list is read again from the last proven border, page by page.
 """
 
@@ -174,9 +174,9 @@ class Listing(Generic[T]):
         return self._border.position
 
     def stop_at(self, position: int) -> None:
-        """End where this many leading items were read, once it is proven that none of them is missing.
+        """End when this many leading items were read, and it is proven that none of them is missing.
 
-        Where the total grows, the place moves back by as much. This replaces an earlier place.
+        If the total grows, the position grows by as much. A second call replaces the position.
         """
         self._stop = Border(position, self._border.total)
         if self._state is _State.READING and self._is_at_stop(self._border.position):
@@ -262,7 +262,7 @@ class Listing(Generic[T]):
             self._state = _State.FINISHED
         return PageResult(selected, has_changed or self._state is not _State.READING)
 
-    def refuse(self, request: PageRequest) -> PageResult[T] | None:
+    def take_error(self, request: PageRequest) -> PageResult[T] | None:
         """Take an error that `may_be_past_end` in place of a page; return None if it is not the end of the list."""
         if request.proves is not None or self._last_length is None:
             return None
@@ -340,7 +340,7 @@ class Listing(Generic[T]):
         self._filter.restart()
 
     def _judge_end(self, start: int, page: Page[T], new: Sequence[T]) -> None:
-        """End the list if this page shows that nothing is left, or that nothing of interest is."""
+        """End the list if this page shows that nothing is left to read, or nothing that is wanted."""
         length, total = len(page.items), self._border.total
         if total is None:
             is_end = not length or (self._ignores_total and (length < self._page_length or not new))
@@ -348,7 +348,7 @@ class Listing(Generic[T]):
             # An empty page although more is promised: try one more.
             is_end = self._last_length == 0 or self._border.position >= total
         else:
-            # Behind a full last page, one more is read, as some servers send a total that is too low.
+            # After a full last page, one more is read, as some servers send a total that is too low.
             is_end = start >= total or (self._border.position >= total and length != self._page_length)
         if is_end:
             self._end(self._unfilled)
@@ -356,7 +356,7 @@ class Listing(Generic[T]):
             self._end(0)
 
     def _end(self, missing: int) -> None:
-        """End the list, or have it proven first that nothing is missing in it."""
+        """End the list, or first request a proof that nothing is missing."""
         self._changes = evolve(self._changes, missing=missing)
         self._state = _State.FINISHED if self._is_proven and not self._is_doubtful else _State.PROVING
 
@@ -380,7 +380,7 @@ class Listing(Generic[T]):
         return self._border.total is not None and self._border.position >= self._border.total
 
     def _take_proof(self, proves: Border, page: Page[T], ids: list[str]) -> PageResult[T]:
-        """Take the first page once more, and compare it with what it was at the last proof."""
+        """Take the first page again, and compare it with what it was at the last proof."""
         self._note(page.total)
         earlier, first_page = self._ahead.first_page, _FirstPage(ids, page.total)
         if not self._is_proven and (earlier is None or not first_page.continues(earlier)):
@@ -397,18 +397,18 @@ class Listing(Generic[T]):
             self._state = _State.FINISHED
             return PageResult(is_outdated=True)
         new, known = self._repeats.remove_from_head(page.items, ids)
-        # Where the first page holds new items only, even more of them may follow on the next. The second pass finds
+        # If the first page has only new items, even more of them may follow on the next page. The second pass finds
         # those that were added during the first.
         explains_all = not known and len(new) >= _MANY_NEW and self._passes > 1
         self._conclude(None if explains_all else page.total, len(ids), len(new))
         return PageResult(self._filter.select(new), is_outdated=True)
 
     def _conclude(self, total: int | None, length: int, added: int) -> None:
-        """Decide whether the list has ended or does not advance, now that the first page was read once more.
+        """Decide whether the list has ended or does not advance, now that the first page was read again.
 
         Items that are equal in the server's order may change places between two requests. One may then be repeated
-        in place of another one that never comes. So if the total promises more items than came, the list is read
-        once more if that can help.
+        in place of another one that is never listed. So if the total promises more items than were listed, the list
+        is read again if that can help.
 
         Raises:
             PaginationError: the list does not advance.

@@ -1,4 +1,4 @@
-"""Items that come again while a list is read: drop them, and notice when nothing explains them."""
+"""Items that are listed again while a list is read: drop them, and notice when nothing explains them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ REMEMBERED_IDS: Final = 32_768
 
 
 class Repeats(Generic[T]):
-    """Drops the items that were read before, and counts those that should not have come again.
+    """Drops the items that were read before, and counts the repeats that nothing explains.
 
     Attributes:
-        reach: up to which position items may come again: up to where they were read, or were moved since by items
-            added in front of them.
-        count: how many items came for the first time.
-        new_pages: how many pages brought such items.
-        unexplained: how many items came again behind `reach`.
-        stale_pages: how many pages in a row brought nothing new, without an explanation; some count less than 1.
+        reach: the position up to which items may be repeated: up to which they were read, or to which items that were
+            added in front have moved them.
+        count: the number of different items.
+        new_pages: the number of pages with new items.
+        unexplained: the number of items that were repeated behind `reach`.
+        stale_pages: the number of pages in a row without a new item or an explanation; some count less than 1.
         is_page_ignored: whether the server sends the first page for every page number.
     """
 
@@ -79,9 +79,9 @@ class Repeats(Generic[T]):
         return new, len(known)
 
     def remove_from_head(self, items: Sequence[T], ids: Sequence[str]) -> tuple[list[T], int]:
-        """Do the same for the first page, which is read once more at the end.
+        """Do the same for the first page, which is read again at the end.
 
-        Where ids were forgotten, only items in front of a known one are certainly new.
+        If ids were forgotten, only items in front of a known one are certainly new.
         """
         known = self._known.intersection(set(ids))
         if self._known.has_forgotten:
@@ -91,7 +91,7 @@ class Repeats(Generic[T]):
         return new, len(known)
 
     def explain(self, known: int, start: int, length: int) -> int:
-        """Return how many of the ids that a page repeats should not have come again.
+        """Return how many of the ids that a page repeats nothing explains.
 
         Args:
             known: the number of repeated ids.

@@ -48,7 +48,7 @@ T = TypeVar("T")
 logger = logging.getLogger("aiocopyai")
 
 MAX_BODY: Final = 64 * 2**20
-"""Bytes of a response, after decompression, beyond which it is refused."""
+"""Bytes of a response, after decompression, beyond which it is rejected."""
 _MAX_ERROR_BODY: Final = 64 * 2**10
 _LARGE_BODY: Final = 2**20
 """Bytes from which a body is read in a thread, and its values are counted before."""
@@ -180,7 +180,7 @@ class Transport:
         return Transport(self._api_key, self._base_url, self._connections, options, proxy=self._proxy)
 
     async def close(self, *, with_connections: bool) -> None:
-        """Refuse further requests, and close the connections, also for the other transports that use them."""
+        """Send no more requests, and close the connections, also for the other transports that use them."""
         self._is_closed = True
         if with_connections:
             await self._connections.close()

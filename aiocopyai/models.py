@@ -151,10 +151,10 @@ class Run:
         value = self.output[key]
         if not isinstance(value, str):
             return value
-        from aiocopyai._json import refuse_constant  # noqa: PLC0415 (loads msgspec)
+        from aiocopyai._json import reject_constant  # noqa: PLC0415 (loads msgspec)
 
         try:
-            return json.loads(value, parse_constant=refuse_constant)
+            return json.loads(value, parse_constant=reject_constant)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"output {key!r} of run {self.id} is not JSON ({error}): {excerpt(value)}") from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from aiocopyai._display import plural
-from aiocopyai._json import refuse_constant
+from aiocopyai._json import reject_constant
 from aiocopyai.models import JSON
 
 
@@ -101,7 +101,7 @@ def _read_json_lines(file: TextIO, path: Path) -> Iterator[dict[str, JSON]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_constant=refuse_constant)
+            row = json.loads(line, parse_constant=reject_constant)
             json.dumps(row, allow_nan=False)  # 1e999 is read as an infinity
         except RecursionError:
             raise ValueError(f"{path}, line {number}: nested too deeply") from None

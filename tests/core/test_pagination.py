@@ -508,7 +508,7 @@ def test_refusal_behind_the_end(count: int, total: int | None, missing: int, pre
             result = listing.take(request, Page(page.number, 10, total, page.items))
             ids += [run.id for run in result.items]
         else:
-            refused = listing.refuse(request)
+            refused = listing.take_error(request)
             assert refused is not None
             result = refused
         if result.is_outdated:
@@ -522,12 +522,12 @@ def test_refusal_where_more_is_promised() -> None:
     """A refusal of the first page, or behind a full page where more is promised, is not the end."""
     listing: Listing[Run] = Listing(2, start_page=7)
 
-    assert listing.refuse(PageRequest(7)) is None
+    assert listing.take_error(PageRequest(7)) is None
 
     listing = Listing(2)
     take(listing, Page(1, 2, 5, runs(1, 2)))
 
-    assert listing.refuse(PageRequest(2)) is None
+    assert listing.take_error(PageRequest(2)) is None
     assert not listing.is_finished
 
 
