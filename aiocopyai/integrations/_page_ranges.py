@@ -10,18 +10,24 @@ runs does not change, two ranges that have a run in common on such pages leave o
 and the last run of the other. Only common runs show that, not the number of runs.
 """
 
+# pyarrow is not typed: its values are unknown to the type checkers.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from hashlib import blake2b
+from math import ceil
 from typing import Final
 
+import pyarrow as pa  # type: ignore[import-untyped]  # see above
 from attrs import define, evolve, field, frozen
 
 from aiocopyai import CopyAIError, CopyAISession, Page, PaginationError, Run
 from aiocopyai._pagination import may_be_past_end
+from aiocopyai.integrations.arrow import record_batch
 
 
 PAGE_SIZE: Final = 100
@@ -29,6 +35,10 @@ PAGE_SIZE: Final = 100
 MARGIN: Final = PAGE_SIZE
 """How many runs behind its end a range is read, so that it has runs in common with the next one."""
 PREFETCH: Final = 4
+_MIN_PAGES: Final = 20
+"""How many pages a partition has at least, if there are that many: each of its ranges takes two requests more."""
+NO_RANGE: Final = -1
+"""The index of a range for rows that do not show whether a run is missing between two ranges."""
 _MAX_ATTEMPTS: Final = 4
 """How often to start reading a range on a list that changes; what is still missing around it is read in the end."""
 _MAX_EARLY_PAGES: Final = 2
@@ -62,27 +72,46 @@ class PageRange:
 class ReadPage:
     """A page that was read."""
 
-    number: int
-    runs: Sequence[Run]
+    range_index: int
+    """The index of the range that it was read for."""
+    rows: pa.RecordBatch
+    """The runs, converted while the next pages are on their way."""
+    hashes: Sequence[int]
+    """The `hash_id` of each run."""
     is_connected: bool = False
     """Whether no run is missing between this page and the other connected ones of its range."""
     read_at: int = field(factory=time.time_ns)
     """Nanoseconds since 1970, by the clock of the process that read it."""
 
 
-def plan_ranges(totals: Mapping[str, int], size: int) -> list[list[PageRange]]:
-    """Divide lists into ranges of at most `size` runs, and pack short ones: return the ranges of each partition."""
+def plan_ranges(totals: Mapping[str, int], max_pages: int, threads: int) -> list[list[PageRange]]:
+    """Divide lists into partitions that `threads` threads read in about the same time: return the ranges of each.
+
+    All partitions have the same number of pages, except that the last one may be shorter. There are as many for each
+    thread, unless that takes partitions of fewer than `_MIN_PAGES` pages.
+
+    Args:
+        totals: the number of runs of each list.
+        max_pages: the maximum number of pages in a partition.
+        threads: how many partitions are read at the same time.
+    """
+    lengths = {workflow_id: max(1, ceil(total / PAGE_SIZE)) for workflow_id, total in totals.items()}
+    pages = sum(lengths.values())
+    fewest = ceil(pages / max_pages)
+    partition_pages = ceil(pages / max(fewest, min(ceil(fewest / threads) * threads, pages // _MIN_PAGES)))
     partitions: list[list[PageRange]] = []
-    index = used = 0
-    for workflow_id, total in totals.items():
-        for upper in range(total, -1 if total == 0 else 0, -size):
-            lower = max(0, upper - size)
-            requests = max(upper - lower, PAGE_SIZE)  # a short list costs a request, too
-            if not partitions or used + requests > size:
+    index = free = 0
+    for workflow_id, length in lengths.items():
+        total, start = totals[workflow_id], 0
+        while start < length:
+            if not free:
                 partitions.append([])
-                used = 0
+                free = partition_pages
+            end = min(start + free, length)
+            upper, lower = total - start * PAGE_SIZE, max(0, total - end * PAGE_SIZE)
             partitions[-1].append(PageRange(index, workflow_id, total, upper, lower))
-            used += requests
+            free -= end - start
+            start = end
             index += 1
     return partitions
 
@@ -175,7 +204,7 @@ class _Chain:
         return self.wanted.first_page(await session.count_runs(self.wanted.workflow_id), PAGE_SIZE)
 
     def _add(self, page: Page[Run], rereads: int, *, is_joined: bool) -> None:
-        read = ReadPage(page.number, page.items)
+        read = ReadPage(self.wanted.index, record_batch(page.items), [hash_id(run.id) for run in page.items])
         if rereads > self.rereads:
             self.rereads = rereads
             self.unproven.clear()
@@ -218,10 +247,10 @@ async def _bridge(session: CopyAISession, wanted: PageRange, above: set[int] | N
     width = PAGE_SIZE // 2
     while True:
         upper = wanted.total if above is None else wanted.upper + width
-        bridge = evolve(wanted, upper=upper, lower=max(0, wanted.upper - width))
+        bridge = evolve(wanted, index=NO_RANGE, upper=upper, lower=max(0, wanted.upper - width))
         pages = await read_range(session, bridge, is_last_pass=True)
         read += pages
-        found = {hash_id(run.id) for page in pages if page.is_connected for run in page.runs}
+        found = {number for page in pages if page.is_connected for number in page.hashes}
         reaches_above = bridge.is_first or (above is not None and not found.isdisjoint(above))
         reaches_below = bridge.lower == 0 or not found.isdisjoint(below)
         if reaches_above and reaches_below:

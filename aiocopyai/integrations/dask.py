@@ -9,42 +9,36 @@ This module builds the graph and runs on the workers. `_page_ranges` divides a l
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from itertools import groupby
 from typing import Any, Final, TypeVar, cast
 
 import dask.dataframe as dd
 import pandas as pd  # type: ignore[import-untyped]  # see above
 import pyarrow as pa  # type: ignore[import-untyped]  # see above
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 from dask import config
+from dask.delayed import delayed
 from dask.system import CPU_COUNT
 from distributed import get_client, get_worker
 
 from aiocopyai import CopyAISession, RetryPolicy
 from aiocopyai._tasks import TaskSet
-from aiocopyai._validation import check_integer
-from aiocopyai.integrations._page_ranges import (
-    PAGE_SIZE,
-    PageRange,
-    ReadPage,
-    hash_id,
-    plan_ranges,
-    read_between,
-    read_range,
-)
-from aiocopyai.integrations.arrow import SCHEMA, record_batch
+from aiocopyai._threads import LoopThread
+from aiocopyai._validation import check_integer, path_segment
+from aiocopyai.integrations._page_ranges import NO_RANGE, PageRange, ReadPage, plan_ranges, read_between, read_range
+from aiocopyai.integrations.arrow import SCHEMA
 
 
+_HASH: Final = "_hash"
 _RANGE: Final = "_range"
 _READ_AT: Final = "_read_at"
-_WIDE_SCHEMA: Final = SCHEMA.append(pa.field(_RANGE, pa.int64())).append(pa.field(_READ_AT, pa.int64()))
-_NO_RANGE: Final = -1
-"""The range of rows that show nothing about what is between ranges."""
+_MAX_DIRECT: Final = 32
+"""The number of partitions above which rows move in several steps: in one step, the tasks are its square."""
 _LISTS_AT_ONCE: Final = 8
-"""How many lists one process reads at the same time."""
+"""The number of lists that one partition reads at the same time."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -53,7 +47,7 @@ T = TypeVar("T")
 def read_runs(
     workflow_ids: str | Sequence[str],
     *,
-    partition_pages: int = 50,
+    partition_pages: int = 100,
     base_url: str | None = None,
     retry: RetryPolicy | int = RetryPolicy(),  # noqa: B008 (immutable)
     max_rate: float | None = None,
@@ -76,7 +70,10 @@ def read_runs(
 
     Args:
         workflow_ids: the ids of the workflows; duplicates are ignored.
-        partition_pages: the maximum number of pages of 100 runs in a partition, before ids are made unique.
+        partition_pages: the maximum number of pages of 100 runs in a partition, before ids are made unique. Each thread
+            of the cluster, or of Dask's own scheduler, reads the same number of partitions, which all have about the
+            same length, unless this takes partitions of fewer than 20 pages. A thread holds one partition at a time
+            while it reads: about 10 MB for 100 pages of runs of 1 KB.
         base_url: the API's URL, for all processes; by default the value of ``COPYAI_BASE_URL`` in each.
         retry: how often, and with which waits, a request is retried, as for `CopyAISession`.
         max_rate: the maximum number of requests per second of all processes that read this frame; None for no limit. It
@@ -92,20 +89,29 @@ def read_runs(
     chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
     if not chosen:
         raise ValueError("workflow_ids must name at least one workflow")
+    for workflow_id in chosen:
+        path_segment("workflow_id", workflow_id)
     check_integer("partition_pages", partition_pages, 1)
     reader = _PartitionReader(base_url, retry, max_rate)
-    totals = _run(reader.count(chosen))
-    partitions = plan_ranges(dict(zip(chosen, totals, strict=True)), partition_pages * PAGE_SIZE)
-    reader = evolve(reader, partitions=len(partitions))
-    all_ranges = [page_range for ranges in partitions for page_range in ranges]
+    totals = dict(zip(chosen, reader.count(chosen), strict=True))
+    plan = plan_ranges(totals, partition_pages, _count_threads(get_client))
+    count, all_ranges = len(plan), [page_range for ranges in plan for page_range in ranges]
+    reader = evolve(reader, partitions=count)
 
+    # Keys of one group: many partitions wait in the scheduler for a free thread, and are not assigned in advance.
+    name = f"read-runs-{uuid.uuid4().hex}"
+    partitions = [delayed(reader.read)(ranges, dask_key_name=(name, index)) for index, ranges in enumerate(plan)]
+    hashes = [delayed(_hashes)(partition) for partition in partitions]
+    partitions.append(delayed(reader.read_between)(hashes, all_ranges))
     meta = _frame([])
-    ranges = dd.from_map(reader.read, partitions, meta=meta, label="read-runs")
-    hashes = ranges.map_partitions(_hashes, meta=_hashes(meta)).repartition(npartitions=1)
-    between = hashes.map_partitions(reader.read_between, all_ranges, meta=meta)
-    # The peer-to-peer shuffle, a cluster's default, does not support maps, and reads all again if a worker is lost.
-    shuffled = dd.concat([ranges, between]).shuffle("id", npartitions=len(partitions), shuffle_method="tasks")
-    frame: dd.DataFrame = shuffled.map_partitions(_latest, meta=_latest(meta))
+    frame: dd.DataFrame
+    if count <= _MAX_DIRECT:
+        selected = [[delayed(_select)(partition, index, count) for partition in partitions] for index in range(count)]
+        frame = dd.from_delayed([delayed(_latest)(*parts) for parts in selected], _latest(meta))
+    else:
+        # The peer-to-peer shuffle, a cluster's default, does not support maps, and reads all again if a worker is lost.
+        shuffled = dd.from_delayed(partitions, meta).shuffle(_HASH, npartitions=count, shuffle_method="tasks")
+        frame = shuffled.map_partitions(_latest, meta=_latest(meta))
     return frame
 
 
@@ -117,101 +123,92 @@ class _PartitionReader:
     retry: RetryPolicy | int
     max_rate: float | None
     partitions: int = 1
-    nonce: str = field(factory=lambda: uuid.uuid4().hex)
-    """Makes each frame different for Dask, which would take two frames with the same plan for the same data."""
 
-    async def count(self, workflow_ids: Sequence[str]) -> list[int]:
+    def count(self, workflow_ids: Sequence[str]) -> list[int]:
         """Return how many runs each workflow has."""
-        async with self._session(self.max_rate) as session:
-            for workflow_id in workflow_ids:
-                session.runs(workflow_id)  # raises if it is not an id, and sends nothing
-            return await _map_at_once(session.count_runs, workflow_ids)
+        return self._map(CopyAISession.count_runs, workflow_ids, self.max_rate)
 
     def read(self, ranges: Sequence[PageRange]) -> pd.DataFrame:
         """Read a partition."""
-        return _frame(_run(self._read(ranges, self.share())))
+        rate = self.share()
+        if rate is not None:  # the previous partition may have sent its last request just now
+            time.sleep(1 / rate)
+        return _frame(self._map(read_range, ranges, rate))
 
     def share(self) -> float | None:
         """Return the part of the rate that a partition may use which is read in this process now."""
         if self.max_rate is None:
             return None
-        try:
-            get_worker()
-        except ValueError:
-            threads = int(config.get("num_workers", None) or CPU_COUNT)
-        else:
-            threads = sum(cast("dict[str, int]", get_client().nthreads()).values())
-        return self.max_rate / min(self.partitions, threads)  # at most that many are read at the same time
+        return self.max_rate / min(self.partitions, _count_threads(get_worker))
 
-    def read_between(self, hashes: pd.DataFrame, ranges: Sequence[PageRange]) -> pd.DataFrame:
+    def read_between(self, hashes: Sequence[pd.DataFrame], ranges: Sequence[PageRange]) -> pd.DataFrame:
         """Read what is missing between ranges, and at the head of each list."""
-        ids = cast("dict[int, Collection[int]]", dict(iter(hashes.groupby(_RANGE)["id"])))
-        return _frame(_run(self._read_between(ids, ranges)))
+        known = cast("dict[int, Collection[int]]", dict(iter(pd.concat(hashes).groupby(_RANGE)[_HASH])))
+        lists = [list(own) for _, own in groupby(ranges, lambda wanted: wanted.workflow_id)]
+        return _frame(self._map(lambda session, own: read_between(session, own, known), lists, self.max_rate))
 
-    def _session(self, max_rate: float | None) -> CopyAISession:
-        return CopyAISession(base_url=self.base_url, retry=self.retry, max_rate=max_rate)
+    def _map(
+        self, call: Callable[[CopyAISession, S], Coroutine[Any, Any, T]], arguments: Iterable[S], rate: float | None
+    ) -> list[T]:
+        """Call with a session and each argument, some at the same time, and return the results in order."""
 
-    async def _read(self, ranges: Sequence[PageRange], rate: float | None) -> list[tuple[int, ReadPage]]:
-        async with self._session(rate) as session:
-            if rate is not None:  # the partition before this one may have sent its last request just now
-                await asyncio.sleep(1 / rate)
-            read = await _map_at_once(lambda wanted: read_range(session, wanted), ranges)
-        return [
-            (wanted.index if page.is_connected else _NO_RANGE, page)
-            for wanted, pages in zip(ranges, read, strict=True)
-            for page in pages
-        ]
+        async def map_all() -> list[T]:
+            semaphore, tasks = asyncio.Semaphore(_LISTS_AT_ONCE), TaskSet()
 
-    async def _read_between(
-        self, ids: Mapping[int, Collection[int]], ranges: Sequence[PageRange]
-    ) -> list[tuple[int, ReadPage]]:
-        lists = [list(members) for _, members in groupby(ranges, lambda wanted: wanted.workflow_id)]
-        async with self._session(self.max_rate) as session:
-            read = await _map_at_once(lambda members: read_between(session, members, ids), lists)
-        return [(_NO_RANGE, page) for pages in read for page in pages]
+            async def limited(argument: S) -> T:
+                async with semaphore:
+                    return await call(session, argument)
+
+            async with CopyAISession(base_url=self.base_url, retry=self.retry, max_rate=rate) as session:
+                started = [tasks.spawn(limited(argument)) for argument in arguments]
+                try:
+                    return [await task for task in started]
+                finally:
+                    await tasks.cancel()
+
+        with LoopThread() as loop:
+            return loop.call(map_all())
 
 
-async def _map_at_once(call: Callable[[S], Awaitable[T]], arguments: Iterable[S]) -> list[T]:
-    """Await a call for each argument, some of them at the same time; return the results in order."""
-    semaphore, tasks = asyncio.Semaphore(_LISTS_AT_ONCE), TaskSet()
-
-    async def limited(argument: S) -> T:
-        async with semaphore:
-            return await call(argument)
-
-    started = [tasks.spawn(limited(argument)) for argument in arguments]
+def _count_threads(find: Callable[[], object]) -> int:
+    """Return how many partitions are read at the same time: on a cluster, if `find` finds its worker or client."""
     try:
-        return [await task for task in started]
-    finally:
-        await tasks.cancel()
+        find()
+        client = get_client()
+    except ValueError:
+        client = None
+    if client is None or client.asynchronous:  # an asynchronous client cannot be asked here
+        return int(config.get("num_workers", None) or CPU_COUNT)
+    return max(1, sum(cast("dict[str, int]", client.nthreads()).values()))
 
 
-def _frame(read: Sequence[tuple[int, ReadPage]]) -> pd.DataFrame:
-    batch = record_batch([run for _, page in read for run in page.runs])
-    indices = pa.array([index for index, page in read for _ in page.runs], pa.int64())
-    times = pa.array([page.read_at for _, page in read for _ in page.runs], pa.int64())
-    return pa.Table.from_arrays([*batch.columns, indices, times], schema=_WIDE_SCHEMA).to_pandas(
-        types_mapper=pd.ArrowDtype
-    )
+def _frame(read: Iterable[Sequence[ReadPage]]) -> pd.DataFrame:
+    pages = [page for range_pages in read for page in range_pages]
+    table = pa.Table.from_batches([page.rows for page in pages], SCHEMA)
+    for name, kind, values in (
+        (_HASH, pa.uint64(), [number for page in pages for number in page.hashes]),
+        (
+            _RANGE,
+            pa.int64(),
+            [page.range_index if page.is_connected else NO_RANGE for page in pages for _ in page.hashes],
+        ),
+        (_READ_AT, pa.int64(), [page.read_at for page in pages for _ in page.hashes]),
+    ):
+        table = table.append_column(name, pa.array(values, kind))
+    return table.combine_chunks().to_pandas(types_mapper=pd.ArrowDtype)
 
 
-def _hashes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep 16 bytes of each run: a hash of its id, and its range."""
-    ids = pd.Series([hash_id(run_id) for run_id in frame["id"]], frame.index, "uint64")
-    return pd.DataFrame({"id": ids, _RANGE: frame[_RANGE].astype("int64")})
+def _hashes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return 16 bytes of each run: the hash of its id, and its range."""
+    return pd.DataFrame({_HASH: rows[_HASH].to_numpy("uint64"), _RANGE: rows[_RANGE].to_numpy("int64")})
 
 
-def _latest(frame: pd.DataFrame) -> pd.DataFrame:
+def _select(rows: pd.DataFrame, index: int, count: int) -> pd.DataFrame:
+    """Return the rows that belong in one of `count` partitions. All copies of a run belong in the same."""
+    return rows.take((rows[_HASH].to_numpy("uint64") % count == index).nonzero()[0])
+
+
+def _latest(*parts: pd.DataFrame) -> pd.DataFrame:
     """Keep the copy of each run that was read last."""
-    newest = frame.sort_values([_READ_AT, _RANGE]).drop_duplicates("id", keep="last")
-    return newest.drop(columns=[_RANGE, _READ_AT]).reset_index(drop=True)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; in another thread if an event loop runs in this one, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+    newest = pd.concat(parts).sort_values([_READ_AT, _RANGE]).drop_duplicates("id", keep="last")
+    return newest.drop(columns=[_HASH, _RANGE, _READ_AT]).reset_index(drop=True)

@@ -1,10 +1,11 @@
-"""Time a Dask data frame by the number of workers that read it, and print ratios to one worker.
+"""Time a Dask data frame by the number of workers that read it, and print ratios to one worker, or to one session.
 
-``python tests/benchmarks/dask_workers.py`` takes about two minutes; ``--quick`` half a minute. The first part uses
+``python tests/benchmarks/dask_workers.py`` takes about three minutes; ``--quick`` less than one. The first part uses
 processes with one thread each and a server that responds at once, so that all time is the client's: it is meaningful
 for up to as many workers as there are cores beside the server's. The second part simulates more workers: each page is
-100 ms late, and threads of one process take the place of workers that wait for them. The runs are small there, since
-all these threads share one core. (A file named dask.py would hide the package.)
+100 ms late, and threads of one process take the place of workers that wait for them. The third part compares four
+processes with one session that has as many requests in progress; each page is 50 ms late. The runs are small in both,
+since all workers share few cores. (A file named dask.py would hide the package.)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -31,7 +33,7 @@ LATENCY: Final = 0.1
 KEY: Final = {"COPYAI_API_KEY": "benchmark-key"}
 
 
-def read(base_url: str, partition_pages: int) -> int:
+def read(base_url: str, partition_pages: int = 100) -> int:
     """Compute a frame where it is read, and return its number of rows."""
     frame = read_runs(WORKFLOW, base_url=base_url, partition_pages=partition_pages)
     return int(frame.map_partitions(len, meta=("rows", "int64")).sum().compute())
@@ -116,14 +118,34 @@ def waiting(pages: int, all_workers: Iterable[int]) -> None:
         report(f"{runs:,} small runs, each page {LATENCY * 1e3:.0f} ms late, partitions of 5 pages", runs, rows(url))
 
 
+def against_one_session(all_pages: Iterable[int], rounds: int) -> None:
+    """Measure four processes and one session, in turns, with 16 requests in progress each."""
+    with processes(4):
+        for pages in all_pages:
+            runs = pages * PAGE_SIZE
+            with page_server(runs, latency=0.05, size="small") as url:
+                read(url)
+                taken = [
+                    (measure(runs, 1, lambda: asyncio.run(iterate(url, 16))), measure(runs, 1, lambda: read(url)))
+                    for _ in range(rounds)
+                ]
+            session, dask_workers = (statistics.median(seconds) for seconds in zip(*taken, strict=True))
+            report(
+                f"{pages} pages, each 50 ms late, medians of {rounds}",
+                runs,
+                [("an iteration, prefetch=16", session), ("Dask, 4 processes", dask_workers)],
+            )
+
+
 def main() -> None:
-    """Measure both."""
+    """Measure all."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="measure less: the figures are rough")
     options = parser.parse_args()
     os.environ.update(KEY)
     cores(200 if options.quick else 1_000, 1 if options.quick else 3)
     waiting(80 if options.quick else 320, (1, 2, 8, 32))
+    against_one_session((100, 320) if options.quick else (100, 200, 320, 333, 500, 1000), 3 if options.quick else 5)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,6 @@ def _key(monkeypatch: pytest.MonkeyPatch, _no_environment: None) -> None:
 @pytest.fixture(name="small_pages")
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of five runs in this process, so that short lists have many of them."""
-    monkeypatch.setattr(tested, "PAGE_SIZE", 5)
     monkeypatch.setattr(_page_ranges, "PAGE_SIZE", 5)
     monkeypatch.setattr(_page_ranges, "MARGIN", 5)
 
@@ -149,10 +148,16 @@ async def test_no_total(copyai_emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("max_direct", [32, 2])
 async def test_frame_has_what_an_iteration_yields(
-    copyai_emulator: Emulator, session: CopyAISession, scheduler: str
+    copyai_emulator: Emulator,
+    session: CopyAISession,
+    monkeypatch: pytest.MonkeyPatch,
+    scheduler: str,
+    max_direct: int,
 ) -> None:
-    """Each run of the list is a row, with the columns, types and values of the Arrow schema."""
+    """Each run is a row, with the columns, types and values of the Arrow schema, in few partitions or in many."""
+    monkeypatch.setattr(tested, "_MAX_DIRECT", max_direct)
     copyai_emulator.add_runs(450)
     runs = [run async for run in session.runs(copyai_emulator.workflow_id)]
 
@@ -191,13 +196,14 @@ async def test_several_workflows(copyai_emulator: Emulator) -> None:
 
 
 async def test_short_lists_share_a_partition(copyai_emulator: Emulator) -> None:
-    """Fifty workflows of three runs are one partition, with few tasks and at most three requests for each."""
+    """Fifty workflows of three runs are one partition, with few tasks and at most four requests for each."""
     ids = [f"WCFG-{number}" for number in range(50)]
     for number, workflow_id in enumerate(ids):
         runs = [raw_run(10 * number + n) for n in range(3, 0, -1)]
         copyai_emulator.replace_runs(runs, workflow_id=workflow_id)
-    frame = await asyncio.to_thread(read_runs, ids, base_url=copyai_emulator.url)
-    computed = await compute(copyai_emulator, ids, scheduler="sync")
+    with dask.config.set(num_workers=1):
+        frame = await asyncio.to_thread(read_runs, ids, base_url=copyai_emulator.url)
+        computed = await compute(copyai_emulator, ids, scheduler="sync")
     graph = frame.optimize().__dask_graph__()
 
     assert frame.npartitions == 1
@@ -223,8 +229,12 @@ async def test_failed_page_fails_the_frame(copyai_emulator: Emulator, status: in
 
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-async def test_frame_of_a_changing_list(copyai_emulator: Emulator, scheduler: str) -> None:
+@pytest.mark.parametrize("max_direct", [32, 2])
+async def test_frame_of_a_changing_list(
+    copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, scheduler: str, max_direct: int
+) -> None:
     """While Dask reads, runs are added and removed: all runs that are on the list in the end are in the frame, once."""
+    monkeypatch.setattr(tested, "_MAX_DIRECT", max_direct)
     copyai_emulator.add_runs(150)
 
     def change(emulator: Emulator, request: Request) -> None:
@@ -302,6 +312,16 @@ async def test_key_is_not_in_the_graph(copyai_emulator: Emulator, monkeypatch: p
     assert b"look-for" not in pickled + repr(frame).encode() + repr(graph).encode()
 
 
+async def test_partitions_are_divided_among_the_threads(copyai_emulator: Emulator) -> None:
+    """There are as many partitions as threads, if they are neither too long nor too short."""
+    copyai_emulator.add_runs(8_000)
+
+    with dask.config.set(num_workers=4):
+        frame = await asyncio.to_thread(read_runs, copyai_emulator.workflow_id, base_url=copyai_emulator.url)
+
+    assert frame.npartitions == 4
+
+
 @pytest.mark.parametrize(("partitions", "threads", "share"), [(100, 4, 2.5), (2, 4, 5.0), (1, 4, 10.0), (100, 1, 10.0)])
 def test_rate_is_divided(partitions: int, threads: int, share: float) -> None:
     """Each partition gets the rate of one thread, or more if there are fewer partitions than threads."""
@@ -365,6 +385,18 @@ async def test_cluster_divides_the_rate(client: Client) -> None:
     reader = tested._PartitionReader(None, AT_ONCE, 10.0, partitions=100)
 
     assert await asyncio.to_thread(lambda: client.submit(reader.share).result(CLUSTER_SECONDS)) == 2.5
+
+
+async def test_partitions_are_divided_among_the_threads_of_a_cluster(
+    copyai_emulator: Emulator,
+    client: Client,  # noqa: ARG001 (it is found)
+) -> None:
+    """With a cluster, there are as many partitions as it has threads."""
+    copyai_emulator.add_runs(8_000)
+
+    frame = await asyncio.to_thread(read_runs, copyai_emulator.workflow_id, base_url=copyai_emulator.url)
+
+    assert frame.npartitions == 4
 
 
 async def test_killed_worker_loses_no_run(slow_emulator: Emulator, client: Client) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from itertools import pairwise
+from math import ceil
 from typing import Any, cast
 
 import pytest
@@ -29,6 +30,13 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_page_ranges, "MARGIN", 5)
 
 
+def ids_on(page: ReadPage) -> list[str]:
+    """Return the ids of the runs on a page."""
+    ids: list[str] = page.rows["id"].to_pylist()
+    assert page.hashes == [hash_id(run_id) for run_id in ids]
+    return ids
+
+
 @define
 class Ranges:
     """The ranges of one list, and what was read of them."""
@@ -41,7 +49,7 @@ class Ranges:
     async def of(cls, session: CopyAISession, workflow_id: str, pages: int) -> Ranges:
         """Plan ranges of some pages each."""
         total = await session.count_runs(workflow_id)
-        partitions = plan_ranges({workflow_id: total}, pages * _page_ranges.PAGE_SIZE)
+        partitions = plan_ranges({workflow_id: total}, pages, threads=1)
         return cls(session, [page_range for partition in partitions for page_range in partition])
 
     async def read_in(self, order: list[PageRange]) -> None:
@@ -53,16 +61,16 @@ class Ranges:
     @property
     def ids(self) -> set[str]:
         """What was read of all ranges."""
-        return {run.id for pages in self.read.values() for page in pages for run in page.runs}
+        return {run_id for pages in self.read.values() for page in pages for run_id in ids_on(page)}
 
     async def finish(self) -> set[str]:
         """Read what is missing between the ranges; return all ids."""
         hashes = {
-            index: {hash_id(run.id) for page in pages if page.is_connected for run in page.runs}
+            index: {number for page in pages if page.is_connected for number in page.hashes}
             for index, pages in self.read.items()
         }
         pages = await read_between(self.session, self.plan, hashes)
-        return self.ids | {run.id for page in pages for run in page.runs}
+        return self.ids | {run_id for page in pages for run_id in ids_on(page)}
 
 
 @define
@@ -85,11 +93,10 @@ class ListSession:
         return Pager(self.page, Plan(workflow_id, page_size, start_page=start_page, since=None, prefetch=prefetch))
 
 
-@given(st.dictionaries(st.text(min_size=1), st.integers(0, 300), min_size=1), st.integers(1, 20))
-def test_plan_covers_every_run_once(totals: dict[str, int], pages: int) -> None:
-    """The ranges of a list follow each other from its head to its end, and no partition has too many pages."""
-    size = pages * _page_ranges.PAGE_SIZE
-    partitions = plan_ranges(totals, size)
+@given(st.dictionaries(st.text(min_size=1), st.integers(0, 300), min_size=1), st.integers(1, 20), st.integers(1, 8))
+def test_plan_covers_every_run_once(totals: dict[str, int], max_pages: int, threads: int) -> None:
+    """The ranges of a list follow each other from its head to its end, and all partitions but the last are equal."""
+    partitions = plan_ranges(totals, max_pages, threads)
     ranges = [page_range for partition in partitions for page_range in partition]
 
     assert [page_range.index for page_range in ranges] == list(range(len(ranges)))
@@ -97,17 +104,38 @@ def test_plan_covers_every_run_once(totals: dict[str, int], pages: int) -> None:
         own = [page_range for page_range in ranges if page_range.workflow_id == workflow_id]
         assert (own[0].upper, own[-1].lower) == (total, 0)
         assert all(one.lower == other.upper for one, other in pairwise(own))
-    for partition in partitions:
-        assert 0 < len(partition) <= pages
-        assert sum(page_range.upper - page_range.lower for page_range in partition) <= size
+    *others, last = [
+        sum(max(1, ceil((page_range.upper - page_range.lower) / 5)) for page_range in partition)
+        for partition in partitions
+    ]
+    assert all(pages == others[0] for pages in others)
+    assert 1 <= last <= max([*others[:1], last]) <= max_pages
+
+
+@pytest.mark.parametrize(
+    ("pages", "threads", "planned"),
+    [
+        (333, 4, [84, 84, 84, 81]),  # one partition for each thread
+        (500, 4, [63] * 7 + [59]),  # two for each thread: one for each would be too long
+        (50, 4, [25, 25]),  # not four, which would be too short
+        (10, 4, [10]),
+        (333, 1, [84, 84, 84, 81]),
+        (10_001, 4, [97] * 103 + [10]),
+    ],
+)
+def test_partitions_are_equal(pages: int, threads: int, planned: list[int]) -> None:
+    """Each thread reads as many pages as the others, so that none waits for the last partition."""
+    partitions = plan_ranges({"WCFG-1": pages * 5}, 100, threads)
+
+    assert [(ranges[0].upper - ranges[-1].lower) // 5 for ranges in partitions] == planned
 
 
 def test_short_lists_share_a_partition() -> None:
     """Fifty short lists are one partition of fifty pages; the end of a long list is packed with them."""
     totals = {f"WCFG-{number}": 3 for number in range(50)}
 
-    assert len(plan_ranges(totals, 50 * 5)) == 1
-    assert [len(ranges) for ranges in plan_ranges({"WCFG-long": 503, **totals}, 50 * 5)] == [1, 1, 50, 1]
+    assert len(plan_ranges(totals, 50, threads=1)) == 1
+    assert [len(ranges) for ranges in plan_ranges({"WCFG-long": 503, **totals}, 50, threads=1)] == [1, 1, 1 + 13, 37]
 
 
 async def test_unchanged_list_costs_little_more_than_its_pages(
@@ -153,7 +181,7 @@ async def test_readings_of_a_range_are_not_connected(copyai_emulator: Emulator, 
 
     copyai_emulator.on_request = shorten
     pages = await read_range(session, PageRange(0, copyai_emulator.workflow_id, 57, 12, 0))
-    connected = {run.id for page in pages if page.is_connected for run in page.runs}
+    connected = {run_id for page in pages if page.is_connected for run_id in ids_on(page)}
 
     assert len(pages) > 2
     assert connected == {raw_run(1)["id"], raw_run(2)["id"]}
