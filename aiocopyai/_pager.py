@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Any, Final, Generic
@@ -84,7 +84,7 @@ class Pager(Generic[T]):
     ``contextlib.aclosing`` accepts a pager, which it closes with all its iterators, and also a single iterator.
     """
 
-    def __init__(self, fetch: Callable[[int, int], Awaitable[Page[T]]], plan: Plan) -> None:
+    def __init__(self, fetch: Callable[[int, int], Coroutine[Any, Any, Page[T]]], plan: Plan) -> None:
         self._fetch = fetch
         self._plan = plan
         self._total: int | None = None
@@ -163,7 +163,7 @@ class PageIterator(AsyncIterator[Page[T]]):
     """One iteration over the pages of a list, created by `Pager.pages`."""
 
     def __init__(
-        self, fetch: Callable[[int, int], Awaitable[Page[T]]], plan: Plan, report: Callable[[Changes], None]
+        self, fetch: Callable[[int, int], Coroutine[Any, Any, Page[T]]], plan: Plan, report: Callable[[Changes], None]
     ) -> None:
         self._fetch = fetch
         self._plan = plan
@@ -228,7 +228,6 @@ class PageIterator(AsyncIterator[Page[T]]):
         request, task = self._in_progress[0]
         is_waiting, asked_at = request.is_ahead and not task.done(), time.monotonic()
         is_idle = all(task.done() for _, task in self._in_progress)
-        page: Page[T] = Page(request.page, self._plan.size, None, ())
         try:
             page = await self._response_of(task)
             is_waiting = is_waiting and time.monotonic() - asked_at >= _LONG_WAIT
@@ -241,14 +240,14 @@ class PageIterator(AsyncIterator[Page[T]]):
                 if isinstance(error, CopyAIError):
                     error.page = self._listing.resume_page(self._plan.page_size)
                 raise
-            result = end
+            page, result = Page(request.page, self._plan.size, None, ()), end
         self._in_progress.popleft()
         self._invalid_fields |= page.invalid_fields
         self._follow(request, result)
         self._adapt_window(is_waiting=is_waiting, is_idle=is_idle)
         if not self._listing.is_finished and self._plan.prefetch != 0:
             self._send_requests(self._window)
-        return Page(page.number, page.size, page.total, result.items, page.invalid_fields)
+        return page if len(result.items) == len(page.items) else evolve(page, items=result.items)
 
     async def _response_of(self, task: asyncio.Task[Page[T]]) -> Page[T]:
         try:

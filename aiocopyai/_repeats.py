@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -59,9 +59,8 @@ class Repeats(Generic[T]):
 
         One response is one state of the list: items of one page with the same id are two if their content differs.
         """
-        unique = set(ids)
-        known = self._known.intersection(unique)
-        if not known and len(unique) == len(ids):
+        known = self._known.intersection(ids)
+        if self._known.add(ids) == len(ids) and not known:
             new = list(items)
         else:
             new = list[T]()
@@ -71,7 +70,6 @@ class Repeats(Generic[T]):
                 if item.id not in known and item not in same:
                     same_id[item.id] = (*same, item)
                     new.append(item)
-        self._known.add(unique)
         self.count += len(new)
         if new:
             self.new_pages += 1
@@ -83,7 +81,7 @@ class Repeats(Generic[T]):
 
         If ids were forgotten, only items in front of a known one are certainly new.
         """
-        known = self._known.intersection(set(ids))
+        known = self._known.intersection(ids)
         if self._known.has_forgotten:
             added = next((place for place, item_id in enumerate(ids) if item_id in known), len(ids))
             items, ids = items[:added], ids[:added]
@@ -114,16 +112,19 @@ class RecentIds:
         self._newer: set[str] = set()
         self._older: set[str] = set()
 
-    def intersection(self, ids: set[str]) -> set[str]:
+    def intersection(self, ids: Iterable[str]) -> set[str]:
         """Return those of the ids that are remembered."""
-        if self._newer.isdisjoint(ids) and self._older.isdisjoint(ids) and self._first.isdisjoint(ids):
-            return set()
-        return (self._newer & ids) | (self._older & ids) | (self._first & ids)
+        # All of the first page are among the others until ids are forgotten.
+        remembered = (self._newer, self._older, self._first) if self.has_forgotten else (self._newer, self._older)
+        return {each for known in remembered if not known.isdisjoint(ids) for each in known.intersection(ids)}
 
-    def add(self, ids: set[str]) -> None:
-        """Remember the ids of a page."""
-        self._first = self._first or ids
-        self._newer |= ids
+    def add(self, ids: Collection[str]) -> int:
+        """Remember the ids of a page; return how many of them are not among the newer half of the remembered ids."""
+        self._first = self._first or set(ids)
+        count = len(self._newer)
+        self._newer.update(ids)
+        added = len(self._newer) - count
         if len(self._newer) >= REMEMBERED_IDS:
             self.has_forgotten = self.has_forgotten or bool(self._older)
             self._newer, self._older = set(), self._newer
+        return added

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from contextlib import aclosing, suppress
 from io import BytesIO
 from typing import Final, Self, TypeVar
@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from attrs import define, field, frozen
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from aiocopyai._decompression import ACCEPT_ENCODING, SUPPORTED_ENCODINGS, decompress
@@ -155,6 +155,15 @@ class Transport:
         self._options = options
         self._proxy = proxy
         self._rate_limiter = connections.rate_limiter
+        self._headers = CIMultiDict(
+            {
+                **options.default_headers,
+                "x-copy-ai-api-key": api_key,
+                "Accept": "application/json",
+                "Accept-Encoding": ACCEPT_ENCODING,
+                "User-Agent": options.user_agent,
+            }
+        )
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -219,8 +228,9 @@ class Transport:
 
     async def _attempt(self, request: APIRequest, read: Callable[[JSON], T], attempt: _Attempt) -> T:
         """Send a request that was admitted by the rate limiter."""
-        url = URL(f"{self._base_url}/{request.path}", encoded=True)
-        info = RequestInfo(request.method, str(url), attempt.number)
+        address = f"{self._base_url}/{request.path}"
+        url = URL(address, encoded=True)
+        info = RequestInfo(request.method, address, attempt.number)
         payload = None if request.body is None else _Payload(request.body)
         problem: CopyAIError
         try:
@@ -280,13 +290,7 @@ class Transport:
             method,
             url,
             data=payload,
-            headers={
-                **self._options.default_headers,
-                "x-copy-ai-api-key": self._api_key,
-                "Accept": "application/json",
-                "Accept-Encoding": ACCEPT_ENCODING,
-                "User-Agent": self._options.user_agent,
-            },
+            headers=self._headers,
             timeout=self._options.timeout,
             proxy=self._proxy,
             # aiohttp would send the key to any host that a redirect names.
@@ -379,17 +383,24 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
 
 async def _read_into(body: BytesIO, response: aiohttp.ClientResponse, limit: int) -> bool:
     """Append a response's decompressed body until that is longer than `limit` bytes; return whether it is."""
-    encoding = ", ".join(response.headers.getall("Content-Encoding", []))
-    if encoding.strip().lower() not in SUPPORTED_ENCODINGS:
+    encoding = ", ".join(response.headers.getall("Content-Encoding", ())).strip().lower()
+    if encoding not in SUPPORTED_ENCODINGS:
         raise InvalidResponseError("the response is compressed in a way that was not requested")
+    pieces = response.content.iter_any()
+    if not encoding:
+        return await _append(body, pieces, limit)
     try:
-        async with aclosing(decompress(response.content.iter_any(), encoding)) as decompressed:
-            async for piece in decompressed:
-                body.write(piece)
-                if body.tell() > limit:
-                    return True
+        async with aclosing(decompress(pieces, encoding)) as decompressed:
+            return await _append(body, decompressed, limit)
     except ValueError as error:
         raise InvalidResponseError(f"the response is broken: {error}", retryable=True) from None
+
+
+async def _append(body: BytesIO, pieces: AsyncIterable[bytes], limit: int) -> bool:
+    async for piece in pieces:
+        body.write(piece)
+        if body.tell() > limit:
+            return True
     return False
 
 
