@@ -13,9 +13,9 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, TypeAlias, TypeVar
 
-from aiocopyai._columns import COLUMNS, JSON_COLUMNS, row_of, run_of
 from aiocopyai._json import dump_each, dump_lines
 from aiocopyai.errors import CopyAIError
+from aiocopyai.export._columns import COLUMNS, JSON_COLUMNS, row_of, run_of
 from aiocopyai.models import Run
 
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
-from aiocopyai._columns import JSON_COLUMNS
 from aiocopyai._json import dump_json
 from aiocopyai.export import ExportError, _formats, read_export
+from aiocopyai.export._columns import JSON_COLUMNS
 from aiocopyai.export._parquet import Parquet
 from aiocopyai.models import Run
 from tests.support.exporting import FORMATS, ODDITIES, UNICODE
