@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
@@ -19,7 +20,7 @@ from aiocopyai._cursor import Cursor
 from aiocopyai._files import create_beside, move_into_place
 from aiocopyai._threads import FileThread
 from aiocopyai._validation import check_datetime
-from aiocopyai.export._formats import CSV, ExportError, Format, GzippedJSONLines, JSONLines
+from aiocopyai.export._formats import CSV, ExportError, Format, JSONLines
 from aiocopyai.export._journal import DamagedJournalError, Journal
 from aiocopyai.export._list_reader import EarlyFile, ListReader, Progress
 from aiocopyai.export._resume import (
@@ -171,7 +172,7 @@ def _parquet() -> Format:
 
 _FORMATS: Final[dict[str, Callable[[], Format]]] = {
     ".jsonl": JSONLines,
-    ".jsonl.gz": GzippedJSONLines,
+    ".jsonl.gz": partial(JSONLines, is_gzipped=True),
     ".csv": CSV,
     ".parquet": _parquet,
 }

@@ -13,6 +13,8 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, TypeAlias, TypeVar
 
+from attrs import frozen
+
 from aiocopyai._json import dump_each, dump_lines
 from aiocopyai.errors import CopyAIError
 from aiocopyai.export._columns import COLUMNS, JSON_COLUMNS, row_of, run_of
@@ -22,13 +24,13 @@ from aiocopyai.models import Run
 T = TypeVar("T")
 
 Keep: TypeAlias = "Callable[[Sequence[str]], Sequence[bool]]"
-"""Says for some run ids which of the rows stay in the new file."""
+"""Returns for each of some run ids whether its row stays in the new file."""
 
 _COPY_BYTES: Final = 2**20
+"""How much of a file is copied in one step."""
 _FILTER_ROWS: Final = 500
-_GZIP_LEVEL: Final = 4  # three times as fast as 6, and the files are a tenth larger
+"""How many rows are filtered in one step."""
 _NEEDS_QUOTES: Final = re.compile(rb'[",\r\n]')
-_FIELD_LIMIT: Final = 2**31 - 1
 
 
 class ExportError(CopyAIError, ValueError):
@@ -36,7 +38,7 @@ class ExportError(CopyAIError, ValueError):
 
     Attributes:
         problem: what is wrong.
-        advice: what can be done about it, in the words of `export_runs`; may be empty.
+        advice: how to solve it, with the names of the arguments of `export_runs`; may be empty.
     """
 
     def __init__(self, problem: str, advice: str = "") -> None:
@@ -49,7 +51,7 @@ class ExportError(CopyAIError, ValueError):
 
 
 class FileWriter(Protocol):
-    """Makes a file of rows."""
+    """Writes a file from rows."""
 
     def add(self, packed: bytes) -> None:
         """Add rows that `Format.pack` returned."""
@@ -61,14 +63,16 @@ class FileWriter(Protocol):
 
 
 class Format(Protocol):
-    """One file format. What `pack` returns of encoded runs is appended to the rows file."""
+    """One file format. Runs are encoded, packed and appended to the rows file."""
 
-    head: bytes
-    """The beginning of a new rows file."""
+    @property
+    def head(self) -> bytes:
+        """The beginning of a rows file."""
+        ...
 
     @property
     def writer(self) -> Callable[[BinaryIO], FileWriter] | None:
-        """What makes a file of the rows; None if a complete rows file is the file itself."""
+        """The class that writes a file from rows; None if a complete rows file is such a file already."""
         ...
 
     def encode(self, runs: Sequence[Run]) -> bytes:
@@ -76,7 +80,7 @@ class Format(Protocol):
         ...
 
     def pack(self, encoded: bytes) -> bytes:
-        """Compress encoded runs, or return them as they are; may be called in any thread."""
+        """Compress encoded runs, or return them unchanged; may be called in any thread."""
         ...
 
     def read(self, path: Path) -> Iterator[Run]:
@@ -88,18 +92,28 @@ class Format(Protocol):
         ...
 
     def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Generator[None]:
-        """Write the runs of a base file, all or those to `keep`, and then those of a rows file; yields at each step."""
+        """Write the runs of a base file, or those that `keep` selects, and then the runs of a rows file, in steps."""
         ...
 
 
+@frozen
 class JSONLines:
     """One JSON object per line."""
 
-    head = b""
+    is_gzipped: bool = False
+    """Whether the lines are compressed; every addition is another gzip member, which readers join to one stream."""
     writer = None
+
+    @property
+    def head(self) -> bytes:
+        return self.pack(b"")
 
     def encode(self, runs: Sequence[Run]) -> bytes:
         return dump_lines([row_of(run) for run in runs])
+
+    def pack(self, encoded: bytes) -> bytes:
+        # Level 4 is three times as fast as 6, and the files are a tenth larger.
+        return gzip.compress(encoded, 4, mtime=0) if self.is_gzipped else encoded
 
     def read(self, path: Path) -> Iterator[Run]:
         for number, line in enumerate(self._lines(path), start=1):
@@ -109,34 +123,21 @@ class JSONLines:
         if base is not None and keep is None:
             yield from _copy(base, out)
         elif base is not None and keep is not None:
-            for lines in _batched(self._lines(base), _FILTER_ROWS):
+            for lines in batched(self._lines(base), _FILTER_ROWS):
                 mask = keep([json.loads(line)["id"] for line in lines])
                 out.write(self.pack(b"".join(compress(lines, mask))))
                 yield
         yield from _copy(rows, out)
 
     def _lines(self, path: Path) -> Iterator[bytes]:
-        with path.open("rb") as file:
-            yield from _complete_lines(file, path)
-
-    def pack(self, encoded: bytes) -> bytes:
-        return encoded
-
-
-class GzippedJSONLines(JSONLines):
-    """JSON lines, compressed; every addition is another gzip member, which readers join to one stream."""
-
-    head = gzip.compress(b"", mtime=0)
-
-    def _lines(self, path: Path) -> Iterator[bytes]:
         try:
-            with gzip.open(path, "rb") as file:
-                yield from _complete_lines(file, path)
+            with gzip.open(path) if self.is_gzipped else path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if not line.endswith(b"\n"):
+                        raise ExportError(f"{path} ends in the middle of line {number}")
+                    yield line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ExportError(f"{path} is not a complete gzip file: {error}") from None
-
-    def pack(self, encoded: bytes) -> bytes:
-        return gzip.compress(encoded, _GZIP_LEVEL, mtime=0)
 
 
 class CSV:
@@ -147,7 +148,17 @@ class CSV:
 
     def encode(self, runs: Sequence[Run]) -> bytes:
         rows = [row_of(run) for run in runs]
-        return _csv_lines([_cells(name, [row[name] for row in rows]) for name in COLUMNS])
+        columns: list[list[bytes]] = []
+        for name in COLUMNS:
+            values = [row[name] for row in rows]
+            if name in JSON_COLUMNS:
+                cells = dump_each(values)
+            elif name == "created_at":
+                cells = [text.strip(b'"') for text in dump_each(values)]
+            else:
+                cells = [str(value).encode("utf-8", "backslashreplace") for value in values]
+            columns.append([b"" if value is None else cell for value, cell in zip(values, cells, strict=True)])
+        return _csv_lines(columns)
 
     def pack(self, encoded: bytes) -> bytes:
         return encoded
@@ -161,9 +172,9 @@ class CSV:
             yield from _copy(base, out)
         elif base is not None and keep is not None:
             out.write(self.head)
-            for kept in _batched(self._rows(base), _FILTER_ROWS):
-                lasting = compress(kept, keep([cells[0] for cells in kept]))
-                out.write(_csv_lines([list(map(str.encode, column)) for column in zip(*lasting, strict=True)]))
+            for cells in batched(self._rows(base), _FILTER_ROWS):
+                kept = compress(cells, keep([run_id for run_id, *_ in cells]))
+                out.write(_csv_lines([list(map(str.encode, column)) for column in zip(*kept, strict=True)]))
                 yield
         yield from _copy(rows, out)
 
@@ -173,7 +184,7 @@ class CSV:
             file.seek(max(0, size - 1))
             if file.read() != b"\n":
                 raise ExportError(f"{path} ends in the middle of its last line")
-        csv.field_size_limit(_FIELD_LIMIT)  # by default a cell may have 128 KiB, which is less than a long output
+        csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a long output
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = csv.reader(file, strict=True)
@@ -184,6 +195,13 @@ class CSV:
             raise ExportError(f"{path} is not a CSV file: {error}") from None
 
 
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of this length; the last one may be shorter."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
 def _copy(path: Path, out: BinaryIO) -> Iterator[None]:
     with path.open("rb") as source:
         while copied := source.read(_COPY_BYTES):
@@ -191,31 +209,8 @@ def _copy(path: Path, out: BinaryIO) -> Iterator[None]:
             yield
 
 
-def _complete_lines(file: Iterable[bytes], path: Path) -> Iterator[bytes]:
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            raise ExportError(f"{path} ends in the middle of line {number}")
-        yield line
-
-
-def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while batch := list(islice(items, size)):
-        yield batch
-
-
-def _cells(name: str, values: Sequence[object]) -> list[bytes]:
-    """Return a column as text; None is empty."""
-    if name in JSON_COLUMNS:
-        texts = dump_each(values)
-    elif name == "created_at":
-        texts = [text.strip(b'"') for text in dump_each(values)]
-    else:
-        texts = [str(value).encode("utf-8", "backslashreplace") for value in values]
-    return [b"" if value is None else text for value, text in zip(values, texts, strict=True)]
-
-
 def _csv_lines(columns: Sequence[Sequence[bytes]]) -> bytes:
-    """Return rows as CSV: like `csv.writer`, in a third of the time."""
+    """Return the same lines as `csv.writer`, in a third of the time."""
     must_quote = _NEEDS_QUOTES.search
     quoted = [
         [b'"%b"' % cell.replace(b'"', b'""') if must_quote(cell) else cell for cell in cells]
@@ -227,11 +222,13 @@ def _csv_lines(columns: Sequence[Sequence[bytes]]) -> bytes:
 
 
 def _row_of_cells(cells: Sequence[str]) -> dict[str, Any]:
-    texts = dict(zip(COLUMNS, cells, strict=True))
-    row = {
-        name: None if not text else json.loads(text) if name in JSON_COLUMNS else text for name, text in texts.items()
-    }
-    return row | {"credits": int(texts["credits"]) if texts["credits"] else None}
+    row: dict[str, Any] = {name: cell or None for name, cell in zip(COLUMNS, cells, strict=True)}
+    for name in JSON_COLUMNS:
+        if row[name] is not None:
+            row[name] = json.loads(row[name])
+    if row["credits"] is not None:
+        row["credits"] = int(row["credits"])
+    return row
 
 
 def _read_run(parse: Callable[[T], dict[str, Any]], row: T, path: Path, number: int) -> Run:

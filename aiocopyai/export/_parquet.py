@@ -86,9 +86,8 @@ class Parquet:
     def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Generator[None]:
         with closing(ParquetWriter(out)) as writer:
             for batch in _read_file(base) if base is not None else ():
-                writer.add_batch(
-                    batch if keep is None else batch.filter(pa.array(keep(batch.column("id").to_pylist()), pa.bool_()))
-                )
+                mask = None if keep is None else pa.array(keep(batch.column("id").to_pylist()), pa.bool_())
+                writer.add_batch(batch if mask is None else batch.filter(mask))
                 yield
             for batch in _read_rows(rows):
                 writer.add_batch(batch)

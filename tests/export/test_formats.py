@@ -38,7 +38,7 @@ def test_json_lines_keep_everything(runs: list[Run]) -> None:
 @given(ODDITIES)
 def test_gzipped_lines_keep_everything(runs: list[Run]) -> None:
     """The members of one gzip file are read as one stream."""
-    assert read_back(_formats.GzippedJSONLines(), runs) == runs
+    assert read_back(_formats.JSONLines(is_gzipped=True), runs) == runs
 
 
 @given(UNICODE)
@@ -80,7 +80,12 @@ def test_rows_that_are_kept_are_unchanged(runs: list[Run]) -> None:
     """A new file has the kept runs of its base, unchanged, and then those of the rows file."""
     base_runs = list({run.id: run for run in runs}.values())
     added = Run("added", output={"text": "ü"})
-    formats: list[_formats.Format] = [_formats.JSONLines(), _formats.GzippedJSONLines(), _formats.CSV(), Parquet()]
+    formats: list[_formats.Format] = [
+        _formats.JSONLines(),
+        _formats.JSONLines(is_gzipped=True),
+        _formats.CSV(),
+        Parquet(),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         for chosen in formats:
             rows, base, out = (Path(folder, name) for name in ("rows", "base", "out"))
