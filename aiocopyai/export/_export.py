@@ -1,15 +1,13 @@
-"""`export_runs` and `read_export`: start or resume an export, read the lists, finish the file."""
+"""`export_runs` and `read_export`: start or resume an export, read the lists, and write the file."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,16 +18,10 @@ from aiocopyai._cursor import Cursor
 from aiocopyai._files import create_beside, move_into_place
 from aiocopyai._threads import FileThread
 from aiocopyai._validation import check_datetime
-from aiocopyai.export._formats import CSV, ExportError, Format, JSONLines
+from aiocopyai.export._formats import CSV, ExportError, Format, JSONLines, batched
 from aiocopyai.export._journal import DamagedJournalError, Journal
 from aiocopyai.export._list_reader import EarlyFile, ListReader, Progress
-from aiocopyai.export._resume import (
-    LAST,
-    ExportState,
-    FileStamp,
-    ListState,
-    Selection,
-)
+from aiocopyai.export._resume import LAST, ExportState, FileStamp, ListState, Selection
 from aiocopyai.models import Run
 
 
@@ -37,7 +29,6 @@ LOOK_BACK: Final = timedelta(hours=1)
 """With ``since="last"``: how much older than the newest run of the file a new run may be."""
 REFRESH_FOR: Final = timedelta(days=30)
 """With ``since="last"``: how much older than the newest run of the file an unfinished run may be to be read again."""
-_READ_AT_ONCE: Final = 1_000
 
 
 @frozen
@@ -103,29 +94,28 @@ async def export_runs(
         OSError: a file cannot be read or written.
     """
     # In a thread, as it may import pyarrow.
-    request = await asyncio.to_thread(_check_request, path, workflow_ids, since, resume=resume, force=force)
+    options = await asyncio.to_thread(_check_options, path, workflow_ids, since, resume=resume, force=force)
     with ExitStack() as files, FileThread() as thread:
-        opening = thread.submit(_open_journal, request)
-        files.callback(_close_opened, opening)
-        journal = await thread.wait(opening)
+        journal = await thread.wait(thread.submit(_open_journal, options, files))
         if journal is None:
-            return Exported(request.path, 0, {}, 0)
+            return Exported(options.path, 0, {}, 0)
         early: EarlyFile | None = None
         state = journal.state
         if state is None:
-            state = await _start(session, thread, journal, request)
-            if state.base is None and (writer := request.format.writer) is not None:
-                out = files.enter_context(create_beside(journal.out, request.path))
+            state = await _start(session, thread, journal, options)
+            if state.base is None and (writer := options.format.writer) is not None:
+                out = files.enter_context(create_beside(journal.out, options.path))
                 early = files.enter_context(closing(EarlyFile(journal.out, out, writer(out))))
         if not state.is_complete:
-            await ListReader(session, journal, state, request.format, on_progress, thread, early).read()
-            await thread.run_steps(_write_file(journal, state, request, early))
+            report: Callable[[Progress], None] = on_progress or (lambda _: None)
+            await ListReader(session, journal, state, options.format, report, thread, early).read()
+            await thread.run_steps(_write_file(journal, state, options, early))
         if state.source is not None:
-            source = request.path.with_name(state.source)
-            await thread.wait(thread.submit(move_into_place, source, request.path))
+            source = options.path.with_name(state.source)
+            await thread.wait(thread.submit(move_into_place, source, options.path))
         await thread.wait(thread.submit(journal.remove))
     return Exported(
-        request.path,
+        options.path,
         state.runs,
         state.by_status,
         state.credits,
@@ -142,23 +132,28 @@ def read_export(path: str | os.PathLike[str]) -> Iterator[Run]:
         ExportError: the file is not an export, or the extra for its format is not installed; raised while iterating.
         OSError: the file cannot be read; raised while iterating.
     """
-    return format_of(Path(path)).read(Path(path))
+    return _format_of(Path(path)).read(Path(path))
 
 
-def format_of(path: Path) -> Format:
-    """Return the format that a file name ends in.
+_FORMATS: Final[dict[str, Callable[[], Format]]] = {
+    ".jsonl": JSONLines,
+    ".jsonl.gz": partial(JSONLines, is_gzipped=True),
+    ".csv": CSV,
+}
+
+
+def _format_of(path: Path) -> Format:
+    """Return the format that the extension of a file selects.
 
     Raises:
-        ExportError: the ending is unknown, or what the format needs is not installed.
+        ExportError: the extension is unknown, or the extra for its format is not installed.
     """
     name = path.name.lower()
-    for ending, make in _FORMATS.items():
-        if name.endswith(ending):
-            return make()
-    raise ExportError(f"{path.name} must end in one of {', '.join(_FORMATS)}")
-
-
-def _parquet() -> Format:
+    for extension, make_format in _FORMATS.items():
+        if name.endswith(extension):
+            return make_format()
+    if not name.endswith(".parquet"):
+        raise ExportError(f"{path.name} must end in one of {', '.join(_FORMATS)}, .parquet")
     try:
         from aiocopyai.export._parquet import Parquet  # noqa: PLC0415 (pyarrow may be missing)
     except ModuleNotFoundError as error:
@@ -170,17 +165,9 @@ def _parquet() -> Format:
     return Parquet()
 
 
-_FORMATS: Final[dict[str, Callable[[], Format]]] = {
-    ".jsonl": JSONLines,
-    ".jsonl.gz": partial(JSONLines, is_gzipped=True),
-    ".csv": CSV,
-    ".parquet": _parquet,
-}
-
-
 @frozen
-class _Request:
-    """One call of `export_runs`, with its arguments checked."""
+class _Options:
+    """The arguments of `export_runs`, after they were checked."""
 
     path: Path
     format: Format
@@ -194,14 +181,14 @@ class _Request:
         return self.selection.since == LAST and self.path.exists()
 
 
-def _check_request(
+def _check_options(
     path: str | os.PathLike[str],
     workflow_ids: Sequence[str],
     since: datetime | str | None,
     *,
     resume: bool,
     force: bool,
-) -> _Request:
+) -> _Options:
     if resume and force:
         raise ValueError("resume continues an unfinished export and force discards it: use only one of them")
     chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
@@ -212,135 +199,118 @@ def _check_request(
         since = since.astimezone(UTC).isoformat()
     elif since is not None and since != LAST:
         raise ValueError(f'since must be a datetime, "last" or None, got {since!r}')
-    target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
-    return _Request(target, format_of(target), Selection(chosen, since), resume, force)
+    target = Path(os.path.realpath(path))  # a link is kept, and the file behind it is replaced
+    return _Options(target, _format_of(target), Selection(chosen, since), resume, force)
 
 
 # --- start or resume
 
 
-def _open_journal(request: _Request) -> Journal | None:
-    """Open the export to resume, or an empty one; None if the file is complete already."""
-    path = request.path
+def _open_journal(options: _Options, files: ExitStack) -> Journal | None:
+    """Open the export to resume, or an empty one, until `files` closes it; None if the file is complete already."""
+    path = options.path
     if not path.parent.is_dir():
         raise ExportError(f"the folder {path.parent} does not exist")
     if path.is_dir():
         raise ExportError(f"{path} is a folder")
-    journal = _open_unfinished(request)
-    if journal is None and path.exists() and not (request.force or request.adds):
-        if request.resume:
+    if Journal.exists(path) and (unfinished := _open_unfinished(options, files)) is not None:
+        return unfinished
+    if path.exists() and not (options.force or options.adds):
+        if options.resume:
             return None
         raise ExportError(f"{path} already exists", 'use since="last" to add what is new, or force to replace it')
-    return journal or Journal(path)
+    return files.enter_context(closing(Journal(path)))
 
 
-def _close_opened(opening: Future[Journal | None]) -> None:
-    """Close the journal, also if the task was cancelled while it was opened."""
-    if opening.exception() is None and (journal := opening.result()) is not None:
-        journal.close()
-
-
-def _open_unfinished(request: _Request) -> Journal | None:
-    """Open the export to resume, if there is one; delete what is left of others if that is safe or forced."""
-    path = request.path
-    if not Journal.exists(path):
-        return None
+def _open_unfinished(options: _Options, files: ExitStack) -> Journal | None:
+    """Open an unfinished export to resume it, or delete its files and return None if that is safe or forced."""
+    path = options.path
     try:
-        journal = Journal(path)
+        journal = files.enter_context(closing(Journal(path)))
     except (DamagedJournalError, OSError):
-        if not request.force:
+        if not options.force:
             raise
         Journal.discard(path)
         return None
     state = journal.state
-    # After the file was moved into place, only the journal has to be removed.
+    # If the complete file was moved into place, only the journal was not removed yet.
     is_placed = state is not None and state.is_complete and not (state.source and path.with_name(state.source).exists())
-    if state is None or is_placed or request.force:
+    if state is None or is_placed or options.force:
         journal.remove()
         return None
-    try:
-        _check_resumable(state, request)
-    except BaseException:
-        journal.close()
-        raise
-    return journal
-
-
-def _check_resumable(state: ExportState, request: _Request) -> None:
-    path = request.path
-    if not request.resume:
+    if not options.resume:
         raise ExportError(f"an unfinished export to {path} exists", "use resume to continue it, or force to discard it")
-    if state.selection != request.selection:
+    if state.selection != options.selection:
         raise ExportError(
             f"the unfinished export to {path} is of {state.selection}",
             "resume it for the same workflows and time, or use force to discard it",
         )
     _check_target(state, path)
+    return journal
 
 
 def _check_target(state: ExportState, path: Path) -> None:
-    """Refuse to replace a file that is not the one that the export started with."""
+    """Raise if the file to replace is not the one that the export started with."""
     if state.base is not None and (not path.exists() or FileStamp.of(path) != state.base):
         raise ExportError(f"{path} has changed since the export started", "use force to discard the unfinished export")
     if not state.replaces and path.exists():
         raise ExportError(f"{path} was created after the export started", "move it away, and use resume")
 
 
-async def _start(session: CopyAISession, thread: FileThread, journal: Journal, request: _Request) -> ExportState:
+async def _start(session: CopyAISession, thread: FileThread, journal: Journal, options: _Options) -> ExportState:
     base, cursors = None, dict[str | None, Cursor]()
-    if request.adds:
-        base = FileStamp.of(request.path)
+    if options.adds:
+        base = FileStamp.of(options.path)
         try:
-            await thread.run_steps(_read_base(journal, request, cursors))
+            await thread.run_steps(_read_base(journal, options, cursors))
         except ExportError as error:
-            if not request.force:
+            if not options.force:
                 raise ExportError(error.problem, "use force to replace it, or move it away") from error
             base = None
             cursors.clear()
             journal.forget_base()
     lists: dict[str, ListState] = {}
-    for workflow_id in request.selection.workflow_ids:
-        first = await session.runs_page(workflow_id, size=1)  # shows an invalid key or id before hours of reading
-        names = {workflow_id, *[run.workflow_id for run in first.items]}  # the server may call it by another id
+    for workflow_id in options.selection.workflow_ids:
+        first = await session.runs_page(workflow_id, size=1)  # fails at once if the key or the id is invalid
+        names = {workflow_id, *[run.workflow_id for run in first.items]}  # the server may use another id for it
         cursor = Cursor.merge(cursors[name] for name in names if name in cursors)
         lists[workflow_id] = ListState(first.total, horizon=cursor.since(LOOK_BACK, REFRESH_FOR))
-    replaces = request.force or base is not None
-    state = ExportState(request.selection, replaces=replaces, base=base, lists=lists)
-    await thread.wait(thread.submit(journal.start, state, b"" if base else request.format.head))
+    replaces = options.force or base is not None
+    state = ExportState(options.selection, replaces=replaces, base=base, lists=lists)
+    await thread.wait(thread.submit(journal.start, state, b"" if base else options.format.head))
     return state
 
 
-def _read_base(journal: Journal, request: _Request, cursors: dict[str | None, Cursor]) -> Generator[None]:
-    """Note the runs of the file that is added to, and how far it goes, by workflow id."""
-    runs = request.format.read(request.path)
-    while batch := list(islice(runs, _READ_AT_ONCE)):
-        journal.add_base(batch)
-        for run in batch:
+def _read_base(journal: Journal, options: _Options, cursors: dict[str | None, Cursor]) -> Generator[None]:
+    """Store which runs an existing file has, and add them to a cursor for each workflow id."""
+    for runs in batched(options.format.read(options.path), 1_000):
+        journal.add_base(runs)
+        for run in runs:
             cursors.setdefault(run.workflow_id, Cursor()).add([run])
         yield
 
 
-# --- finish the file
+# --- write the file
 
 
-def _write_file(journal: Journal, state: ExportState, request: _Request, early: EarlyFile | None) -> Generator[None]:
-    """Make the complete file next to the target, unless there is nothing to add to the existing one."""
+def _write_file(journal: Journal, state: ExportState, options: _Options, early: EarlyFile | None) -> Generator[None]:
+    """Write the complete file next to the target, unless there is nothing to add to the existing one."""
     if state.base is None or state.runs:
-        _check_target(state, request.path)
+        _check_target(state, options.path)
         source = journal.out
         if early is not None:
             early.finish()
-        elif state.base is None and request.format.writer is None:
+        elif state.base is None and options.format.writer is None:
             source = journal.seal()
         else:
             rows = journal.seal()
-            base = request.path if state.base else None
+            base = options.path if state.base else None
             keep = journal.keep if state.refreshed else None
-            with create_beside(source, request.path) as out:
-                yield from request.format.write(base, keep, rows, out)
+            with create_beside(source, options.path) as out:
+                yield from options.format.write(base, keep, rows, out)
                 out.flush()
                 os.fsync(out.fileno())
-        _check_target(state, request.path)
+        _check_target(state, options.path)
         state.source = source.name
     state.is_complete = True
     journal.commit(durably=True)

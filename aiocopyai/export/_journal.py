@@ -1,14 +1,15 @@
-"""What an export has read so far, stored so that the process may be killed at any time.
+"""Stores the rows and the state of an export, so that it can be resumed after a crash at any time.
 
 Next to ``runs.jsonl`` there are
 
 - ``runs.jsonl.part``: the rows, which are only appended to,
-- ``runs.jsonl.part.db`` and, while an export runs or after it was killed, ``runs.jsonl.part.db-wal``: an SQLite
-  database with the ids that were seen, how many bytes of the rows are valid, and how far each list was read,
-- ``runs.jsonl.part.out``: the complete file, while it is put together where the rows are not the file already. It is
-  not needed to continue: another process writes it again.
+- ``runs.jsonl.part.db`` and, during an export or after a crash, ``runs.jsonl.part.db-wal``: an SQLite database with
+  the ids that were seen, the number of valid bytes in the rows file, and how far each list was read,
+- ``runs.jsonl.part.out``: the complete file, while it is written, if the rows file cannot be used as it is. It is
+  not needed to resume: the next process writes it again.
 
-Rows are written first, then all of the database in one transaction. Bytes behind the valid ones are cut off next time.
+Rows are written first, and then the database in one transaction. Bytes after the valid ones are cut off by the next
+process.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final
 
 from attrs import frozen
+from cattrs.preconf.json import make_converter
 
 from aiocopyai._cursor import is_unfinished
 from aiocopyai._files import (
@@ -33,19 +36,19 @@ from aiocopyai._files import (
     sqlite_errors,
 )
 from aiocopyai._json import dump_json
-from aiocopyai.export._formats import ExportError, Format
-from aiocopyai.export._resume import ExportState, dump_state, load_state
+from aiocopyai.export._formats import ExportError, Format, batched
+from aiocopyai.export._resume import ExportState
 from aiocopyai.models import Run
 
 
-T = TypeVar("T")
-
+_CONVERTER: Final = make_converter()
 _VERSION: Final = 3
 _SYNC_SECONDS: Final = 1.0
-# The last two, in pages and in KiB, let ids that fall all over the index be written less often.
+"""How often the rows are written to the disk, so that little is left to write at the end."""
+# The last two, in pages and KiB, reduce how often pages of the index are written, as ids are at random places in it.
 _SETTINGS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 4000", "cache_size = -8000")
-# `seen` has every id, with the number of the addition that it came with, and 0 for those of the base.
-# `unfinished` has a digest of the row of each run of the base that may still change; `replaced` has those that did.
+# `seen` has every id, with the number of the addition that added it, which is 0 for the base.
+# `unfinished` has a digest of the row of each run of the base that may still change; `replaced` has those that changed.
 _TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS seen (id BLOB PRIMARY KEY, addition INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unfinished (id BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID;
@@ -54,11 +57,13 @@ CREATE TABLE IF NOT EXISTS state (document TEXT);
 PRAGMA user_version = {_VERSION};
 """
 _MAX_ROWS: Final = 300
-"""Rows in one statement; older versions of SQLite accept 999 values."""
+"""How many rows are in one statement; older versions of SQLite accept 999 values."""
+_SIDE_FILES: Final = (".part.out", ".part", ".part.db-wal", ".part.db-journal", ".part.db")
+"""What the names of all files that an unfinished export may have add to the target's name, the database last."""
 
 
 class DamagedJournalError(ExportError):
-    """An unfinished export cannot be read; it can only be started again."""
+    """An unfinished export cannot be read, and must be started again."""
 
 
 @frozen
@@ -84,12 +89,12 @@ class Journal:
     """
 
     def __init__(self, target: Path) -> None:
-        self.rows: Final = _beside(target, ".part")
-        self.out: Final = _beside(target, ".part.out")
+        self.rows: Final = Path(f"{target}.part")
+        self.out: Final = Path(f"{target}.part.out")
         self.state: ExportState | None = None
         """None until `start`."""
         self._target = target
-        self._database = _beside(target, ".part.db")
+        self._database = Path(f"{target}.part.db")
         self._file: BinaryIO | None = None
         self._has_failed = False
         self._is_closed = False
@@ -105,16 +110,16 @@ class Journal:
     @staticmethod
     def exists(target: Path) -> bool:
         """Whether there is an unfinished export to a file."""
-        return _beside(target, ".part.db").exists()
+        return Path(f"{target}.part.db").exists()
 
     @staticmethod
     def discard(target: Path) -> None:
         """Delete the files of an unfinished export that is not locked; the database last, as `exists` checks it."""
-        for path in _side_files(target):
-            path.unlink(missing_ok=True)
+        for ending in _SIDE_FILES:
+            Path(f"{target}{ending}").unlink(missing_ok=True)
 
     def add_base(self, runs: Sequence[Run]) -> None:
-        """Take note of runs that are in the base already; `start` makes it permanent."""
+        """Store which runs the base has; `start` makes it permanent."""
         with self._transaction():
             self._insert("seen", [(_digest(run.id), 0) for run in runs])
             self._insert("unfinished", [(_digest(run.id), _row_digest(run)) for run in runs if is_unfinished(run)])
@@ -124,7 +129,7 @@ class Journal:
         self._db.rollback()
 
     def start(self, state: ExportState, head: bytes) -> None:
-        """Begin with rows that consist of the head of a file."""
+        """Start an export: create the rows file with the head of its format."""
         with create_beside(self.rows, self._target) as file:
             file.write(head)
         state.size = len(head)
@@ -134,7 +139,7 @@ class Journal:
         self.commit()
 
     def add(self, batch: Batch, file_format: Format) -> bytes:
-        """Append runs that are not in the file, or were unfinished there and changed; `commit` makes it permanent.
+        """Append runs that are not in the base, or were unfinished there and changed; `commit` makes it permanent.
 
         Returns:
             The rows that were appended.
@@ -155,16 +160,16 @@ class Journal:
             return content
 
     def keep(self, run_ids: Sequence[str]) -> list[bool]:
-        """Return for each of some runs of the base whether its row stays, because it was not replaced."""
+        """Return for each of some runs of the base whether it keeps its row: whether no newer row was added."""
         digests = [_digest(run_id) for run_id in run_ids]
         with self._errors():
             replaced = {digest for (digest,) in self._select("SELECT id FROM replaced WHERE id IN ({})", digests)}
         return [digest not in replaced for digest in digests]
 
     def commit(self, *, durably: bool = False) -> None:
-        """Make permanent what was added, and the state; nothing of it if any part of it failed.
+        """Make the additions and the state permanent, unless any of them failed.
 
-        A commit survives the end of the process. A durable one survives a power cut too, and must follow another.
+        A commit survives a crash of the process. A durable one also survives a power failure, and must follow another.
         """
         if self._has_failed:
             return
@@ -176,11 +181,11 @@ class Journal:
                 if time.monotonic() - self._synced >= _SYNC_SECONDS:
                     os.fsync(self._file.fileno())
                     self._synced = time.monotonic()
-            self._db.execute("UPDATE state SET document = ?", (dump_state(self._started()),))
+            self._db.execute("UPDATE state SET document = ?", (_CONVERTER.dumps(self._started()),))
             self._db.execute("COMMIT")
 
     def seal(self) -> Path:
-        """Wait until the rows are on the disk, without any bytes that are not valid; return their path."""
+        """Wait until the rows file is on the disk, cut to its valid bytes, and return its path."""
         with self._errors():
             file, self._file = self._rows(), None
         with file:
@@ -193,7 +198,7 @@ class Journal:
             return
         self._is_closed = True
         if self._file is not None:
-            with suppress(OSError):  # closing tries once more to write what the disk had no space for
+            with suppress(OSError):  # closing writes the buffer, and may fail again on a full disk
                 self._file.close()
         with self._errors():
             self._db.close()
@@ -229,7 +234,7 @@ class Journal:
                 self._db.executescript(_TABLES)
             found = self._db.execute("SELECT document FROM state").fetchone()
             try:
-                return None if found is None else load_state(found[0])
+                return None if found is None else _CONVERTER.loads(found[0], ExportState)
             except (ValueError, KeyError, TypeError, ExceptionGroup) as error:
                 raise DamagedFileError(f"{self._database} cannot be read: {error}") from error
 
@@ -241,15 +246,16 @@ class Journal:
         except FileInUseError:
             raise ExportError(f"another export to {self._target} is in progress") from None
         except DamagedFileError as error:
-            files = ", ".join(path.name for path in _side_files(self._target) if path.exists())
+            paths = [Path(f"{self._target}{ending}") for ending in _SIDE_FILES]
+            names = ", ".join(path.name for path in paths if path.exists())
             raise DamagedJournalError(
-                f"{error} (the files of the unfinished export are {files})",
+                f"{error} (the files of the unfinished export are {names})",
                 "use force to discard it, or move all of them away",
             ) from error
 
     @contextmanager
     def _transaction(self) -> Generator[None]:
-        """Work in the open transaction, or in a new one; `commit` ends it, and an error undoes it."""
+        """Use the open transaction, or start one; `commit` ends it, and an error undoes it."""
         try:
             with self._errors():
                 if not self._db.in_transaction:
@@ -261,9 +267,10 @@ class Journal:
             raise
 
     def _select_unwritten(self, batch: Batch, addition: int) -> tuple[list[Run], int]:
-        """Return the runs of an addition that must be written, and how many of them replace a row of the base.
+        """Return the runs of an addition that need a row, and how many of them replace a row of the base.
 
-        These are runs that were first seen in this addition, and runs that were unfinished in the base and changed.
+        These are the runs that this addition is the first to have, and those that were unfinished in the base and
+        changed.
         """
         by_digest: dict[bytes, Run] = {}
         for digest, run in zip(batch.digests, batch.runs, strict=True):
@@ -278,21 +285,22 @@ class Journal:
         return [run for digest, run in by_digest.items() if digest in new or digest in changed], len(changed)
 
     def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> int:
-        """Insert rows whose ids are not in the table; return their number."""
+        """Insert the rows whose ids are not in the table; return their number."""
         inserted = 0
-        for some in _slices(rows):
+        # Unlike executemany(), this does not release and acquire the GIL for each row.
+        for some in batched(rows, _MAX_ROWS):
             places = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
-            values = [value for row in some for value in row]
+            values = list(chain.from_iterable(some))
             inserted += self._db.execute(f"INSERT OR IGNORE INTO {table} VALUES {places}", values).rowcount  # noqa: S608 (our names)
         return inserted
 
     def _select(self, statement: str, digests: Iterable[bytes], *more: object) -> Iterator[tuple[bytes, ...]]:
-        for some in _slices(list(digests)):
+        for some in batched(digests, _MAX_ROWS):
             places = ", ".join("?" * len(some))
             yield from self._db.execute(statement.format(places), [*some, *more]).fetchall()
 
     def _rows(self) -> BinaryIO:
-        """Open the rows file, cut to its valid bytes."""
+        """Return the rows file, which is opened and cut to its valid bytes first."""
         if self._file is None:
             size = self._started().size
             if not self.rows.is_file() or self.rows.stat().st_size < size:
@@ -304,29 +312,13 @@ class Journal:
         return self._file
 
 
-def _beside(target: Path, ending: str) -> Path:
-    return target.with_name(target.name + ending)
-
-
-def _side_files(target: Path) -> list[Path]:
-    """Return all files that an unfinished export may have, the database last."""
-    return [
-        _beside(target, ending) for ending in (".part.out", ".part", ".part.db-wal", ".part.db-journal", ".part.db")
-    ]
-
-
 def _digest(run_id: str) -> bytes:
     """Return the hash that is stored instead of an id; it is long enough to be different for each id."""
-    # In the spelling of formats that cannot hold lone surrogates, so that ids read from such files are recognized.
+    # Lone surrogates are escaped as in formats without them, so that ids read from such files are recognized.
     return blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
 def _row_digest(run: Run) -> bytes:
     """Return a hash of a row, which shows whether the row has changed."""
-    # In CSV and Parquet a lone surrogate is spelled with a backslash, which JSON doubles.
+    # In CSV and Parquet, a lone surrogate is escaped with a backslash, which JSON doubles.
     return blake2b(dump_json(run.to_dict()).replace(rb"\\", b"\\"), digest_size=16).digest()
-
-
-def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _MAX_ROWS):
-        yield items[start : start + _MAX_ROWS]

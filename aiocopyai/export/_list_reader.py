@@ -21,17 +21,17 @@ from aiocopyai._pagination import may_be_past_end
 from aiocopyai._threads import FileThread
 from aiocopyai.export._formats import FileWriter, Format
 from aiocopyai.export._journal import Batch, Journal
-from aiocopyai.export._resume import LAST, ExportState, ListState, Tracker, leaves_no_gap
+from aiocopyai.export._resume import LAST, ExportState, ListState, leaves_no_gap
 from aiocopyai.models import Run
 
 
 _COMMIT_RUNS: Final = 10_000
 _COMMIT_SECONDS: Final = 0.25
-"""A process that is killed has to read again at most the runs of this time, and at most about that many."""
+"""Runs are committed after this number or time, so that few must be read again after a crash."""
 _BATCH_RUNS: Final = 500
-"""How many runs are encoded at a time, and then stored in a thread while the next ones are read."""
+"""How many runs are encoded together, and then stored in a thread while the next ones are read."""
 _MAX_STORING: Final = 2
-"""How many such batches may wait for the thread."""
+"""How many such batches may be in the thread or wait for it."""
 
 
 @frozen
@@ -53,13 +53,13 @@ class Progress:
 
     @classmethod
     def of(cls, state: ExportState) -> Progress:
-        """Return how far an export in this state has come."""
+        """Return the progress of an export in this state."""
         return cls(state.runs, state.expected_runs(), dict(state.by_status), state.credits)
 
 
 @define
 class EarlyFile:
-    """A file that is made while its rows are still read, so that little is left to do in the end."""
+    """The complete file, if it is written while runs are still being read, so that little is left to do at the end."""
 
     path: Path
     out: BinaryIO
@@ -83,35 +83,34 @@ class EarlyFile:
 
 @define
 class ListReader:
-    """Reads what is left to read, and stores it in the journal, in a separate thread."""
+    """Reads the unread pages of all lists, and stores their runs in the journal, in a separate thread."""
 
     session: CopyAISession
     journal: Journal
     state: ExportState
-    """As it was stored last; of the list that is being read, `_read_from` has a later state."""
+    """The state that was stored last; `_read_from` has a later one of the list that is being read."""
     format: Format
-    on_progress: Callable[[Progress], None] | None
+    on_progress: Callable[[Progress], None]
     thread: FileThread
     early: EarlyFile | None
-    """What makes the file of the rows while more are read."""
     unstored: list[Run] = field(factory=list[Run])
     storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
-    """The batches in the thread; no other code uses the journal and the state until they are done."""
+    """The batches in the thread; no other code uses the journal and the state until they are stored."""
     uncommitted: int = 0
-    """How many runs were read since the last commit."""
+    """The number of runs that were read since the last commit."""
     committed_at: float = 0.0
 
     async def read(self) -> None:
-        """Read every list that is not done to its end; what was read is stored, however this ends."""
+        """Read all lists to their end; runs that were read before an error are stored, too."""
         for workflow_id, listed in self.state.lists.items():
             if listed.checkpoint is not None and not listed.is_done:
                 listed.total = (await self.session.runs_page(workflow_id, size=1)).total
-        self._report(Progress.of(self.state))
+        self.on_progress(Progress.of(self.state))
         for workflow_id, stored in list(self.state.lists.items()):
             if stored.is_done:
                 continue
             listed = copy(stored)
-            # From the start if pages between are missing; and one by one if changes hide where new runs end.
+            # Read from the start if pages in between are missing, and page by page if changes hide where new runs end.
             for start_page, prefetch in ((listed.start_page(), True), (1, True), (1, False)):
                 if await self._read_from(workflow_id, listed, start_page, prefetch=prefetch):
                     break
@@ -119,11 +118,12 @@ class ListReader:
             await self._store_rest(workflow_id, listed)
 
     async def _read_from(self, workflow_id: str, listed: ListState, start_page: int, *, prefetch: bool) -> bool:
-        """Read a list from a page on; return whether that certainly left out no unread run."""
-        checkpoint, tracker = listed.checkpoint, Tracker(listed)
+        """Read a list, starting with a page; return whether this certainly left out no unread run."""
+        checkpoint, ahead = listed.checkpoint, listed.start_reading()
+        if not prefetch:
+            ahead = 0
         selected = self.state.selection.since
         since = None if selected in {None, LAST} else datetime.fromisoformat(str(selected))
-        ahead = tracker.prefetch if prefetch else 0
         pager = self.session.runs(workflow_id, start_page=start_page, since=since, prefetch=ahead)
         rereads_at_horizon: int | None = None
         async with aclosing(pager.pages()) as pages:
@@ -131,8 +131,8 @@ class ListReader:
                 async for page in pages:
                     if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
                         return False
-                    tracker.add(page, pages.proven.position, pages.proven.total, pages.page_length)
-                    if tracker.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
+                    listed.add(page, pages.proven.position, pages.proven.total, pages.page_length)
+                    if listed.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
                         pages.stop_at(pages.position)
                         rereads_at_horizon = pager.changes.reread
                     listed.total = pager.total
@@ -144,11 +144,11 @@ class ListReader:
             finally:
                 await self._store_rest(workflow_id, listed)
         if ahead != 0 and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
-            return False  # pages were read again, and the runs of interest may have moved behind the position
+            return False  # pages were read again after the end was found: newer runs may have moved behind it
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 
     async def _store(self, runs: Sequence[Run], workflow_id: str, listed: ListState) -> None:
-        """Store runs together with others, once few enough batches are waiting for the thread."""
+        """Collect runs, and store them when a batch is full or a commit is due; wait if the thread is busy."""
         self.unstored += runs
         self.uncommitted += len(runs)
         is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
@@ -163,19 +163,19 @@ class ListReader:
                 storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
 
     async def _store_rest(self, workflow_id: str, listed: ListState) -> None:
-        """Commit all that was read."""
+        """Store and commit all runs that were read."""
         try:
             for storing in list(self.storing):
                 await self.thread.wait(storing)
         finally:
             self.storing.clear()
-        self._report(await self.thread.wait(self._submit(workflow_id, listed, commit=True)))
+        self.on_progress(await self.thread.wait(self._submit(workflow_id, listed, commit=True)))
 
     def _submit(self, workflow_id: str, listed: ListState, *, commit: bool) -> Future[Progress]:
-        # Encoded here: the thread and the loop would wait for each other's turn to run Python at each request.
+        # Encoded here, because the thread and the event loop would compete for the GIL.
         batch = Batch.of(self.unstored, self.format)
         storing = self.thread.submit(self._write, batch, workflow_id, copy(listed), commit=commit)
-        self.unstored = []  # not before: if this fails, the last commit still has to store them
+        self.unstored = []  # after submit(): if that fails, the last commit still stores them
         if commit:
             self.uncommitted, self.committed_at = 0, time.monotonic()
         return storing
@@ -191,8 +191,4 @@ class ListReader:
 
     def _report_stored(self, stored: Future[Progress]) -> None:
         if stored in self.storing and stored.exception() is None:  # otherwise, the export may have ended
-            self._report(stored.result())
-
-    def _report(self, progress: Progress) -> None:
-        if self.on_progress is not None:
-            self.on_progress(progress)
+            self.on_progress(stored.result())
