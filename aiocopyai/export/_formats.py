@@ -172,8 +172,8 @@ class CSV:
             yield from _copy(base, out)
         elif base is not None and keep is not None:
             out.write(self.head)
-            for cells in batched(self._rows(base), _FILTER_ROWS):
-                kept = compress(cells, keep([run_id for run_id, *_ in cells]))
+            for some in batched(self._rows(base), _FILTER_ROWS):
+                kept = compress(some, keep([cells[0] for cells in some]))
                 out.write(_csv_lines([list(map(str.encode, column)) for column in zip(*kept, strict=True)]))
                 yield
         yield from _copy(rows, out)
