@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("small_steps")
 
 
 async def test_existing_file_is_not_replaced(session: CopyAISession, emulator: Emulator, path: Path) -> None:
-    """Only `force` replaces a file; to `resume` it is complete."""
+    """An existing file is replaced only with `force`; with `resume` it counts as complete."""
     path.write_bytes(b"precious")
     with pytest.raises(ExportError, match='already exists: use since="last"'):
         await export_runs(session, [emulator.workflow_id], path)
@@ -36,7 +36,7 @@ async def test_existing_file_is_not_replaced(session: CopyAISession, emulator: E
 
 
 async def test_unfinished_export_is_not_discarded(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """Without `resume` or `force` an unfinished export is an error; `force` starts again."""
+    """An unfinished export is an error without `resume` and `force`; with `force`, the export starts again."""
     ids = [emulator.workflow_id]
     await interrupt(emulator, 6, lambda: export_runs(session, ids, lines))
     with pytest.raises(ExportError, match=r"unfinished export to .* exists: use resume"):
@@ -52,7 +52,7 @@ async def test_unfinished_export_is_not_discarded(session: CopyAISession, emulat
 async def test_only_the_same_selection_is_resumed(
     session: CopyAISession, emulator: Emulator, lines: Path, since: datetime | Literal["last"]
 ) -> None:
-    """An export is not resumed for other workflows or another time; the error names those that it is of."""
+    """An export is not resumed for other workflows or another time; the error names its own."""
     ids = [emulator.workflow_id]
     await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since=since))
     for other, start in ((["WCFG-2"], since), (ids, None)):
@@ -69,8 +69,8 @@ async def test_resume_and_force_exclude_each_other(session: CopyAISession, lines
         await export_runs(session, ["WCFG-1"], lines, resume=True, force=True)
 
 
-async def test_one_export_at_a_time_writes_a_file(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """A second export to the same file is refused, with `force` too, and the first is not disturbed."""
+async def test_second_export_to_a_file_is_rejected(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
+    """Another export to a file is an error while one is in progress, even with `force`."""
     journal = Journal(lines)
     for force in (False, True):
         with pytest.raises(ExportError, match=r"another export to .* is in progress"):
@@ -82,7 +82,7 @@ async def test_one_export_at_a_time_writes_a_file(session: CopyAISession, emulat
 
 
 async def test_file_created_meanwhile_is_kept(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """A file that was created after the export started is not replaced, neither at its end nor after `resume`."""
+    """A file that was created after the export started is not replaced, even with `resume`."""
     ids = [emulator.workflow_id]
 
     def interfere(_: Emulator, request: Request) -> None:
@@ -102,7 +102,7 @@ async def test_file_created_meanwhile_is_kept(session: CopyAISession, emulator: 
 
 
 async def test_file_changed_meanwhile_is_not_added_to(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """An addition to a file that has changed since it started is refused; `force` adds to the file as it is now."""
+    """An interrupted addition to a file that has changed is not resumed; `force` adds to the file as it is now."""
     ids = [emulator.workflow_id]
     emulator.replace_runs([raw_run(1)])
     await export_runs(session, ids, lines)
@@ -117,7 +117,7 @@ async def test_file_changed_meanwhile_is_not_added_to(session: CopyAISession, em
 
 
 class TestDamage:
-    """An unfinished export that cannot be read: never a foreign exception, and `force` always starts again."""
+    """An unfinished export that cannot be read is an `ExportError`, and `force` starts again."""
 
     @pytest.mark.parametrize(
         "damage",
@@ -143,11 +143,11 @@ class TestDamage:
         damage: str,
         since: Literal["last"] | None,
     ) -> None:
-        """The error says what to do, and the files that are named are all there are."""
+        """The error names the files of the damaged export, and `force` starts again and leaves none of them."""
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since=since))
         self.inflict(Path(f"{lines}.part"), Path(f"{lines}.part.db"), damage)
-        if damage in {"empty database", "log"}:  # then there is no sign of an unfinished export
+        if damage in {"empty database", "log"}:  # these files do not show an unfinished export
             await export_runs(session, ids, lines, since=since, resume=True)
         else:
             with pytest.raises(ExportError, match=r"are [^)]*runs\.jsonl\.part\.db\): use force to discard it"):
@@ -181,10 +181,10 @@ class TestDamage:
                 connection.executescript(statements[damage])
 
     @pytest.mark.parametrize("damage", ["gone", "changed", "zeros", "content", "metadata"])
-    async def test_rows_are_damaged_after_the_last_page(
+    async def test_damage_after_the_last_page_is_reported(
         self, session: CopyAISession, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
     ) -> None:
-        """Damage that only shows while the file is put together is reported like any other."""
+        """Damage of the rows that is detected while the file is written is reported like any other."""
         ids, path = [emulator.workflow_id], tmp_path / "runs.parquet"
         with monkeypatch.context() as patch, pytest.raises(TypeError):
             patch.setattr(_export, "_write_file", None)
@@ -208,10 +208,10 @@ class TestDamage:
 
         assert ids_in(path) == ids_of(emulator)
 
-    async def test_bytes_behind_the_valid_rows_are_cut_off(
+    async def test_bytes_after_the_valid_rows_are_cut_off(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
-        """A process that ended in the middle of a line leaves no half line in the file."""
+        """If a process ended in the middle of a line, the resumed export has no incomplete line."""
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, path))
         with Path(f"{path}.part").open("ab") as rows:

@@ -39,7 +39,7 @@ async def test_each_run_is_in_the_file_once(session: CopyAISession, emulator: Em
 
 
 async def test_empty_list_is_a_valid_file(session: CopyAISession, emulator: Emulator, path: Path) -> None:
-    """A workflow without runs makes a file that can be read."""
+    """The export of a workflow without runs is a file that can be read."""
     emulator.replace_runs([])
     await export_runs(session, [emulator.workflow_id], path)
 
@@ -47,14 +47,14 @@ async def test_empty_list_is_a_valid_file(session: CopyAISession, emulator: Emul
     assert ids_in(path) == []
 
 
-async def test_odd_values_are_kept(session: CopyAISession, emulator: Emulator, path: Path) -> None:
+async def test_unexpected_values_are_kept(session: CopyAISession, emulator: Emulator, path: Path) -> None:
     """A value that does not fit its field is in `extra`, and credits may have any size."""
-    odd: list[JSON] = [
+    unexpected: list[JSON] = [
         raw_run(3, createdAt="+10000-01-01T00:00:00Z", credits=10**30, toolKey={"é\u2028": [None]}),
         raw_run(2, status=7, workflowId=12, error={"half": "\ud800"}),
         {"workflowRunId": "WRUN-1", "createdAt": "0001-01-01T00:00:00Z", "output": {"": '\x00\r\n,;"'}},
     ]
-    emulator.replace_runs(odd)
+    emulator.replace_runs(unexpected)
     await export_runs(session, [emulator.workflow_id], path)
     first, second, third = read_export(path)
 
@@ -67,7 +67,7 @@ async def test_odd_values_are_kept(session: CopyAISession, emulator: Emulator, p
 
 
 async def test_run_names_its_workflow(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """Each run has its workflow's id in the server's form, or else the id that was passed."""
+    """Each run has the workflow's id that the server sends, or else the id that was passed."""
     emulator.replace_runs([raw_run(2), raw_run(1, workflowId="PKGW-1")])
     emulator.replace_runs([raw_run(3)], workflow_id="WCFG-other")
     await export_runs(session, [emulator.workflow_id, "WCFG-other", emulator.workflow_id], lines)
@@ -76,7 +76,7 @@ async def test_run_names_its_workflow(session: CopyAISession, emulator: Emulator
 
 
 async def test_since_leaves_out_older_runs(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """With a datetime, the file has only runs created at or after it."""
+    """If `since` is a datetime, the file has only runs created at or after it."""
     start = datetime.fromtimestamp(1_750_000_000 + 60 * 1000, UTC)
     await export_runs(session, [emulator.workflow_id], lines, since=start)
 
@@ -86,7 +86,7 @@ async def test_since_leaves_out_older_runs(session: CopyAISession, emulator: Emu
 async def test_parquet_is_written_in_groups(
     session: CopyAISession, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most one row group of a file is held in memory."""
+    """A Parquet file has several row groups, each of which is written when it is full."""
     monkeypatch.setattr("aiocopyai.export._parquet._GROUP_BYTES", 1)
     monkeypatch.setattr("aiocopyai.export._list_reader._BATCH_RUNS", 1)
     path = tmp_path / "runs.parquet"
@@ -99,7 +99,7 @@ async def test_parquet_is_written_in_groups(
 async def test_slow_disk_does_not_block_the_loop(
     session: CopyAISession, emulator: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the disk writes, other tasks run."""
+    """Other tasks run while the export waits for the disk."""
     loop, fsync, other_tasks_ran = asyncio.get_running_loop(), os.fsync, list[bool]()
 
     def slow_fsync(descriptor: int) -> None:
@@ -115,7 +115,7 @@ async def test_slow_disk_does_not_block_the_loop(
     assert ids_in(path) == ids_of(emulator)
 
 
-async def test_file_that_cannot_be_written_is_closed(
+async def test_file_is_closed_if_the_disk_is_full(
     session: CopyAISession, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the disk is full when a Parquet file is created, no file stays open, and the export can be resumed."""
@@ -141,12 +141,12 @@ async def test_file_that_cannot_be_written_is_closed(
 async def test_cancelled_export_waits_for_its_thread(
     session: CopyAISession, emulator: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
 ) -> None:
-    """A task that is cancelled, even twice, ends when nothing uses the files any more, and leaves them unlocked."""
-    started, go_on, call = threading.Event(), threading.Event(), getattr(owner, name)
+    """An export that is cancelled, even twice, ends when its thread no longer uses the files, and unlocks them."""
+    started, proceed, call = threading.Event(), threading.Event(), getattr(owner, name)
 
     def slow_call(*arguments: object) -> object:
         started.set()
-        assert go_on.wait(10)
+        assert proceed.wait(10)
         return call(*arguments)
 
     monkeypatch.setattr(owner, name, slow_call)
@@ -156,7 +156,7 @@ async def test_cancelled_export_waits_for_its_thread(
         export.cancel()
         await asyncio.sleep(0.01)
         assert not export.done()
-    go_on.set()
+    proceed.set()
     with pytest.raises(asyncio.CancelledError):
         await export
     await export_runs(session, [emulator.workflow_id], path, resume=True)
@@ -166,7 +166,7 @@ async def test_cancelled_export_waits_for_its_thread(
 
 
 async def test_link_is_followed(session: CopyAISession, emulator: Emulator, tmp_path: Path) -> None:
-    """The file behind a symbolic link is replaced, and the link stays."""
+    """If the path is a symbolic link, the file that it points to is replaced, and the link is kept."""
     real, link = tmp_path / "real.jsonl", tmp_path / "link.jsonl"
     real.touch()
     link.symlink_to(real)
@@ -180,18 +180,18 @@ async def test_link_is_followed(session: CopyAISession, emulator: Emulator, tmp_
 async def test_files_for_a_private_file_are_private(
     session: CopyAISession, emulator: Emulator, path: Path, since: Literal["last"] | None
 ) -> None:
-    """Nobody who may not read a file can read the files that its new content is written to, nor the new file."""
+    """The new content of a file is only in files with the same permissions, before and after it is replaced."""
     emulator.replace_runs([raw_run(1)])
     await export_runs(session, [emulator.workflow_id], path)
     path.chmod(0o600)
     emulator.replace_runs([raw_run(number) for number in range(1050, 0, -1)])
     modes: set[int] = set()
 
-    def look(_: Emulator, request: Request) -> None:
+    def record_modes(_: Emulator, request: Request) -> None:
         if request.size != 1:
             modes.update(mode_of(file) for file in path.parent.iterdir())
 
-    emulator.on_request = look
+    emulator.on_request = record_modes
     await export_runs(session, [emulator.workflow_id], path, since=since, force=since is None)
 
     assert modes == {0o600}
@@ -211,8 +211,8 @@ async def test_progress_is_reported(session: CopyAISession, emulator: Emulator, 
 
 
 @pytest.mark.parametrize("name", ["jsonl", "csv", "gz", "runs.xml", "runs.json"])
-async def test_unknown_ending_is_refused(session: CopyAISession, tmp_path: Path, name: str) -> None:
-    """The ending selects the format; the error lists the known ones."""
+async def test_unknown_extension_is_rejected(session: CopyAISession, tmp_path: Path, name: str) -> None:
+    """An extension without a format is an error that lists the known extensions."""
     with pytest.raises(ExportError, match=r"must end in one of \.jsonl, \.jsonl\.gz, \.csv, \.parquet"):
         await export_runs(session, ["WCFG-1"], tmp_path / name)
 
@@ -229,7 +229,7 @@ async def test_parquet_without_pyarrow(session: CopyAISession, tmp_path: Path, m
     ("workflow_ids", "since", "message"),
     [
         ([], None, "at least one workflow"),
-        (["WCFG-1"], datetime(2026, 1, 1), "with a time zone"),  # noqa: DTZ001 (that is what is refused)
+        (["WCFG-1"], datetime(2026, 1, 1), "with a time zone"),  # noqa: DTZ001 (that is what is rejected)
         (["WCFG-1"], "first", 'must be a datetime, "last" or None'),
         ([".."], None, "workflow_id"),
     ],
@@ -241,15 +241,15 @@ async def test_invalid_arguments_leave_no_files(
     since: datetime | Literal["last"] | None,
     message: str,
 ) -> None:
-    """An invalid argument is a ValueError."""
+    """An invalid argument is a ValueError, and no file is created."""
     with pytest.raises(ValueError, match=message):
         await export_runs(session, workflow_ids, lines, since=since)
 
     assert leftovers(lines) == []
 
 
-async def test_folder_must_exist(session: CopyAISession, tmp_path: Path) -> None:
-    """A missing folder is not created, and a folder is not a file."""
+async def test_path_must_be_a_file_in_an_existing_folder(session: CopyAISession, tmp_path: Path) -> None:
+    """A path in a missing folder and a path of a folder are errors."""
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(ExportError, match="does not exist"):
         await export_runs(session, ["WCFG-1"], tmp_path / "missing" / "runs.csv")

@@ -1,4 +1,4 @@
-"""The file formats: any content is read as it was written, and anything else is refused."""
+"""The file formats: any runs are read as they were written, and other files are rejected."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from aiocopyai.export import ExportError, _formats, read_export
 from aiocopyai.export._columns import JSON_COLUMNS
 from aiocopyai.export._parquet import Parquet
 from aiocopyai.models import Run
-from tests.support.exporting import FORMATS, ODDITIES, UNICODE
+from tests.support.exporting import ANY_TEXT, FORMATS, UNICODE
 
 
 def read_back(chosen: _formats.Format, runs: list[Run]) -> list[Run]:
-    """Write runs one by one, as the smallest pages would, and read the file."""
+    """Write each run as a batch, and read the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "runs")
         path.write_bytes(chosen.head + b"".join(chosen.pack(chosen.encode([run])) for run in runs))
         return list(chosen.read(path))
 
 
-@given(ODDITIES)
+@given(ANY_TEXT)
 def test_json_lines_keep_everything(runs: list[Run]) -> None:
-    """JSON lines hold any string, lone surrogates and line separators included."""
+    """JSON lines keep any string, including lone surrogates and line separators."""
     assert read_back(_formats.JSONLines(), runs) == runs
 
 
-@given(ODDITIES)
+@given(ANY_TEXT)
 def test_gzipped_lines_keep_everything(runs: list[Run]) -> None:
-    """The members of one gzip file are read as one stream."""
+    """A gzip file of several members is read as one stream of JSON lines."""
     assert read_back(_formats.JSONLines(is_gzipped=True), runs) == runs
 
 
 @given(UNICODE)
 def test_csv_keeps_all_of_unicode(runs: list[Run]) -> None:
-    """CSV holds any valid Unicode string, line ends and quotes included."""
+    """CSV keeps any valid Unicode string, including line breaks and quotes."""
     assert read_back(_formats.CSV(), runs) == runs
 
 
-@given(ODDITIES)
+@given(ANY_TEXT)
 def test_csv_accepts_lone_surrogates(runs: list[Run]) -> None:
-    """Lone surrogates become their escapes outside of JSON; inside they are kept."""
+    """In CSV, lone surrogates are kept in JSON, and replaced with their escapes elsewhere."""
     back = read_back(_formats.CSV(), runs)
 
     assert [run.id for run in back] == [run.id.encode("utf-8", "backslashreplace").decode() for run in runs]
     assert [run.output for run in back] == [run.output for run in runs]
 
 
-@given(ODDITIES)
-def test_lines_are_those_of_each_run(runs: list[Run]) -> None:
-    """JSON lines are what `Run.to_json` returns, and CSV what the standard library writes of the same values."""
+@given(ANY_TEXT)
+def test_encoders_match_to_json_and_the_csv_module(runs: list[Run]) -> None:
+    """JSON lines are what `Run.to_json` returns, and CSV is what `csv.writer` writes for the same values."""
     text = io.StringIO(newline="")
     for run in runs:
         row = run.to_dict() | {name: dump_json(getattr(run, name)).decode() for name in JSON_COLUMNS}
@@ -76,8 +76,8 @@ def test_long_outputs_are_read_from_csv() -> None:
 
 
 @given(UNICODE)
-def test_rows_that_are_kept_are_unchanged(runs: list[Run]) -> None:
-    """A new file has the kept runs of its base, unchanged, and then those of the rows file."""
+def test_kept_rows_are_unchanged(runs: list[Run]) -> None:
+    """A new file has the kept rows of its base, unchanged, and then those of the rows file."""
     base_runs = list({run.id: run for run in runs}.values())
     added = Run("added", output={"text": "ü"})
     formats: list[_formats.Format] = [
@@ -120,16 +120,16 @@ def test_rows_that_are_kept_are_unchanged(runs: list[Run]) -> None:
         ("a.parquet", b"PAR1" + b"\xff" * 99 + b"\x10\0\0\0PAR1", "not a Parquet file"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    """The error names the file and the place in it."""
+def test_other_files_are_rejected(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """A file that is not an export is an error that names the file, and the line if it has lines."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ExportError, match=message):
         list(read_export(path))
 
 
-def test_other_parquet_columns_are_refused(tmp_path: Path) -> None:
-    """A Parquet file must have the columns of a run."""
+def test_other_parquet_columns_are_rejected(tmp_path: Path) -> None:
+    """A Parquet file with other columns than those of an export is an error."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"id": ["1"]}), path)
     with pytest.raises(ExportError, match="does not have the columns"):
@@ -137,7 +137,7 @@ def test_other_parquet_columns_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
-    """A file that does not exist is not an invalid export."""
+    """Reading a file that does not exist is a FileNotFoundError in each format."""
     for ending in FORMATS:
         with pytest.raises(FileNotFoundError):
             list(read_export(tmp_path / f"missing.{ending}"))

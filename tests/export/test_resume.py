@@ -1,4 +1,4 @@
-"""Interrupted exports: another process continues them, however the list has changed."""
+"""Interrupted exports: another process continues them, even if the list has changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TestContinue:
     """`resume` after an interruption while the list was read."""
 
     async def test_only_unread_pages_are_read(self, session: CopyAISession, emulator: Emulator, path: Path) -> None:
-        """There is no file until it is complete; the second process reads only what the first did not."""
+        """The second process reads only pages that the first did not read, and creates the file."""
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, path))
         beside = leftovers(path)
@@ -46,7 +46,7 @@ class TestContinue:
         assert (exported.runs, exported.by_status, exported.credits) == (1050, {"COMPLETE": 1050}, 1050)
         assert leftovers(path) == []
 
-    async def test_changes_in_between_lose_nothing(
+    async def test_changes_between_processes_lose_no_run(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
         """Runs that moved to other pages between the processes are in the file once."""
@@ -63,7 +63,7 @@ class TestContinue:
     async def test_repeated_interruptions_lose_no_progress(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A process that ends while it reads pages again does not set the export back."""
+        """A process that ends while it reads pages again does not lose the progress of earlier ones."""
         monkeypatch.setattr(_resume, "MARGIN", 5)
         ids = [emulator.workflow_id]
         await interrupt(emulator, 9, lambda: export_runs(session, ids, lines))
@@ -78,7 +78,7 @@ class TestContinue:
     async def test_without_a_total_the_list_is_read_from_the_start(
         self, session: CopyAISession, emulator: Emulator, lines: Path, quirks: Quirks
     ) -> None:
-        """If nothing shows how far the list moved, all of it is read again, and each run is written once."""
+        """Without a total, the whole list is read again, and each run is written once."""
         emulator.quirks = quirks
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, lines))
@@ -90,7 +90,7 @@ class TestContinue:
     async def test_list_in_another_order_is_read_from_the_start(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """A list that is not newest first may grow anywhere, so that no page of it is known to be read."""
+        """A list that is not newest first is read from the start, as runs may have been added on any page."""
         emulator.replace_runs([raw_run(number) for number in range(1050)])
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, lines))
@@ -100,7 +100,7 @@ class TestContinue:
         assert ids_in(lines) == ids_of(emulator)
 
     async def test_page_length_is_the_servers(self, session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-        """Pages are counted in the length that the server gives them, not the one requested."""
+        """The page to continue from is calculated with the server's page length if it is not the requested one."""
         emulator.quirks = Quirks(max_size=30)
         ids, before = [emulator.workflow_id], ids_of(emulator)
         await interrupt(emulator, 20, lambda: export_runs(session, ids, lines))
@@ -110,10 +110,10 @@ class TestContinue:
         assert requested_pages(emulator)[0] == 18
         assert set(ids_in(lines)) == set(before)
 
-    async def test_list_that_shrinks_after_its_total_was_read(
+    async def test_list_that_shrinks_after_its_total_was_read_loses_no_run(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """Runs removed between the request for the total and the first page are accounted for."""
+        """If runs are removed between the request of the total and that of the first page, no run is missing."""
         ids, before = [emulator.workflow_id], ids_of(emulator)
         await interrupt(emulator, 6, lambda: export_runs(session, ids, lines))
 
@@ -128,7 +128,7 @@ class TestContinue:
         assert sorted(found) == sorted(before)
 
     @pytest.mark.parametrize("past_end", ["empty", "last", 400, 404, 422])
-    async def test_list_that_nearly_disappears(
+    async def test_list_without_the_page_to_continue_from_is_read_from_the_start(
         self,
         session: CopyAISession,
         emulator: Emulator,
@@ -154,7 +154,7 @@ class TestContinue:
     async def test_complete_workflows_are_not_read_again(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """Of several workflows, those that were read to the end are not requested."""
+        """If several workflows are exported, those that were read to the end are not requested again."""
         emulator.replace_runs([raw_run(number) for number in range(3050, 2000, -1)], workflow_id="WCFG-2")
         ids = [emulator.workflow_id, "WCFG-2"]
         emulator.inject(Fault(status=403), page=4, path="WCFG-2")
@@ -171,7 +171,7 @@ class TestContinue:
     async def test_cancelled_export_keeps_what_it_read(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A cancelled export commits what it read, and does not wait for the server."""
+        """A cancelled export commits the runs that it read, and does not wait for the server."""
         monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 10_000)
         monkeypatch.setattr(_list_reader, "_COMMIT_SECONDS", 1000)
         emulator.inject(Fault(delay=60), page=6)
@@ -192,7 +192,7 @@ class TestContinue:
     async def test_batch_that_fails_is_read_again(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """If runs cannot be encoded, the pages that they came with do not count as read."""
+        """If runs cannot be encoded, the pages that they are on are read again."""
         monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 10_000)
         encode = JSONLines.encode
         failures = itertools.count(1)
@@ -212,7 +212,7 @@ class TestContinue:
     async def test_batch_that_does_not_reach_the_thread_is_read_again(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """If a batch cannot be given to the thread, no later commit says that it is stored."""
+        """If a batch cannot be passed to the thread, its runs are read again."""
         ids, submit, batches = [emulator.workflow_id], FileThread.submit, itertools.count()
 
         def submit_all_but_one(thread: FileThread, *arguments: object, **options: object) -> object:
@@ -230,7 +230,7 @@ class TestContinue:
     async def test_short_processes_make_progress(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """If each process ends before the pages that it requested ahead are proven, later ones prove every page."""
+        """If processes end before prefetched pages are proven, the later ones read page by page and make progress."""
         monkeypatch.setattr(_resume, "_PREFETCH", 4)
         monkeypatch.setattr(_resume, "MARGIN", 5)
         ids = [emulator.workflow_id]
@@ -244,7 +244,7 @@ class TestContinue:
 
 
 class TestFinish:
-    """`resume` after an interruption when everything had been read."""
+    """`resume` after an interruption when all pages had been read."""
 
     @pytest.mark.parametrize("step", ["_write_file", "move_into_place"])
     @pytest.mark.parametrize("since", [None, "last"])
@@ -257,7 +257,7 @@ class TestFinish:
         step: str,
         since: Literal["last"] | None,
     ) -> None:
-        """The second process writes the file and moves it into place."""
+        """The second process writes the file and moves it into place, without a request for a page."""
         if since:
             await self.export_half(session, emulator, path)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
@@ -292,10 +292,10 @@ class TestFinish:
         assert sorted(ids_in(path)) == sorted(ids_of(emulator))
         assert leftovers(path) == []
 
-    async def test_half_written_file_is_not_used(
+    async def test_incomplete_file_is_written_again(
         self, session: CopyAISession, emulator: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A file whose writing was interrupted is written again."""
+        """A file that was not completely written is written again."""
         await self.export_half(session, emulator, path)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
             patch.setattr(os, "fsync", cut_the_power_at(2))
@@ -330,7 +330,7 @@ class Killed(BaseException):
 
 @define
 class ChangingList:
-    """A session with one list, newest first, that changes before every request, and kills the process at some."""
+    """A session with one list, newest first, that changes before each request, and kills the process at a few."""
 
     numbers: list[int]
     changes: Iterator[tuple[int, int]]
@@ -392,8 +392,10 @@ async def export_until_complete(changing: ChangingList, path: Path) -> None:
 
 @pytest.mark.slow
 @given(changing_lists(), st.integers(1, 25), st.integers(0, 4))
-def test_no_kill_and_no_change_loses_or_repeats_a_run(changing: ChangingList, commit_runs: int, prefetch: int) -> None:
-    """A run that stays on the list is in the file once, regardless of additions, removals and killed processes."""
+def test_killed_processes_and_changes_lose_and_repeat_no_run(
+    changing: ChangingList, commit_runs: int, prefetch: int
+) -> None:
+    """A run that stays on the list is in the file once, regardless of added and removed runs and killed processes."""
     commit = Journal.commit
 
     def commit_unless_killed(journal: Journal, *, durably: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`since="last"`: what is new is added to an existing file, and what was not finished is refreshed."""
+"""`since="last"`: new runs are added to an existing file, and unfinished ones are refreshed."""
 
 # ruff: noqa: ASYNC240 (the files are small, and nothing else runs)
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TestNewRuns:
     """Runs that are not in the file."""
 
     async def test_new_runs_are_added(self, session: CopyAISession, emulator: Emulator, path: Path) -> None:
-        """New runs follow the old ones, and no run is in the file twice."""
+        """New runs are added after the existing ones, and no run is in the file twice."""
         await export_runs(session, [emulator.workflow_id], path)
         before = ids_in(path)
         emulator.replace_runs([raw_run(number) for number in range(1170, 0, -1)])
@@ -46,7 +46,7 @@ class TestNewRuns:
     async def test_reading_ends_at_the_newest_exported_run(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """Of a list that is newest first, pages older than the newest run of the file are not read."""
+        """On a list that is newest first, pages of runs older than the newest run of the file are not read."""
         await export_runs(session, [emulator.workflow_id], lines)
         emulator.replace_runs([raw_run(number) for number in range(1100, 0, -1)])
         emulator.requests.clear()
@@ -58,7 +58,7 @@ class TestNewRuns:
     async def test_list_of_constant_length_loses_no_run(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """If each new run removes the oldest one while new pages are read, they are read again one by one."""
+        """If each new run removes the oldest one while pages are read, they are read again page by page."""
         monkeypatch.setattr(_resume, "_PREFETCH", 4)
         emulator.replace_runs([raw_run(number) for number in range(1000, 0, -1)])
         await export_runs(session, [emulator.workflow_id], lines)
@@ -75,7 +75,7 @@ class TestNewRuns:
 
         assert len(found) == len(set(found))
         assert {f"WRUN-{number}" for number in range(1, 1351)} <= set(found)
-        assert next(newest) > 1353  # the first page, its proof, and once more
+        assert next(newest) > 1353  # the list was read more than once
 
     async def test_unchanged_list_does_not_write_the_file(
         self, session: CopyAISession, emulator: Emulator, path: Path
@@ -89,16 +89,16 @@ class TestNewRuns:
         assert (exported.runs, exported.is_written) == (0, False)
         assert leftovers(path) == []
 
-    async def test_without_a_file_everything_is_exported(
+    async def test_all_runs_are_exported_if_there_is_no_file(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
-        """The first time is like any other export."""
+        """If there is no file, `since="last"` exports all runs."""
         exported = await export_runs(session, [emulator.workflow_id], path, since="last", resume=True)
 
         assert ids_in(path) == ids_of(emulator)
         assert not exported.is_addition
 
-    async def test_new_workflow_is_added_completely(
+    async def test_all_runs_of_a_new_workflow_are_added(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
         """A workflow without runs in the file is read to its end, however old its runs are."""
@@ -111,7 +111,7 @@ class TestNewRuns:
     async def test_other_form_of_a_workflow_id_is_recognized(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """If the server calls the workflow by another id, the runs in the file still count as its own."""
+        """If the server sends another id for the workflow, the runs in the file are still recognized as its runs."""
         emulator.replace_runs([raw_run(number, workflowId="PKGW-1") for number in range(1050, 0, -1)])
         await export_runs(session, [emulator.workflow_id], lines)
         emulator.requests.clear()
@@ -122,7 +122,7 @@ class TestNewRuns:
     async def test_list_in_another_order_is_read_completely(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """If new runs may be anywhere on the list, they are found anywhere, with any dates."""
+        """On a list that is not newest first, new runs are found at any position and with any date."""
         emulator.replace_runs([raw_run(number) for number in range(1050)])
         await export_runs(session, [emulator.workflow_id], lines)
         emulator.replace_runs([*emulator.runs(), raw_run(5000), raw_run(-5000), {"id": "undated"}])
@@ -130,10 +130,10 @@ class TestNewRuns:
 
         assert ids_in(lines)[1050:] == ["WRUN-5000", "WRUN--5000", "undated"]
 
-    async def test_date_in_the_future_hides_nothing(
+    async def test_date_in_the_far_future_hides_no_run(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """A run with an absurd date does not make new runs look old."""
+        """New runs are added although a run in the file has a date in the far future."""
         emulator.replace_runs([raw_run(number) for number in range(500, 0, -1)])
         emulator.replace_runs([raw_run(501, createdAt="9999-12-31T00:00:00Z"), *emulator.runs()])
         await export_runs(session, [emulator.workflow_id], lines)
@@ -145,7 +145,7 @@ class TestNewRuns:
     async def test_interrupted_addition_is_resumed(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
-        """The file is unchanged until everything new is read."""
+        """The file is unchanged until an interrupted addition was resumed and is complete."""
         emulator.replace_runs([raw_run(number) for number in range(200, 0, -1)])
         ids = [emulator.workflow_id]
         await export_runs(session, ids, path)
@@ -163,7 +163,7 @@ class TestNewRuns:
     async def test_other_files_are_not_added_to(
         self, session: CopyAISession, emulator: Emulator, tmp_path: Path, name: str
     ) -> None:
-        """A file that is not an export is refused and unchanged; with `force` it is replaced."""
+        """A file that is not an export is an error and unchanged; with `force` it is replaced."""
         path = tmp_path / name
         path.write_bytes(b"{}")
         with pytest.raises(ExportError, match="use force to replace it, or move it away"):
@@ -178,7 +178,7 @@ class TestNewRuns:
     async def test_force_keeps_runs_that_are_no_longer_listed(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
-        """With `force`, a readable file is still added to: what the server has removed is not lost."""
+        """With `force`, runs are still added to a readable export, which keeps runs that are no longer listed."""
         await export_runs(session, [emulator.workflow_id], path)
         emulator.replace_runs([raw_run(number) for number in range(1060, 500, -1)])
         await export_runs(session, [emulator.workflow_id], path, since="last", force=True)
@@ -190,7 +190,7 @@ class TestRefresh:
     """Runs that were not finished when they were exported."""
 
     async def test_unfinished_runs_are_refreshed(self, session: CopyAISession, emulator: Emulator, path: Path) -> None:
-        """A run that has changed since replaces its row, days back too; rows of finished runs stay as they are."""
+        """The row of an unfinished run that has changed is replaced; rows of finished runs are not."""
         old, recent = 1050 - 600, 1050 - 2
         emulator.replace_runs(
             [raw_run(n, status="PROCESSING" if n in {old, recent} else "COMPLETE") for n in range(1050, 0, -1)]
@@ -212,8 +212,10 @@ class TestRefresh:
         assert dict(rows[f"WRUN-{old}"].output) == {"Post": "späť"}
         assert leftovers(path) == []
 
-    async def test_second_refresh_finds_the_first(self, session: CopyAISession, emulator: Emulator, path: Path) -> None:
-        """A run that changes twice, with a refresh after each time, is in the file once and as it is last."""
+    async def test_run_that_changes_twice_is_refreshed_twice(
+        self, session: CopyAISession, emulator: Emulator, path: Path
+    ) -> None:
+        """A run that is refreshed twice is in the file once, with its latest status."""
         emulator.replace_runs([raw_run(n, status="NEW" if n == 7 else "COMPLETE") for n in range(30, 0, -1)])
         await export_runs(session, [emulator.workflow_id], path)
         for status in ("PROCESSING", "COMPLETE"):
@@ -228,7 +230,7 @@ class TestRefresh:
     async def test_unchanged_unfinished_run_is_not_written(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
-        """A run that is still as it was in the file does not count as new, with any content."""
+        """An unfinished run that has not changed is not written again, with any content."""
         odd = {"status": "PROCESSING", "credits": 10**30, "output": {"a": [1.5, None, "\ud800"], "é": {}}}
         emulator.replace_runs([raw_run(2, id="WRUN-\ud800", **odd), raw_run(1, status=None)])
         await export_runs(session, [emulator.workflow_id], path)
@@ -236,10 +238,10 @@ class TestRefresh:
 
         assert (exported.runs, exported.is_written) == (0, False)
 
-    async def test_runs_open_for_too_long_are_not_waited_for(
+    async def test_runs_unfinished_for_too_long_are_not_refreshed(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """A run that is unfinished more than 30 days before the newest run does not make all pages be read again."""
+        """An unfinished run that is more than 30 days older than the newest run is not read again."""
         emulator.replace_runs([raw_run(DAY * (1050 - n), status="COMPLETE") for n in range(1049)])
         emulator.replace_runs([*emulator.runs(), raw_run(1, status="PROCESSING")])
         await export_runs(session, [emulator.workflow_id], lines)
@@ -251,7 +253,7 @@ class TestRefresh:
     async def test_undated_unfinished_run_is_refreshed(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """If such a run does not say when it was created, the whole list is read for it."""
+        """If an unfinished run has no date, the whole list is read to refresh it."""
         runs = [raw_run(number) for number in range(1050, 0, -1)]
         emulator.replace_runs([*runs[:900], {"id": "undated", "status": "NEW"}, *runs[900:]])
         await export_runs(session, [emulator.workflow_id], lines)
@@ -261,7 +263,7 @@ class TestRefresh:
         assert (exported.runs, exported.refreshed) == (1, 1)
 
     async def test_interrupted_refresh_is_resumed(self, session: CopyAISession, emulator: Emulator, path: Path) -> None:
-        """After an interruption, a refreshed run is in the file once, as it is now."""
+        """If a refresh is interrupted and resumed, each refreshed run is in the file once, with its latest status."""
         ids = [emulator.workflow_id]
         emulator.replace_runs([raw_run(n, status="NEW" if n in {3, 1040} else "COMPLETE") for n in range(1050, 0, -1)])
         await export_runs(session, ids, path)

@@ -47,8 +47,8 @@ def any_runs(text: st.SearchStrategy[str]) -> st.SearchStrategy[list[Run]]:
 
 UNICODE = any_runs(st.text(max_size=8))
 """Lists of runs with valid Unicode strings."""
-ODDITIES = any_runs(st.text(st.characters(), max_size=8))
-"""Lists of runs with any strings, lone surrogates included."""
+ANY_TEXT = any_runs(st.text(st.characters(), max_size=8))
+"""Lists of runs with any strings, including lone surrogates."""
 
 
 def ids_in(path: Path) -> list[str]:
