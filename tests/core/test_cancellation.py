@@ -1,4 +1,4 @@
-"""Cancelling each method in each phase: it ends at once, leaves nothing behind, and the session keeps working."""
+"""A method that is cancelled in any phase ends at once and leaves nothing behind, and the session keeps working."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Resolver(AbstractResolver):
 
 @define
 class Setup:
-    """A session on an emulator, with the parts that the tests look into."""
+    """A session on an emulator, with the parts that the tests inspect."""
 
     emulator: Emulator
     session: CopyAISession
@@ -128,7 +128,7 @@ async def cancel_in_phase(method: Method, setup: Setup, phase: Callable[[], bool
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_connecting(method: Method) -> None:
-    """Cancelled while a connection is opened, nothing was sent, and the session works."""
+    """A method that is cancelled while a connection is opened sends nothing, and the session keeps working."""
     async with connected() as setup:
         setup.resolver.blocked = asyncio.Event()
         await cancel_in_phase(method, setup, lambda: setup.resolver.requests > 0)
@@ -141,7 +141,7 @@ async def test_connecting(method: Method) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fault", [Fault(delay=9), Fault(drip=9)], ids=["headers", "body"])
 async def test_receiving(method: Method, fault: Fault) -> None:
-    """Cancelled while it waits for a response or reads its body, the connection is closed, and the session works."""
+    """A method that is cancelled while it receives a response closes its connection; the session keeps working."""
     async with connected() as setup:
         setup.emulator.inject(fault, times=None)
         await cancel_in_phase(method, setup, lambda: len(setup.emulator.requests) > 0)
@@ -152,7 +152,7 @@ async def test_receiving(method: Method, fault: Fault) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_waiting_to_retry(method: Method) -> None:
-    """Cancelled while it waits for the next attempt, it makes none."""
+    """A method that is cancelled while it waits for the next attempt does not make it."""
     async with connected(RetryPolicy(wait_initial=9, wait_jitter=0)) as setup:
         setup.emulator.inject(Fault(status=503), times=8)
         await cancel_in_phase(method, setup, lambda: len(setup.emulator.requests) > 0 and not setup.connector._acquired)
@@ -165,7 +165,7 @@ async def test_waiting_to_retry(method: Method) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_waiting_for_the_rate_limit(method: Method) -> None:
-    """Cancelled while it waits for `max_rate`, it uses up none of it."""
+    """A method that is cancelled while it waits for `max_rate` sends no request."""
     async with connected(max_rate=0.1) as setup:
         limiter = setup.session._transport._rate_limiter._limiter
         assert limiter is not None
@@ -178,8 +178,8 @@ async def test_waiting_for_the_rate_limit(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", [runs, start_run, run_many, ensure_webhook])
-async def test_after_any_number_of_turns(method: Method) -> None:
-    """Cancelled after any number of iterations of the event loop, it leaves nothing, and the session works."""
+async def test_after_any_number_of_loop_iterations(method: Method) -> None:
+    """A method that is cancelled after any number of loop iterations leaves nothing behind."""
     async with connected() as setup:
         for turns in range(60):
             task = asyncio.ensure_future(method(setup.session, "W"))
@@ -192,8 +192,8 @@ async def test_after_any_number_of_turns(method: Method) -> None:
         assert await setup.session.count_runs("W") >= 21
 
 
-async def test_cancelled_start_is_repeated_once() -> None:
-    """A start that is cancelled anywhere and repeated with its key creates one run."""
+async def test_repeated_cancelled_start_creates_one_run() -> None:
+    """A start that is cancelled at any time and repeated with its key creates one run."""
     cancelled = 0
     async with connected() as setup:
         for turns in range(60):
@@ -212,7 +212,7 @@ async def test_cancelled_start_is_repeated_once() -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 async def test_cancelled_iteration_continues(prefetch: int) -> None:
-    """An iteration whose steps are cancelled again and again yields each run once."""
+    """An iteration whose steps are cancelled repeatedly yields each run once."""
     async with connected() as setup:
         iterator = aiter(setup.session.runs("W", page_size=2, prefetch=prefetch))
         ids = await collect_with_cancellations(lambda: anext(iterator))
@@ -221,7 +221,7 @@ async def test_cancelled_iteration_continues(prefetch: int) -> None:
 
 
 async def test_cancelled_watch_continues() -> None:
-    """A watch whose steps are cancelled again and again reports each run once."""
+    """A watch whose steps are cancelled repeatedly reports each run once."""
     async with connected() as setup:
         events = setup.session.watch("W", interval=0.001, since=LONG_AGO)
 

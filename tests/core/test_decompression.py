@@ -1,4 +1,4 @@
-"""Decompression: every compressed body is restored, in bounded pieces, and no incomplete one passes for complete."""
+"""Decompression: compressed bodies are restored in bounded pieces, and incomplete ones are detected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def raw_deflate(body: bytes) -> bytes:
 
 
 def members(body: bytes) -> bytes:
-    """Compress as several gzip members with zeros behind them, as concatenated files and some proxies have them."""
+    """Compress as several gzip members with zeros after them, as in concatenated files and from some proxies."""
     third = len(body) // 3
     parts = [body[:third], body[third : 2 * third], b"", body[2 * third :]]
     return b"".join(gzip.compress(part) for part in parts) + bytes(7)
@@ -49,7 +49,7 @@ def restore(encoding: str, chunks: list[bytes]) -> tuple[bytes, bool]:
 
 @given(st.binary(max_size=400), st.sampled_from(COMPRESSIONS), st.lists(st.integers(0, 400), max_size=4))
 def test_every_body_is_restored(body: bytes, compression: tuple[str, type[bytes]], cuts: list[int]) -> None:
-    """A body is restored however it is compressed, and wherever the network cuts it."""
+    """A body is restored with any supported compression and any chunks from the network."""
     encoding, compress = compression
     compressed = compress(body)
     edges = [0, *sorted(min(cut, len(compressed)) for cut in cuts), len(compressed)]
@@ -61,7 +61,7 @@ def test_every_body_is_restored(body: bytes, compression: tuple[str, type[bytes]
 @pytest.mark.parametrize(("encoding", "compress"), COMPRESSIONS)
 @pytest.mark.parametrize("surplus", [-1, 0, 1, 21, 100, 1_000, PIECE_SIZE])
 def test_a_body_of_about_a_piece_is_restored(encoding: str, compress: type[bytes], surplus: int) -> None:
-    """A body of about the size of a piece is restored, though its input is used up before its output."""
+    """A body of about the size of a piece is restored, although its input is consumed before its output."""
     body = b" " * (PIECE_SIZE + surplus)
 
     assert restore(encoding, [compress(body)]) == (body, True)
@@ -69,7 +69,7 @@ def test_a_body_of_about_a_piece_is_restored(encoding: str, compress: type[bytes
 
 @pytest.mark.parametrize(("encoding", "compress"), COMPRESSIONS[2:])
 def test_a_cut_body_is_incomplete(encoding: str, compress: type[bytes]) -> None:
-    """A body that was cut does not pass for complete."""
+    """A truncated body is incomplete."""
     assert not restore(encoding, [compress(b"x" * 1_000).rstrip(b"\0")[:-3]])[1]
 
 
@@ -87,7 +87,7 @@ def test_a_cut_body_is_incomplete(encoding: str, compress: type[bytes]) -> None:
     ],
 )
 def test_an_invalid_body(encoding: str, body: bytes) -> None:
-    """A body that is not in its encoding, or has other data behind its end, is refused or incomplete."""
+    """A body that is not in its encoding, or has other data after its end, is a ValueError or incomplete."""
     try:
         is_complete = restore(encoding, [body])[1]
     except ValueError as error:
@@ -98,7 +98,7 @@ def test_an_invalid_body(encoding: str, body: bytes) -> None:
 
 @given(st.binary(max_size=60), st.sampled_from(sorted(SUPPORTED_ENCODINGS)))
 def test_any_bytes(body: bytes, encoding: str) -> None:
-    """Any bytes are decompressed, or are a ValueError."""
+    """Any bytes are decompressed, or are a ValueError of one line."""
     try:
         restore(encoding, [body])
     except ValueError as error:
@@ -106,14 +106,14 @@ def test_any_bytes(body: bytes, encoding: str) -> None:
 
 
 def test_pieces_are_bounded() -> None:
-    """However much a few bytes expand to, no piece is larger than `PIECE_SIZE`, and none is made early."""
+    """No piece is larger than `PIECE_SIZE`, even of a few bytes that expand to very many."""
     pieces = Decompressor("gzip").feed(gzip.compress(bytes(64 * PIECE_SIZE)))
 
     assert [len(next(pieces)) for _ in range(3)] == [PIECE_SIZE] * 3
 
 
 def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body of endless empty members, each of which costs time, is refused."""
+    """A body of very many empty members, each of which takes time, is a ValueError."""
     monkeypatch.setattr(_decompression, "_MAX_MEMBERS", 3)
 
     assert restore("gzip", [gzip.compress(b"x") * 3]) == (b"xxx", True)
@@ -128,7 +128,7 @@ async def chunks_of(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 async def test_other_tasks_run_between_pieces() -> None:
-    """While a large body is decompressed, the event loop is never blocked for longer than a piece takes."""
+    """Other tasks run after each piece of a large body that is decompressed."""
     turns = 0
 
     async def count() -> None:

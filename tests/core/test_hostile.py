@@ -1,4 +1,4 @@
-"""Hostile responses: they neither control a log, nor fill the memory, nor stop the client."""
+"""Hostile responses do not control a log, fill the memory or stop the client."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_every_message_is_one_line(error: CopyAIError) -> None:
 async def test_an_id_controls_no_log(
     session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A run's id with line breaks is escaped in the log, also where many runs are left in progress."""
+    """A run's id with line breaks is escaped in the log, even if it names a run that is left in progress."""
     caplog.set_level(logging.DEBUG, "aiocopyai")
     copyai_emulator.inject(Fault(body={"status": "success", "data": {"id": EVIL}}), method="POST", times=None)
     results = session.run_many(copyai_emulator.workflow_id, [{}, {}])
@@ -124,12 +124,12 @@ async def test_huge_strings_fill_no_log(
     copyai_emulator.inject(Fault(status=422, body={"errorCode": huge[:60_000], "details": [huge[:60_000]]}))
     with pytest.raises(RequestInvalidError) as caught:
         await session.count_runs(copyai_emulator.workflow_id)
-    with pytest.raises(ValueError, match="must be an id") as refused:
+    with pytest.raises(ValueError, match="must be an id") as rejected:
         await session.count_runs(huge)
 
     lines = [record.getMessage() for record in caplog.records if record.name == "aiocopyai"]
     assert len(lines) == 5
-    assert max(map(len, [*lines, str(caught.value), str(refused.value)])) <= 1_001
+    assert max(map(len, [*lines, str(caught.value), str(rejected.value)])) <= 1_001
 
 
 @pytest.mark.parametrize("run_id", ["..", ".", EVIL])
@@ -153,7 +153,7 @@ async def test_an_id_that_cannot_be_requested(session: CopyAISession, copyai_emu
 @pytest.mark.parametrize("status", [200, 422, 500])
 @pytest.mark.parametrize("body", [DEEP, b'{"data":' + DEEP + b"}", b'{"errorCode":"E","details":' + DEEP + b"}"])
 async def test_deep_json(session: CopyAISession, copyai_emulator: Emulator, status: int, body: bytes) -> None:
-    """Very deeply nested JSON is an error like any other, which can be shown and pickled."""
+    """Very deeply nested JSON is an error that can be shown and pickled."""
     copyai_emulator.inject(Fault(status=status, body=body), times=None)
     with pytest.raises(CopyAIError) as caught:
         await session.count_runs("W")
@@ -176,7 +176,7 @@ BOMBS = {"gzip": 31, "deflate": 15, "Deflate": -15}
 async def test_a_bomb_is_never_held_in_memory(
     copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, encoding: str, status: int
 ) -> None:
-    """A few bytes that expand to very many are refused at the limit, and at most one piece more is held in memory."""
+    """A few bytes that expand to very many are an error at the limit, and are not held in memory."""
     monkeypatch.setattr(_transport, "MAX_BODY", 2**20)
     bomb = compressed(64 * 2**20, BOMBS[encoding])
     copyai_emulator.inject(Fault(status=status, body=bomb, headers={"Content-Encoding": encoding}), times=None)
@@ -194,8 +194,8 @@ async def test_a_bomb_is_never_held_in_memory(
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "gzip\tx"])
-async def test_other_encodings_are_refused(session: CopyAISession, copyai_emulator: Emulator, encoding: str) -> None:
-    """Only gzip and deflate are requested, and a response with another encoding is refused."""
+async def test_other_encodings_are_rejected(session: CopyAISession, copyai_emulator: Emulator, encoding: str) -> None:
+    """Only gzip and deflate are requested, and a response with another encoding is an error."""
     copyai_emulator.inject(Fault(body=gzip.compress(b"{}"), headers={"Content-Encoding": encoding}))
     with pytest.raises(InvalidResponseError, match="compressed in a way that was not requested"):
         await session.count_runs("W")
@@ -206,7 +206,7 @@ async def test_other_encodings_are_refused(session: CopyAISession, copyai_emulat
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_compressed_errors_are_read(session: CopyAISession, copyai_emulator: Emulator, encoding: str) -> None:
-    """The body of an error may be compressed too; where it is broken, the status is still reported."""
+    """The body of an error may be compressed; if it is damaged, the status is still reported."""
     body = b'{"errorCode":"REQUEST_INVALID"}'
     complete = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
     codes = []
@@ -221,7 +221,7 @@ async def test_compressed_errors_are_read(session: CopyAISession, copyai_emulato
 
 
 async def test_a_wide_response_is_shown_in_part(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Of a very large invalid response, the error shows only the beginning."""
+    """The error of a very large invalid response shows only its beginning."""
     wide: Any = {str(number): [number] * 10 for number in range(20_000)}
     copyai_emulator.inject(Fault(body=wide))
     with pytest.raises(InvalidResponseError) as caught:
@@ -231,7 +231,7 @@ async def test_a_wide_response_is_shown_in_part(session: CopyAISession, copyai_e
 
 
 async def test_a_run_that_never_finishes(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that never finishes is awaited until the time-out, and not longer."""
+    """Waiting for a run that never finishes ends with the time-out."""
     copyai_emulator.script_next_runs(Script(states=(EVIL,)))
     run = await session.start_run(copyai_emulator.workflow_id, {})
     with pytest.raises(RunTimeoutError) as caught:
@@ -244,7 +244,7 @@ async def test_a_run_that_never_finishes(session: CopyAISession, copyai_emulator
     "path", ["../admin", "..%2fadmin", "%2e%2e", "a/../../b", "a?b=c", "a#b", "a;b", "//h/x", "\\"]
 )
 async def test_no_id_leads_elsewhere(session: CopyAISession, copyai_emulator: Emulator, path: str) -> None:
-    """Any id reaches the server as one segment of the path: not as another path, a query or another host."""
+    """Any id is sent as one segment of the path, and does not change the path, the query or the host."""
     ids: list[JSON] = [{"id": path, "status": "COMPLETE"}]
     copyai_emulator.replace_runs(ids, workflow_id=path)
     run = await session.get_run(path, path)
@@ -259,7 +259,7 @@ async def test_no_id_leads_elsewhere(session: CopyAISession, copyai_emulator: Em
 
 @pytest.mark.parametrize("bad", ["a\r\nX-Evil: 1", "a\nb", "\x00", "\x1b[2J"])
 async def test_no_id_ends_a_header(session: CopyAISession, copyai_emulator: Emulator, bad: str) -> None:
-    """An id with a line break or another control character is refused before anything is sent."""
+    """An id with a line break or another control character is an error before a request is sent."""
     for call in (
         session.count_runs(bad),
         session.get_run("W", bad),

@@ -1,4 +1,4 @@
-"""JSON values as bytes."""
+"""Writing of JSON values."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.support.strategies import JSON_VALUES
 
 @given(JSON_VALUES)
 def test_any_value_is_read_as_it_was_written(value: JSON) -> None:
-    """Every JSON value, integers beyond 64 bits included, survives a round trip."""
+    """Any JSON value, including integers beyond 64 bits, is the same after it was written and read."""
     assert json.loads(dump_json(value)) == value
 
 
 @given(st.lists(JSON_VALUES))
-def test_many_values_are_written_as_one_by_one(values: list[JSON]) -> None:
-    """Values that are written in one call are the same bytes as one by one, with any line breaks and commas in them."""
+def test_dump_each_matches_dump_json(values: list[JSON]) -> None:
+    """Values that are written in one call have the same bytes as if each is written by itself."""
     values += ["\n,", {",\n": [[], {}]}, None]
 
     assert dump_each(values) == [dump_json(value) for value in values]
@@ -32,7 +32,7 @@ def test_many_values_are_written_as_one_by_one(values: list[JSON]) -> None:
 
 
 def test_infinity_is_null() -> None:
-    """JSON has no infinity: a number too large for a float becomes null, at any depth."""
+    """A number too large for a float is written as null, at any depth, because JSON has no infinity."""
     assert dump_json({"a": [json.loads("1e999"), 10**30, "\ud800"]}) == b'{"a":[null,%d,"\\ud800"]}' % 10**30
 
 

@@ -76,7 +76,7 @@ async def assert_no_task_is_left() -> None:
 
 @given(changing_lists("unchanged"), st.integers(1, 12), st.integers(0, 9), st.none() | st.integers(0, 130))
 def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, limit: int | None) -> None:
-    """An unchanged list is yielded in order, whole or up to the limit, with no request that the limit does not need."""
+    """An unchanged list is yielded in order, up to the limit, with no request that the limit does not need."""
 
     async def check() -> None:
         server = Server(changing)
@@ -133,7 +133,7 @@ async def listing_server(changing: ChangingList, delays: Callable[[], float]) ->
 
 @pytest.mark.parametrize("prefetch", [0, 1, 4, 16])
 async def test_capped_list_over_a_socket(prefetch: int) -> None:
-    """A list of constant length loses no run, although the responses are made out of order."""
+    """No run of a list of constant length is missing, although its responses are sent out of order."""
     count = 0
 
     def delay() -> float:
@@ -195,7 +195,7 @@ async def test_prefetch_limits_the_requests_in_progress() -> None:
 
 @pytest.mark.parametrize(("pause", "most"), [(0, 16), (100, 4)])
 async def test_window_grows_while_the_caller_waits(pause: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `prefetch`, up to 16 pages are requested at a time for a caller that waits for them, else 4."""
+    """Without `prefetch`, up to 16 pages are requested at a time if the caller waits for them, and otherwise 4."""
     monkeypatch.setattr(_pager, "_LONG_WAIT", 0)
     server = Server(ChangingList.of(600), turns=20)
     async for _ in Pager(server.fetch, PLAN).pages():
@@ -206,7 +206,7 @@ async def test_window_grows_while_the_caller_waits(pause: int, most: int, monkey
 
 
 async def test_window_shrinks_after_a_429(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `prefetch`, fewer pages are requested at a time where 429s slow the requests down."""
+    """Without `prefetch`, fewer pages are requested at a time after a 429."""
     monkeypatch.setattr(_pager, "_LONG_WAIT", 0)
     server = Server(ChangingList.of(1_000), turns=20)
     plan = evolve(PLAN, slowdowns=lambda: max(0, len(server.requested) - 50))
@@ -220,7 +220,7 @@ async def test_window_shrinks_after_a_429(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_older_page_is_requested_again() -> None:
-    """A page that is older than the page in front of it is requested again, and those behind it are not."""
+    """A page that is older than the page before it is requested again, and those after it are not."""
     before = ChangingList.of(58)
     old = {number: before.page(number, 10) for number in (3, 4)}
     changing = ChangingList(["new", *before.ids])
@@ -237,7 +237,7 @@ async def test_older_page_is_requested_again() -> None:
 
 
 async def test_pages() -> None:
-    """Pages are yielded with the new items on them, under the number that was requested."""
+    """Each page is yielded with its new items and the number that was requested."""
     server = Server(ChangingList.of(25))
     pages = [page async for page in Pager(server.fetch, PLAN).pages()]
 
@@ -249,7 +249,7 @@ async def test_pages() -> None:
 
 
 async def test_proven_pages() -> None:
-    """The iterator over pages says how far nothing can be missing, and how long the server's pages are."""
+    """The iterator over pages has the position before which no run can be missing, and the server's page length."""
     changing = ChangingList.of(45)
 
     async def fetch(number: int, _size: int) -> Page[Run]:
@@ -287,7 +287,7 @@ async def test_exception_in_the_loop_body() -> None:
 
 @pytest.mark.parametrize("turns", range(0, 45, 4))
 async def test_cancellation(turns: int) -> None:
-    """An iteration that is cancelled after any turn of the loop ends at once, and leaves no task behind."""
+    """An iteration that is cancelled after any iteration of the event loop ends at once, and leaves no task behind."""
     server = Server(ChangingList.of(100))
 
     async def consume() -> None:
@@ -306,7 +306,7 @@ async def test_cancellation(turns: int) -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 async def test_continue_after_a_timeout(prefetch: int) -> None:
-    """An iteration that ran into a caller's time-out continues where it was."""
+    """An iteration continues after a time-out of the caller, and yields each run once."""
     server = Server(ChangingList.of(25))
     iterator = aiter(Pager(server.fetch, evolve(PLAN, prefetch=prefetch)))
     got = [await anext(iterator) for _ in range(10)]
@@ -342,7 +342,7 @@ async def test_failed_page_is_requested_again() -> None:
 
 
 async def test_failed_proof_is_requested_again() -> None:
-    """An error of the request that proves the pages requested ahead is raised, and the next step repeats it."""
+    """An error of the request that proves prefetched pages is raised, and the next step sends the request again."""
     server = Server(ChangingList.of(49))
     iterator = aiter(Pager(server.fetch, PLAN))
     got: list[Run] = [await anext(iterator)]
@@ -357,7 +357,7 @@ async def test_failed_proof_is_requested_again() -> None:
 
 
 async def test_page_of_an_error_counts_full_pages() -> None:
-    """An error's page counts pages of `page_size`, also where a small limit made the real ones smaller."""
+    """The page of an error counts pages of `page_size`, even if a small limit made the requested ones smaller."""
     server = Server(ChangingList.of(50))
     server.failures[2] = [APIConnectionError("gone")]
 
@@ -373,8 +373,8 @@ async def test_page_of_an_error_counts_full_pages() -> None:
 @pytest.mark.parametrize("error", [BadRequestError(400), NotFoundError(404), RequestInvalidError(422)])
 @pytest.mark.parametrize(("count", "total"), [(20, None), (20, 20), (15, 40)])
 @pytest.mark.parametrize("prefetch", [0, 4])
-async def test_refusal_past_the_end(error: APIStatusError, count: int, total: int | None, prefetch: int) -> None:
-    """A response of 400, 404 or 422 past the last page ends the list without an error."""
+async def test_status_that_ends_the_list(error: APIStatusError, count: int, total: int | None, prefetch: int) -> None:
+    """A response of 400, 404 or 422 after the last page ends the list without an error."""
     server = Server(ChangingList.of(count))
     server.failures = {number: [error] * 2 for number in (3, 4, 5, 6)}
 
@@ -388,8 +388,8 @@ async def test_refusal_past_the_end(error: APIStatusError, count: int, total: in
 
 
 @pytest.mark.parametrize("prefetch", [0, 4])
-async def test_refusal_in_the_middle(prefetch: int) -> None:
-    """The same response behind a full page, where more is promised, is an error."""
+async def test_status_that_does_not_end_the_list(prefetch: int) -> None:
+    """A response of 404 after a full page is an error if the total promises more runs."""
     server = Server(ChangingList.of(50))
     server.failures[3] = [NotFoundError(404)] * 2
     with pytest.raises(NotFoundError) as caught:
@@ -423,7 +423,7 @@ async def test_two_consumers() -> None:
 
 
 async def test_aclose() -> None:
-    """A closed iteration ends, and its requests are gone when `aclose` returns."""
+    """After `aclose`, the iteration yields nothing, and none of its requests is in progress."""
     server = Server(ChangingList.of(100))
     iterator = aiter(Pager(server.fetch, PLAN))
     await anext(iterator)
@@ -435,7 +435,7 @@ async def test_aclose() -> None:
 
 
 async def test_aclose_while_another_task_waits() -> None:
-    """Where another task waits for the next item, `aclose` ends its iteration."""
+    """If another task waits for the next item, `aclose` ends its iteration."""
     server = Server(ChangingList.of(100))
     server.open.clear()
     iterator = aiter(Pager(server.fetch, PLAN))
@@ -469,7 +469,7 @@ async def test_aclosing(what: str) -> None:
 
 
 async def test_unclaimed_failure_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """A page requested ahead that fails after the iteration was dropped is not reported."""
+    """An error of a prefetched page is not logged if the iteration was dropped."""
     server = Server(ChangingList.of(100))
     server.failures[2] = [APIConnectionError("gone")]
     iterator = aiter(Pager(server.fetch, PLAN))
@@ -514,7 +514,7 @@ async def _step(step: Callable[[], Awaitable[Run]]) -> None:
 
 
 async def test_changes_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The changes of a list are in `pager.changes`, and in one line of the log."""
+    """Changes of a list during an iteration are counted in `pager.changes`, and logged in one line."""
     caplog.set_level(logging.INFO, "aiocopyai")
     changing = ChangingList.of(30, [(0, []), (3, []), (0, [0.9])])
     pager = Pager(Server(changing).fetch, evolve(PLAN, prefetch=0))
@@ -526,7 +526,7 @@ async def test_changes_are_logged_once(caplog: pytest.LogCaptureFixture) -> None
 
 
 async def test_invalid_fields_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Values that do not fit are named in one line for an iteration, however many there were."""
+    """The fields with invalid values are logged in one line per iteration, regardless of their number."""
     changing = ChangingList.of(30)
 
     async def fetch(number: int, size: int) -> Page[Run]:
@@ -539,7 +539,7 @@ async def test_invalid_fields_are_logged_once(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_since_ends_early() -> None:
-    """With `since`, a list that is newest first is read no further than the first older run."""
+    """With `since`, a list that is newest first is read only up to the first older run."""
     requested: list[int] = []
 
     async def newest_first(number: int, size: int) -> Page[Run]:

@@ -105,7 +105,7 @@ def take(listing: Listing[Run], page: Page[Run]) -> Sequence[Run]:
 def test_each_run_is_yielded_once(
     kind: str, data: st.DataObject, size: int, prefetch: int, order: random.Random
 ) -> None:
-    """However a list changes, and in whichever order responses are made, each run that stays is yielded once."""
+    """Each run that stays on the list is yielded once, with any changes of the list and any order of responses."""
     changing = data.draw(changing_lists(kind))
     reading = read(changing.page, size, prefetch, order.choice)
 
@@ -118,7 +118,7 @@ def test_each_run_is_yielded_once(
 @pytest.mark.parametrize("kind", ["unchanged", "growing", "shrinking", "purged"])
 @given(data=st.data(), size=SIZES, prefetch=PREFETCHES, order=ORDERS)
 def test_stop_at_a_position(kind: str, data: st.DataObject, size: int, prefetch: int, order: random.Random) -> None:
-    """No run is missing that stays and was in front of the position at the first response."""
+    """No run is missing that stays on the list and was before the position at the first response."""
     changing, position = data.draw(changing_lists(kind)), data.draw(st.integers(0, 150))
     first = list[str]()
 
@@ -137,7 +137,7 @@ def test_stop_at_a_position(kind: str, data: st.DataObject, size: int, prefetch:
 def test_stop_in_an_unchanged_list(
     changing: ChangingList, size: int, prefetch: int, order: random.Random, position: int
 ) -> None:
-    """Pages behind the position are not requested."""
+    """Pages after the position are not requested."""
     position = min(position, max(0, len(changing.ids) - 1))
     reading = read(changing.page, size, prefetch, order.choice, stop_at=position)
     pages = max(1, ceil(position / size))
@@ -148,7 +148,7 @@ def test_stop_in_an_unchanged_list(
 
 @given(changing_lists("unchanged"), SIZES, PREFETCHES, ORDERS)
 def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, order: random.Random) -> None:
-    """An unchanged list costs its pages, the one behind a full last page, and proofs of what was requested ahead."""
+    """The requests of an unchanged list are its pages, one more after a full last page, and proofs if it prefetches."""
     count = len(changing.ids)
     reading = read(changing.page, size, prefetch, order.choice)
     pages = ceil(count / size) + (count % size == 0)
@@ -163,7 +163,7 @@ def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, order:
 @pytest.mark.parametrize("prefetch", [0, 1, 4, 16])
 @pytest.mark.parametrize("seed", range(5))
 def test_capped_list(prefetch: int, seed: int) -> None:
-    """Where each new run removes the oldest, about twice the requests are enough, and none is missing."""
+    """If each new run removes the oldest, no run is missing after about twice the requests."""
     order = random.Random(seed)  # noqa: S311 (repeatable)
     changes = ((1, [AT_THE_END]) if order.random() < 0.2 else (0, []) for _ in range(10_000))
     changing = ChangingList.of(600, changes)
@@ -174,8 +174,8 @@ def test_capped_list(prefetch: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("burst", [2, 4, 6, 50])
-def test_burst_without_a_trace(burst: int) -> None:
-    """Where as many runs are added as removed between two pages, and no run repeats, the proof shows the change."""
+def test_changes_between_two_pages_are_detected(burst: int) -> None:
+    """No run is missing if runs are added and removed between two pages, and none is repeated."""
     changes: list[tuple[int, list[float]]] = [(0, [])] * 5 + [(burst, [AT_THE_END] * min(burst, 4))] + [(0, [])] * 50
     changing = ChangingList.of(10, changes)
     # The response for page 2 comes last, and contains only added runs.
@@ -186,7 +186,7 @@ def test_burst_without_a_trace(burst: int) -> None:
 
 
 def test_two_pages_need_no_proof() -> None:
-    """A list of two full pages costs two requests and one behind them, although the last one is sent ahead."""
+    """A list of two full pages needs three requests, although the last one is prefetched."""
     changing = ChangingList.of(20)
 
     assert read(changing.page, 10, 4).requested == [1, 2, 3]
@@ -195,7 +195,7 @@ def test_two_pages_need_no_proof() -> None:
 @pytest.mark.parametrize("prefetch", [0, 4, 16])
 @pytest.mark.parametrize("seed", range(5))
 def test_growing_list(prefetch: int, seed: int) -> None:
-    """Where runs are only added, what the total explains is not read again."""
+    """If runs are only added, pages whose changes the total explains are not read again."""
     order = random.Random(seed)  # noqa: S311 (repeatable)
     changing = ChangingList.of(600, ((1, []) if order.random() < 0.1 else (0, []) for _ in range(10_000)))
     reading = read(changing.page, 10, prefetch, order.choice)
@@ -209,7 +209,7 @@ def test_growing_list(prefetch: int, seed: int) -> None:
 @pytest.mark.parametrize("period", [2, 3, 4])
 @pytest.mark.parametrize("place", [0, AT_THE_END])
 def test_total_falls_in_step(prefetch: int, period: int, place: float) -> None:
-    """A list that loses a run at every second request is read all the same."""
+    """No run is missing if a run is removed at every second request."""
     changing = ChangingList.of(600, ((0, [] if number % period else [place]) for number in range(10_000)))
     reading = read(changing.page, 10, prefetch)
 
@@ -220,7 +220,7 @@ def test_total_falls_in_step(prefetch: int, period: int, place: float) -> None:
 @pytest.mark.parametrize("prefetch", [0, 4, 16])
 @pytest.mark.parametrize("seed", range(5))
 def test_list_that_shrinks_all_the_time(prefetch: int, seed: int) -> None:
-    """A list that loses a run at nearly every request, mostly behind what was read, is read all the same."""
+    """No run is missing if a run is removed at nearly every request, mostly after the pages that were read."""
     order = random.Random(seed)  # noqa: S311 (repeatable)
     changes = ((0, [order.random() for _ in range(order.choice([0, 1, 1, 1, 1, 1]))]) for _ in range(100_000))
     changing = ChangingList.of(1_000, changes)
@@ -231,7 +231,7 @@ def test_list_that_shrinks_all_the_time(prefetch: int, seed: int) -> None:
 
 
 def test_only_the_pages_since_the_last_proof_are_read_again() -> None:
-    """A change late in a long list makes nothing be read again that was proven before."""
+    """After a change late in a long list, pages that were proven before are not read again."""
     pages = 3 * PROOF_INTERVAL
     changing = ChangingList.of(2 * pages, ((1, [AT_THE_END]) if n == pages - 20 else (0, []) for n in range(2 * pages)))
     reading = read(changing.page, 2, 4)
@@ -276,7 +276,7 @@ def test_equal_times(group: int, count: int, size: int, prefetch: int, order: ra
     ],
 )
 def test_second_pass_finds_runs_that_changed_places(pages: str) -> None:
-    """Runs that repeated ones hid are found when the list is read once more."""
+    """If runs change places, the list is read a second time, and the missing runs are yielded."""
     responses = iter([list(page.strip(".")) for page in pages.split()])
     reading = read(lambda page, size: Page(page, size, 6, runs(*next(responses))), 2)
 
@@ -285,7 +285,7 @@ def test_second_pass_finds_runs_that_changed_places(pages: str) -> None:
 
 
 def test_start_page() -> None:
-    """Reading from page 3 on yields what is there."""
+    """With `start_page=3`, the runs of page 3 and later pages are yielded."""
     changing = ChangingList.of(45)
 
     assert read(changing.page, 10, start_page=3).ids == changing.ids[20:]
@@ -295,7 +295,7 @@ def test_start_page() -> None:
 def test_start_page_of_a_changing_list(
     changing: ChangingList, size: int, start_page: int, prefetch: int, order: random.Random
 ) -> None:
-    """No run behind the start page that stays is missing, whichever page that is."""
+    """With any start page, no run that is after it and stays on the list is missing."""
     first: list[list[str]] = []
 
     def respond(page: int, size: int) -> Page[Run]:
@@ -330,7 +330,7 @@ def test_server_ignores_the_page_size(prefetch: int) -> None:
 @pytest.mark.parametrize("count", [3, 10, 11, 250])
 @pytest.mark.parametrize("prefetch", [0, 4])
 def test_server_sends_everything_at_once(count: int, prefetch: int) -> None:
-    """A server that ignores size and page is read without an error, as it sends all that the total promises."""
+    """A list is read without an error if the server ignores size and page and sends all runs each time."""
     changing = ChangingList.of(count)
     reading = read(lambda _page, _size: changing.page(1, 10_000), 10, prefetch)
 
@@ -350,7 +350,7 @@ def test_placeholder_ids_of_the_reference() -> None:
 
 
 def test_an_id_on_two_pages_is_one_run() -> None:
-    """A run that moves to a later page is yielded once, also where it has changed meanwhile."""
+    """A run that moves to a later page is yielded once, even if it has changed."""
     listing: Listing[Run] = Listing(2)
     take(listing, Page(1, 2, 4, [Run("a"), Run("b", credits=1)]))
 
@@ -360,7 +360,7 @@ def test_an_id_on_two_pages_is_one_run() -> None:
 @pytest.mark.parametrize("prefetch", [0, 4])
 @pytest.mark.parametrize(("count", "total"), [(350, 300), (350, 299), (350, 1), (300, 200)])
 def test_total_too_low(count: int, total: int, prefetch: int) -> None:
-    """All runs are yielded although the total promises fewer."""
+    """All runs are yielded if the total is too low."""
     changing = ChangingList.of(count)
 
     def respond(page: int, size: int) -> Page[Run]:
@@ -375,7 +375,7 @@ def test_total_too_low(count: int, total: int, prefetch: int) -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 def test_total_is_the_length_of_the_page(prefetch: int) -> None:
-    """All runs are yielded where each page counts only itself."""
+    """All runs are yielded if the total is the number of runs on the page."""
     changing = ChangingList.of(350)
 
     def respond(page: int, size: int) -> Page[Run]:
@@ -396,7 +396,7 @@ def test_no_total(prefetch: int) -> None:
 
 
 def test_example_of_the_reference() -> None:
-    """A total of 3 with two runs ends behind an empty page, with one missing."""
+    """A list of two runs with a total of 3 ends after an empty page, with one run missing."""
     listing: Listing[Run] = Listing(100)
 
     assert take(listing, Page(1, 100, 3, runs(1, 2))) == runs(1, 2)
@@ -407,7 +407,7 @@ def test_example_of_the_reference() -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 def test_total_too_high(prefetch: int) -> None:
-    """Where pages are empty although more is promised, one more is tried, and the difference is missing."""
+    """If a page is empty although the total is higher, one more is requested, and the difference is missing."""
     changing = ChangingList.of(25)
     reading = read(lambda page, size: Page(page, size, 1000, changing.page(page, size).items), 10, prefetch)
 
@@ -417,7 +417,7 @@ def test_total_too_high(prefetch: int) -> None:
 
 
 def test_empty_page_in_the_middle() -> None:
-    """One empty page does not end a list that promises more."""
+    """One empty page does not end a list if its total is higher."""
     listing: Listing[Run] = Listing(2)
     take(listing, Page(1, 2, 5, runs(1, 2)))
     take(listing, Page(2, 2, 5, []))
@@ -429,7 +429,7 @@ def test_empty_page_in_the_middle() -> None:
 @pytest.mark.parametrize(("size", "total"), [(10, 640), (10, 100), (10, 15), (10, None)])
 @pytest.mark.parametrize("prefetch", [0, 4])
 def test_server_ignores_the_page(size: int, total: int | None, prefetch: int) -> None:
-    """A server that sends its first page for every page is an error after a bounded number of requests."""
+    """A server that sends the first page for every page causes an error after a bounded number of requests."""
     listing_requests: list[int] = []
 
     def respond(page: int, size: int) -> Page[Run]:
@@ -443,7 +443,7 @@ def test_server_ignores_the_page(size: int, total: int | None, prefetch: int) ->
 
 
 def test_reading_can_continue_after_an_error() -> None:
-    """After a `PaginationError` the same pages are requested again, and what they hold then is yielded."""
+    """After a `PaginationError` the same pages are requested again, and new runs on them are yielded."""
     listing: Listing[Run] = Listing(10)
     with pytest.raises(PaginationError):
         while request := listing.next_request():
@@ -454,8 +454,8 @@ def test_reading_can_continue_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("count", [27, 30])
-def test_last_page_for_every_page_behind_it(count: int) -> None:
-    """A server without a total that repeats its last page behind the end is read to its end, without an error."""
+def test_last_page_is_sent_for_every_later_page(count: int) -> None:
+    """A list without a total ends without an error if the server sends its last page for every later page."""
     changing = ChangingList.of(count)
     reading = read(lambda page, size: Page(page, size, None, changing.page(min(page, 3), size).items), 10)
 
@@ -464,8 +464,8 @@ def test_last_page_for_every_page_behind_it(count: int) -> None:
 
 
 @pytest.mark.parametrize("prefetch", [0, 4])
-def test_last_page_again_where_the_total_ends(prefetch: int) -> None:
-    """A server that repeats its last page behind the end costs no more than one that sends an empty page."""
+def test_last_page_is_sent_for_every_page_after_the_total(prefetch: int) -> None:
+    """A repeated last page after the end of the list needs as many requests as an empty page."""
     changing = ChangingList.of(300)
     reading = read(lambda page, size: changing.page(min(page, 3), size), 100, prefetch)
 
@@ -474,7 +474,7 @@ def test_last_page_again_where_the_total_ends(prefetch: int) -> None:
 
 
 def test_growth_explains_repeats() -> None:
-    """Pages of repeated runs do not end a list to which as many runs were added."""
+    """Pages of repeated runs do not end a list if as many runs were added."""
     listing: Listing[Run] = Listing(10)
     take(listing, Page(1, 10, 100, runs(*range(10))))
     for page in range(2, 40):
@@ -484,7 +484,7 @@ def test_growth_explains_repeats() -> None:
 
 
 def test_new_runs_explain_repeats() -> None:
-    """A capped list that was added to while nobody read it does not end in an error."""
+    """No error is raised if many runs are added to a list of constant length during an iteration."""
     changing = ChangingList.of(600, ((250, [AT_THE_END] * 250) if number == 30 else (0, []) for number in range(500)))
     reading = read(changing.page, 10)
 
@@ -493,8 +493,8 @@ def test_new_runs_explain_repeats() -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 @pytest.mark.parametrize(("count", "total", "missing"), [(25, 40, 15), (25, None, 0), (20, 20, 0), (1, 3, 2)])
-def test_refusal_behind_the_end(count: int, total: int | None, missing: int, prefetch: int) -> None:
-    """400, 404 or 422 behind a short page, or where nothing is promised, ends the list."""
+def test_error_after_the_last_page_ends_the_list(count: int, total: int | None, missing: int, prefetch: int) -> None:
+    """An error that may mean the end ends the list after a short page, or if the total promises no more runs."""
     changing = ChangingList.of(count)
     listing: Listing[Run] = Listing(10)
     ids: list[str] = []
@@ -508,9 +508,9 @@ def test_refusal_behind_the_end(count: int, total: int | None, missing: int, pre
             result = listing.take(request, Page(page.number, 10, total, page.items))
             ids += [run.id for run in result.items]
         else:
-            refused = listing.take_error(request)
-            assert refused is not None
-            result = refused
+            end = listing.take_error(request)
+            assert end is not None
+            result = end
         if result.is_outdated:
             in_progress.clear()
 
@@ -518,8 +518,8 @@ def test_refusal_behind_the_end(count: int, total: int | None, missing: int, pre
     assert listing.changes.missing == missing
 
 
-def test_refusal_where_more_is_promised() -> None:
-    """A refusal of the first page, or behind a full page where more is promised, is not the end."""
+def test_error_before_the_last_page_does_not_end_the_list() -> None:
+    """An error of the first page, or after a full page if the total promises more runs, does not end the list."""
     listing: Listing[Run] = Listing(2, start_page=7)
 
     assert listing.take_error(PageRequest(7)) is None
@@ -538,7 +538,7 @@ def test_errors_that_may_mean_the_end() -> None:
 
 
 def test_remembered_ids_are_bounded() -> None:
-    """The ids of the first page are remembered, and those of the latest runs, and not all."""
+    """Only the ids of the first page and of the latest runs are remembered."""
     recent = RecentIds()
     for number in range(4 * REMEMBERED_IDS):
         recent.add({str(number)})
@@ -562,7 +562,7 @@ def test_capped_list_of_more_runs_than_are_remembered(prefetch: int) -> None:
 
 
 def test_large_pages_are_proven_while_they_are_remembered() -> None:
-    """Where a server sends very large pages, they are proven before their ids are forgotten."""
+    """If a server sends very large pages, they are proven before their ids are forgotten."""
     length = REMEMBERED_IDS // 4
     changing = ChangingList.of(10 * length, ((1, [AT_THE_END]) if number == 8 else (0, []) for number in range(99)))
     reading = read(lambda page, _: changing.page(page, length), 100, 4)
@@ -573,7 +573,7 @@ def test_large_pages_are_proven_while_they_are_remembered() -> None:
 
 
 def test_border() -> None:
-    """A border moves back by as much as the total fell, and not beyond the head of the list."""
+    """A border moves back by as much as the total fell, at most to the start of the list."""
     border = Border(200, 1000)
 
     assert border.after(1010) == Border(200, 1010)
@@ -585,7 +585,7 @@ def test_border() -> None:
 
 
 def test_proven_border_lags_behind_pages_requested_ahead() -> None:
-    """Pages that were requested ahead count as proven once the first page shows that nothing was added."""
+    """Prefetched pages count as proven when the first page shows that no run was added."""
     listing: Listing[Run] = Listing(2)
     changing = ChangingList.of(10)
     take(listing, changing.page(1, 2))
@@ -615,7 +615,7 @@ def test_proven_border_lags_behind_pages_requested_ahead() -> None:
 
 
 def test_limit() -> None:
-    """A limit ends the list, and nothing is requested ahead that it does not need."""
+    """A limit ends the list, and no page is prefetched that it does not need."""
     listing: Listing[Run] = Listing(10, limit=25)
     changing = ChangingList.of(100)
     take(listing, changing.page(1, 10))
@@ -647,7 +647,7 @@ def run_at(minutes: int | None) -> Run:
     ],
 )
 def test_since(minutes: list[int | None], kept: list[int | None], is_past: bool) -> None:  # noqa: FBT001
-    """`since` keeps what is new enough or of unknown time, and ends only a list that is newest first."""
+    """`since` keeps runs that are new enough or have no date, and ends only a list that is newest first."""
     since = Since(NOON)
     page = [run_at(minute) for minute in minutes]
 
@@ -657,7 +657,7 @@ def test_since(minutes: list[int | None], kept: list[int | None], is_past: bool)
 
 @given(st.lists(st.none() | st.integers(-3, 3), max_size=40), st.integers(1, 5), st.booleans())
 def test_since_omits_nothing(minutes: list[int | None], size: int, newest_first: bool) -> None:  # noqa: FBT001
-    """A list that is newest first can end early without a run missing that is new enough."""
+    """If `since` ends a list that is newest first, no run that is new enough is missing."""
     ordered = sorted((minute for minute in minutes if minute is not None), reverse=True) if newest_first else minutes
     listed = [Run(str(place), created_at=run_at(minute).created_at) for place, minute in enumerate(ordered)]
     since, kept = Since(NOON), list[Run]()
@@ -671,7 +671,7 @@ def test_since_omits_nothing(minutes: list[int | None], size: int, newest_first:
 
 
 def test_since_ends_early_after_a_change() -> None:
-    """A list that was partly read again after a change still ends at the first older run."""
+    """With `since`, a list that was partly read again after a change ends at the first older run."""
     times = {f"run-{number}": NOON - timedelta(minutes=number) for number in range(100)}
     changing = ChangingList.of(100, ((0, []), (0, []), (0, [0.05])))
     listing: Listing[Run] = Listing(10, since=NOON - timedelta(minutes=35))
@@ -688,7 +688,7 @@ def test_since_ends_early_after_a_change() -> None:
 
 
 def test_repr() -> None:
-    """A listing's repr shows how far it is."""
+    """The repr of a listing shows the position up to which it was read."""
     listing: Listing[Run] = Listing(2)
     take(listing, Page(1, 2, 3, runs(1, 2)))
 

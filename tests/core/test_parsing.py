@@ -107,8 +107,8 @@ def test_no_field_is_lost(item: dict[str, JSON], run_id: str) -> None:
 
 
 @given(st.lists(ITEMS, max_size=4), st.data())
-def test_columns_read_what_single_items_do(items: list[dict[str, JSON]], data: st.DataObject) -> None:
-    """A page is read like its items one by one, with any fields."""
+def test_page_is_parsed_like_single_items(items: list[dict[str, JSON]], data: st.DataObject) -> None:
+    """The runs of a page are the same as those of pages with one item each, with any fields."""
     for index, item in enumerate(items):
         item["id"] = data.draw(st.sampled_from([f"W{index}", "W"]))
     page = page_of(*items)
@@ -122,7 +122,7 @@ def test_columns_read_what_single_items_do(items: list[dict[str, JSON]], data: s
 
 @given(JSON_VALUES)
 def test_only_documented_errors(response: JSON) -> None:
-    """A response of any shape is a page or an `InvalidResponseError`."""
+    """A response of any structure is a page or an `InvalidResponseError`."""
     candidates: list[JSON] = [
         response,
         {"data": response},
@@ -168,7 +168,7 @@ def test_nested_too_deeply() -> None:
 @pytest.mark.parametrize("depth", [960, 1_000, 1_015, 5_000])
 @pytest.mark.parametrize("field", ["output", "error", "extra"])
 def test_nested_too_deeply_names_the_run(field: str, depth: int) -> None:
-    """Whether a parser accepts it or not, deep nesting is an error that names the run and its place."""
+    """Deep nesting is an error that names the run and its place, whether the parser accepts it or not."""
     deep = f'{{"a": {"[" * depth + "]" * depth}}}'
     first = '{"id": "W1", "output": {"id": "x", "a": ["]", "\\"["]}}'
     items = f'{first}, {{"id": "W2", "{field}": {deep}}}, {{"id": "W3"}}'
@@ -181,7 +181,7 @@ def test_nested_too_deeply_names_the_run(field: str, depth: int) -> None:
 @pytest.mark.parametrize("number", [1e300, 10**30])
 @pytest.mark.parametrize("first", [0, 1_500])
 def test_nested_too_deeply_beside_a_large_number(first: int, number: float) -> None:
-    """A large number does not hide that a value, perhaps of a run far behind it, is nested too deeply."""
+    """A value that is nested too deeply is an error, even if a large number is before it."""
     deep = "[" * 960 + "]" * 960
     runs = [f'{{"id": "W{index}", "output": {{}}, "big": 1}}' for index in range(first + 1)]
     runs[0] = f'{{"id": "W0", "output": {{}}, "big": {number}}}'
@@ -194,7 +194,7 @@ def test_nested_too_deeply_beside_a_large_number(first: int, number: float) -> N
 
 @pytest.mark.parametrize("depth", [100, 500, 900])
 def test_deep_values_are_kept(depth: int) -> None:
-    """A value of some hundred levels is read, and can be written as JSON."""
+    """A value of several hundred levels is read, and can be written as JSON."""
     deep = "[" * depth + "]" * depth
     run = page_from(f'{{"id": "W", "output": {{"a": {deep}}}}}').items[0]
 
@@ -203,7 +203,7 @@ def test_deep_values_are_kept(depth: int) -> None:
 
 @pytest.mark.parametrize("body", ["{}", '{"a": [1, {"id": 2}], "b": "]"}', "[1, 2", '"x"', "]]", ""])
 def test_find_nested_object_in_shallow_json(body: str) -> None:
-    """Nothing is found where nothing is nested, whether it is JSON or not."""
+    """No object is found if nothing is nested deeply enough, even if the body is not JSON."""
     assert find_nested_object(body.encode(), 3) is None
 
 
@@ -218,7 +218,7 @@ def test_both_parsers_read_the_same() -> None:
 
 @pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, -(2**64), 10**30, 10**400, 10**4299])
 def test_large_integers_are_exact(number: int) -> None:
-    """An integer of any size keeps its precision, at any depth, and costs no page."""
+    """An integer of any size is exact, at any depth."""
     item = f'{{"id": "W", "output": {{"a": [{{"b": {number}}}]}}, "error": {number}, "extra": {number}}}'
     run = page_from(item).items[0]
 
@@ -230,7 +230,7 @@ def test_large_integers_are_exact(number: int) -> None:
 
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**400])
 def test_large_integers_of_webhooks_and_ids_are_exact(number: int) -> None:
-    """So does one in an unknown field of a webhook, or in place of the id of a started run."""
+    """An integer of any size is exact in an unknown field of a webhook, and as the id of a started run."""
     item = f'{{"id": "W", "extra": {{"a": [{number}]}}}}'
     page = read_webhook_page(parse_json(f'{{"total": 1, "data": [{item}]}}'.encode()), 1, 10)
     webhook = read_webhook(parse_json(f'{{"data": {item}}}'.encode()))
@@ -243,7 +243,7 @@ def test_large_integers_of_webhooks_and_ids_are_exact(number: int) -> None:
 
 @pytest.mark.parametrize("digits", [4301, 5000, 100_000])
 def test_integers_of_too_many_digits_are_text(digits: int) -> None:
-    """An integer that Python refuses to print is kept as its digits, and costs no page."""
+    """An integer with more digits than Python converts is read as a string of its digits."""
     text = "9" * digits
     page = page_from(f'{{"id": "W", "output": {{"a": {text}}}, "credits": {text}}}')
 
@@ -263,7 +263,7 @@ def test_floats_stay_floats(number: str) -> None:
     [(2, 2), ("2", 2), (2.0, 2), ("2.0", 2), ("22.0000", 22), ("-1", -1), ("0", 0), (10**30, 10**30)],
 )
 def test_credits(value: JSON, expected: int) -> None:
-    """Credits are integers, also as a string or with decimals that are zero."""
+    """Credits are read as an integer, even if they are a string or have decimals that are zero."""
     page = page_of({"id": "W", "credits": value})
 
     assert (page.items[0].credits, page.invalid_fields) == (expected, frozenset())
@@ -272,7 +272,7 @@ def test_credits(value: JSON, expected: int) -> None:
 
 @pytest.mark.parametrize("text", ["2026-01-31T09:00:00.5Z", "2026-01-31t09:00:00.5z", "2026-01-31T10:00:00.500+01:00"])
 def test_dates(text: str) -> None:
-    """Dates are read in any zone and with letters of either case, as datetimes in UTC."""
+    """Dates in any time zone, with letters of either case, are read as datetimes in UTC."""
     time = page_of({"id": "W", "createdAt": text}).items[0].created_at
 
     assert time == datetime(2026, 1, 31, 9, 0, 0, 500_000, tzinfo=UTC)
@@ -328,8 +328,8 @@ def test_webhooks_of_the_reference() -> None:
         ("workflowId", 17),
     ],
 )
-def test_odd_field(field: str, value: JSON) -> None:
-    """A value that does not fit never costs a run: it is in `extra`, and the page names the field."""
+def test_invalid_field(field: str, value: JSON) -> None:
+    """A run with an invalid value in a field is kept, with the value in `extra`, and the page names the field."""
     page = page_of({"id": "W", field: value, "toolKey": "t"}, {"id": "V"})
 
     assert page.invalid_fields == {field}
@@ -352,7 +352,7 @@ def test_unknown_total(total: JSON) -> None:
     ],
 )
 def test_other_ids(item: dict[str, JSON], run_id: str) -> None:
-    """Where ``id`` is not a string, ``workflowRunId`` is the id, or a number."""
+    """If ``id`` is missing, ``workflowRunId`` is the id; a number is converted to a string."""
     assert page_of(item).items[0].id == run_id
 
 
@@ -360,7 +360,7 @@ def test_other_ids(item: dict[str, JSON], run_id: str) -> None:
     "item", [None, 3, "W", [], [0, 1], [2, None], {}, {"id": ""}, {"id": {}}, {"id": True}, {"id": 1.5}]
 )
 def test_not_a_run(item: JSON) -> None:
-    """An item that is not an object or has no id is refused, with its place."""
+    """An item that is not an object or has no id is an error that names its place."""
     with pytest.raises(InvalidResponseError, match=r"data\.data\[1\]: a run "):
         page_of({"id": "W"}, item)
     with pytest.raises(InvalidResponseError, match=r"data\.data\[0\]: a run "):
@@ -378,7 +378,7 @@ def test_not_a_run(item: JSON) -> None:
     ],
 )
 def test_not_a_page(response: JSON, place: str) -> None:
-    """A response of another shape is refused, with the place and an excerpt."""
+    """A response of another structure is an error with the place and an excerpt."""
     with pytest.raises(InvalidResponseError) as caught:
         read_run_page(response, 1, 10)
 
@@ -409,12 +409,12 @@ def test_excerpt_is_short() -> None:
     ],
 )
 def test_error_bodies(text: str, code: str | None, details: JSON) -> None:
-    """An error's body of any kind is read as far as possible."""
+    """The code and the details are read from the body of an error if it has them."""
     assert read_error(text)[:2] == (code, details)
 
 
 def test_run_is_a_value() -> None:
-    """A run is immutable, slotted, hashable, and pickles and copies to an equal one."""
+    """A run is immutable, slotted and hashable, and its copies, pickled or not, are equal to it."""
     run = page_of({"id": "W", "status": "PAUSED", "output": {"a": [1]}, "b": None}).items[0]
 
     assert pickle.loads(pickle.dumps(run)) == run == copy.deepcopy(run)  # noqa: S301 (our own)
@@ -427,7 +427,7 @@ def test_run_is_a_value() -> None:
 
 
 def test_statuses() -> None:
-    """The known statuses are members, an unknown one equals its string, and two are final."""
+    """The enum has the known statuses, two of which are final; an unknown status equals its string."""
     paused = RunStatus("PAUSED")
 
     assert paused == "PAUSED"
@@ -453,8 +453,8 @@ def test_statuses() -> None:
         ("[", 0),
     ],
 )
-def test_slow_parser_is_used_where_it_is_needed(monkeypatch: pytest.MonkeyPatch, value: str, parses: int) -> None:
-    """The standard library parses a body too only if msgspec rejects a value that must be kept."""
+def test_slow_parser_is_used_only_if_it_is_needed(monkeypatch: pytest.MonkeyPatch, value: str, parses: int) -> None:
+    """The standard library parses a body only if msgspec rejects a value that must be kept."""
     pytest.importorskip("msgspec")
     slow: list[bytes] = []
 
@@ -470,7 +470,7 @@ def test_slow_parser_is_used_where_it_is_needed(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_large_page_is_read_in_slices() -> None:
-    """A page of more runs than are read in one step keeps their order, and names odd fields and bad runs of all."""
+    """A page of more runs than are read in one step keeps their order, and names invalid fields and runs of all."""
     items: list[JSON] = [{"id": str(number), "credits": 1} for number in range(2001)]
     items[1500] = {"id": "1500", "credits": "many", "output": {"big": 2**70}}
     page = read_run_page(parse_json(json.dumps({"data": {"data": items}}).encode()), 1, 100)

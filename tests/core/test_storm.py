@@ -29,11 +29,11 @@ from tests.support.storm import (
 pytestmark = pytest.mark.slow
 
 NOT_RETRIED = "JSON of another structure"
-"""The fault that is not retried, and so raised to the caller."""
+"""The fault that is not retried, so that the caller receives an error."""
 
 
 def check(storm: Storm, counts: Counts, *, raises: bool = False) -> None:
-    """Check that requests failed, and that nothing is lost, repeated or leaked, nor raised where it need not be."""
+    """Check that requests failed, and that nothing is lost, repeated or leaked, or raised without `raises`."""
     assert storm.injected.total() > 10, f"seed {SEED}: {storm}"
     assert evolve(counts, errors=0) == Counts(counts.expected), f"seed {SEED}: {counts}"
     assert raises or counts.errors == 0, f"seed {SEED}: {counts}"
@@ -41,28 +41,28 @@ def check(storm: Storm, counts: Counts, *, raises: bool = False) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_one_kind_of_fault(kind: str) -> None:
-    """Where two of five requests fail in one way, nothing is lost, repeated or leaked."""
+    """If two of five requests fail in one way, nothing is lost, repeated or leaked."""
     check(*await with_faults(1, kind), raises=kind == NOT_RETRIED)
 
 
-async def test_all_at_once() -> None:
-    """The same where each request may fail in another way."""
+async def test_all_kinds_of_faults() -> None:
+    """If requests fail in different ways, nothing is lost, repeated or leaked."""
     check(*await with_faults(1, *KINDS), raises=True)
 
 
 async def test_wrong_totals() -> None:
-    """A total that is invalid, or always too high or too low, costs no run."""
+    """No run is lost if the total is invalid, or always too high or too low."""
     check(*await with_wrong_totals(1))
 
 
 @pytest.mark.parametrize("max_bytes", [HANDSHAKE, 20_000])
 async def test_proxy_that_closes_connections(max_bytes: int) -> None:
-    """A proxy that closes TLS connections, in the handshake or anywhere, costs no run, and starts none twice."""
+    """If a proxy closes TLS connections at any time, no run is lost or started twice."""
     check(*await through_proxy(1, max_bytes))
 
 
 async def test_memory(caplog: pytest.LogCaptureFixture) -> None:
-    """Storms in one session leave nothing in memory: it does not grow with each round."""
+    """The memory of a session does not grow with each round of faults."""
     caplog.set_level(logging.CRITICAL)  # pytest keeps what is logged
     sizes = await measure_memory(6)
 

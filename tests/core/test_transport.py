@@ -101,7 +101,7 @@ async def test_temporary_faults(
 async def test_errors(
     session: CopyAISession, copyai_emulator: Emulator, fault: Fault, error: type[CopyAIError], attempts: int
 ) -> None:
-    """Each kind of failure has its own error, after as many attempts as make sense, and the error pickles."""
+    """Each kind of failure raises its own error, after one or all attempts, and the error pickles."""
     copyai_emulator.inject(fault, times=None)
     with pytest.raises(error) as caught:
         await session.runs_page(copyai_emulator.workflow_id)
@@ -128,7 +128,7 @@ async def test_a_status_error_has_everything(session: CopyAISession, copyai_emul
 
 
 async def test_only_listing_errors_name_a_page(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An error says "page N:" where a list was being read, and nowhere else."""
+    """The message of an error starts with "page N:" only if a list was being read."""
     copyai_emulator.inject(Fault(status=401), times=None)
     texts = []
     for call in (session.count_runs("W"), session.get_run("W", "R"), session.check_key(), session.runs_page("W", 2)):
@@ -155,7 +155,7 @@ async def test_redirects_are_not_followed(session: CopyAISession, copyai_emulato
 
 @pytest.mark.parametrize("status", [307, 308])
 @pytest.mark.parametrize("slash", [True, False], ids=["adds", "removes"])
-async def test_a_redirect_of_the_slash_is_followed(status: int, slash: bool) -> None:  # noqa: FBT001 (a parameter)
+async def test_a_redirect_that_changes_the_slash_is_followed(status: int, slash: bool) -> None:  # noqa: FBT001 (a parameter)
     """A GET follows a redirect that only adds or removes the slash at the end, once, with its query and its key."""
     paths: list[str] = []
 
@@ -211,7 +211,7 @@ async def test_any_other_redirect_is_an_error(location: str, status: int) -> Non
 
 
 async def test_a_slash_redirect_is_followed_once_and_never_for_a_post() -> None:
-    """Two redirects that point at each other are an error after two requests; a POST is not redirected at all."""
+    """Two redirects to each other are an error after two requests; a redirect of a POST is not followed."""
     methods: list[str] = []
 
     async def handle(http: web.BaseRequest) -> web.Response:
@@ -230,7 +230,7 @@ async def test_a_slash_redirect_is_followed_once_and_never_for_a_post() -> None:
 
 
 async def test_no_server() -> None:
-    """Where nothing listens, the error is a connection error that says so."""
+    """If no server listens, the error is a connection error with the host and the port."""
     async with Emulator() as emulator:
         session = session_on(emulator)
     async with session:
@@ -250,7 +250,7 @@ async def test_no_server() -> None:
 )
 @pytest.mark.parametrize("fault", [Fault(delay=9), Fault(drip=9)], ids=["headers", "body"])
 async def test_timeout(copyai_emulator: Emulator, fault: Fault, timeout: Any, message: str) -> None:  # noqa: ANN401, ASYNC109 (a parameter)
-    """The time-out of an attempt covers the response's headers and its body, and the error says how long it is."""
+    """The time-out of an attempt includes the response's headers and body, and the error names it."""
     copyai_emulator.inject(fault, times=None)
     async with session_on(copyai_emulator, timeout=timeout, retry=ONCE) as session:
         with pytest.raises(APITimeoutError, match=message):
@@ -270,10 +270,10 @@ async def test_a_callers_own_timeout(session: CopyAISession, copyai_emulator: Em
 
 
 @pytest.mark.parametrize("limit", [4, 0], ids=["4 connections", "any number"])
-async def test_waiting_for_a_connection_is_no_timeout(
+async def test_waiting_for_a_connection_does_not_time_out(
     copyai_emulator: Emulator, limit: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Many more requests than connections finish without a retry, although most wait longer than the time-out."""
+    """Requests that wait for a connection for longer than the time-out succeed without a retry."""
     copyai_emulator.add_runs(3)
     copyai_emulator.latency = 0.02
     connector = aiohttp.TCPConnector(limit=0, limit_per_host=limit)
@@ -288,7 +288,7 @@ async def test_waiting_for_a_connection_is_no_timeout(
 
 
 async def test_a_connection_is_free_again_after_an_error(copyai_emulator: Emulator) -> None:
-    """Errors, cancelled requests and retries occupy no connection for good."""
+    """Failed, cancelled and retried requests release their connections."""
     copyai_emulator.add_runs(3)
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as http,
@@ -310,7 +310,7 @@ async def test_a_connection_is_free_again_after_an_error(copyai_emulator: Emulat
             assert await session.count_runs(copyai_emulator.workflow_id) == 3
 
 
-async def test_a_post_survives_a_closed_connection() -> None:
+async def test_a_post_after_a_closed_connection_succeeds() -> None:
     """A POST after the server has closed the kept-alive connection is sent on a new one, 10 of 10 times."""
     starts = 0
 
@@ -340,7 +340,7 @@ async def test_a_post_survives_a_closed_connection() -> None:
 
 
 async def test_a_callers_middleware_may_send_twice(copyai_emulator: Emulator) -> None:
-    """The body of a POST is repeatable, so that a middleware of the caller's session can send it again."""
+    """A middleware of the caller's session can send the body of a POST again."""
 
     async def twice(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         (await handler(request)).close()
@@ -357,7 +357,7 @@ async def test_a_callers_middleware_may_send_twice(copyai_emulator: Emulator) ->
 
 @pytest.mark.parametrize("size", [10, 2**21])
 async def test_the_body_of_a_post(size: int) -> None:
-    """A POST has its type and length, and a large one is sent like a small one."""
+    """A POST of any size has the headers Content-Type and Content-Length."""
     received: list[tuple[str, int | None, int]] = []
 
     async def handle(http: web.BaseRequest) -> web.Response:
@@ -372,7 +372,7 @@ async def test_the_body_of_a_post(size: int) -> None:
 
 
 async def test_a_rate_limit_pauses_the_whole_session(copyai_emulator: Emulator) -> None:
-    """After a 429 the other requests of the session wait too."""
+    """After a 429 all requests of the session wait."""
     copyai_emulator.add_runs(3)
     copyai_emulator.inject(Fault(status=429, headers={"Retry-After": "0.05"}), page=1)
     async with session_on(copyai_emulator) as session:
@@ -387,7 +387,7 @@ async def test_a_rate_limit_pauses_the_whole_session(copyai_emulator: Emulator) 
 
 
 async def test_a_retry_after_beyond_the_policy(copyai_emulator: Emulator) -> None:
-    """A Retry-After beyond the policy's time is raised at once, and does not lock the session for that long."""
+    """A Retry-After beyond the policy's time is raised at once, and does not pause the session for that time."""
     copyai_emulator.add_runs(3)
     copyai_emulator.inject(Fault(status=429, headers={"Retry-After": "3600"}))
     async with session_on(copyai_emulator, retry=RetryPolicy()) as session:
@@ -410,7 +410,7 @@ async def test_the_last_429_still_pauses_the_session(copyai_emulator: Emulator) 
 
 @pytest.mark.parametrize("call", ["GET", "POST"])
 async def test_the_retry_after_of_a_503(copyai_emulator: Emulator, call: str) -> None:
-    """A Retry-After is honoured with any status, fractions of a second included."""
+    """A Retry-After is respected with any retried status, including fractions of a second."""
     copyai_emulator.inject(Fault(status=503 if call == "GET" else 429, headers={"Retry-After": "0.1"}))
     async with session_on(copyai_emulator) as session:
         start = time.monotonic()
@@ -422,8 +422,8 @@ async def test_the_retry_after_of_a_503(copyai_emulator: Emulator, call: str) ->
     assert time.monotonic() - start >= 0.1
 
 
-async def test_the_longest_retry_after_counts() -> None:
-    """Of several Retry-After headers, as a gateway and the server behind it may send, the longest valid one counts."""
+async def test_the_longest_retry_after_is_used() -> None:
+    """The longest valid one of several Retry-After headers, as gateways may send, is used."""
 
     async def handle(_: web.BaseRequest) -> web.Response:
         headers = [("Retry-After", value) for value in ("soon", "1", "7", "2")]
@@ -438,7 +438,7 @@ async def test_the_longest_retry_after_counts() -> None:
 
 @pytest.mark.parametrize("members", [1, 3])
 async def test_gzip(session: CopyAISession, copyai_emulator: Emulator, members: int) -> None:
-    """A compressed response is read, also one of several members with zeros behind them."""
+    """A response in gzip is read, even if it has several members and zeros after them."""
     body = b'{"status":"success","data":{"total":7,"data":[]}}'
     parts = [body[start : start + 20] for start in range(0, len(body), 20)] if members > 1 else [body]
     packed = b"".join(map(gzip.compress, parts)) + bytes(9 if members > 1 else 0)
@@ -454,15 +454,15 @@ async def test_gzip(session: CopyAISession, copyai_emulator: Emulator, members: 
 async def test_the_body_of_a_deletion_does_not_matter(
     session: CopyAISession, copyai_emulator: Emulator, status: int, body: bytes
 ) -> None:
-    """A DELETE with any 2xx is done after one request, with any body."""
+    """A DELETE succeeds after one request with any status of 2xx and any body."""
     copyai_emulator.inject(Fault(status=status, body=body), method="DELETE")
     await session.delete_webhook("any")
 
     assert [request.method for request in copyai_emulator.requests] == ["DELETE"]
 
 
-async def test_a_large_response_is_refused(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A response that is too large once decompressed is refused at the first attempt."""
+async def test_a_large_response_is_rejected(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """A response that is too large after decompression is an error at the first attempt."""
     bomb = gzip.compress(b" " * (_transport.MAX_BODY + 1))
     copyai_emulator.inject(Fault(body=bomb, headers={"Content-Encoding": "gzip"}), times=None)
     with pytest.raises(InvalidResponseError, match="the response is larger than 64 MiB"):
@@ -485,10 +485,10 @@ async def test_a_large_body_is_read_in_a_thread(
 
 
 @pytest.mark.parametrize("unit", [b"[],", b"{},", b"1,", b'"",', b'["[[[{{{ \\" ,,,"],'])
-async def test_many_json_values_are_refused(
+async def test_many_json_values_are_rejected(
     session: CopyAISession, copyai_emulator: Emulator, unit: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few bytes of gzip that expand to very many JSON values are refused before they are parsed, and not retried."""
+    """A few bytes of gzip that expand to very many JSON values are an error that is not retried."""
     monkeypatch.setattr(_transport, "_MAX_CONTAINERS", 10_000)
     monkeypatch.setattr(_transport, "_MAX_VALUES", 40_000)
     body = b'{"status":"success","data":{"total":0,"data":[' + unit * (2**21 // len(unit)) + b"0]}}"
@@ -502,7 +502,7 @@ async def test_many_json_values_are_refused(
 async def test_a_large_text_is_read(
     session: CopyAISession, copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page of runs with very long outputs is read like any other, however many brackets and commas they have."""
+    """A page of runs with very long outputs is read, with any number of brackets and commas in strings."""
     monkeypatch.setattr(_transport, "_MAX_CONTAINERS", 100)
     monkeypatch.setattr(_transport, "_MAX_VALUES", 100)
     text = "Dear Ada, [this] is {text}. " * 100_000
@@ -513,7 +513,7 @@ async def test_a_large_text_is_read(
 
 
 async def test_a_large_error_body(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Of a large error page only the beginning is kept."""
+    """Only the beginning of a large error body is kept."""
     copyai_emulator.inject(Fault(status=404, body=b"x" * 1_000_000))
     with pytest.raises(APIStatusError) as caught:
         await session.runs_page("W")
@@ -522,7 +522,7 @@ async def test_a_large_error_body(session: CopyAISession, copyai_emulator: Emula
 
 
 async def test_a_server_without_tls(copyai_emulator: Emulator) -> None:
-    """A server that does not speak TLS where it is required is a connection error."""
+    """An https URL of a server without TLS is a connection error."""
     url = copyai_emulator.url.replace("http://", "https://")
     async with session_on(copyai_emulator, base_url=url, retry=ONCE) as session:
         with pytest.raises(APIConnectionError):
