@@ -1,7 +1,7 @@
 """`run_many`: a run for each row of inputs, with bounded concurrency, and each result as soon as its run finishes.
 
 One task iterates the source of rows, one task per row starts its run and waits for it, and the consumer's own task
-decides what happens next. Each row is a record with a named state.
+decides what happens next.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import suppress
-from enum import Enum, auto
 from http import HTTPStatus
+from itertools import count
 from typing import Any, Final, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from aiocopyai._tasks import TaskSet
 from aiocopyai._text import escape
@@ -97,7 +97,7 @@ class RunManyPlan:
 
     Attributes:
         name: what is run, for the log.
-        concurrency: rows in progress at most.
+        concurrency: the maximum number of rows in progress.
         make_key: returns the idempotency key of a row.
         start: starts a row's run with its key, and returns it, and whether it is reused.
         wait: waits for a started run; None if a started run is the result.
@@ -112,46 +112,34 @@ class RunManyPlan:
     make_key: Callable[[int, Inputs], str]
     start: Callable[[Inputs, str], Awaitable[tuple[Run, bool]]]
     wait: Callable[[Run], Awaitable[Run]] | None
-    search: Callable[[Mapping[str, Inputs], float | None], Awaitable[Mapping[str, AmbiguousStartError]]] | None = None
-    tasks: TaskSet = field(factory=TaskSet, repr=False)
-
-
-class RowState(Enum):
-    """How far a row is."""
-
-    WAITING = auto()
-    """Nothing was sent for it."""
-    STARTING = auto()
-    """Its start is being sent."""
-    UNCONFIRMED = auto()
-    """Its start was sent, and it is not known whether it was accepted."""
-    RUNNING = auto()
-    """Its run was started, and is not known to have finished."""
-    FINISHED = auto()
-    """Its run has finished, or with ``wait=False`` was started; or it has none."""
+    search: Callable[[Mapping[str, Inputs], float | None], Awaitable[Mapping[str, AmbiguousStartError]]] | None
+    tasks: TaskSet
 
 
 @define(eq=False)
 class Row:
-    """A row, from when it is read until its result is yielded; a run that is not known to have finished stays longer.
+    """A row and, once it is started, its run.
 
     Attributes:
         index: its position, counted from 0.
         inputs: the row itself.
         key: its idempotency key.
-        state: how far it is.
         run: its run as it was last received.
         reused: whether its run was started by another call.
-        result: what is yielded for it; None until that is known.
+        error: why its run was not started or not finished.
     """
 
     index: int
     inputs: Inputs
     key: str
-    state: RowState = RowState.WAITING
     run: Run | None = None
     reused: bool = False
-    result: RunResult | None = None
+    error: CopyAIError | ValueError | None = None
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether the start of a row in `_Worker.rows` is being sent, or may or may not have been accepted."""
+        return self.run is None and (self.error is None or isinstance(self.error, AmbiguousStartError))
 
 
 class RunResults(AsyncIterator[RunResult]):
@@ -185,8 +173,7 @@ class RunResults(AsyncIterator[RunResult]):
     @property
     def unconfirmed_keys(self) -> Mapping[int, str]:
         """The idempotency keys of the rows in `unconfirmed`, by index: `CopyAISession.find_runs` searches for them."""
-        unconfirmed = {RowState.STARTING, RowState.UNCONFIRMED}
-        return {index: row.key for index, row in sorted(self._worker.rows.items()) if row.state in unconfirmed}
+        return {index: row.key for index, row in sorted(self._worker.rows.items()) if row.is_unconfirmed}
 
     @property
     def stopped_by(self) -> CopyAIError | None:
@@ -227,7 +214,8 @@ class _Worker:
 
     Attributes:
         plan: what to do.
-        rows: the rows whose result was not yielded, or whose run is not known to have finished, by index.
+        rows: by index, the rows whose start was sent or whose result is known, until the result is yielded; a row
+            whose run is not known to have finished stays.
         active: the indexes of rows that are being started or waited for.
         stopped_by: the error after which nothing more is started.
     """
@@ -239,15 +227,14 @@ class _Worker:
         self.stopped_by: CopyAIError | None = None
         self._source = _RowSource(rows, self._add_row, self._source_failed)
         self._source_task: asyncio.Task[None] | None = None
-        self._row_count = 0
+        self._indexes = count()
         self._batch: deque[Row] = deque()  # rows to search for
         self._ready: deque[Row] = deque()  # rows to be started
         self._search_task: asyncio.Task[None] | None = None
         self._search_started = self._search_finished = 0.0  # when that was, by the monotonic clock
         self._finished: deque[Row] = deque()  # rows whose result is to be yielded
         self._failure: BaseException | None = None
-        self._is_stopped = False  # nothing more is started
-        self._is_abandoned = False
+        self._is_ended = False  # the iteration is complete, or was abandoned
         self._changed = asyncio.Event()
         self._consumer_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()  # of the source, the search and the active rows
@@ -264,16 +251,13 @@ class _Worker:
             self._loop = asyncio.get_running_loop()
             try:
                 row = await self._next_finished()
-            except StopAsyncIteration:
-                self._is_abandoned = True
-                raise
             except BaseException:
                 self.abandon()
                 raise
-            if row.state is not RowState.RUNNING:
-                self.rows.pop(row.index, None)
-            assert row.result is not None  # noqa: S101 (for the type checkers)
-            return row.result
+            is_running = row.run is not None and not isinstance(row.error, RunFailedError | None)
+            if not is_running:
+                del self.rows[row.index]
+            return RunResult(row.index, row.inputs, row.run, row.error, row.reused, row.key)
 
     async def close(self) -> None:
         """Cancel all tasks, and wait until they are gone and the source is closed."""
@@ -281,34 +265,27 @@ class _Worker:
         self.abandon()
         if tasks:
             await asyncio.wait(tasks)
-        await self._source.close_if_unread()
+        await self._source.close()
 
     def abandon(self) -> None:
         """Cancel all tasks, and log what is in progress. The results that are known can still be iterated."""
-        if self._is_abandoned:
+        if self._is_ended:
             return
-        self._is_abandoned = True
-        self._end_source()
+        self._is_ended = True
+        self._stop_starting()
         for task in self._tasks - {self._source_task}:
             task.cancel()
-        self._batch.clear()
-        self._ready.clear()
-        for row in list(self.rows.values()):
-            if row.state is RowState.WAITING:
-                del self.rows[row.index]
-            elif row.state is RowState.STARTING:
-                row.state = RowState.UNCONFIRMED
         if self.rows:
             logger.warning(
                 "%s: ended early; runs in progress or not yielded: %s; keys of rows that may have been started: %s",
                 self.plan.name,
                 ", ".join(escape(row.run.id) for row in self.rows.values() if row.run is not None) or "none",
-                ", ".join(escape(row.key) for row in self.rows.values() if row.state is RowState.UNCONFIRMED) or "none",
+                ", ".join(escape(row.key) for row in self.rows.values() if row.is_unconfirmed) or "none",
             )
 
     def abandon_threadsafe(self) -> None:
         """Call `abandon` from a finalizer, which may run in another thread, or after the event loop."""
-        if self._loop is None or self._loop.is_closed() or self._is_abandoned:
+        if self._loop is None or self._loop.is_closed() or self._is_ended:
             return
         with suppress(RuntimeError):
             if asyncio.get_running_loop() is self._loop:
@@ -321,61 +298,55 @@ class _Worker:
         """Advance until a row has a result."""
         while not self._finished:
             self._changed.clear()
-            self._advance()
+            is_reading = self._advance()
             if not self._tasks and not self._finished:
-                failure, self._failure = self._failure, None
-                raise StopAsyncIteration if failure is None else failure
+                if self._failure is not None:
+                    failure, self._failure = self._failure, None
+                    raise failure
+                self._is_ended = True
+                raise StopAsyncIteration
             # Where the source takes its time, the rows that were read do not wait until the batch is complete.
-            is_incomplete = bool(self._batch) and self._has_free_slot() and self._search_task not in self._tasks
             try:
-                async with asyncio.timeout(_SOURCE_PATIENCE if is_incomplete else None):
+                async with asyncio.timeout(_SOURCE_PATIENCE if is_reading and self._batch else None):
                     await self._changed.wait()
             except TimeoutError:
                 if self._batch:  # not ended meanwhile
                     self._begin_search(self._batch)
         return self._finished.popleft()
 
-    def _advance(self) -> None:
-        """Start, or search for, as many rows as the concurrency allows, and demand another if there is a free slot."""
-        if self._is_abandoned:
-            return
-        age = time.monotonic() - self._search_finished
-        if self.plan.search is not None and self._ready and self._has_free_slot() and age > SEARCH_VALIDITY:
+    def _advance(self) -> bool:
+        """Start or search for as many rows as the concurrency allows; return whether another is to be read."""
+        if self._is_ended:
+            return False
+        is_outdated = self.plan.search is not None and time.monotonic() - self._search_finished > SEARCH_VALIDITY
+        if is_outdated and self._ready and len(self.active) < self.plan.concurrency:
             self._begin_search(self._ready, time.monotonic() - self._search_started)
-        while self._ready and self._has_free_slot():
+        while self._ready and len(self.active) < self.plan.concurrency:
             row = self._ready.popleft()
             self.active.add(row.index)
             self._spawn(self._process(row))
-        if self._has_free_slot() and self._search_task not in self._tasks:
-            if self._source_task is None:
-                self._source_task = self._spawn(self._source.read())
-            if len(self._batch) >= BATCH_SIZE or (self._batch and self._source_task.done()):
-                self._begin_search(self._batch)
-            else:
-                self._source.demand()
-
-    def _has_free_slot(self) -> bool:
-        return len(self.active) < self.plan.concurrency
+        if len(self.active) >= self.plan.concurrency or self._search_task in self._tasks:
+            return False
+        if self._source_task is None:
+            self._source_task = self._spawn(self._source.read())
+        if len(self._batch) >= BATCH_SIZE or (self._batch and self._source_task.done()):
+            self._begin_search(self._batch)
+            return False
+        self._source.demand()
+        return True
 
     def _add_row(self, inputs: Inputs) -> None:
         """Take a row from the source, to be started, or searched for first."""
-        row = Row(self._row_count, inputs, self.plan.make_key(self._row_count, inputs))
-        self._row_count += 1
-        self.rows[row.index] = row
+        index = next(self._indexes)
+        row = Row(index, inputs, self.plan.make_key(index, inputs))
         (self._ready if self.plan.search is None else self._batch).append(row)
         self._changed.set()
 
     def _source_failed(self, error: Exception) -> None:
-        """Keep what the source of rows raised until what is started has finished."""
-        if self._is_abandoned:
+        """Keep what the source of rows raised until the rows before it have finished."""
+        if self._is_ended:
             logger.warning("%s: closing the source of rows failed: %r", self.plan.name, error)
         self._failure = self._failure or error
-
-    def _end_source(self) -> None:
-        """Read no more rows; the task that reads them closes their source."""
-        # A task that is cancelled before it begins, or while it closes the source, would not close it.
-        if self._source.end() and self._source_task is not None:
-            self._source_task.cancel()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self.plan.tasks.spawn(work)
@@ -384,15 +355,22 @@ class _Worker:
         return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
+        """Start nothing more after an unexpected error, which is raised once all that is started has finished."""
         # A callback, as a task that is cancelled before it begins runs no `finally`.
         self._tasks.discard(task)
-        if not task.cancelled():
-            error = task.exception()
-        else:
-            error = None if task is self._source_task and self._source.is_ended else asyncio.CancelledError()
-        if error is not None:
-            self._fail(error)
         self._changed.set()
+        if self._is_ended or (task.cancelled() and task is self._source_task and self._source.is_ended):
+            return
+        if task.cancelled():  # not by this worker, so at the end of the session
+            error: BaseException | None = RuntimeError(
+                "this CopyAISession was closed in the middle of run_many: "
+                "see in_progress and unconfirmed for the runs that may exist"
+            )
+        else:
+            error = task.exception()
+        if error is not None:
+            self._failure = self._failure or error
+            self._stop_starting()
 
     def _begin_search(self, rows: deque[Row], age: float | None = None) -> None:
         """Search for the runs of all rows of a queue, last searched for `age` seconds ago."""
@@ -402,54 +380,49 @@ class _Worker:
     async def _search(self, batch: Sequence[Row], age: float | None) -> None:
         """Search for the runs of some rows, and make the rows ready to be started."""
         self._search_started = time.monotonic()
+        assert self.plan.search is not None  # noqa: S101 (for the type checkers)
         try:
-            assert self.plan.search is not None  # noqa: S101 (for the type checkers)
             unclear = await self.plan.search({row.key: row.inputs for row in batch}, age)
         except CopyAIError as error:
             for row in batch:
-                self._finish(row, RowState.FINISHED, error)
+                self._finish(row, error)
             self._stop_if_permanent(error)
-        else:
-            self._search_finished = time.monotonic()
-            for row in batch:
-                if self._is_stopped:
-                    self.rows.pop(row.index, None)
-                elif row.key in unclear:
-                    self._finish(row, RowState.UNCONFIRMED, unclear[row.key])
-                else:
-                    self._ready.append(row)
+            return
+        self._search_finished = time.monotonic()
+        if self._source.is_ended:  # nothing more is started
+            return
+        for row in batch:
+            if row.key in unclear:
+                self._finish(row, unclear[row.key])
+            else:
+                self._ready.append(row)
 
     async def _process(self, row: Row) -> None:
         """Start a row's run, and wait until it is finished."""
+        self.rows[row.index] = row
         try:
-            row.state = RowState.STARTING
             row.run, row.reused = await self.plan.start(row.inputs, row.key)
-            row.state = RowState.RUNNING
             if self.plan.wait is not None:
                 row.run = await self.plan.wait(row.run)
-        except RunFailedError as error:
-            row.run = error.run
-            self._finish(row, RowState.FINISHED, error)
         except (CopyAIError, ValueError) as error:
-            # Where only the waiting failed, the row stays in progress.
-            state = row.state
-            if state is RowState.STARTING:
-                state = RowState.UNCONFIRMED if isinstance(error, AmbiguousStartError) else RowState.FINISHED
+            if row.run is None:
                 self._stop_if_permanent(error)
-            self._finish(row, state, error)
+            elif isinstance(error, RunFailedError):
+                row.run = error.run
+            self._finish(row, error)
         else:
-            self._finish(row, RowState.FINISHED)
+            self._finish(row)
         finally:
             self.active.discard(row.index)
 
-    def _finish(self, row: Row, state: RowState, error: CopyAIError | ValueError | None = None) -> None:
-        """Set a row's result, to be yielded."""
-        row.state = state
-        row.result = RunResult(row.index, row.inputs, row.run, error, row.reused, row.key)
+    def _finish(self, row: Row, error: CopyAIError | ValueError | None = None) -> None:
+        """Queue a row, to yield its result."""
+        row.error = error
+        self.rows[row.index] = row
         self._finished.append(row)
 
     def _stop_if_permanent(self, error: CopyAIError | ValueError) -> None:
-        """Start nothing more after an error that every later start would meet, too."""
+        """Start nothing more after an error that every later start would get, too."""
         if self.stopped_by is not None or not isinstance(error, CopyAIError):
             return
         needs_payment = isinstance(error, APIStatusError) and error.status == HTTPStatus.PAYMENT_REQUIRED
@@ -457,25 +430,11 @@ class _Worker:
         if needs_payment or (is_refused and not is_gateway_page(error)):
             self.stopped_by = error
             logger.warning("%s: no more runs are started: %s", self.plan.name, error)
-            self._drop_unstarted()
+            self._stop_starting()
 
-    def _fail(self, error: BaseException) -> None:
-        """Start nothing more after an unexpected error, which is raised once all that is started has finished."""
-        if self._is_abandoned:
-            return
-        if isinstance(error, asyncio.CancelledError):  # not by us, so by the session's end
-            error = RuntimeError(
-                "this CopyAISession was closed in the middle of run_many: "
-                "see in_progress and unconfirmed for the runs that may exist"
-            )
-        self._failure = self._failure or error
-        self._drop_unstarted()
-
-    def _drop_unstarted(self) -> None:
-        self._is_stopped = True
-        self._end_source()
-        for row in (*self._batch, *self._ready):
-            del self.rows[row.index]
+    def _stop_starting(self) -> None:
+        """Read no more rows, and forget those that were not started."""
+        self._source.end()
         self._batch.clear()
         self._ready.clear()
 
@@ -484,9 +443,7 @@ class _RowSource:
     """The source of rows: iterated in one task, a row whenever one is demanded, and closed in that task.
 
     Attributes:
-        has_started: whether `read` was called.
         is_ended: whether `end` was called.
-        is_closing: whether `read` is closing the source, or has closed it.
     """
 
     def __init__(
@@ -495,33 +452,31 @@ class _RowSource:
         on_row: Callable[[Inputs], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        self.has_started = self.is_ended = self.is_closing = False
+        self.is_ended = False
         self._rows = rows
         self._on_row = on_row
         self._on_error = on_error
         self._demand = asyncio.Event()
+        self._to_close = rows if isinstance(rows, AsyncIterator) else None
+        self._reading_task: asyncio.Task[Any] | None = None  # until it closes the source
 
     def demand(self) -> None:
         """Read one more row, if there is one."""
         self._demand.set()
 
-    def end(self) -> bool:
-        """Read no more rows; return whether the task that reads them has to be cancelled for that."""
-        is_reading = self.has_started and not self.is_ended and not self.is_closing
+    def end(self) -> None:
+        """Read no more rows; the task that reads them closes the source."""
+        # A task that is cancelled before it begins, or while it closes the source, would not close it.
+        if self._reading_task is not None and not self.is_ended:
+            self._reading_task.cancel()
         self.is_ended = True
-        return is_reading
-
-    async def close_if_unread(self) -> None:
-        """Close a source that no row was demanded from."""
-        if not self.has_started and isinstance(self._rows, AsyncIterator):
-            await self._close(self._rows)
 
     async def read(self) -> None:
         """Read the rows that are demanded up to the end, and close the source."""
-        self.has_started = True
-        iterator: AsyncIterator[Inputs] | None = None
+        self._reading_task = asyncio.current_task()
         try:
             iterator = aiter(self._rows) if isinstance(self._rows, AsyncIterable) else _each(self._rows)
+            self._to_close = iterator
             while not self.is_ended:
                 row = await self._next_row(iterator)
                 self._demand.clear()
@@ -532,8 +487,17 @@ class _RowSource:
         except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
             self._on_error(error)
         finally:
-            self.is_closing = True
-            await self._close(iterator)
+            self._reading_task = None
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the source, if it can be closed and was not closed yet."""
+        iterator, self._to_close = self._to_close, None
+        try:
+            if (close := getattr(iterator, "aclose", None)) is not None:
+                await close()
+        except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
+            self._on_error(error)
 
     async def _next_row(self, iterator: AsyncIterator[Inputs]) -> Inputs:
         try:
@@ -545,14 +509,6 @@ class _RowSource:
             row: Inputs = await iterator.athrow(error)
             return row
         return await anext(iterator)
-
-    async def _close(self, iterator: AsyncIterator[Inputs] | None) -> None:
-        """Close an iterator, if it can be."""
-        try:
-            if (close := getattr(iterator, "aclose", None)) is not None:
-                await close()
-        except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
-            self._on_error(error)
 
 
 async def _each(rows: Iterable[Inputs]) -> AsyncIterator[Inputs]:
