@@ -128,7 +128,7 @@ async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulat
 
 @pytest.mark.parametrize("wrong", ["abc", b"abc", {"a": 1}, None, 3])
 def test_invalid_rows(wrong: Any) -> None:  # noqa: ANN401 (invalid on purpose)
-    """Rows that are one row, or no rows, are a ValueError at the call."""
+    """Rows that are a string, a mapping or not iterable are a ValueError at the call."""
     with pytest.raises(ValueError, match="rows must be an iterable of mappings"):
         CopyAISession("key").run_many("WCFG-1", wrong)
 
@@ -136,7 +136,7 @@ def test_invalid_rows(wrong: Any) -> None:  # noqa: ANN401 (invalid on purpose)
 async def test_failures_are_results(
     monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
 ) -> None:
-    """A run that fails, invalid inputs and a run that takes too long do not end the rest."""
+    """A failed run, a timeout and invalid inputs are results, and the other rows are run."""
     copyai_emulator.script_next_runs(Script(states=("NEW", "FAILED"), error="x"))
     copyai_emulator.script_next_runs(Script(states=("NEW",)))
 
@@ -180,10 +180,10 @@ async def test_same_key_twice(session: CopyAISession, copyai_emulator: Emulator)
 
 
 class TestStopping:
-    """After an error that every later start would meet, nothing more is started."""
+    """After an error that every later start would get, nothing more is started."""
 
     async def test_credit_limit(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """At the credit limit no more is started, and the results of what was started are still yielded."""
+        """At the credit limit no more runs are started, and the results of the started ones are still yielded."""
         copyai_emulator.credits = 15
         many = session.run_many(copyai_emulator.workflow_id, rows(100), concurrency=3, max_poll_interval=SOON)
         results = [result async for result in many]
@@ -196,7 +196,7 @@ class TestStopping:
 
     @pytest.mark.parametrize("status", [401, 402, 403])
     async def test_refused_key(self, session: CopyAISession, copyai_emulator: Emulator, status: int) -> None:
-        """A key that the API refuses, or a payment that it requires, stops the rest."""
+        """After a 401, 402 or 403 no more rows are started."""
         copyai_emulator.inject(Fault(status=status), method="POST", times=None)
         many = session.run_many(copyai_emulator.workflow_id, rows(50), concurrency=2)
         results = [result async for result in many]
@@ -205,7 +205,7 @@ class TestStopping:
         assert many.stopped_by is not None
 
     async def test_page_of_a_gateway(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """An HTML 403, which a firewall sends for one request, affects only that row."""
+        """A 403 with an HTML page, as from a firewall, affects only its row."""
         copyai_emulator.inject(Fault(status=403, body=b"<html>Blocked</html>"), method="POST")
         many = session.run_many(copyai_emulator.workflow_id, rows(4), concurrency=1, max_poll_interval=SOON)
         results = [result async for result in many]
@@ -214,7 +214,7 @@ class TestStopping:
         assert many.stopped_by is None
 
     async def test_idle_source(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """After a stop a source that has no next row yet does not keep the iteration waiting, and is closed."""
+        """After a stop the iteration does not wait for the next row of its source, and closes it."""
         closed = asyncio.Event()
         copyai_emulator.credits = 0
 
@@ -270,14 +270,14 @@ class TestSource:
                 yield {"n": taken}
 
         many = session.run_many(copyai_emulator.workflow_id, source(), concurrency=2, max_poll_interval=SOON)
-        results = [await anext(many) for _ in range(4)]
+        for _ in range(4):
+            await anext(many)
         await many.aclose()
 
-        assert len(results) == 4
         assert taken <= 8
 
     async def test_slow_source(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A source that takes its time for the next row does not hold up results."""
+        """A result is yielded while the source waits for its next row."""
         proceed = asyncio.Event()
 
         async def source() -> AsyncIterator[dict[str, JSON]]:
@@ -370,7 +370,7 @@ class TestSource:
     async def test_closing_is_not_interrupted(
         self, session: CopyAISession, copyai_emulator: Emulator, reason: str
     ) -> None:
-        """A source that takes its time to close is not cancelled if the iteration ends meanwhile."""
+        """A source that closes slowly is not cancelled if the iteration is closed meanwhile."""
         closing, proceed, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         copyai_emulator.credits = 0 if reason == "credit limit" else None
 
@@ -400,7 +400,7 @@ class TestSource:
         assert closed.is_set()
 
     async def test_closed_before_the_first_row(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A source that was never read is closed, too."""
+        """A source that was never read is closed."""
 
         class Source(AsyncIterator[dict[str, JSON]]):
             is_closed = False
@@ -449,13 +449,13 @@ class TestSource:
 
 
 class TestEnding:
-    """An iteration that ends early stops polling, and says what may exist."""
+    """An iteration that ends early stops polling, and reports the runs that may exist."""
 
     @pytest.mark.parametrize("wait", [True, False])
     async def test_known_results_are_kept(
         self, session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture, *, wait: bool
     ) -> None:
-        """Results that are known when the iteration ends are logged, and can still be iterated."""
+        """The runs of results that were not yielded when the iteration ends are logged, and can still be iterated."""
         copyai_emulator.run_time = 0
         many = session.run_many(copyai_emulator.workflow_id, rows(4), concurrency=4, wait=wait, max_poll_interval=SOON)
         first = await anext(many)
@@ -535,7 +535,7 @@ class TestEnding:
         assert len(copyai_emulator.runs()) <= 4
 
     async def test_unconfirmed_keys(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """The keys of rows whose start was being sent can be read, and serve to find their runs."""
+        """The runs of rows whose start was being sent can be found by the keys in `unconfirmed_keys`."""
         copyai_emulator.inject(Fault(delay=60), method="POST", times=None)
         many = session.run_many(copyai_emulator.workflow_id, rows(9), concurrency=3)
         waiting = asyncio.ensure_future(anext(many))
@@ -559,7 +559,7 @@ class TestEnding:
         assert results[0].idempotency_key == results[0].error.idempotency_key
 
     async def test_closing_the_session(self, copyai_emulator: Emulator) -> None:
-        """A session that is closed meanwhile is an error, and the runs that continue are known."""
+        """Closing the session is a RuntimeError in the iteration, and `in_progress` has the runs that continue."""
         copyai_emulator.run_time = 60
         session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
         many = session.run_many(copyai_emulator.workflow_id, rows(3), max_poll_interval=SOON)
@@ -578,7 +578,7 @@ class TestEnding:
     async def test_closing_at_any_turn(
         self, copyai_emulator: Emulator, turns: int, reuse_within: timedelta | None
     ) -> None:
-        """Closing the results or the session ends an iteration, also before its tasks have started."""
+        """Closing the results or the session ends an iteration at any time, even before its tasks have started."""
         for closed, expected in (("results", StopAsyncIteration), ("session", RuntimeError)):
             session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
             many = session.run_many(
@@ -596,7 +596,7 @@ class TestEnding:
             await session.close()
 
     async def test_nothing_is_left(self, copyai_emulator: Emulator) -> None:
-        """A complete iteration, and one that was never started, leave nothing behind."""
+        """A complete iteration, and one that was never started, leave no task or socket open."""
         async with leaving_nothing(), CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url) as session:
             assert len(await collect(session, copyai_emulator, 3)) == 3
             await session.run_many(copyai_emulator.workflow_id, rows(3)).aclose()
@@ -616,7 +616,7 @@ class TestReuseWithin:
     async def test_reused(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """One listing for all rows; results of reused runs say so, and the other rows are started."""
+        """All rows are searched for in one listing; the runs found are reused, and the other rows are started."""
         monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 30)
         ids = await self.start_elsewhere(copyai_emulator, 5)
         copyai_emulator.requests.clear()
@@ -637,7 +637,7 @@ class TestReuseWithin:
     async def test_batches(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """A source of many rows is searched for batch by batch."""
+        """More rows than `BATCH_SIZE` are searched for in several listings."""
         monkeypatch.setattr("aiocopyai._run_many.BATCH_SIZE", 4)
         monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 30)
         await self.start_elsewhere(copyai_emulator, 10)
@@ -657,7 +657,7 @@ class TestReuseWithin:
     async def test_closed_before_the_search(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """Rows that were not searched for when the iteration is closed are not, while their source closes slowly."""
+        """After `aclose` the rows that were read are not searched for, even if their source closes slowly."""
         monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 300)
         was_read, proceed = asyncio.Event(), asyncio.Event()
 
@@ -689,7 +689,7 @@ class TestReuseWithin:
         assert copyai_emulator.requests == []
 
     async def test_slow_source(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Rows of a source that takes its time are searched for as they come."""
+        """A row is searched for while its source waits for the next one."""
         (run_id,) = await self.start_elsewhere(copyai_emulator, 1)
         proceed = asyncio.Event()
 
@@ -764,7 +764,7 @@ class TestReuseWithin:
         assert {result.index: type(result.error) async for result in many} == {0: ValueError, 1: type(None)}
 
     async def test_search_fails(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Where the runs cannot be searched, the rows of the batch are results with that error, and none is started."""
+        """If the search fails, each row is a result with its error, and none is started."""
         copyai_emulator.inject(Fault(status=403), method="GET")
         many = session.run_many(
             copyai_emulator.workflow_id,
@@ -778,7 +778,7 @@ class TestReuseWithin:
         assert posts(copyai_emulator) == 0
 
     async def test_leaving_during_the_search(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """An iteration that is cancelled while it searches has started nothing, and leaves nothing."""
+        """An iteration that is cancelled while it searches has started nothing, and cancels the listing."""
         copyai_emulator.inject(Fault(delay=60), method="GET")
         many = session.run_many(
             copyai_emulator.workflow_id,
@@ -801,7 +801,7 @@ class TestReuseWithin:
 async def test_lists_that_show_little(
     monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks
 ) -> None:
-    """Lost responses cost no second run where lists hide what they can, or show runs late."""
+    """A lost response does not cause a second run if lists omit fields or show runs late."""
     monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.04, 0.08))
     copyai_emulator.quirks = quirks
     dice = random.Random(3)  # noqa: S311 (a repeatable test)
