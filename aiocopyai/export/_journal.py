@@ -58,8 +58,8 @@ PRAGMA user_version = {_VERSION};
 """
 _MAX_ROWS: Final = 300
 """How many rows are in one statement; older versions of SQLite accept 999 values."""
-_SIDE_FILES: Final = (".part.out", ".part", ".part.db-wal", ".part.db-journal", ".part.db")
-"""What the names of all files that an unfinished export may have add to the target's name, the database last."""
+_EXTENSIONS: Final = (".part.out", ".part", ".part.db-wal", ".part.db-journal", ".part.db")
+"""The extensions of all files that an unfinished export may have; the last one is what `Journal.exists` checks."""
 
 
 class DamagedJournalError(ExportError):
@@ -114,9 +114,9 @@ class Journal:
 
     @staticmethod
     def discard(target: Path) -> None:
-        """Delete the files of an unfinished export that is not locked; the database last, as `exists` checks it."""
-        for ending in _SIDE_FILES:
-            Path(f"{target}{ending}").unlink(missing_ok=True)
+        """Delete the files of an unfinished export that is not locked."""
+        for extension in _EXTENSIONS:
+            Path(f"{target}{extension}").unlink(missing_ok=True)
 
     def add_base(self, runs: Sequence[Run]) -> None:
         """Store which runs the base has; `start` makes it permanent."""
@@ -246,7 +246,7 @@ class Journal:
         except FileInUseError:
             raise ExportError(f"another export to {self._target} is in progress") from None
         except DamagedFileError as error:
-            paths = [Path(f"{self._target}{ending}") for ending in _SIDE_FILES]
+            paths = [Path(f"{self._target}{extension}") for extension in _EXTENSIONS]
             names = ", ".join(path.name for path in paths if path.exists())
             raise DamagedJournalError(
                 f"{error} (the files of the unfinished export are {names})",
@@ -314,7 +314,7 @@ class Journal:
 
 def _digest(run_id: str) -> bytes:
     """Return the hash that is stored instead of an id; it is long enough to be different for each id."""
-    # Lone surrogates are escaped as in formats without them, so that ids read from such files are recognized.
+    # Lone surrogates are escaped as in formats that cannot contain them, so that ids from such files are recognized.
     return blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
