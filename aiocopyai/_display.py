@@ -1,4 +1,4 @@
-"""Formatting of runs and their values for people, shared by the command line and reports."""
+"""Runs and their values as text for people, for example in tables and reports."""
 
 from __future__ import annotations
 

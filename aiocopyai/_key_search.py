@@ -1,4 +1,4 @@
-"""Finding the runs that were started with some idempotency keys: in one listing, although lists may omit fields."""
+"""Finding the runs that were started with some idempotency keys, in one listing; `_idempotency` decides when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`RequestOptions`: the time-out, retries, headers and hooks of a session's requests."""
+"""`RequestOptions`: the time-out, retries, headers and hooks of requests, checked here and applied in `_transport`."""
 
 from __future__ import annotations
 

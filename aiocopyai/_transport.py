@@ -1,4 +1,4 @@
-"""One request to the API: URL and headers, time-out, size limit, and an error of this package for every failure.
+"""One request to the API: connection, proxy, headers, redirects, time-out, size limit, and an error for every failure.
 
 The only module that uses aiohttp's client. aiohttp's exceptions do not leave it, as some of them show the request's
 headers, the API key among them. Ours are raised outside of the ``except`` blocks, so that no context refers to theirs.

@@ -1,4 +1,4 @@
-"""Errors in the words of the command line: options and variables instead of the library's parameters."""
+"""Errors as exit codes, and in the words of the command line: options and variables instead of parameters."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ class CommandError(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code of a command that ended with this error: 2 for wrong usage, otherwise 1."""
+    if isinstance(error, CommandError):
+        return error.exit_code
+    return 2 if isinstance(error, aiocopyai.ConfigurationError) else 1
 
 
 def listen_error(host: str, port: int, error: OSError) -> CommandError:

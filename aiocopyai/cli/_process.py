@@ -1,4 +1,4 @@
-"""The command as a process: its standard streams, the signals that stop it, and its exit code."""
+"""The command as a process: its standard streams, and the signals that stop it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a command with a session and the library's log on standard error, and convert its outcome to an exit code."""
+"""Run a command with a session and the library's log on standard error, and report its errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import aiocopyai
 from aiocopyai._logging import level_from_environment
 from aiocopyai._redaction import Secret
 from aiocopyai.cli import _demo
-from aiocopyai.cli._errors import CommandError, describe
+from aiocopyai.cli._errors import CommandError, describe, exit_code
 from aiocopyai.cli._options import Settings
 from aiocopyai.cli._output import check_stdout, echo_err
 from aiocopyai.cli._process import discard, report_failed_output
@@ -132,9 +132,7 @@ def _report(error: Exception, settings: Settings, so_far: object) -> int:
     else:
         advice = "" if settings.debug else "; --debug shows where"
         echo_err(f"aiocopyai: unexpected {type(error).__name__}: {error}{advice}")
-    if isinstance(error, CommandError):
-        return error.exit_code
-    return 2 if isinstance(error, aiocopyai.ConfigurationError) else 1
+    return exit_code(error)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aiocopyai.emulator._faults import Fault
     from aiocopyai.emulator._http import Request
     from aiocopyai.emulator._quirks import Quirks
-    from aiocopyai.emulator._scripts import Script
+    from aiocopyai.emulator._run_scripts import Script
 
 __all__ = ["Delivery", "Emulator", "Fault", "Quirks", "Request", "Script", "main", "serve"]
 
@@ -30,7 +30,7 @@ _MODULES: Final = {
     "Fault": "_faults",
     "Quirks": "_quirks",
     "Request": "_http",
-    "Script": "_scripts",
+    "Script": "_run_scripts",
     "main": "__main__",
     "serve": "__main__",
 }

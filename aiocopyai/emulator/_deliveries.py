@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 
 from aiocopyai.emulator._http import JSON, encode_json, is_loopback_url
 from aiocopyai.emulator._quirks import Quirks
-from aiocopyai.emulator._scripts import StartedRun
+from aiocopyai.emulator._run_scripts import StartedRun
 from aiocopyai.emulator._state import (
     CREDIT_LIMIT_REACHED,
     RUN_COMPLETED,

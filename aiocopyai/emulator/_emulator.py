@@ -20,7 +20,7 @@ from aiocopyai.emulator._handlers import APICall
 from aiocopyai.emulator._http import Request, check_json, make_request
 from aiocopyai.emulator._persistence import StateFile
 from aiocopyai.emulator._quirks import Quirks
-from aiocopyai.emulator._scripts import Script
+from aiocopyai.emulator._run_scripts import Script
 from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import asdict
 
-from aiocopyai.emulator._scripts import Script, StartedRun
+from aiocopyai.emulator._run_scripts import Script, StartedRun
 from aiocopyai.emulator._state import EmulatorState, Entry, RawItem, RegisteredWebhook, Storage, Workflow, sample_range
 
 

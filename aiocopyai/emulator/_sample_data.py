@@ -1,7 +1,8 @@
 """Sample runs: generated on demand, the same ones for the same seed.
 
 A run is a function of the seed, its workflow and its serial number, so that a list of 100,000 runs holds 100,000
-serial numbers until a page of it is requested. The bytes of a digest serve as random numbers.
+serial numbers until a page of it is requested. The bytes of a digest serve as random numbers. How many runs `--demo`
+shows, and of which weeks, is in `cli/_demo`.
 """
 
 from __future__ import annotations

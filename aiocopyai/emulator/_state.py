@@ -14,8 +14,8 @@ from uuid import uuid4
 from attrs import define, evolve, field, frozen
 
 from aiocopyai.emulator._http import JSON
+from aiocopyai.emulator._run_scripts import ScriptQueue, StartedRun
 from aiocopyai.emulator._sample_data import SampleRun, sample_digest, sample_output
-from aiocopyai.emulator._scripts import ScriptQueue, StartedRun
 
 
 RUN_STARTED: Final = "workflowRun.started"

@@ -14,8 +14,8 @@ from typing import Final, Literal
 from attrs import frozen
 
 from aiocopyai import CopyAISession
-from aiocopyai._cursor import Cursor
 from aiocopyai._files import create_beside, move_into_place
+from aiocopyai._incremental import Cursor
 from aiocopyai._threads import FileThread
 from aiocopyai._validation import check_datetime
 from aiocopyai.export._formats import CSV, ExportError, Format, JSONLines, batched

@@ -26,7 +26,6 @@ from typing import BinaryIO, Final
 from attrs import frozen
 from cattrs.preconf.json import make_converter
 
-from aiocopyai._cursor import is_unfinished
 from aiocopyai._files import (
     DamagedFileError,
     FileInUseError,
@@ -35,6 +34,7 @@ from aiocopyai._files import (
     open_locked,
     sqlite_errors,
 )
+from aiocopyai._incremental import is_unfinished
 from aiocopyai._json import dump_json
 from aiocopyai.export._formats import ExportError, Format, batched
 from aiocopyai.export._resume import ExportState

@@ -1,4 +1,4 @@
-"""The state of an export, and from which page the next process continues it; never awaits.
+"""The state of an export that `_export` resumes, and the page from which it continues; never awaits.
 
 The pagination rule (docs/pagination.md) holds for any two responses, however far apart in time: if the first `n`
 positions of a list were read when its total was `T`, and the total is now `T'`, then no unread run is before position

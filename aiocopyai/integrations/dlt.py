@@ -33,7 +33,7 @@ from attrs import evolve
 from dlt.extract import DltResource
 
 from aiocopyai import CopyAISession, Page, Run
-from aiocopyai._cursor import Cursor
+from aiocopyai._incremental import Cursor
 from aiocopyai._tasks import TaskSet
 from aiocopyai._threads import LoopThread
 from aiocopyai.integrations.arrow import FLAT_SCHEMA, flat_batch

@@ -38,7 +38,7 @@ KILLS = 4
 RUN = "from aiocopyai.cli import main; main()"
 READS_ONLY = """
 import sys
-from aiocopyai.integrations._dlt_pipeline import Destination
+from aiocopyai.integrations._sync_pipeline import Destination
 from aiocopyai.integrations.dlt import copyai_source
 pipeline = Destination.parse("duckdb:///runs.duckdb").open_pipeline()
 pipeline.sync_destination()

@@ -12,7 +12,6 @@ from aiocopyai.cli.commands import (
     emulate,
     export,
     get,
-    listen,
     mcp_server,
     report,
     runs,
@@ -20,6 +19,7 @@ from aiocopyai.cli.commands import (
     sync,
     watch,
     webhooks,
+    webhooks_listen,
 )
 
 
@@ -66,7 +66,7 @@ app.command()(watch.watch)
 _webhooks_group.command("list")(webhooks.list_)
 _webhooks_group.command()(webhooks.create)
 _webhooks_group.command()(webhooks.delete)
-_webhooks_group.command()(listen.listen)
+_webhooks_group.command()(webhooks_listen.listen)
 app.add_typer(_webhooks_group)
 app.command()(mcp_server.mcp)
 app.command("check-key")(check_key.check_key)

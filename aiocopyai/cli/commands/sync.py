@@ -1,4 +1,4 @@
-"""``aiocopyai sync``: load runs into a database."""
+"""``aiocopyai sync``: load runs into a database. `integrations._sync_pipeline` reads ``--to`` and runs dlt."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def sync(
     key = find_key(settings)
 
     def load_runs() -> None:
-        from aiocopyai.integrations._dlt_pipeline import Destination, DestinationError, load  # noqa: PLC0415 (loads dlt)
+        from aiocopyai.integrations._sync_pipeline import Destination, DestinationError, load  # noqa: PLC0415 (loads dlt)
         from aiocopyai.integrations.dlt import copyai_source  # noqa: PLC0415
 
         with usage_errors():

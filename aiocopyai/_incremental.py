@@ -1,4 +1,4 @@
-"""The `Cursor`: which runs of a workflow are stored, and the `since` of the next reading; never awaits."""
+"""Incremental loading for exports and dlt: a `Cursor` notes which runs are stored, and from when to read next time."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai import Run, RunStatus
-from aiocopyai._cursor import Cursor
+from aiocopyai._incremental import Cursor
 
 
 NOW = datetime.now(UTC)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai.emulator import Emulator, Fault, Script
-from aiocopyai.emulator._scripts import StartedRun
+from aiocopyai.emulator._run_scripts import StartedRun
 
 
 STATUSES = st.sampled_from(["NEW", "WAITING", "PROCESSING", "RETRYING", "COMPLETE", "FAILED"])
