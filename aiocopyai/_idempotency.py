@@ -1,8 +1,8 @@
 """Idempotency keys: one run per key, although the API has no such keys and every accepted start spends credits.
 
-A key is sent in the run's metadata. After a lost response the newest runs are searched for it before the start is sent
-again, and a session remembers the keys that it has used. The API does not recognize a repeated key, and another process
-has to search for it, too.
+A key is sent in the run's metadata. After a lost response the newest runs are searched for the key before the start is
+sent again. A session remembers the keys that it has used. As the API does not recognize a repeated key, another process
+has to search for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain, count, pairwise
+from itertools import count, pairwise
 from typing import Final
 
 from attrs import define, evolve, field, frozen
@@ -70,7 +70,7 @@ class _CallInProgress:
 
     Attributes:
         finished: set at its end.
-        error: the error that it ended with, if that is of use to the calls that waited for it.
+        error: the error that it ended with; None if it succeeded or was cancelled.
     """
 
     finished: asyncio.Event = field(factory=asyncio.Event)
@@ -119,15 +119,16 @@ class _Memory:
             self.own_runs.popitem(last=False)
 
     def evict(self) -> None:
-        """Forget the oldest keys whose run is known, or else the oldest for which no call is in progress."""
+        """Forget the oldest keys whose run is known, or else the oldest, but none for which a call is in progress."""
         while len(self.records) > MAX_REMEMBERED:
-            idle = ((identity, record) for identity, record in self.records.items() if record.call is None)
-            oldest = next(idle, None)
-            if oldest is None:
+            idle = (key for key, record in self.records.items() if record.call is None)
+            confirmed = (
+                key for key, record in self.records.items() if record.call is None and record.run_id is not None
+            )
+            key = next(confirmed, None) or next(idle, None)
+            if key is None:
                 return
-            confirmed = (each for each in chain([oldest], idle) if each[1].run_id is not None)
-            identity, _ = next(confirmed, oldest)
-            del self.records[identity]
+            del self.records[key]
 
 
 class Starter:
@@ -138,7 +139,7 @@ class Starter:
         list_runs: lists a workflow's runs created since a time, or all of them.
         get_run: reads one run.
         retry: how often and for how long a start with a key is sent again.
-        shared: another starter, whose age and memory of keys and runs are used.
+        shared: another starter, whose age, keys and runs this one shares.
     """
 
     def __init__(
@@ -158,8 +159,8 @@ class Starter:
     async def start(self, request: StartRequest, reuse_within: timedelta | None = None) -> tuple[Run, bool]:
         """Start one run, or return the run that was started with its key.
 
-        A call in progress with the same key is waited for. With `reuse_within` the runs created within that time are
-        searched before anything is sent.
+        If a call with the same key is in progress, wait for it. With `reuse_within`, first search the runs created
+        within that time.
 
         Returns:
             The run, and whether it is reused, i.e. was started by another call.
@@ -221,7 +222,7 @@ class Starter:
         for key, run in found.items():
             if isinstance(run, Run):
                 inputs = requests[key].inputs
-                # Of other inputs, so that `start` refuses these.
+                # If the run has other inputs, their digest makes `start` reject these.
                 digest = _digest(run.input if inputs_differ(inputs, run.input) else inputs)
                 record = records.setdefault((workflow_id, key), _KeyRecord(key, digest))
                 record.run_id = record.run_id or run.id
@@ -247,7 +248,7 @@ class Starter:
         return search.results()
 
     async def _claim(self, request: StartRequest, key: str) -> _KeyRecord:
-        """Return the record of a key that no call is in progress for; wait for one that is."""
+        """Wait until no call is in progress for a key, and return its record."""
         digest = _digest(request.inputs)
         records = self._memory.records
         while True:
@@ -265,7 +266,7 @@ class Starter:
     async def _find_earlier(
         self, request: StartRequest, record: _KeyRecord, reuse_within: timedelta | None
     ) -> Run | None:
-        """Search for a run that an earlier call, or another process, has started with the key."""
+        """Search for a run that an earlier call or another process started with the key."""
         if record.lost_at is not None:
             run = await self._find_lost(request, record, max(time.monotonic(), record.lost_at + SEARCH_DELAYS[-1]))
             if run is not None:
@@ -282,8 +283,8 @@ class Starter:
     async def _find_reusable(self, workflow_id: str, searches: Sequence[KeySearch], since: datetime) -> FoundRuns:
         """Search for runs that were started before this session.
 
-        In its first seconds, a run of a process that has just crashed may not be listed yet, so that what is not found
-        is searched for again.
+        In the first seconds of a session, a run of a process that has just crashed may not be listed yet, so that keys
+        without a run are searched for again.
         """
         found = await self.find(workflow_id, searches, since)
         missing = [search for search in searches if search.key not in found]
@@ -301,35 +302,29 @@ class Starter:
         """
         deadline = math.inf if self._retry.timeout is None else time.monotonic() + self._retry.timeout
         for attempt in count(1):
-            outcome = await self._send(request, record)
-            if isinstance(outcome, Run):
-                return outcome
-            logger.warning("start of %s: %s; searching for its run", escape(request.workflow_id), outcome)
-            lost_at = record.lost_at or time.monotonic()
-            resend_at = lost_at + max(SEARCH_DELAYS[-1], self._retry.wait_after(attempt, outcome))
+            now = _now()
+            record.sent = (record.sent[0] if record.sent else now, now)
+            try:
+                return await self._post(request)
+            except CopyAIError as error:
+                if not error.ambiguous:
+                    raise
+                lost = error
+                record.lost_at = lost_at = time.monotonic()
+            except BaseException:  # such as a cancellation, after which a run may exist, too
+                record.lost_at = time.monotonic()
+                raise
+            logger.warning("start of %s: %s; searching for its run", escape(request.workflow_id), lost)
+            resend_at = lost_at + max(SEARCH_DELAYS[-1], self._retry.wait_after(attempt, lost))
             has_attempts = self._retry.attempts is None or attempt < self._retry.attempts
-            resends = outcome.retryable and has_attempts and resend_at < deadline
+            resends = lost.retryable and has_attempts and resend_at < deadline
             search_until = resend_at if resends else min(lost_at + SEARCH_DELAYS[-1], max(lost_at, deadline))
             run = await self._find_lost(request, record, search_until)
             if run is not None:
                 return run
             if not resends:
-                raise AmbiguousStartError(outcome.message, request.workflow_id, record.key) from outcome
+                raise AmbiguousStartError(lost.message, request.workflow_id, record.key) from lost
         raise AssertionError  # pragma: no cover (the loop is endless)
-
-    async def _send(self, request: StartRequest, record: _KeyRecord) -> Run | CopyAIError:
-        """Send a start once, and return its run, or the error of a lost response."""
-        now = _now()
-        record.sent = (record.sent[0] if record.sent else now, now)
-        try:
-            return await self._post(request)
-        except BaseException as error:
-            if isinstance(error, CopyAIError) and not error.ambiguous:
-                raise
-            record.lost_at = time.monotonic()
-            if isinstance(error, CopyAIError):
-                return error
-            raise
 
     async def _find_lost(self, request: StartRequest, record: _KeyRecord, until: float) -> Run | None:
         """Search for a run whose start may have been accepted, at growing intervals up to a monotonic time.
@@ -349,7 +344,7 @@ class Starter:
             try:
                 found = await self.find(request.workflow_id, [search], since)
                 run = _found_run(found, record.key, request)
-            except (CopyAIError, RuntimeError) as error:  # the latter if the session is closed meanwhile
+            except (CopyAIError, RuntimeError) as error:  # a RuntimeError if the session is closed meanwhile
                 is_last = next_search_at == math.inf or isinstance(error, AuthenticationError | RuntimeError)
                 if not is_last:
                     continue
@@ -367,7 +362,7 @@ def with_key(metadata: dict[str, JSON], key: str | None) -> dict[str, JSON]:
     """Add an idempotency key to a run's metadata.
 
     Raises:
-        ValueError: the key is not a string, or the metadata has another one.
+        ValueError: the key is not a string, or the metadata has another key.
     """
     if key is None:
         return metadata
@@ -378,10 +373,10 @@ def with_key(metadata: dict[str, JSON], key: str | None) -> dict[str, JSON]:
 
 
 def check_reuse_within(reuse_within: timedelta | None, *, has_key: bool) -> None:
-    """Check that a value is a positive timedelta, and that there is a key to search for; or None.
+    """Check that `reuse_within` is None, or a positive timedelta with a key to search for.
 
     Raises:
-        ValueError: it is not, or there is no key.
+        ValueError: it is not.
     """
     if reuse_within is None:
         return
@@ -390,7 +385,7 @@ def check_reuse_within(reuse_within: timedelta | None, *, has_key: bool) -> None
             f"reuse_within must be a positive timedelta, such as timedelta(days=1), got {excerpt(reuse_within)}"
         )
     if not has_key:
-        msg = "reuse_within searches for runs by their keys: pass idempotency_key, too"
+        msg = "reuse_within searches for runs by their keys: pass idempotency_key as well"
         raise ValueError(msg)
 
 
@@ -403,7 +398,7 @@ def _digest(inputs: Mapping[str, JSON]) -> bytes:
 
 
 def _found_run(found: FoundRuns, key: str, request: StartRequest) -> Run | None:
-    """Return the run of a key with all the metadata that was sent, or raise the error that was found instead."""
+    """Return the run of a key with all the metadata that was sent, or raise the error found for the key."""
     run = found.get(key)
     if isinstance(run, AmbiguousStartError):
         raise run

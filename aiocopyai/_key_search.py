@@ -25,11 +25,11 @@ FoundRuns: TypeAlias = "dict[str, Run | AmbiguousStartError]"
 KEY_NAME: Final = "idempotencyKey"
 """The name of the idempotency key in a run's metadata."""
 LOOK_BACK: Final = timedelta(hours=1)
-"""How much older or newer than its start a run may seem, as clocks differ, and servers may execute a start late."""
+"""How much older or newer than its start a run may seem, as clocks differ, and the server may execute a start late."""
 CLOCK_SKEW: Final = timedelta(minutes=5)
-"""How much the clocks of client and server may differ if nothing but the age of a run counts."""
+"""How much the clocks of client and server may differ where only the age of a run decides."""
 _UNREADABLE: Final = (NotFoundError, BadRequestError, RequestInvalidError, PermissionDeniedError, InvalidResponseError)
-"""Errors of reading one run that imply nothing for the others. A new run may be unknown for a few seconds."""
+"""Errors of reading one run that say nothing about other runs. A new run may be unknown for a few seconds."""
 _FRUITLESS_READS: Final = 20
 """After this many reads in a row that show no more than the list, or fail, runs are no longer read one by one."""
 
@@ -53,25 +53,22 @@ class KeySearch:
 
         A list may omit fields. `is_complete` says that the run was read by its id, or that reading it shows no more.
         """
-        if run.metadata:  # visible, without the key: only equal inputs raise a doubt, in case metadata is not echoed
+        if run.metadata:  # without the key: only a run with equal inputs may be the one, if metadata is not returned
             return self.inputs is not None and (not run.input or run.input == self.inputs)
-        if not is_complete or self._was_created_then(run):
+        if not is_complete:
             return True
+        if self.sent is not None:
+            first, last = self.sent
+            if run.created_at is None or first - CLOCK_SKEW <= run.created_at <= last + LOOK_BACK:
+                return True
         return not run.input or (self.inputs is not None and _may_be_equal(dict(self.inputs), dict(run.input)))
-
-    def _was_created_then(self, run: Run) -> bool:
-        """Return whether a run may have been created when the start was sent."""
-        if self.sent is None:
-            return False
-        first, last = self.sent
-        return run.created_at is None or first - CLOCK_SKEW <= run.created_at <= last + LOOK_BACK
 
 
 class ListSearch:
     """A search for the runs of several keys in one listing.
 
     Attributes:
-        remaining: the searches whose run was not found so far, by key.
+        remaining: the searches whose run was not found yet, by key.
     """
 
     def __init__(
@@ -91,14 +88,14 @@ class ListSearch:
         self._failed_reads = 0  # in a row
 
     def results(self) -> FoundRuns:
-        """Return the runs that were found, and an error for each key that some run may have without showing it."""
+        """Return the runs found, and an error for each key that some run may have without showing it."""
         for key in self.remaining.keys() & self._candidates:
             reason = f"run {self._candidates[key]} may be it, but does not show the metadata that it was started with"
             self._found[key] = AmbiguousStartError(reason, self._workflow_id, key)
         return self._found
 
     async def examine(self, listed: Run) -> None:
-        """Compare a listed run with the keys, and read it by its id if the list shows too little of it."""
+        """Compare a listed run with the keys; read it by its id if the list shows too little of it."""
         run, is_complete = listed, self._fruitless_reads >= _FRUITLESS_READS
         may_show_more = KEY_NAME not in run.metadata and not (run.metadata and run.input)
         is_worth_reading = may_show_more and max(self._fruitless_reads, self._failed_reads) < _FRUITLESS_READS
@@ -123,7 +120,7 @@ class ListSearch:
             self._candidates.setdefault(possible, run.id)
 
     def _possible_keys(self, run: Run, *, is_complete: bool) -> Iterator[str]:
-        """Yield the keys that a run could have, without showing one."""
+        """Yield the keys that a run may have without showing one."""
         if KEY_NAME in run.metadata or run.metadata.get("webapp") is True:
             return
         for key, search in self.remaining.items():
@@ -131,12 +128,12 @@ class ListSearch:
                 yield key
 
     async def _read(self, listed: Run) -> tuple[Run, bool]:
-        """Read a listed run by its id, and return whether that shows all there is to know."""
+        """Read a listed run by its id, and return whether the API shows nothing more of it."""
         try:
             return await self._get_run(self._workflow_id, listed.id), True
         except _UNREADABLE:
             return listed, False
-        except ValueError:  # its id fits into no path: the list shows all there is to know
+        except ValueError:  # an id that does not fit into a path: the API shows no more than the list
             return listed, True
 
 
