@@ -71,13 +71,13 @@ async def test_start(session: CopyAISession, copyai_emulator: Emulator) -> None:
 
 
 async def test_start_without_metadata(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A start without metadata sends none, where null might be refused."""
+    """A start without metadata sends no `metadata` field, as the API might reject null."""
     await session.start_run(copyai_emulator.workflow_id, {})
 
     assert posts(copyai_emulator)[0].body == {"startVariables": {}}
 
 
-async def test_what_is_not_json_is_named(session: CopyAISession, copyai_emulator: Emulator) -> None:
+async def test_invalid_json(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """The error of inputs that are not JSON names the place and the type of the first such value."""
     when = datetime(2026, 1, 31, tzinfo=UTC)
     for inputs, message in (
@@ -133,7 +133,7 @@ async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulat
 
 
 class TestWithoutAKey:
-    """Without a key a start is sent again only where the server cannot have accepted it."""
+    """Without a key a start is sent again only if the server cannot have accepted it."""
 
     @pytest.mark.parametrize("fault", LOST, ids=repr)
     async def test_lost_response(self, session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
@@ -158,14 +158,14 @@ class TestWithoutAKey:
         assert (len(posts(copyai_emulator)), len(copyai_emulator.runs())) == (1, 1)
 
     async def test_429(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A server that refuses for its rate limit has not accepted the start, which is sent again."""
+        """A start that gets a 429 was not accepted, and is sent again."""
         copyai_emulator.inject(Fault(status=429), method="POST", times=2)
         await session.start_run(copyai_emulator.workflow_id, {})
 
         assert (len(posts(copyai_emulator)), len(copyai_emulator.runs())) == (3, 1)
 
     async def test_no_connection(self) -> None:
-        """Where no connection is made nothing was accepted: every attempt is used, and the error is not ambiguous."""
+        """If no connection can be made, every attempt is used, and the error is not ambiguous."""
         async with Emulator() as gone:
             url = gone.url
         async with CopyAISession("key", base_url=url, retry=AT_ONCE) as session:
@@ -184,10 +184,10 @@ class TestWithoutAKey:
         (Fault(status=400, body={"errorCode": "WORKFLOW_CREDIT_LIMIT_REACHED"}), CreditLimitReachedError),
     ],
 )
-async def test_refusal(
+async def test_rejected_start(
     session: CopyAISession, copyai_emulator: Emulator, fault: Fault, expected: type[Exception]
 ) -> None:
-    """A refusal is raised as it is, after one request, and the key can be used again, for other inputs as well."""
+    """A rejected start is an error after one request, and its key can be used again, also for other inputs."""
     copyai_emulator.inject(fault, method="POST")
     with pytest.raises(expected) as caught:
         await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="a")
@@ -206,7 +206,7 @@ async def test_success_without_an_id(
     body: Any,  # noqa: ANN401 (raw JSON)
     key: str | None,
 ) -> None:
-    """A success that names no run, and whose run is not found, is not sent again."""
+    """A start is not sent again if its response is a success without an id and its run is not found."""
     copyai_emulator.inject(Fault(status=200, body=body), method="POST")
     with pytest.raises(AmbiguousStartError):
         await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key=key)
@@ -222,7 +222,7 @@ class TestLostResponse:
     async def test_one_run(
         self, session: CopyAISession, copyai_emulator: Emulator, fault: Fault, quirks: Quirks
     ) -> None:
-        """The run is found if it was started, and started again if it was not: one run either way."""
+        """The run is found if it was started, and is started again if it was not, so that there is one run."""
         copyai_emulator.add_runs(30)
         copyai_emulator.quirks = quirks
         copyai_emulator.inject(fault, method="POST")
@@ -235,7 +235,7 @@ class TestLostResponse:
         assert len(posts(copyai_emulator)) == (2 if fault.skips_call else 1)
 
     async def test_search_fails(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Where the runs cannot be searched, nothing is sent again."""
+        """If the runs cannot be searched, the start is not sent again."""
         copyai_emulator.inject(Fault(reset="after"), method="POST")
         copyai_emulator.inject(Fault(status=403), method="GET")
         with pytest.raises(AmbiguousStartError, match="could not be searched"):
@@ -247,7 +247,7 @@ class TestLostResponse:
     async def test_one_search_fails(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator, path: str | None
     ) -> None:
-        """A search that fails, or finds a run that cannot be read yet, is repeated before the start is given up."""
+        """A search that fails, or finds a run that cannot be read yet, is repeated."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
         Clock(monkeypatch, "aiocopyai._idempotency")
         copyai_emulator.quirks = Quirks(lists_metadata=False)
@@ -258,7 +258,7 @@ class TestLostResponse:
         assert [run.id] == [listed["id"] for listed in copyai_emulator.runs()]
 
     async def test_every_response_lost(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """After the policy's attempts the start is given up, and the error names the key."""
+        """After the policy's attempts a start without a response is an AmbiguousStartError with its key."""
         copyai_emulator.inject(Fault(status=503), method="POST", times=None)
         with pytest.raises(AmbiguousStartError, match="find_run") as caught:
             await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
@@ -268,7 +268,7 @@ class TestLostResponse:
     async def test_searches_take_some_seconds(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """However fast the policy retries, the searches last until the list had time to show the run."""
+        """The searches continue for some seconds until the list shows the run, even if the policy retries faster."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
         clock = Clock(monkeypatch, "aiocopyai._idempotency")
         copyai_emulator.quirks = Quirks(late_runs=60)
@@ -287,11 +287,11 @@ class TestLostResponse:
         assert run.id == copyai_emulator.runs()[0]["id"]
 
     def test_default_delays(self) -> None:
-        """Unless a test changes that, the first search is at once, and the start is sent again after 6 s at least."""
+        """By default the first search is immediate, and the start is sent again after 6 s at the earliest."""
         assert (SEARCH_DELAYS[0], SEARCH_DELAYS[-1]) == (0.0, 6.0)
 
     async def test_policy_timeout(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator) -> None:
-        """The policy's time-out bounds a start with a key, also without a limit of attempts."""
+        """The policy's time-out limits a start with a key, even without a limit of attempts."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
         clock = Clock(monkeypatch, "aiocopyai._idempotency")
         copyai_emulator.inject(Fault(status=503), method="POST", times=None)
@@ -322,7 +322,7 @@ class TestLostResponse:
         assert clock.now == pytest.approx(start + (6 if seconds == 60 else 9))
 
     async def test_closing_the_session(self, copyai_emulator: Emulator) -> None:
-        """A session that is closed while a start is in progress says that a run may exist, and names the key."""
+        """Closing the session during a start is an AmbiguousStartError with the key."""
         copyai_emulator.inject(Fault(delay=60), method="POST")
         session = other_process(copyai_emulator)
         start = asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
@@ -358,7 +358,7 @@ class TestHiddenMetadata:
         *,
         is_read: bool,
     ) -> None:
-        """Where lists change the inputs and hide the metadata, a lost response never leads to a second run."""
+        """If lists change the inputs and hide the metadata, a lost response does not cause a second run."""
         run: dict[str, JSON] = {
             "id": "WRUN-1",
             "input": shown,
@@ -437,7 +437,7 @@ class TestHiddenMetadata:
         assert len(posts(copyai_emulator)) == 2
 
     async def test_many_unreadable_runs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Where runs cannot be read, some are tried, and none is ruled out."""
+        """If runs cannot be read, 20 of them are tried, and none is ruled out."""
         copyai_emulator.quirks = Quirks(lists_metadata=False)
         copyai_emulator.add_runs(200, input={"b": 2})
         copyai_emulator.inject(Fault(status=404), method="GET", path="/run/", times=None)
@@ -447,7 +447,7 @@ class TestHiddenMetadata:
         assert sum("/run/" in request.path for request in copyai_emulator.requests) == 20
 
     async def test_reads_are_bounded(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Where reading runs shows no more than the list, they are not all read."""
+        """If reading a run shows no more than the list does, only 20 runs are read."""
         copyai_emulator.add_runs(200, input={"b": 2}, metadata=None)
         found = await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={"a": 1})
 
@@ -459,7 +459,7 @@ class TestInOneSession:
     """Within a session the same workflow and key give the same run."""
 
     async def test_one_after_the_other(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A finished call is not repeated: no request is sent."""
+        """A second call with the same key returns the run of the first one without a request."""
         first = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
         second = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
 
@@ -467,7 +467,7 @@ class TestInOneSession:
         assert len(copyai_emulator.requests) == 1
 
     async def test_at_once(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A call in progress is waited for."""
+        """Concurrent calls with the same key send one request, and return the same run."""
         copyai_emulator.latency = 0.02
         runs = await asyncio.gather(
             *(session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1") for _ in range(10))
@@ -501,7 +501,7 @@ class TestInOneSession:
         assert len(copyai_emulator.requests) == 1
 
     async def test_other_workflow(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A key counts per workflow."""
+        """The same key in another workflow starts another run."""
         copyai_emulator.replace_runs([], workflow_id="WCFG-2")
         for workflow_id in (copyai_emulator.workflow_id, "WCFG-2"):
             await session.start_run(workflow_id, {}, idempotency_key="key-1")
@@ -509,7 +509,7 @@ class TestInOneSession:
         assert len(posts(copyai_emulator)) == 2
 
     async def test_error_is_shared(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Calls that waited for one that was refused are refused, too, without another request."""
+        """Calls that wait for one that is rejected raise the same error, without another request."""
         copyai_emulator.inject(Fault(status=422, delay=0.02), method="POST")
         results = await asyncio.gather(
             *(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1") for _ in range(3)),
@@ -520,7 +520,7 @@ class TestInOneSession:
         assert len(posts(copyai_emulator)) == 1
 
     async def test_first_call_cancelled(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Where the first call is cancelled, the next one searches for its run."""
+        """If the first call is cancelled, the next one searches for its run."""
         copyai_emulator.inject(Fault(delay=60), method="POST")
         first, second = (
             asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
@@ -536,7 +536,7 @@ class TestInOneSession:
         assert [(await second).id] == [run["id"] for run in copyai_emulator.runs()]
 
     async def test_cancelled_before_sending(self, copyai_emulator: Emulator) -> None:
-        """A call that is cancelled at once leaves nothing behind, and the key can be used."""
+        """A key can be used again after a call that was cancelled before it sent anything."""
         async with other_process(copyai_emulator) as session:
             task = asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
             task.cancel()
@@ -624,7 +624,7 @@ class TestReuseWithin:
         )
 
     async def test_run_workflow(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """run_workflow waits for the run that is found."""
+        """`run_workflow` waits for the run that is found."""
         async with other_process(copyai_emulator) as other:
             first = await other.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
         run = await session.run_workflow(
@@ -639,7 +639,7 @@ class TestReuseWithin:
         assert len(copyai_emulator.runs()) == 1
 
     async def test_other_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A run with the key but with other inputs is a ValueError; one whose inputs are shown changed is reused."""
+        """A run with the key but other inputs is a ValueError; a run whose inputs the list shows changed is reused."""
         shown = {"n": "1", "text": "x" * 97 + "..."}
         copyai_emulator.add_runs(1, metadata={"idempotencyKey": "key-1"}, createdAt=f"{datetime.now(UTC)}", input=shown)
         arguments: Any = {"idempotency_key": "key-1", "reuse_within": timedelta(hours=1)}
@@ -679,7 +679,7 @@ class TestReuseWithin:
     async def test_other_options(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """A session with other options is as old as the one that it shares its keys with, and need not wait."""
+        """A session from `with_options` is as old as its original, and does not wait to search a second time."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 60.0))
         monkeypatch.setattr(session._starter._memory, "created_at", time.monotonic() - 60)
         async with asyncio.timeout(30):
@@ -701,7 +701,7 @@ class TestReuseWithin:
         assert len(posts(copyai_emulator)) == (0 if is_reused else 1)
 
     async def test_search_fails(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Where the runs cannot be searched, nothing is started, and the error is not ambiguous."""
+        """If the runs cannot be searched, nothing is started, and the error is not ambiguous."""
         copyai_emulator.inject(Fault(status=422), method="GET")
         with pytest.raises(RequestInvalidError) as caught:
             await session.start_run(
@@ -739,7 +739,7 @@ class TestFindRun:
     async def test_partial_lists(
         self, session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks, inputs: dict[str, JSON] | None
     ) -> None:
-        """A run is found where lists hide its key or its inputs, and it has its workflow and its inputs."""
+        """A run is found although lists omit its key or inputs, and has its workflow and its inputs."""
         copyai_emulator.quirks = quirks
         async with other_process(copyai_emulator) as other:
             run = await other.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
@@ -761,7 +761,7 @@ class TestFindRun:
         assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs={}) is None
 
     async def test_find_runs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Many keys are searched for in one listing: found, unconfirmed, or absent."""
+        """Many keys are searched for in one listing, and are found, unconfirmed, or absent."""
         copyai_emulator.add_runs(120, metadata={"api": True}, input={"n": 0})
         started = {
             f"key-{n}": (await session.start_run(copyai_emulator.workflow_id, {"n": n}, idempotency_key=f"key-{n}")).id
