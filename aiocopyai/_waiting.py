@@ -1,4 +1,4 @@
-"""Polling one run at growing intervals until it finishes, and waiting for that within a time-out."""
+"""Polling a run at growing intervals until it is finished, and waiting for that with a time-out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MAX_LOGGED: Final = 10
 _MAX_INVALID: Final = 2
 """Responses in a row that are not the documented JSON and do not end a wait."""
 _PROGRESS: Final = {RunStatus.NEW: 0, RunStatus.WAITING: 1, RunStatus.COMPLETE: 3, RunStatus.FAILED: 3}
-"""How far a run with a status is; 2 for any other status."""
+"""The progress of a run by its status; 2 for any other status."""
 
 
 def _final_statuses(value: Collection[str]) -> frozenset[str]:
@@ -57,7 +57,7 @@ class WaitOptions:
         timeout: seconds to wait in total; None for no limit.
         max_poll_interval: seconds between two polls at most.
         final_statuses: statuses with which a run is finished, besides ``COMPLETE`` and ``FAILED``.
-        not_found_grace: seconds for which a 404 is tolerated, from the first poll or the latest response with the run.
+        not_found_grace: seconds for which a 404 is tolerated after the first poll, or after the run was last received.
     """
 
     timeout: float | None
@@ -99,8 +99,7 @@ async def wait_for_run(
                 await asyncio.sleep(poller.due - time.monotonic())
                 await poller.poll()
     except TimeoutError:
-        # A time-out of the caller, or of a request, is not ours.
-        if options.timeout is None or not deadline.expired():
+        if options.timeout is None or not deadline.expired():  # a time-out of the caller or of a request
             raise
     if poller.finished is None:
         raise RunTimeoutError(workflow_id, run_id, options.timeout or 0.0, poller.status) from poller.error
@@ -140,10 +139,9 @@ class RunPoller:
         self._interval = self.options.first_interval
 
     async def poll(self) -> Run | None:
-        """Read the run once, and return it if it has changed; tolerate what may pass.
+        """Read the run once, and return it if it has changed; tolerate errors that may be temporary.
 
-        A run that is ``COMPLETE`` without output is read once more first, as the status may be visible before the
-        output is.
+        A run that is ``COMPLETE`` without output is read again before it is returned, as its output may be late.
         """
         is_second_read = self.finished is not None
         try:
@@ -198,11 +196,11 @@ class RunPoller:
             )
 
     def _has_changed(self, run: Run) -> bool:
-        """Return whether a run differs from the latest one. A status that goes back comes from a lagging replica."""
+        """Return whether a run differs from the one that was returned last."""
         latest = self._latest
         if latest is None:
             return True
-        if progress(run.status) < progress(latest.status):
+        if progress(run.status) < progress(latest.status):  # from a replica that lags behind
             return False
         return (run.status, run.output, run.error, run.credits) != (
             latest.status, latest.output, latest.error, latest.credits
@@ -215,5 +213,5 @@ class RunPoller:
 
 
 def progress(status: RunStatus | None) -> int:
-    """Return how far a run with a status is, as a number to compare."""
+    """Return the progress of a run with a status, as a number to compare."""
     return -1 if status is None else _PROGRESS.get(status, 2)

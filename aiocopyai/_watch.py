@@ -1,8 +1,8 @@
 """Watching one run until it finishes, or a workflow: each new run once, and again at each change of its status.
 
 The list of a workflow's runs has no cursor and shows no time of change, so each round reads the runs of the last
-minutes again; runs that are older and not finished are read one by one, some of them in each round. What is remembered
-is bounded.
+minutes again. Older runs that are not finished are read one by one, some of them in each round. The number of runs that
+are remembered is bounded.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from aiocopyai.models import Run, RunEvent, RunStatus
 logger = logging.getLogger("aiocopyai")
 
 LOOK_BACK: Final = timedelta(minutes=10)
-"""How late a run may appear in the list, by its creation time compared with that of the newest run."""
+"""How much older than the newest run a run may be when it first appears in the list."""
 MAX_REMEMBERED: Final = 20_000
 """The number of unfinished runs, and of finished ones without a creation time, that are remembered."""
 _PRUNE_EVERY: Final = 1_000
 _READS_PER_ROUND: Final = 20
-"""The number of unfinished runs without a listed status that are read one by one in a round."""
+"""The number of unfinished runs that are read one by one in a round, as the list did not show their status."""
 _MAX_BACKOFF: Final = 300.0
 """Seconds between two attempts in a long outage, unless the interval is longer."""
 _MAX_UNEXPECTED: Final = 4
@@ -53,9 +53,9 @@ _MAX_UNEXPECTED: Final = 4
 _MAX_SKIPPED_ROUNDS: Final = 64
 """Rounds between two reads of a run that cannot be read."""
 _CONSUMER_GRACE: Final = 0.2
-"""Seconds after which a request is cancelled whose consumer was cancelled, and did not come back."""
+"""Seconds after which a request is cancelled whose consumer was cancelled, and did not continue."""
 _BASELINE_RUNS: Final = 10
-"""Runs that show, at the beginning, how new the newest one is."""
+"""The number of runs that are read at the beginning to learn when the newest one was created."""
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class WatchPlan:
     Attributes:
         workflow_id: the workflow's id.
         interval: seconds between two rounds.
-        since: the creation time to begin with; None to begin with new runs.
+        since: the creation time from which runs are reported; None to report only new runs.
         statuses: the statuses whose events are yielded, in upper case; None for all events.
         list_runs: lists runs without prefetch, given `since`, `limit`, `page_size` and `start_page`.
         get_run: reads one run.
@@ -84,8 +84,8 @@ class WatchPlan:
 class _Polling(AsyncIterator[T]):
     """An iterator whose items come from polls.
 
-    A poll runs in a task of the session. Where the consumer is cancelled and comes back at once, as in repeated calls
-    of ``asyncio.wait_for(anext(watch), 1)``, the poll continues: so a request may take longer than the consumer waits.
+    A poll runs in a task of the session. If the consumer is cancelled and continues at once, as in repeated calls of
+    ``asyncio.wait_for(anext(watch), 1)``, so does the poll: a request may take longer than the consumer waits.
     """
 
     def __init__(self, tasks: TaskSet) -> None:
@@ -100,7 +100,7 @@ class _Polling(AsyncIterator[T]):
         self._consumer_lock = asyncio.Lock()
 
     async def aclose(self) -> None:
-        """End the iteration, cancel its request, and wait until that is gone."""
+        """End the iteration, cancel its request, and wait until it has ended."""
         self._is_finished = True
         self._closed.set()
         self._items.clear()
@@ -130,7 +130,7 @@ class _Polling(AsyncIterator[T]):
             return self._items.popleft()
 
     async def _wait_for(self, task: asyncio.Task[None]) -> None:
-        """Wait until a poll is done. If that is cancelled, so is the poll, unless the consumer comes back soon."""
+        """Wait until a poll is done. If the consumer is cancelled and does not continue soon, cancel the poll."""
         if self._abandoning is not None:
             self._abandoning.cancel()
         try:
@@ -140,7 +140,7 @@ class _Polling(AsyncIterator[T]):
             raise
 
     def _abandon(self, task: asyncio.Task[None]) -> None:
-        # It stays the poll's task until it is gone: there may be a consumer by then, but no second poll beside it.
+        # `_poll_task` stays set until the task has ended, so that a new consumer does not poll at the same time.
         self._abandoned_task = task
         task.cancel()
 
@@ -178,7 +178,7 @@ class Watch(_Polling[RunEvent]):
         self._memory = _Memory()
         self._is_first_round = True
         self._first_runs: list[Run] = []
-        # A watch since a given time reports the runs that exist, too.
+        # A watch since a given time also reports the runs that exist.
         self._baseline = None if plan.since is None else _Baseline.of([])
         self._listing: _Listing | None = None
         self._failures = 0  # in a row
@@ -202,16 +202,16 @@ class Watch(_Polling[RunEvent]):
             self._failures = 0
 
     def _back_off(self, error: CopyAIError) -> None:
-        """Schedule the next attempt, later after each failure; raise an error that will not pass."""
+        """Schedule the next attempt, later after each failure; raise an error that is not temporary."""
         if isinstance(error, PaginationError):
             self._listing = None
         elif isinstance(error, InvalidResponseError):
             if self._failures and self._listing is not None and error.page is not None:
                 self._listing.skip_unreadable(error.page)
         elif not (error.retryable or is_gateway_page(error)):
-            # It may be one odd response if the list was read before, unless the key is refused.
-            is_refusal = isinstance(error, AuthenticationError | PermissionDeniedError)
-            if is_refusal or not self._has_read or self._failures >= _MAX_UNEXPECTED:
+            # It may be one odd response if the list was read before, unless the key is rejected.
+            is_rejected = isinstance(error, AuthenticationError | PermissionDeniedError)
+            if is_rejected or not self._has_read or self._failures >= _MAX_UNEXPECTED:
                 raise error
         self._failures += 1
         longest = max(_MAX_BACKOFF, self._plan.interval)
@@ -220,7 +220,7 @@ class Watch(_Polling[RunEvent]):
         logger.warning("watch of %s: %s; trying again in %.1f s", escape(self._plan.workflow_id), error, seconds)
 
     async def _read_first_runs(self) -> None:
-        """Read one of the newest runs that exist when the watch begins; the last one completes the baseline."""
+        """Read one of the newest runs that exist when the watch begins; set the baseline after the last one."""
         if self._listing is None:
             self._first_runs = []
             self._listing = _Listing(self._plan, None, _BASELINE_RUNS)
@@ -233,7 +233,7 @@ class Watch(_Polling[RunEvent]):
             self._listing = None
 
     async def _read_next_run(self, baseline: _Baseline) -> None:
-        """Read the next run of the round's listing; at its end, read the runs that it did not show."""
+        """Read the next run of the round's listing; at its end, read unfinished runs that it did not show."""
         if self._listing is None:
             lists_all = self._is_first_round and self._plan.since is not None
             since = self._plan.since if lists_all else self._memory.horizon(self._plan.since)
@@ -254,20 +254,20 @@ class Watch(_Polling[RunEvent]):
                 run = await self._plan.get_run(run_id)
             except AuthenticationError:
                 raise
-            except (CopyAIError, ValueError) as error:  # the latter for an id that fits into no path
+            except (CopyAIError, ValueError) as error:  # a ValueError for an id that does not fit into a path
                 self._memory.note_failed_read(run_id, error)
                 if isinstance(error, NotFoundError):
                     continue
                 name = escape(self._plan.workflow_id)
                 logger.warning("watch of %s: run %s cannot be read: %s", name, escape(run_id), error)
                 if isinstance(error, CopyAIError) and error.retryable:
-                    break  # perhaps an outage, in which every further read would take its time, too
+                    break  # perhaps an outage, in which each further read would take long
             else:
                 self._report_change(run)
                 self._memory.note_read(run_id)
 
     def _report_change(self, run: Run, *, is_baseline: bool = False) -> None:
-        """Remember a run, and report its event if there is one and it is wanted."""
+        """Remember a run, and add its event to the items if there is one with a wanted status."""
         event = self._memory.update(run, is_baseline=is_baseline)
         if event is not None and (self._plan.statuses is None or (run.status or "").upper() in self._plan.statuses):
             self._items.append(event)
@@ -276,7 +276,7 @@ class Watch(_Polling[RunEvent]):
 class _Listing:
     """The listed runs that can be read, newest first.
 
-    A page that repeatedly cannot be read is listed run by run, so that one bad run does not hide the others.
+    A page that repeatedly cannot be read is listed run by run, so that one unreadable run does not hide the others.
     """
 
     def __init__(self, plan: WatchPlan, since: datetime | None, limit: int | None = None) -> None:
@@ -323,9 +323,9 @@ class _Baseline:
 
     @classmethod
     def of(cls, first_runs: Sequence[Run]) -> Self:
-        """Judge by the first runs of the list."""
+        """Return the baseline for the first runs of the list."""
         now = datetime.now(UTC)
-        # A run that is dated in the future says nothing about the others.
+        # A creation time in the future says nothing about the other runs.
         times = [run.created_at for run in first_runs if run.created_at is None or run.created_at <= now]
         known = [time for time in times if time is not None]
         is_newest_first = len(known) == len(times) and all(a >= b for a, b in pairwise(known))
@@ -333,7 +333,7 @@ class _Baseline:
         return cls(newest, frozenset(run.id for run in first_runs), is_newest_first)
 
     def includes(self, run: Run) -> bool:
-        """Return whether a run existed when the watch began, as far as that is known."""
+        """Return whether a run existed when the watch began, or may have existed."""
         if not self.ids:
             return False
         if run.id in self.ids or not self.is_newest_first or self.newest is None or run.created_at is None:
@@ -369,7 +369,7 @@ class _KnownRun:
 
 
 class _Memory:
-    """Known runs: all those created recently, and older ones while they are not finished."""
+    """The known runs: all those created recently, and older ones while they are not finished."""
 
     def __init__(self) -> None:
         self.newest: datetime | None = None
@@ -389,7 +389,7 @@ class _Memory:
 
         A run that existed when the watch began is not new, and its first known status is not a change.
         """
-        # A run that is dated in the future must not hide those that are created until then.
+        # A creation time in the future must not hide the runs that are created until then.
         if run.created_at is not None and run.created_at <= datetime.now(UTC):
             self.newest = run.created_at if self.newest is None else max(self.newest, run.created_at)
         known = self.runs.get(run.id)
@@ -418,7 +418,7 @@ class _Memory:
     def note_failed_read(self, run_id: str, error: Exception) -> None:
         """Postpone a run that could not be read, for longer after each failure.
 
-        It stays known, so that it is not new once more when a list shows it again.
+        It stays known, so that it is not reported as new when a list shows it again.
         """
         known = self.runs[run_id]
         known.failures += 1
@@ -427,7 +427,7 @@ class _Memory:
         known.is_unknown = isinstance(error, NotFoundError)
 
     def least_recently_read(self, count: int) -> list[str]:
-        """Return some unfinished runs that were not read in this round, those first that were not for the longest."""
+        """Return the ids of `count` unfinished runs that were not read in this round, the least recently read first."""
         candidates = (
             (known.last_read, run_id)
             for run_id, known in self.runs.items()
@@ -436,12 +436,12 @@ class _Memory:
         return [run_id for _, run_id in heapq.nsmallest(count, candidates)]
 
     def end_round(self) -> None:
-        """Count a round, and forget what need not be remembered."""
+        """Count a round, and forget runs that need not be remembered."""
         self._round += 1
         self.prune()
 
     def prune(self) -> None:
-        """Forget what is finished or gone and cannot be listed again, and the oldest of what is too much."""
+        """Forget runs that are finished or gone and cannot be listed again, and the oldest ones beyond the maximum."""
         horizon = self.horizon(None)
         finished: list[str] = []
         unfinished: list[str] = []
