@@ -268,7 +268,7 @@ class TestLostResponse:
     async def test_searches_take_some_seconds(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """The searches continue for some seconds until the list shows the run, even if the policy retries faster."""
+        """The searches continue for a few seconds until the list shows the run, even if the policy retries faster."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
         clock = Clock(monkeypatch, "aiocopyai._idempotency")
         copyai_emulator.quirks = Quirks(late_runs=60)

@@ -1,4 +1,4 @@
-"""Waiting for runs on the emulator: through every state and fault, and up to the time-out."""
+"""Waiting for runs on the emulator: through states and faults, and up to the time-out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_failed_run(session: CopyAISession, copyai_emulator: Emulator) -> 
 
 
 async def test_timeout(monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that is not finished in time raises a RunTimeoutError, whose ids serve to continue waiting."""
+    """A run that is not finished in time raises a RunTimeoutError, with whose ids the wait can continue."""
     (run_id,) = copyai_emulator.add_runs(1, status="WAITING")
 
     def expire(emulator: Emulator, _request: Request) -> None:
@@ -103,7 +103,7 @@ async def test_temporary_errors(session: CopyAISession, copyai_emulator: Emulato
     ids=repr,
 )
 async def test_odd_responses(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
-    """One or two odd responses do not end a wait for a run that was paid for; more of them do, except a gateway's."""
+    """Two invalid responses in a row do not end a wait, but a third one does unless it is a gateway's page."""
     run = await session.start_run(copyai_emulator.workflow_id, {})
     copyai_emulator.inject(fault, times=2)
     assert (await session.wait_run(copyai_emulator.workflow_id, run.id, max_poll_interval=SOON)).status == "COMPLETE"
@@ -160,7 +160,7 @@ async def test_404_in_a_wait(
 
 
 async def test_permanent_error(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A refused key ends the wait at once."""
+    """A rejected key ends the wait at once."""
     copyai_emulator.inject(Fault(status=401))
     with pytest.raises(AuthenticationError):
         await session.wait_run(copyai_emulator.workflow_id, "WRUN-0", max_poll_interval=SOON)
@@ -174,7 +174,7 @@ async def test_undocumented_status(
     copyai_emulator: Emulator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A status that the reference does not name is not final: it is logged once, and named in the time-out."""
+    """A status that the reference does not name is not final, and is logged once and named in the RunTimeoutError."""
     (run_id,) = copyai_emulator.add_runs(1, status="CANCELLED")
 
     def expire(emulator: Emulator, _request: Request) -> None:
@@ -190,7 +190,7 @@ async def test_undocumented_status(
 
 @pytest.mark.parametrize("final_statuses", [{"cancelled"}, ("TIMED_OUT", "CANCELLED"), [RunStatus("CANCELLED")]])
 async def test_final_statuses(session: CopyAISession, copyai_emulator: Emulator, final_statuses: Any) -> None:  # noqa: ANN401 (any collection)
-    """A run with one of the caller's final statuses is returned, by every method that waits."""
+    """Every method that waits returns a run with one of the caller's final statuses."""
     workflow_id = copyai_emulator.workflow_id
     copyai_emulator.script_next_runs(Script(states=("NEW", "CANCELLED")), times=None)
     options: Any = {"max_poll_interval": SOON, "final_statuses": final_statuses}
@@ -218,7 +218,7 @@ async def test_poll_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_late_output(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """COMPLETE without output is polled once more; if the output is there then, it is returned."""
+    """A run that is COMPLETE without output is polled again, and returned with the output if it has one by then."""
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE", output={})
 
     def add_output(emulator: Emulator, _request: Request) -> None:
@@ -236,7 +236,7 @@ async def test_late_output(session: CopyAISession, copyai_emulator: Emulator) ->
 async def test_no_output_at_all(
     monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator, fault: Fault | None
 ) -> None:
-    """A complete run without output is returned after one more poll, regardless of its result, and never times out."""
+    """A run that is COMPLETE without output is returned after the second poll, even if that fails or times out."""
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE", output={})
 
     def fail_second(emulator: Emulator, _request: Request) -> None:
@@ -252,7 +252,7 @@ async def test_no_output_at_all(
 
 
 async def test_complete_stays_complete() -> None:
-    """A replica that lags behind at the second poll does not undo the first."""
+    """A COMPLETE run is returned even if a replica that lags behind shows an earlier status at the next poll."""
     complete = Run("WRUN-1", status=RunStatus.COMPLETE)
     responses = iter([complete, evolve(complete, status=RunStatus.PROCESSING)])
 
@@ -279,7 +279,7 @@ async def test_cancelling_a_wait(session: CopyAISession, copyai_emulator: Emulat
 
 
 async def test_swapped_ids(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run's id in place of the workflow's is a ValueError that says so, in every method with both."""
+    """A run's id in place of a workflow's, or the reverse, is a ValueError that says so."""
     with pytest.raises(ValueError, match=r"workflow_id must be .*got a run's id"):
         await session.wait_run("WRUN-1", copyai_emulator.workflow_id)
     with pytest.raises(ValueError, match=r"workflow_id must be .*got a run's id"):

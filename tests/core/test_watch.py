@@ -1,4 +1,4 @@
-"""Watching a run and a workflow on the emulator: each new run once, and each change once."""
+"""Watching a run and a workflow on the emulator: each new run and each change is reported once."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def a_run(name: str, status: str | None = "COMPLETE", **fields: Any) -> dict[str
 
 
 async def test_new_runs_and_changes(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Runs that are there already are not reported; a run started later is reported in each of its states, once."""
+    """Runs that exist at the beginning are not reported; a later run is reported once in each of its states."""
     copyai_emulator.add_runs(120, status="COMPLETE")
     older = copyai_emulator.runs()
     events = watch(session, copyai_emulator)
@@ -85,7 +85,7 @@ async def test_new_runs_and_changes(session: CopyAISession, copyai_emulator: Emu
 
 
 async def test_statuses(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Only events whose run has one of the statuses are yielded; what happened before is still known."""
+    """Only events whose run has one of the statuses are yielded, with the status before them."""
     events = watch(session, copyai_emulator, since=LONG_AGO, statuses={"COMPLETE", "failed"})
     (run_id,) = copyai_emulator.add_runs(1, status="PROCESSING")
     await nothing(events, copyai_emulator)
@@ -97,7 +97,7 @@ async def test_statuses(session: CopyAISession, copyai_emulator: Emulator) -> No
 
 
 async def test_slow_responses(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A consumer that waits for less than a request takes at a time still gets everything."""
+    """A consumer whose steps are shorter than a request receives the run."""
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE")
     copyai_emulator.inject(Fault(delay=0.05), times=None)
     watches = (
@@ -110,10 +110,11 @@ async def test_slow_responses(session: CopyAISession, copyai_emulator: Emulator)
             while not got:
                 with suppress(TimeoutError):
                     got.append(await asyncio.wait_for(anext(iterator), 0.01))
+        assert [item.run.id if isinstance(item, RunEvent) else item.id for item in got] == [run_id]
 
 
 async def test_watch_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run is yielded once in each state, with its output as it grows; the finished one is the last."""
+    """A run is yielded at each change of its status, output, error or credits, and last when it is finished."""
     states = [
         {"status": "NEW"},
         {"status": "PROCESSING"},
@@ -143,7 +144,7 @@ async def test_watch_run(session: CopyAISession, copyai_emulator: Emulator) -> N
 
 @pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
 async def test_watch_run_ends(session: CopyAISession, copyai_emulator: Emulator, status: str) -> None:
-    """A run that fails, or has one of the caller's final statuses, is the last one that is yielded."""
+    """The iteration ends with a run that has failed, or has one of the caller's final statuses."""
     copyai_emulator.script_next_runs(Script(states=("NEW", status)))
     started = await session.start_run(copyai_emulator.workflow_id, {})
     async with asyncio.timeout(LIMIT):
@@ -154,7 +155,7 @@ async def test_watch_run_ends(session: CopyAISession, copyai_emulator: Emulator,
 
 
 async def test_watch_run_errors(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An outage, an HTML page and a 404 at first are tolerated, and a refused key is raised; then it can continue."""
+    """An outage, an HTML page and a first 404 are tolerated; after a rejected key is raised, the watch can continue."""
     copyai_emulator.add_runs(1, id="WRUN-1", workflowRunId="WRUN-1", status="COMPLETE")
     for fault in (Fault(status=404), Fault(status=403, body=b"<html>"), *[Fault(status=503)] * 6, Fault(status=401)):
         copyai_emulator.inject(fault)
@@ -166,7 +167,7 @@ async def test_watch_run_errors(session: CopyAISession, copyai_emulator: Emulato
 
 
 async def test_aclose_of_watch_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Closing it, or the session, ends an iteration that awaits a response."""
+    """Closing the watch or the session ends an iteration that awaits a response."""
     copyai_emulator.inject(Fault(delay=60), times=None)
     watched = watch_run(session, copyai_emulator)
     next_run = asyncio.ensure_future(anext(watched, None))
@@ -183,7 +184,7 @@ async def test_aclose_of_watch_run(session: CopyAISession, copyai_emulator: Emul
 
 @pytest.mark.parametrize("ending", ["aclose", "next step"])
 async def test_request_that_ends_slowly(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
-    """A request that was cancelled, as nobody waited for it, is gone before another is sent and after `aclose`."""
+    """A request that was cancelled has ended before another is sent, and before `aclose` returns."""
     monkeypatch.setattr("aiocopyai._watch._CONSUMER_GRACE", 0)
     cancelled, proceed = asyncio.Event(), asyncio.Event()
     requests = in_progress = most = 0
@@ -240,7 +241,7 @@ async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
 
 
 async def test_outage(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Runs created while the server is down are reported once it is back."""
+    """Runs created during an outage are reported after it."""
     events = watch(session, copyai_emulator, since=LONG_AGO)
     (first,) = copyai_emulator.add_runs(1, status="COMPLETE")
     assert await take(events, 1) == [(first, "COMPLETE")]
@@ -252,7 +253,7 @@ async def test_outage(session: CopyAISession, copyai_emulator: Emulator) -> None
 
 
 async def test_old_unfinished_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that is older than what each round lists is still followed."""
+    """An unfinished run that is older than the runs listed in each round is reported when it changes."""
     old = a_run("old", "PROCESSING", createdAt="2026-01-01T00:00:00Z")
     new = a_run("new", createdAt="2026-03-01T00:00:00Z")
     copyai_emulator.replace_runs([new, old])
@@ -264,7 +265,7 @@ async def test_old_unfinished_run(session: CopyAISession, copyai_emulator: Emula
 
 
 async def test_list_without_status(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Where the list shows no status the runs themselves are read, and nothing is reported twice."""
+    """If the list shows no status, each run is read by its id, and no event is reported twice."""
     copyai_emulator.quirks = Quirks(sparse=True)
     events = watch(session, copyai_emulator, since=LONG_AGO)
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE")
@@ -284,7 +285,7 @@ async def test_deleted_run(session: CopyAISession, copyai_emulator: Emulator) ->
 
 
 async def test_permanent_errors(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An unknown workflow and a refused key are raised."""
+    """An unknown workflow and a rejected key are raised."""
     with pytest.raises(NotFoundError):
         await anext(session.watch("WCFG-none", interval=SOON))
     copyai_emulator.inject(Fault(status=401))
@@ -293,7 +294,7 @@ async def test_permanent_errors(session: CopyAISession, copyai_emulator: Emulato
 
 
 async def test_many_runs(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Through a busy time with faults each run and each of its states is reported once."""
+    """Of 40 runs started during faults, each status of each run is reported once."""
     seen: Counter[tuple[str, str | None]] = Counter()
     copyai_emulator.run_time = 0.06
 
@@ -319,7 +320,7 @@ async def test_many_runs(session: CopyAISession, copyai_emulator: Emulator) -> N
 
 
 async def test_short_polls(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A consumer that waits for less than the interval at a time gets everything."""
+    """A consumer whose steps are shorter than the interval receives each run once."""
     events = watch(session, copyai_emulator, interval=0.1, since=LONG_AGO)
     (first,) = copyai_emulator.add_runs(1, status="COMPLETE")
     assert await take(events, 1) == [(first, "COMPLETE")]
@@ -334,7 +335,7 @@ async def test_short_polls(session: CopyAISession, copyai_emulator: Emulator) ->
 
 
 async def test_run_dated_in_the_future(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """One run that is dated in the future does not hide those that are created until then."""
+    """A run with a creation time in the future does not hide the runs that are created until then."""
     future = a_run("future", createdAt="2999-01-01T00:00:00Z")
     copyai_emulator.replace_runs([future, a_run("old", createdAt="2026-01-01T00:00:00Z")])
     events = watch(session, copyai_emulator)
@@ -359,7 +360,7 @@ async def test_run_dated_in_the_future(session: CopyAISession, copyai_emulator: 
     ids=repr,
 )
 async def test_odd_response(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
-    """One response that is not the documented JSON does not end the watch."""
+    """One invalid response, gateway's page, 404 or 400 does not end the watch."""
     events = watch(session, copyai_emulator, since=LONG_AGO)
     (first,) = copyai_emulator.add_runs(1, status="COMPLETE")
     assert await take(events, 1) == [(first, "COMPLETE")]
@@ -371,7 +372,7 @@ async def test_odd_response(session: CopyAISession, copyai_emulator: Emulator, f
 
 @pytest.mark.parametrize("status", [400, 403, 422, 500])
 async def test_unreadable_run(session: CopyAISession, copyai_emulator: Emulator, status: int) -> None:
-    """An unfinished run that can never be read holds up neither new runs nor the other unfinished ones."""
+    """New runs and other unfinished runs are reported although one unfinished run can never be read."""
     old = [a_run(name, "PROCESSING", createdAt="2026-01-01T00:00:00Z") for name in ("odd", "other")]
     new = a_run("new", createdAt="2026-03-01T00:00:00Z")
     copyai_emulator.replace_runs([new, *old])
@@ -413,7 +414,7 @@ async def test_unreadable_run_is_read_less_often(session: CopyAISession, copyai_
 
 @pytest.mark.parametrize("odd", [{"status": "NEW"}, "odd"], ids=["no id", "not an object"])
 async def test_unreadable_listed_run(session: CopyAISession, copyai_emulator: Emulator, odd: Any) -> None:  # noqa: ANN401 (raw JSON)
-    """An item that makes its page unreadable hides none of the other runs of the list, round after round."""
+    """An item that makes its page unreadable does not hide the other runs of the list, in any round."""
     runs = [a_run(str(n)) for n in range(130)]
     copyai_emulator.replace_runs([*runs[:3], odd, *runs[3:]])
     events = watch(session, copyai_emulator, since=LONG_AGO, interval=0.001)
@@ -431,7 +432,7 @@ async def test_unreadable_run_at_the_beginning(
     odd: Any,  # noqa: ANN401 (raw JSON)
     position: int,
 ) -> None:
-    """Where one of the newest runs is unreadable at the beginning, the other old runs are still not reported."""
+    """Runs that exist at the beginning are not reported, even if one of the newest items is unreadable."""
     runs = [a_run(str(n)) for n in range(30)]
     copyai_emulator.replace_runs([*runs[:position], odd, *runs[position:]])
     events = watch(session, copyai_emulator, interval=0.001)
@@ -442,7 +443,7 @@ async def test_unreadable_run_at_the_beginning(
 
 
 async def test_workflow_that_disappears(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A 404 that stays ends a watch after some rounds."""
+    """A watch ends with a 404 that is repeated in five attempts."""
     events = watch(session, copyai_emulator, since=LONG_AGO, interval=0.001)
     copyai_emulator.add_runs(1)
     await take(events, 1)
@@ -454,7 +455,7 @@ async def test_workflow_that_disappears(session: CopyAISession, copyai_emulator:
 
 
 async def test_known_runs_without_status(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Where the list shows no status, the first one of a run that was there already is not reported as a change."""
+    """If the list shows no status, the first status of a run that existed at the beginning is not reported."""
     copyai_emulator.quirks = Quirks(sparse=True)
     runs = [a_run("old"), a_run("open", "PROCESSING")]
     copyai_emulator.replace_runs(runs)
@@ -467,7 +468,7 @@ async def test_known_runs_without_status(session: CopyAISession, copyai_emulator
 
 
 async def test_404_at_first(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that the list shows without a status, and that is a 404 at first, is new once."""
+    """A run that is listed without a status, and is a 404 at first, is reported as new once."""
     copyai_emulator.quirks = Quirks(sparse=True)
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE")
     copyai_emulator.inject(Fault(status=404), path=f"/run/{run_id}", times=3)
@@ -478,7 +479,7 @@ async def test_404_at_first(session: CopyAISession, copyai_emulator: Emulator) -
 
 
 async def test_lagging_replica(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Where every other response comes from an older state, each run and status is reported once."""
+    """If every other response is from a replica that lags behind, each status of each run is reported once."""
     old = a_run("old", "PROCESSING")
     states = [
         [old],
@@ -505,7 +506,7 @@ async def test_lagging_replica(session: CopyAISession, copyai_emulator: Emulator
 
 
 async def test_run_during_the_first_round(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run created while the first round fails and is repeated is reported once, and none of the older ones."""
+    """A run created while the first round fails is reported once, and no older run is reported."""
     hours_ago = [datetime.now(UTC) - timedelta(hours=1 + n) for n in range(150)]
     copyai_emulator.replace_runs([a_run(str(n), createdAt=time.isoformat()) for n, time in enumerate(hours_ago)])
 
@@ -522,7 +523,7 @@ async def test_run_during_the_first_round(session: CopyAISession, copyai_emulato
 
 
 async def test_empty_workflow(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Where no run was there at the beginning, every run is new."""
+    """If no run exists at the beginning, the first run is reported."""
 
     def add(emulator: Emulator, _request: Request) -> None:
         if len(emulator.requests) == 2:
@@ -535,7 +536,7 @@ async def test_empty_workflow(session: CopyAISession, copyai_emulator: Emulator)
 
 @pytest.mark.parametrize("dates", ["oldest first", "none"])
 async def test_other_lists(session: CopyAISession, copyai_emulator: Emulator, dates: str) -> None:
-    """Where the list is not newest first, or shows no dates, the runs that are there already are not reported."""
+    """If the list is not newest first, or shows no dates, only runs created after the beginning are reported."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     runs = [a_run(str(n), createdAt=(start + timedelta(hours=n)).isoformat()) for n in range(30)]
     if dates == "none":
@@ -549,10 +550,8 @@ async def test_other_lists(session: CopyAISession, copyai_emulator: Emulator, da
 
 
 @pytest.mark.parametrize("quirks", [Quirks(), Quirks(sparse=True)], ids=["status listed", "no status listed"])
-async def test_every_unfinished_run_has_its_turn(
-    session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks
-) -> None:
-    """Of more unfinished runs than are read in a round, each is read in some round."""
+async def test_many_unfinished_runs(session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks) -> None:
+    """If there are more unfinished runs than are read in a round, each is read in some round."""
     copyai_emulator.quirks = quirks
     runs = [a_run(str(n), "PROCESSING", createdAt="2026-01-01T00:00:00Z") for n in range(90)]
     newest = a_run("new", createdAt="2026-03-01T00:00:00Z")
@@ -571,7 +570,7 @@ async def test_every_unfinished_run_has_its_turn(
 
 
 async def test_aclosing(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A watch can be closed, which ends its iteration."""
+    """A closed watch yields no more events."""
     copyai_emulator.add_runs(3, status="COMPLETE")
     async with aclosing(watch(session, copyai_emulator, since=LONG_AGO)) as events:
         assert len(await take(events, 1)) == 1
