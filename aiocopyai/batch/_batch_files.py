@@ -11,15 +11,7 @@ from attrs import define, frozen
 
 from aiocopyai import JSON
 from aiocopyai._files import DamagedFileError
-from aiocopyai.batch._ledger import (
-    SMALLEST_LEDGER,
-    BatchError,
-    BatchInfo,
-    Ledger,
-    LedgerState,
-    RowEntry,
-    ledger_files,
-)
+from aiocopyai.batch._ledger import BatchError, BatchInfo, Ledger, LedgerState, RowEntry, ledger_files
 from aiocopyai.batch._results_file import ResultsFile, read_results
 
 
@@ -89,11 +81,6 @@ class BatchFiles:
     @classmethod
     def _open(cls, plan: BatchPlan) -> Self:
         had_ledger, had_results = plan.ledger.exists(), plan.target.exists()
-        if had_ledger:
-            size = plan.ledger.stat().st_size
-            # An empty ledger without results is new: they are created after its content is written.
-            if size < SMALLEST_LEDGER and (size > 0 or had_results):
-                raise DamagedFileError(f"{plan.ledger} is empty or cut off")
         with ExitStack() as on_error:
             ledger = Ledger.open(plan.ledger, plan.target)
             if not had_ledger:
@@ -116,9 +103,9 @@ class BatchFiles:
         return cls(ledger.batch or plan.batch, ledger, results, entries)
 
     def finished_rows(self, plan: BatchPlan) -> dict[int, LedgerState]:
-        """Return the rows that need nothing more, and their states.
+        """Return the states of the rows for which nothing is left to do.
 
-        A row whose result is missing is not one of them: its run is read again, which costs nothing.
+        A row without a line of results is not one of them: its run is read again, which costs nothing.
         """
         return {
             number: entry.state
@@ -133,10 +120,10 @@ class BatchFiles:
 
 
 def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
-    """Return the states of the rows if an earlier process finished all of them, and so deleted the ledger.
+    """Return the states of the rows if an earlier process finished all of them, and deleted the ledger.
 
     Returns:
-        The state of each row; None if the batch is not finished, or not started.
+        The state of each row; None if the batch is not finished or was not started.
 
     Raises:
         BatchError: the files cannot belong to this batch.
@@ -161,11 +148,11 @@ def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
 
 
 def _check_ledger(ledger: Ledger, plan: BatchPlan, *, had_results: bool) -> None:
-    """Refuse a ledger that cannot belong to this batch, or to these results.
+    """Check that a ledger can belong to this batch and to these results.
 
     Raises:
         BatchError: it belongs to other rows, or its results are missing.
-        DamagedFileError: it is not as a batch leaves it.
+        DamagedFileError: it is empty, or has rows that do not exist.
     """
     batch = ledger.batch
     if batch is None:

@@ -1,9 +1,9 @@
 """The ledger of a batch: an SQLite database next to the results, from which another process can resume the batch.
 
 It exists until every row is finished. It holds the random id of the batch, which is part of each row's idempotency key,
-and the state of each row. That a row's start is about to be sent is on the disk before it is sent. So whenever a
-process ends, the rows that may have been started are known, and their runs can be searched for by key. The ledger stays
-locked while the process lives, so that no other process works on the same batch.
+and the state of each row. Before a row's start is sent, its state is written to the disk. So whenever a process ends,
+the rows that may have been started are known, and their runs can be searched for by key. The ledger is locked until the
+process ends, so that no other process works on the same batch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from aiocopyai import CopyAIError
 from aiocopyai._files import DamagedFileError, check_database, open_locked, sqlite_errors
 
 
-SMALLEST_LEDGER: Final = 512
-"""Bytes of the smallest SQLite database; SQLite takes any smaller file for an empty one, and overwrites it."""
+_SMALLEST_LEDGER: Final = 512
+"""Bytes of the smallest SQLite database; SQLite treats any smaller file as empty, and overwrites it."""
 _VERSION: Final = 1
 _CLOCK_DIFFERENCE: Final = timedelta(days=1)
 """How far the clocks of this machine and the server may differ."""
@@ -39,7 +39,7 @@ class BatchError(CopyAIError, ValueError):
 
 
 class LedgerState(StrEnum):
-    """The state of a row; a row without one was not started."""
+    """The state of a row; the ledger has none for a row that was never started."""
 
     STARTING = "starting"
     """The start was sent, or was about to be: there may be a run."""
@@ -48,7 +48,7 @@ class LedgerState(StrEnum):
     COMPLETE = "complete"
     FAILED = "failed"
     NOT_STARTED = "not started"
-    """The start was refused: there is no run."""
+    """The start was rejected: there is no run."""
 
 
 @frozen
@@ -91,7 +91,7 @@ class Ledger:
 
     path: Path
     batch: BatchInfo | None
-    """None for a ledger without a batch, which is new, or damaged."""
+    """None for an empty ledger, which is new or damaged."""
     rows: dict[int, RowEntry]
     """The state of each row, by its number, counted from 1."""
     _database: sqlite3.Connection
@@ -108,6 +108,11 @@ class Ledger:
             DamagedFileError: it is damaged.
             OSError: another process is using it, or it cannot be written.
         """
+        if path.exists():
+            size = path.stat().st_size
+            # An empty ledger without results is new: they are created after its content is written.
+            if size < _SMALLEST_LEDGER and (size > 0 or target.exists()):
+                raise DamagedFileError(f"{path} is empty or cut off")
         with ExitStack() as on_error:
             database = open_locked(path, target)
             on_error.callback(database.close)

@@ -1,4 +1,4 @@
-"""The results of a batch: one JSON object on each line, the last line of a row being the valid one."""
+"""The results of a batch: one JSON object on each line. If a row has several lines, the last one is valid."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ResultsFile:
         self.close()
         last: dict[int, int] = {}
         count = 0
-        for count, (number, _) in enumerate(_read_lines(self.path), start=1):
+        for count, (number, _) in enumerate(_read_entries(self.path), start=1):
             last[number] = count
         if len(last) < count:
             kept = set(last.values())
@@ -85,7 +85,7 @@ class ResultsFile:
 
 
 def result_fields(number: int, inputs: Mapping[str, JSON], run: Run | None, error: Exception | None) -> dict[str, JSON]:
-    """Return what a line of results says about a row: its number, its run, and the problem if there is one."""
+    """Return the fields of a line of results: the row's number, its run, and the problem if there is one."""
     return {
         "row": number,
         **(run or Run("", input=inputs)).to_dict(),
@@ -102,22 +102,24 @@ def read_results(path: Path) -> dict[int, RowEntry]:
         BatchError: it does not hold the results of a batch.
         OSError: it cannot be read.
     """
-    return dict(_read_lines(path))
+    return dict(_read_entries(path))
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, RowEntry]]:
+def _read_entries(path: Path) -> Iterator[tuple[int, RowEntry]]:
+    """Yield the number and the state of the row on each line."""
     with path.open("rb") as lines:
         for position, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):  # a process that crashed, or is at work, has not finished it
+            if not line.endswith(b"\n"):  # incomplete: a process has crashed, or is writing it
                 return
             try:
-                number, entry = _read_fields(json.loads(line))
+                number, entry = _read_entry(json.loads(line))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise BatchError(f"{path}, line {position} is not a result of a batch: {error!r:.80}") from None
             yield number, entry
 
 
-def _read_fields(fields: Mapping[str, object]) -> tuple[int, RowEntry]:
+def _read_entry(fields: Mapping[str, object]) -> tuple[int, RowEntry]:
+    """Return the number and the state of a row from its line of results."""
     number, run_id, status = fields["row"], fields["id"], fields["status"]
     if not isinstance(number, int) or not isinstance(run_id, str | None):
         raise TypeError("row must be an integer, and id a string")
