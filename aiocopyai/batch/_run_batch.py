@@ -1,4 +1,4 @@
-"""Run a workflow for each row, with the results in a file, so that a crash at any time costs no second run."""
+"""Run a workflow for each row, and write the results to a file; after a crash no row is run a second time."""
 
 from __future__ import annotations
 
@@ -215,7 +215,9 @@ class _Batch:
 
     def pending(self) -> list[int]:
         """Return the indexes of the rows that would be started, or searched for."""
-        if self._read_finished():
+        finished = read_finished(self.plan)
+        if finished is not None:
+            self.states = finished
             return []
         entries: Mapping[int, RowEntry] = {}
         if self.plan.ledger.exists():
@@ -229,7 +231,9 @@ class _Batch:
 
     async def iterate(self) -> AsyncGenerator[RunResult, None]:
         """Yield the results of the rows that are not finished."""
-        if self._read_finished():
+        finished = read_finished(self.plan)
+        if finished is not None:
+            self.states = finished
             return
         with self._open_files() as files:
             self.states = files.finished_rows(self.plan)
@@ -259,7 +263,7 @@ class _Batch:
 
     @contextmanager
     def _open_files(self) -> Generator[BatchFiles]:
-        """Open the files; at the end, record the runs in progress, so that they need not be searched for."""
+        """Open the files; at the end, record the runs in progress, so that a resumed batch does not search for them."""
         with closing(BatchFiles.open(self.plan)) as files:
             try:
                 yield files
@@ -269,19 +273,13 @@ class _Batch:
                         for number in filter(None, map(files.batch.row_number, run.metadata.values())):
                             if number not in self.states:
                                 files.ledger.record(number, LedgerState.STARTED, run.id)
-                except OSError as error:  # it must not replace a cancellation
+                except OSError as error:  # logged, as it must not replace a cancellation
                     logger.warning("the runs in progress will be searched for when the batch is resumed: %s", error)
-
-    def _read_finished(self) -> bool:
-        """Return whether an earlier process has finished every row."""
-        states = read_finished(self.plan)
-        self.states = states or {}
-        return states is not None
 
     async def _search(
         self, batch: BatchInfo, numbers: Sequence[int]
     ) -> tuple[list[tuple[int, Run]], dict[int, AmbiguousStartError]]:
-        """Search for the runs of rows that may have been started; twice, as a run may be listed late."""
+        """Search for the runs of rows that may have been started, twice, as a run may be listed late."""
         found: list[tuple[int, Run]] = []
         ambiguous: dict[int, AmbiguousStartError] = {}
         left = list(numbers)
@@ -341,7 +339,7 @@ class _Batch:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _start(self, files: BatchFiles, skipped: set[int]) -> AsyncGenerator[RunResult, None]:
-        """Start the rows that were never started, and those whose start was refused."""
+        """Start the rows that were never started, and those whose start was rejected."""
         left = [number for number in range(1, self.plan.total + 1) if number not in skipped]
         numbers = left[: self.plan.limit]
         self.postponed = len(left) - len(numbers)
@@ -372,10 +370,14 @@ class _Batch:
     ) -> RunResult:
         """Write the result of a row to both files, and return it."""
         inputs = self.plan.inputs[number - 1]
-        state = self._state(run, error)
+        if run is None:
+            state = LedgerState.STARTING if isinstance(error, AmbiguousStartError) else LedgerState.NOT_STARTED
+        elif isinstance(error, RunFailedError):
+            state = LedgerState.FAILED
+        else:
+            state = LedgerState.STARTED if error is not None or not self.plan.wait else LedgerState.COMPLETE
         is_stopped = self.started is not None and self.started.stopped_by is not None
-        is_refused_for_all = is_stopped and state is LedgerState.NOT_STARTED
-        if not is_refused_for_all:  # such a row is like those that were never sent
+        if not is_stopped or state is not LedgerState.NOT_STARTED:  # else it is like the rows that were never sent
             try:
                 files.results.write(result_fields(number, inputs, run, error))
             except OSError:
@@ -387,10 +389,3 @@ class _Batch:
         files.ledger.record(number, state, run.id if run else None)
         self.states[number] = state
         return RunResult(number - 1, inputs, run, error)
-
-    def _state(self, run: Run | None, error: Exception | None) -> LedgerState:
-        if run is None:
-            return LedgerState.STARTING if isinstance(error, AmbiguousStartError) else LedgerState.NOT_STARTED
-        if isinstance(error, RunFailedError):
-            return LedgerState.FAILED
-        return LedgerState.STARTED if error is not None or not self.plan.wait else LedgerState.COMPLETE

@@ -1,4 +1,4 @@
-"""`read_rows`: a row that is yielded is the row that was meant, and any other file is an error that names the line."""
+"""`read_rows`: the rows of CSV and JSON lines files, and errors that name the line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(folder: Path, name: str, content: str | bytes, delimiter: str | None = 
 def test_any_csv_is_read_with_its_delimiter(
     data: st.DataObject, names: list[str], delimiter: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A file with any cells that the csv module writes is read as it was written."""
+    """The cells of any file that the csv module writes are read unchanged."""
     cells = st.lists(CELLS, min_size=len(names), max_size=len(names)).filter(any)
     rows = data.draw(st.lists(cells, min_size=1, max_size=5))
     file = io.StringIO(newline="")
@@ -44,7 +44,7 @@ def test_any_csv_is_read_with_its_delimiter(
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_delimiter_is_found_in_the_header(tmp_path: Path, delimiter: str) -> None:
-    """Semicolons and tabs, as spreadsheets write them, and pipes give the same rows as commas."""
+    """A file with semicolons, tabs or pipes between its cells has the same rows as one with commas."""
     content = (
         "\ufeff" + delimiter.join(["Company", '"To,ne;\t"']) + "\r\n" + delimiter.join(["Müller", '"a,;\t"']) + "\r\n"
     )
@@ -53,7 +53,7 @@ def test_the_delimiter_is_found_in_the_header(tmp_path: Path, delimiter: str) ->
 
 
 def test_one_column_needs_no_delimiter(tmp_path: Path) -> None:
-    """Cells may hold other delimiters, as the header has none."""
+    """Cells may contain any delimiter if the header contains none."""
     assert read(tmp_path, "rows.csv", "Text\na;b\n\nc\td\n") == [{"Text": "a;b"}, {"Text": "c\td"}]
 
 
@@ -66,35 +66,35 @@ def test_one_column_needs_no_delimiter(tmp_path: Path) -> None:
         ("a,b\tc", "1\t2", "\t", {"a,b": "1", "c": "2"}),
     ],
 )
-def test_an_ambiguous_header_is_refused(
+def test_an_ambiguous_header_is_an_error(
     tmp_path: Path, header: str, row: str, delimiter: str, expected: dict[str, str]
 ) -> None:
-    """Two delimiters that both make columns: nothing is guessed, but `delimiter` decides."""
+    """A header that contains two delimiters is a ValueError unless `delimiter` is one of them."""
     with pytest.raises(ValueError, match=r"rows\.csv, line 1: the columns may be separated by .* or .*; say which"):
         read(tmp_path, "rows.csv", f"{header}\n{row}\n")
     assert read(tmp_path, "rows.csv", f"{header}\n{row}\n", delimiter) == [expected]
 
 
-def test_blank_lines_before_the_header_do_not_count(tmp_path: Path) -> None:
-    """Neither for the names nor for the delimiter."""
+def test_blank_lines_before_the_header_are_skipped(tmp_path: Path) -> None:
+    """Blank lines before the header affect neither the names nor the delimiter."""
     assert read(tmp_path, "rows.csv", "\n\r\na;b\n1;2\n") == [{"a": "1", "b": "2"}]
 
 
 @pytest.mark.parametrize("delimiter", ["", "||", '"', "\n", "\0"])
 def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
-    """Neither several nor one that cannot separate cells."""
+    """A delimiter of several characters, or one that cannot separate cells, is a ValueError."""
     with pytest.raises(ValueError, match="delimiter must be one character, such as a semicolon, got "):
         read(tmp_path, "rows.csv", "a\n1\n", delimiter)
 
 
 def test_a_tsv_file_is_separated_by_tabs(tmp_path: Path) -> None:
-    """Its ending says so."""
+    """The delimiter of a .tsv file is a tab, even if the header contains a comma."""
     assert read(tmp_path, "rows.tsv", "a,b\tc\n1\t2\n") == [{"a,b": "1", "c": "2"}]
 
 
 @given(runs=UNICODE)
 def test_json_lines_are_read_as_any_json(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The values may be any JSON, and blank lines do not count."""
+    """The values in a JSON lines file may be any JSON, and blank lines are skipped."""
     rows = [{"run": json.loads(json.dumps(run.input))} for run in runs] or [{}]
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_text("\n \n".join(map(json.dumps, rows)), "utf-8")
@@ -130,13 +130,13 @@ def test_json_lines_are_read_as_any_json(runs: list[Run], tmp_path_factory: pyte
 def test_a_mistake_is_an_error_that_names_its_line(
     tmp_path: Path, name: str, content: str | bytes, message: str
 ) -> None:
-    """Nothing is guessed, skipped or repaired."""
+    """A mistake in a file is a ValueError that says what is wrong, with the line if there is one."""
     with pytest.raises(ValueError, match=message):
         read(tmp_path, name, content)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    """The same for a folder."""
+    """A file that does not exist, or is a folder, is a ValueError."""
     (tmp_path / "folder.csv").mkdir()
     for name in ("missing.csv", "folder.csv"):
         with pytest.raises(ValueError, match=rf"{name} does not exist, or is not a file"):
