@@ -358,19 +358,18 @@ class _Worker:
         """Start nothing more after an unexpected error, which is raised once all that is started has finished."""
         # A callback, as a task that is cancelled before it begins runs no `finally`.
         self._tasks.discard(task)
-        self._changed.set()
-        if self._is_ended or (task.cancelled() and task is self._source_task and self._source.is_ended):
-            return
-        if task.cancelled():  # not by this worker, so at the end of the session
-            error: BaseException | None = RuntimeError(
+        error: BaseException | None = None
+        if not task.cancelled():
+            error = task.exception()
+        elif task is not self._source_task or not self._source.is_ended:  # not by this worker, so by the session's end
+            error = RuntimeError(
                 "this CopyAISession was closed in the middle of run_many: "
                 "see in_progress and unconfirmed for the runs that may exist"
             )
-        else:
-            error = task.exception()
-        if error is not None:
+        if error is not None and not self._is_ended:
             self._failure = self._failure or error
             self._stop_starting()
+        self._changed.set()
 
     def _begin_search(self, rows: deque[Row], age: float | None = None) -> None:
         """Search for the runs of all rows of a queue, last searched for `age` seconds ago."""
