@@ -52,7 +52,7 @@ BATCH_SIZE: Final = 1_000
 SEARCH_VALIDITY: Final = 30.0
 """Seconds after which rows that were searched for are searched for again before they are started.
 
-So a job that overlaps with the one before it starts hardly any row twice.
+So jobs that overlap hardly ever start a row twice.
 """
 _SOURCE_PATIENCE: Final = 0.05
 """Seconds without a new row after which an incomplete batch is searched for."""
@@ -192,7 +192,7 @@ class RunResults(AsyncIterator[RunResult]):
 
 
 class _Loop(AsyncIterator[RunResult]):
-    """The iterator of one ``async for`` loop, which drops it when it is left: the only sign of a ``break``."""
+    """The iterator of one ``async for`` loop, whose deletion is the only sign that the loop was left with ``break``."""
 
     def __init__(self, results: RunResults, worker: _Worker) -> None:
         self._results = results
@@ -214,8 +214,8 @@ class _Worker:
 
     Attributes:
         plan: what to do.
-        rows: by index, the rows whose start was sent or whose result is known, until the result is yielded; a row
-            whose run is not known to have finished stays.
+        rows: by index, the rows whose start was sent or whose result is known. A row is removed when its result is
+            yielded, unless its run is not known to have finished.
         active: the indexes of rows that are being started or waited for.
         stopped_by: the error after which nothing more is started.
     """
@@ -245,7 +245,7 @@ class _Worker:
 
         Raises:
             StopAsyncIteration: there is none.
-            Exception: what the source of rows raised, after the results of all rows before it.
+            Exception: the error of the source of rows, after the results of all rows before it.
         """
         async with self._consumer_lock:
             self._loop = asyncio.get_running_loop()
@@ -254,8 +254,8 @@ class _Worker:
             except BaseException:
                 self.abandon()
                 raise
-            is_running = row.run is not None and not isinstance(row.error, RunFailedError | None)
-            if not is_running:
+            # If only the wait for a run has failed, the run is still in progress.
+            if row.run is None or isinstance(row.error, RunFailedError | None):
                 del self.rows[row.index]
             return RunResult(row.index, row.inputs, row.run, row.error, row.reused, row.key)
 
@@ -305,7 +305,7 @@ class _Worker:
                     raise failure
                 self._is_ended = True
                 raise StopAsyncIteration
-            # Where the source takes its time, the rows that were read do not wait until the batch is complete.
+            # If the source is slow, the rows that were read do not wait until the batch is complete.
             try:
                 async with asyncio.timeout(_SOURCE_PATIENCE if is_reading and self._batch else None):
                     await self._changed.wait()
