@@ -18,6 +18,7 @@ from aiocopyai import JSON, InvalidResponseError, Page, Run, RunStatus, _json
 from aiocopyai._json import dump_json, find_nested_object, loads
 from aiocopyai._parsing import (
     parse_json,
+    parse_response,
     read_error,
     read_run,
     read_run_page,
@@ -54,7 +55,12 @@ def page_of(*items: JSON, total: JSON = 1) -> Page[Run]:
 def page_from(body: str) -> Page[Run]:
     """Read a page whose only item is this JSON."""
     response = f'{{"status": "success", "data": {{"total": 1, "data": [{body}]}}}}'
-    return read_run_page(parse_json(response.encode()), 1, 10)
+    return parse_response(response.encode(), lambda value: read_run_page(value, 1, 10))
+
+
+def run_from(body: str) -> Run:
+    """Read a single run from this JSON."""
+    return parse_response(f'{{"data": {body}}}'.encode(), lambda value: read_run(value, "V"))
 
 
 def sample(name: str) -> Page[Run]:
@@ -175,7 +181,7 @@ def test_nested_too_deeply_names_the_run(field: str, depth: int) -> None:
     with pytest.raises(InvalidResponseError, match=r"^data\.data\[1\]: run W2 is nested too deeply$"):
         page_from(items)
     with pytest.raises(InvalidResponseError, match=r"^data: run W2 is nested too deeply$"):
-        read_run(parse_json(f'{{"data": {{"id": "W2", "{field}": {deep}}}}}'.encode()), "V")
+        run_from(f'{{"id": "W2", "{field}": {deep}}}')
 
 
 @pytest.mark.parametrize("number", [1e300, 10**30])
@@ -189,7 +195,7 @@ def test_nested_too_deeply_beside_a_large_number(first: int, number: float) -> N
     with pytest.raises(InvalidResponseError, match=rf"^data\.data\[{first}\]: run W{first} is nested too deeply$"):
         page_from(", ".join(runs))
     with pytest.raises(InvalidResponseError, match=rf"^data: run W{first} is nested too deeply$"):
-        read_run(parse_json(f'{{"data": {runs[first]}}}'.encode()), "V")
+        run_from(runs[first])
 
 
 @pytest.mark.parametrize("depth", [100, 500, 900])
