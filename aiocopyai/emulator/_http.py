@@ -40,8 +40,8 @@ def encode_json(value: JSON) -> bytes:
     """Encode a value as UTF-8 JSON, with msgspec if it is installed."""
     try:
         return _encode_fast(value)
-    except (ValueError, RecursionError):
-        # msgspec rejects lone surrogates and deep nesting, which a malformed run may contain.
+    except (TypeError, ValueError, RecursionError):
+        # msgspec rejects lone surrogates and deep nesting, which a malformed run may contain, and subclasses of `str`.
         return encode_with_stdlib(value)
 
 

@@ -316,7 +316,11 @@ def test_public_names() -> None:
 
 def test_encoders_agree() -> None:
     """Both JSON encoders write the same value."""
-    value: Any = {"a": [1, 2.5, None, True, "ü\u2028"]}
+
+    class Text(str):
+        __slots__ = ()
+
+    value: Any = {"a": [1, 2.5, None, True, "ü\u2028", Text("b"), "\ud800"]}
     assert json.loads(_http.encode_json(value)) == json.loads(_http.encode_with_stdlib(value)) == value
 
 
