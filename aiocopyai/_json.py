@@ -19,11 +19,7 @@ from aiocopyai._text import excerpt
 try:
     import msgspec
 except ImportError:
-    _decoder = _encoder = None
-    _out_of_range: type[Exception] = ValueError
-else:
-    _decoder, _encoder = msgspec.json.Decoder(), msgspec.json.Encoder(enc_hook=dict)
-    _out_of_range = msgspec.ValidationError
+    msgspec = None  # type: ignore[assignment]  # the module or None
 
 MAX_DIGITS: Final = 4300
 """Digits from which an integer is kept as text: Python refuses to convert larger ones between text and number."""
@@ -45,15 +41,14 @@ def loads(body: bytes) -> object:
         RecursionError: it is nested too deeply for the parser.
     """
     body = body.removeprefix(_BYTE_ORDER_MARK)
-    if _decoder is None:
-        return _loads_tolerantly(body)
-    try:
-        return cast("object", _decoder.decode(body))
-    except ValueError as error:
-        # msgspec rejects numbers beyond the range of a float, integers of too many digits, and half a surrogate pair.
-        # None of them may cost a page. Anything else is not parsed again, which would take long.
-        if not isinstance(error, _out_of_range) and _LONE_SURROGATE.search(body) is None:
-            raise
+    if msgspec is not None:
+        try:
+            return cast("object", _DECODER.decode(body))
+        except ValueError as error:
+            # msgspec rejects numbers beyond the range of a float, integers of too many digits, and half a surrogate
+            # pair. None of them may cost a page. Anything else is not parsed again, which would take long.
+            if not isinstance(error, msgspec.ValidationError) and _LONE_SURROGATE.search(body) is None:
+                raise
     return _loads_tolerantly(body)
 
 
@@ -112,29 +107,29 @@ def dump_json(value: object) -> bytes:
     Raises:
         RecursionError: the value is nested too deeply.
     """
-    if _encoder is not None:
+    if msgspec is not None:
         with suppress(*_REJECTIONS):
-            return _encoder.encode(value)
+            return _ENCODER.encode(value)
     try:
-        text = _encode(value)
+        text = _encode(_PLAIN_ENCODER, value)
     except ValueError:
-        text = _encode(_without_infinity(value))
+        text = _INFINITY.sub(lambda match: match[1] or "null", _encode(_LENIENT_ENCODER, value))
     return text.encode("utf-8", "backslashreplace")
 
 
 def dump_each(values: Sequence[object]) -> list[bytes]:
     """Return what `dump_json` returns for each of some values."""
-    if _encoder is not None:
+    if msgspec is not None:
         with suppress(*_REJECTIONS):
-            return list(map(_encoder.encode, values))
+            return list(map(_ENCODER.encode, values))
     return list(map(dump_json, values))
 
 
 def dump_lines(values: Sequence[object]) -> bytes:
     """Return what `dump_json` returns for each of some values, each with a line break behind it."""
-    if _encoder is not None:
+    if msgspec is not None:
         with suppress(*_REJECTIONS):
-            return _encoder.encode_lines(values)
+            return _ENCODER.encode_lines(values)
     return b"".join([dump_json(value) + b"\n" for value in values])
 
 
@@ -155,13 +150,13 @@ def encode_json(name: str, value: Mapping[str, object]) -> bytes:
     raise ValueError(problem)
 
 
-def _encode(value: object) -> str:
+def _encode(encoder: json.JSONEncoder, value: object) -> str:
     try:
-        return _PLAIN_ENCODER.encode(value)
+        return encoder.encode(value)
     except RecursionError:
         # `MAX_DEPTH` levels need a larger stack.
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(_PLAIN_ENCODER.encode, value).result()
+            return pool.submit(encoder.encode, value).result()
 
 
 def _unquote(token: bytes) -> str:
@@ -201,8 +196,8 @@ def _check_keys(value: object) -> None:
             _check_keys(inner)
 
 
-def _plain(value: Any) -> object:  # noqa: ANN401 (anything that `dump_json` accepts)
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else dict(value)
+def _plain(value: object) -> object:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else _plain_mapping(value)
 
 
 def _plain_mapping(value: object) -> dict[object, object]:
@@ -233,12 +228,12 @@ def _find_problem(place: str, value: object) -> str | None:
     return None
 
 
-def _without_infinity(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {name: _without_infinity(inner) for name, inner in cast("Mapping[str, object]", value).items()}
-    if isinstance(value, list):
-        return [_without_infinity(inner) for inner in cast("list[object]", value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 _PLAIN_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+_LENIENT_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain)
+"""Writes ``Infinity`` and ``NaN``, which are not JSON."""
+_INFINITY: Final = re.compile(r'("(?:[^"\\]++|\\.)*+")|-?Infinity|NaN', re.DOTALL)
+"""A number that is not JSON; or a string, which may contain the same text."""
+if msgspec is not None:
+    _DECODER: Final = msgspec.json.Decoder()
+    # The hook is also called for subclasses of `str`, which it rejects.
+    _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain_mapping)

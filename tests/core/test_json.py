@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai import JSON
-from aiocopyai._json import dump_each, dump_json
+from aiocopyai._json import MAX_DEPTH, dump_each, dump_json, dump_lines
 from tests.support.strategies import JSON_VALUES
 
 
@@ -34,6 +38,35 @@ def test_dump_each_matches_dump_json(values: list[JSON]) -> None:
 def test_infinity_is_null() -> None:
     """A number too large for a float is written as null, at any depth, because JSON has no infinity."""
     assert dump_json({"a": [json.loads("1e999"), 10**30, "\ud800"]}) == b'{"a":[null,%d,"\\ud800"]}' % 10**30
+
+
+@pytest.mark.parametrize("inner", [[math.inf, "\ud800"], (math.inf, "\ud800")])
+def test_infinity_in_a_deep_value_is_null(inner: Sequence[JSON]) -> None:
+    """An infinity is null in a value with as many levels as are read, and inside of a tuple."""
+    value: Any = inner
+    for _ in range(MAX_DEPTH - 1):
+        value = [value]
+
+    assert dump_json(value) == b"[" * MAX_DEPTH + b'null,"\\ud800"' + b"]" * MAX_DEPTH
+
+
+@pytest.mark.parametrize("text", ["Infinity", "-Infinity", "NaN", '"Infinity', "\\", "\n\\\\NaN"])
+def test_text_like_infinity_is_kept(text: str) -> None:
+    """A string is unchanged beside an infinity, even if it looks like one."""
+    assert json.loads(dump_json({text: [text, math.inf, "\ud800"]})) == {text: [text, None, "\ud800"]}
+
+
+@pytest.mark.parametrize("text", ["", "a"])
+def test_subclass_of_str_is_a_string(text: str) -> None:
+    """A value of a subclass of `str` is written as a string, even if it is empty."""
+
+    class Text(str):
+        __slots__ = ()
+
+    expected = b'{"a":"%s"}' % text.encode()
+    assert dump_json({"a": Text(text)}) == expected
+    assert dump_each([{"a": Text(text)}]) == [expected]
+    assert dump_lines([{"a": Text(text)}]) == expected + b"\n"
 
 
 def test_output_is_the_same_without_msgspec() -> None:
