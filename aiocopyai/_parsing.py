@@ -155,12 +155,12 @@ def read_nothing(_response: JSON) -> None:
 
 
 def read_total(total: JSON) -> int | None:
-    """Read a list's ``total``: an integer, or one in a string; None for anything else."""
+    """Read a list's ``total``: an integer of at most 63 bits, or one in a string; None for anything else."""
     try:
         count = read_integer(total)
     except _MISFITS:
         return None
-    return count if count is not None and count >= 0 else None
+    return count if count is not None and 0 <= count < _MAX_TOTAL else None
 
 
 def read_error(text: str) -> tuple[str | None, JSON, JSON]:
@@ -295,6 +295,8 @@ _WEBHOOK_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
 _SLICE: Final = 1_000
 """Runs that are read in one step: between two steps other threads can run, the event loop's among them."""
 _EXACT_INTEGERS: Final = 2.0**53
+_MAX_TOTAL: Final = 2**63
+"""Totals that do not fit into 64 bits would overflow where they are divided, as in a progress bar."""
 _NUMERAL: Final = re.compile(r"(-?[0-9]+)(?:\.0*)?")
 _MISFITS: Final = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 _MAX_ERROR_TEXT: Final = 2_000

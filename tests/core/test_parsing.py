@@ -343,7 +343,7 @@ def test_invalid_field(field: str, value: JSON) -> None:
     assert [run.id for run in page.items] == ["W", "V"]
 
 
-@pytest.mark.parametrize("total", [None, "many", -1, "-1", 2.5, True, [3], {}, ""])
+@pytest.mark.parametrize("total", [None, "many", -1, "-1", 2.5, True, [3], {}, "", 2**63, 10**400, "1" * 400])
 def test_unknown_total(total: JSON) -> None:
     """A total that is not a count is unknown."""
     assert page_of(total=total).total is None
