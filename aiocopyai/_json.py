@@ -110,6 +110,11 @@ def dump_json(value: object) -> bytes:
     if msgspec is not None:
         with suppress(*_REJECTIONS):
             return _ENCODER.encode(value)
+    return dump_with_stdlib(value)
+
+
+def dump_with_stdlib(value: object) -> bytes:
+    """Do the same without msgspec, which writes some floats differently: ``1e16`` for ``1e+16``."""
     try:
         text = _encode(_PLAIN_ENCODER, value)
     except ValueError:

@@ -232,7 +232,8 @@ class TestRefresh:
     ) -> None:
         """An unfinished run that has not changed is not written again, with any content."""
         odd = {"status": "PROCESSING", "credits": 10**30, "output": {"a": [1.5, None, "\ud800"], "é": {}}}
-        emulator.replace_runs([raw_run(2, id="WRUN-\ud800", **odd), raw_run(1, status=None)])
+        with_float = raw_run(3, id="WRUN-\udc00", status="PROCESSING", output={"a": 1e16})
+        emulator.replace_runs([with_float, raw_run(2, id="WRUN-\ud800", **odd), raw_run(1, status=None)])
         await export_runs(session, [emulator.workflow_id], path)
         exported = await export_runs(session, [emulator.workflow_id], path, since="last")
 
