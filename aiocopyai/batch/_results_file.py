@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -50,12 +52,24 @@ class ResultsFile:
         entry = self.rows.get(number)
         return entry.run_id if entry else None
 
+    def check_path(self) -> None:
+        """Check that the path still leads to the open file. Otherwise, the results that are written to it can be lost.
+
+        Raises:
+            FileNotFoundError: the file was moved, replaced or deleted.
+        """
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(self.path.stat(), os.fstat(self._file.fileno())):
+                return
+        raise FileNotFoundError(errno.ENOENT, "the file was moved, replaced or deleted; restore it", str(self.path))
+
     def write(self, fields: Mapping[str, JSON]) -> None:
         """Append a result, as `result_fields` returns it; on return it is on the disk.
 
         Raises:
             OSError: it cannot be written; the file is unchanged.
         """
+        self.check_path()
         line = dump_json(fields) + b"\n"
         size = os.fstat(self._file.fileno()).st_size
         try:
@@ -63,8 +77,10 @@ class ResultsFile:
             while written < len(line):
                 written += self._file.write(line[written:])
             os.fsync(self._file.fileno())
-        except BaseException:
+        except BaseException as error:
             self._file.truncate(size)
+            if isinstance(error, OSError):
+                error.filename = str(self.path)  # which the error of a write lacks
             raise
 
     def close(self) -> None:

@@ -346,6 +346,7 @@ class _Batch:
 
         def key(index: int, _inputs: Mapping[str, JSON]) -> str:
             # Called right before the start is sent.
+            files.results.check_path()
             files.ledger.record(numbers[index], LedgerState.STARTING)
             return files.batch.key(numbers[index])
 

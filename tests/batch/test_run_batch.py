@@ -239,6 +239,45 @@ async def test_a_full_disk_at_the_end_releases_the_files(
     assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
 
 
+@pytest.mark.parametrize("removed", ["results.jsonl", "."])
+async def test_results_that_disappear_stop_the_batch(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path, removed: str
+) -> None:
+    """After the file of results or its folder is moved, no row is started; the batch can be resumed when it is back."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "results.jsonl"
+    batch = start(session, path, concurrency=1)
+    assert (await anext(batch)).ok
+    (folder / removed).resolve().rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=r"moved, replaced or deleted; restore it: .*results"):
+        await collect(batch)
+    assert len(emulator.runs()) == 1
+    (tmp_path / "moved").rename((folder / removed).resolve())
+    await collect(start(session, path, resume=True))
+
+    assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
+    assert {line["id"] for line in lines(path)} == {run["id"] for run in emulator.runs()}
+
+
+async def test_a_full_disk_is_reported_with_the_file(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path
+) -> None:
+    """If a result cannot be written, the error has the path of the results."""
+    path = tmp_path / "results.jsonl"
+    emulator.script_next_runs(Script(output={"Fit": "x" * 20_000}))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"results\.jsonl'$"):
+            await collect(start(session, path, concurrency=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert path.read_bytes() == b""
+    assert started(emulator).total() == 1
+
+
 async def test_a_batch_that_is_dropped_closes_its_files(
     emulator: Emulator, session: CopyAISession, tmp_path: Path
 ) -> None:
