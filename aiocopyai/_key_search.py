@@ -53,8 +53,10 @@ class KeySearch:
 
         A list may omit fields. `is_complete` says that the run was read by its id, or that reading it shows no more.
         """
-        if run.metadata:  # without the key: only a run with equal inputs may be the one, if metadata is not returned
-            return self.inputs is not None and (not run.input or run.input == self.inputs)
+        if run.metadata:  # without the key: only a run with similar inputs may be the one, if metadata is not returned
+            return self.inputs is not None and (
+                not run.input or _may_be_inputs(self.inputs, run.input, is_complete=is_complete)
+            )
         if not is_complete:
             return True
         if self.sent is not None:
@@ -97,8 +99,7 @@ class ListSearch:
     async def examine(self, listed: Run) -> None:
         """Compare a listed run with the keys; read it by its id if the list shows too little of it."""
         run, is_complete = listed, self._fruitless_reads >= _FRUITLESS_READS
-        may_show_more = KEY_NAME not in run.metadata and not (run.metadata and run.input)
-        is_worth_reading = may_show_more and max(self._fruitless_reads, self._failed_reads) < _FRUITLESS_READS
+        is_worth_reading = max(self._fruitless_reads, self._failed_reads) < _FRUITLESS_READS
         if is_worth_reading and any(self._possible_keys(run, is_complete=False)):
             run, is_complete = await self._read(listed)
             if not is_complete:
@@ -140,6 +141,19 @@ class ListSearch:
 def inputs_differ(sent: Mapping[str, JSON], shown: Mapping[str, JSON]) -> bool:
     """Return whether a run that shows these inputs was started with others than those sent."""
     return any(name in shown and not _may_be_equal(value, shown[name]) for name, value in sent.items())
+
+
+def _may_be_inputs(sent: Mapping[str, JSON], shown: Mapping[str, JSON], *, is_complete: bool) -> bool:
+    """Return whether a run with other metadata could show the inputs like this: with defaults, or numbers as strings.
+
+    Text may be cut unless `is_complete`, as reading the run shows all of it.
+    """
+    filled: dict[str, JSON] = {name: value for name, value in sent.items() if value not in (None, "", [], {})}
+    if not filled:
+        return sent == shown  # any inputs would be similar to none
+    if not is_complete:
+        return _may_be_equal(filled, dict(shown))
+    return all(name in shown and _as_text(value) == _as_text(shown[name]) for name, value in filled.items())
 
 
 def _may_be_equal(sent: JSON, shown: JSON) -> bool:

@@ -33,6 +33,7 @@ from aiocopyai._idempotency import MAX_REMEMBERED, SEARCH_DELAYS, Starter, Start
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from tests.conftest import AT_ONCE
 from tests.support.clock import Clock, skip_time
+from tests.support.exporting import change
 
 
 LOST = [
@@ -759,6 +760,27 @@ class TestFindRun:
             await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={})
 
         assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs={}) is None
+
+    async def test_replaced_metadata_and_added_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+        """A run with other metadata and added inputs is unconfirmed, unless it shows its key when it is read."""
+        async with other_process(copyai_emulator) as other:
+            run = await other.start_run(copyai_emulator.workflow_id, {"a": 1, "b": ""}, idempotency_key="key-1")
+        listed: dict[str, JSON] = {"metadata": {"api": True}, "input": {"a": "1", "c": "default"}}
+        full: dict[str, JSON] = {"metadata": {"idempotencyKey": "key-1"}}
+
+        def respond(emulator: Emulator, request: Request) -> None:
+            change(emulator, run.id, **(listed if request.page is not None else full))
+
+        copyai_emulator.on_request = respond
+        found = await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={"a": 1, "b": ""})
+        full = listed
+        with pytest.raises(AmbiguousStartError):
+            await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={"a": 1, "b": ""})
+
+        assert found is not None
+        assert found.id == run.id
+        assert await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={"a": 11}) is None
+        assert await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={"b": ""}) is None
 
     async def test_find_runs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """Many keys are searched for in one listing, and are found, unconfirmed, or absent."""
