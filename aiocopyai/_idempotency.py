@@ -99,7 +99,7 @@ class _KeyRecord:
 
 
 @define
-class _Memory:
+class _UsedKeys:
     """The keys and runs of a session, and of those with other options that share its connections.
 
     Attributes:
@@ -154,7 +154,7 @@ class Starter:
         self._list_runs = list_runs
         self._get_run = get_run
         self._retry = retry
-        self._memory: _Memory = _Memory() if shared is None else shared._memory  # noqa: SLF001 (of the same class)
+        self._used_keys: _UsedKeys = _UsedKeys() if shared is None else shared._used_keys  # noqa: SLF001 (of the same class)
 
     async def start(self, request: StartRequest, reuse_within: timedelta | None = None) -> tuple[Run, bool]:
         """Start one run, or return the run that was started with its key.
@@ -177,7 +177,7 @@ class Starter:
                 if not error.ambiguous:
                     raise
                 raise AmbiguousStartError(error.message, request.workflow_id) from error
-            self._memory.add_run(run.id, None)
+            self._used_keys.add_run(run.id, None)
             logger.info("run %s of %s started", escape(run.id), escape(request.workflow_id))
             return run, False
         record = await self._claim(request, request.key)
@@ -192,7 +192,7 @@ class Starter:
             raise
         else:
             record.run_id, record.lost_at = run.id, None
-            self._memory.add_run(run.id, request.key)
+            self._used_keys.add_run(run.id, request.key)
             done = "started" if earlier is None else "reused"
             logger.info("run %s of %s %s", escape(run.id), escape(request.workflow_id), done)
             return run, earlier is not None
@@ -201,8 +201,8 @@ class Starter:
             call.finished.set()
             is_refused = record.run_id is None and record.lost_at is None
             if is_refused or (request.is_one_off and record.run_id is not None):
-                del self._memory.records[request.workflow_id, request.key]
-            self._memory.evict()
+                del self._used_keys.records[request.workflow_id, request.key]
+            self._used_keys.evict()
 
     async def reuse(
         self, workflow_id: str, requests: Mapping[str, StartRequest], since: datetime
@@ -215,7 +215,7 @@ class Starter:
         Raises:
             CopyAIError: the runs cannot be read.
         """
-        records = self._memory.records
+        records = self._used_keys.records
         known = {key for key in requests if (record := records.get((workflow_id, key))) and record.run_id is not None}
         searches = [KeySearch(key, request.inputs) for key, request in requests.items() if key not in known]
         found = await self._find_reusable(workflow_id, searches, since) if searches else {}
@@ -226,8 +226,8 @@ class Starter:
                 digest = _digest(run.input if inputs_differ(inputs, run.input) else inputs)
                 record = records.setdefault((workflow_id, key), _KeyRecord(key, digest))
                 record.run_id = record.run_id or run.id
-                self._memory.add_run(run.id, key)
-        self._memory.evict()
+                self._used_keys.add_run(run.id, key)
+        self._used_keys.evict()
         return {key: run for key, run in found.items() if isinstance(run, AmbiguousStartError)}
 
     async def find(self, workflow_id: str, searches: Iterable[KeySearch], since: datetime | None) -> FoundRuns:
@@ -240,7 +240,7 @@ class Starter:
         Raises:
             CopyAIError: the runs cannot be read.
         """
-        search = ListSearch(workflow_id, searches, self._memory.own_runs, self._get_run)
+        search = ListSearch(workflow_id, searches, self._used_keys.own_runs, self._get_run)
         async for run in self._list_runs(workflow_id, since):
             await search.examine(run)
             if not search.remaining:
@@ -250,7 +250,7 @@ class Starter:
     async def _claim(self, request: StartRequest, key: str) -> _KeyRecord:
         """Wait until no call is in progress for a key, and return its record."""
         digest = _digest(request.inputs)
-        records = self._memory.records
+        records = self._used_keys.records
         while True:
             record = records.setdefault((request.workflow_id, key), _KeyRecord(key, digest))
             if record.digest != digest:
@@ -288,7 +288,7 @@ class Starter:
         """
         found = await self.find(workflow_id, searches, since)
         missing = [search for search in searches if search.key not in found]
-        delay = self._memory.created_at + SEARCH_DELAYS[-1] - time.monotonic()
+        delay = self._used_keys.created_at + SEARCH_DELAYS[-1] - time.monotonic()
         if missing and delay > 0:
             await asyncio.sleep(delay)
             found |= await self.find(workflow_id, missing, max(since, _now() - LOOK_BACK))

@@ -175,7 +175,7 @@ class Watch(_Polling[RunEvent]):
     def __init__(self, plan: WatchPlan, tasks: TaskSet) -> None:
         super().__init__(tasks)
         self._plan = plan
-        self._memory = _Memory()
+        self._known_runs = _KnownRuns()
         self._is_first_round = True
         self._first_runs: list[Run] = []
         # A watch since a given time also reports the runs that exist.
@@ -229,14 +229,14 @@ class Watch(_Polling[RunEvent]):
             self._first_runs.append(run)
         if run is None or len(self._first_runs) == _BASELINE_RUNS:
             self._baseline = _Baseline.of(self._first_runs)
-            self._memory.newest = self._baseline.newest
+            self._known_runs.newest = self._baseline.newest
             self._listing = None
 
     async def _read_next_run(self, baseline: _Baseline) -> None:
         """Read the next run of the round's listing; at its end, read unfinished runs that it did not show."""
         if self._listing is None:
             lists_all = self._is_first_round and self._plan.since is not None
-            since = self._plan.since if lists_all else self._memory.horizon(self._plan.since)
+            since = self._plan.since if lists_all else self._known_runs.horizon(self._plan.since)
             self._listing = _Listing(self._plan, since)
         run = await self._listing.next_run()
         if run is not None:
@@ -244,18 +244,18 @@ class Watch(_Polling[RunEvent]):
             return
         await self._read_unlisted()
         self._listing, self._is_first_round = None, False
-        self._memory.end_round()
+        self._known_runs.end_round()
         self._due = time.monotonic() + self._plan.interval
 
     async def _read_unlisted(self) -> None:
         """Read some of the unfinished runs whose status this round's listing did not show."""
-        for run_id in self._memory.least_recently_read(_READS_PER_ROUND):
+        for run_id in self._known_runs.least_recently_read(_READS_PER_ROUND):
             try:
                 run = await self._plan.get_run(run_id)
             except AuthenticationError:
                 raise
             except (CopyAIError, ValueError) as error:  # a ValueError for an id that does not fit into a path
-                self._memory.note_failed_read(run_id, error)
+                self._known_runs.note_failed_read(run_id, error)
                 if isinstance(error, NotFoundError):
                     continue
                 name = escape(self._plan.workflow_id)
@@ -264,11 +264,11 @@ class Watch(_Polling[RunEvent]):
                     break  # perhaps an outage, in which each further read would take long
             else:
                 self._report_change(run)
-                self._memory.note_read(run_id)
+                self._known_runs.note_read(run_id)
 
     def _report_change(self, run: Run, *, is_baseline: bool = False) -> None:
         """Remember a run, and add its event to the items if there is one with a wanted status."""
-        event = self._memory.update(run, is_baseline=is_baseline)
+        event = self._known_runs.update(run, is_baseline=is_baseline)
         if event is not None and (self._plan.statuses is None or (run.status or "").upper() in self._plan.statuses):
             self._items.append(event)
 
@@ -368,7 +368,7 @@ class _KnownRun:
         return self.status is None or not self.status.is_final
 
 
-class _Memory:
+class _KnownRuns:
     """The known runs: all those created recently, and older ones while they are not finished."""
 
     def __init__(self) -> None:

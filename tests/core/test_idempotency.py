@@ -601,10 +601,10 @@ class TestInOneSession:
         for number in range(50):
             await starter.start(StartRequest("W", {}, {}, f"one-off-{number}", is_one_off=True))
 
-        assert len(starter._memory.records) == len(starter._memory.own_runs) == MAX_REMEMBERED
-        assert ("W", "lost") in starter._memory.records
-        assert ("W", "0") not in starter._memory.records
-        assert ("W", str(MAX_REMEMBERED + 49)) in starter._memory.records
+        assert len(starter._used_keys.records) == len(starter._used_keys.own_runs) == MAX_REMEMBERED
+        assert ("W", "lost") in starter._used_keys.records
+        assert ("W", "0") not in starter._used_keys.records
+        assert ("W", str(MAX_REMEMBERED + 49)) in starter._used_keys.records
 
 
 class TestReuseWithin:
@@ -682,7 +682,7 @@ class TestReuseWithin:
     ) -> None:
         """A session from `with_options` is as old as its original, and does not wait to search a second time."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 60.0))
-        monkeypatch.setattr(session._starter._memory, "created_at", time.monotonic() - 60)
+        monkeypatch.setattr(session._starter._used_keys, "created_at", time.monotonic() - 60)
         async with asyncio.timeout(30):
             await session.with_options(retry=2).start_run(
                 copyai_emulator.workflow_id, {}, idempotency_key="key-1", reuse_within=timedelta(hours=1)

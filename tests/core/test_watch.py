@@ -14,7 +14,7 @@ import pytest
 from aiocopyai import AuthenticationError, CopyAISession, NotFoundError, Run, RunEvent, RunStatus, RunWatch
 from aiocopyai._tasks import TaskSet
 from aiocopyai._waiting import RunPoller, WaitOptions
-from aiocopyai._watch import Watch, _Memory
+from aiocopyai._watch import Watch, _KnownRuns
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request, Script
 
 
@@ -580,14 +580,14 @@ async def test_aclosing(session: CopyAISession, copyai_emulator: Emulator) -> No
 
 def test_memory_is_bounded() -> None:
     """Finished runs are remembered only as long as the list may show them again."""
-    memory = _Memory()
+    known_runs = _KnownRuns()
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for number in range(20_000):
         created_at = start + timedelta(seconds=number)
-        memory.update(Run(f"WRUN-{number}", created_at=created_at, status=None))
-        memory.update(Run(f"WRUN-{number}", created_at=created_at, status=RunStatus.COMPLETE))
+        known_runs.update(Run(f"WRUN-{number}", created_at=created_at, status=None))
+        known_runs.update(Run(f"WRUN-{number}", created_at=created_at, status=RunStatus.COMPLETE))
 
-    assert len(memory.runs) < 2_500
+    assert len(known_runs.runs) < 2_500
 
 
 @pytest.mark.parametrize("arguments", [{"interval": 0}, {"since": datetime(2026, 1, 1)}, {"statuses": []}])  # noqa: DTZ001 (invalid on purpose)
