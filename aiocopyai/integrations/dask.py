@@ -98,7 +98,7 @@ def read_runs(
     count, all_ranges = len(plan), [page_range for ranges in plan for page_range in ranges]
     reader = evolve(reader, partitions=count)
 
-    # Keys of one group: many partitions wait in the scheduler for a free thread, and are not assigned in advance.
+    # Keys of one group, so that the scheduler can queue partitions instead of assigning all of them in advance.
     name = f"read-runs-{uuid.uuid4().hex}"
     partitions = [delayed(reader.read)(ranges, dask_key_name=(name, index)) for index, ranges in enumerate(plan)]
     hashes = [delayed(_hashes)(partition) for partition in partitions]

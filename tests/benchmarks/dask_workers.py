@@ -4,8 +4,8 @@
 processes with one thread each and a server that responds at once, so that all time is the client's: it is meaningful
 for up to as many workers as there are cores beside the server's. The second part simulates more workers: each page is
 100 ms late, and threads of one process take the place of workers that wait for them. The third part compares four
-processes with one session that has as many requests in progress; each page is 50 ms late. The runs are small in both,
-since all workers share few cores. (A file named dask.py would hide the package.)
+processes with one session that has as many requests in progress; each page is 50 ms late. In the last two parts the
+runs are small, since all workers share few cores. (A file named dask.py would hide the package.)
 """
 
 from __future__ import annotations
