@@ -11,7 +11,7 @@ def main() -> None:
     0: done; 1: the API, the network or the output failed; 2: wrong usage; 130: stopped by Ctrl-C or SIGTERM.
     """
     try:
-        # Here, so that Ctrl-C is handled while modules are loaded.
+        # Imported here, so that Ctrl-C is handled during the import.
         from aiocopyai.cli._process import run_app  # noqa: PLC0415
 
         code = run_app()
@@ -20,5 +20,5 @@ def main() -> None:
     except RuntimeError as error:
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
-        code = 130  # Python before 3.12 wraps an exception that comes while a class is created
+        code = 130  # Python before 3.12 wraps an exception that is raised while a class is created
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""The emulator of ``--demo``, with sample runs of six weeks."""
+"""The emulator that ``--demo`` starts, with sample runs from six weeks."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ if TYPE_CHECKING:
 
 
 WORKFLOW_ID: Final = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27"
-_RUNS: Final = 640
+_RUN_COUNT: Final = 640
 _RUN_TIME: Final = 2.0
 _START_INTERVAL: Final = 1.0
 _WEBHOOK_EVENTS: Final = ("workflowRun.completed", "workflowRun.failed")
 
 _FIRST_DAY: Final = datetime(2026, 1, 5, tzinfo=UTC)
 _DAYS: Final = 42
-_OPENING_HOUR, _HOURS = 7.0, 12.0
+_FIRST_HOUR, _HOURS_PER_DAY = 7.0, 12.0
 _SATURDAY: Final = 5
 
 
 def make_emulator() -> Emulator:
-    """Make an emulator, not started yet, whose workflow `WORKFLOW_ID` has runs."""
+    """Make an emulator with sample runs of the workflow `WORKFLOW_ID`. It is not started."""
     from aiocopyai.emulator import Emulator  # noqa: PLC0415 (loads a server)
 
     # With latency, so that the user sees the progress.
-    emulator = Emulator(_RUNS, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_TIME)
+    emulator = Emulator(_RUN_COUNT, workflow_id=WORKFLOW_ID, latency=0.05, run_time=_RUN_TIME)
     runs = emulator.runs()  # the newest first
     times = reversed(_creation_times(len(runs)))
     emulator.replace_runs([{**run, "createdAt": time} for run, time in zip(runs, times, strict=True)])
     return emulator
 
 
-def announcement(emulator: Emulator) -> str:
-    """Return the message at the start of the demo."""
-    return f"demo: {_RUNS} sample runs, from a Copy.ai emulator at {emulator.url}"
+def startup_message(emulator: Emulator) -> str:
+    """Return the message to show when the demo starts."""
+    return f"demo: {_RUN_COUNT} sample runs, from a Copy.ai emulator at {emulator.url}"
 
 
 async def create_webhooks(session: CopyAISession) -> None:
-    """Create webhooks, so that there are some to list."""
+    """Create webhooks, so that a list of webhooks is not empty."""
     for event_type in _WEBHOOK_EVENTS:
         await session.create_webhook("https://example.com/copyai", event_type, WORKFLOW_ID)
 
 
 @asynccontextmanager
 async def starting_runs(session: CopyAISession) -> AsyncGenerator[None]:
-    """Start a run every second inside the block, so that there are events to show."""
+    """Start a run every second inside the block, so that a command has events to show."""
 
     async def start_runs() -> None:
         while True:
@@ -82,7 +82,7 @@ def _creation_times(count: int) -> list[str]:
     for index in range(count):
         position = (index + 0.5) / count * ends[-1]
         day = bisect(ends, position)
-        hours = _OPENING_HOUR + _HOURS * (1 - (ends[day] - position) / weights[day])
+        hours = _FIRST_HOUR + _HOURS_PER_DAY * (1 - (ends[day] - position) / weights[day])
         created = _FIRST_DAY + timedelta(days=day, hours=hours)
         times.append(created.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
     return times

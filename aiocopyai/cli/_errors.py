@@ -1,4 +1,4 @@
-"""Errors as exit codes, and in the words of the command line: options and variables instead of parameters."""
+"""Exit codes and messages of errors. The messages name options and environment variables instead of parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import aiocopyai
 from aiocopyai._display import printable
 
 
-_NAMES: Final = {
+_OPTION_NAMES: Final = {
     "base_url": "COPYAI_BASE_URL",
     "concurrency": "--concurrency",
     "delimiter": "--delimiter",
@@ -35,11 +35,14 @@ _NAMES: Final = {
     "webhook_id": "WEBHOOK_ID",
     "workflow_id": "WORKFLOW_ID",
 }
-"""The names of the library's parameters in the command line. A message about a parameter begins with its name."""
+"""The option, argument or environment variable for each parameter of the library.
+
+A message about a parameter begins with the name of the parameter.
+"""
 
 
 class CommandError(Exception):
-    """A command failed for another reason than an error of the API.
+    """A command failed for a reason other than an error of the API.
 
     Args:
         message: one line.
@@ -52,14 +55,14 @@ class CommandError(Exception):
 
 
 def exit_code(error: Exception) -> int:
-    """Return the exit code of a command that ended with this error: 2 for wrong usage, otherwise 1."""
+    """Return the exit code for an error: 2 for wrong usage, otherwise 1."""
     if isinstance(error, CommandError):
         return error.exit_code
     return 2 if isinstance(error, aiocopyai.ConfigurationError) else 1
 
 
 def listen_error(host: str, port: int, error: OSError) -> CommandError:
-    """Return the error of a server that cannot listen."""
+    """Return the error to raise if a server cannot listen on its address."""
     return CommandError(
         f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --host or --port"
     )
@@ -81,12 +84,12 @@ def require_packages(user: str, names: Sequence[str], extra: str) -> None:
 
 
 @contextmanager
-def usage_errors(phrases: Mapping[str, str] = MappingProxyType({}), /, **names: str) -> Generator[None]:
+def usage_errors(replacements: Mapping[str, str] = MappingProxyType({}), /, **names: str) -> Generator[None]:
     """Report a `ValueError` as wrong usage of the command: exit code 2.
 
     Args:
-        phrases: what to write instead of phrases of the library, such as ``resume=True``.
-        names: what this command calls parameters of the library, if not as other commands do.
+        replacements: replacements for phrases in messages of the library, such as ``resume=True``.
+        names: the options and arguments for parameters of the library, if they differ from those of other commands.
     """
     try:
         yield
@@ -94,13 +97,13 @@ def usage_errors(phrases: Mapping[str, str] = MappingProxyType({}), /, **names: 
         raise
     except ValueError as error:
         message = _name_option(str(error), names)
-        for phrase, option in phrases.items():
-            message = message.replace(phrase, option)
+        for phrase, replacement in replacements.items():
+            message = message.replace(phrase, replacement)
         raise typer.BadParameter(printable(message)) from error
 
 
 def describe(error: Exception) -> str:
-    """Return the message of an error in the words of the command line, with what the user can do about it."""
+    """Return the message of an error for a user of the command line, with what the user can do about it."""
     if isinstance(error, aiocopyai.ConfigurationError):
         return _name_option(str(error), {})
     if isinstance(error, aiocopyai.RunTimeoutError):
@@ -123,8 +126,8 @@ def describe(error: Exception) -> str:
 
 
 def _name_option(message: str, names: Mapping[str, str]) -> str:
-    """Name the option in a message that begins with the name of a parameter."""
+    """Replace the name of a parameter at the beginning of a message with that of its option."""
     name, space, rest = message.partition(" ")
     for alternative in (", an aiohttp.ClientTimeout", ", or None"):  # values that an option cannot have
         rest = rest.replace(alternative, "")
-    return ({**_NAMES, **names}).get(name, name) + space + rest
+    return ({**_OPTION_NAMES, **names}).get(name, name) + space + rest

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands have, and the checks of their values."""
+"""The arguments and options that several commands share, and the validation of their values."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Settings:
         return sys.stderr.isatty() and not self.quiet
 
     def inform(self, message: str) -> None:
-        """Print a message on standard error that is neither a result nor an error, unless ``--quiet`` is given."""
+        """Print an informational message on standard error, unless ``--quiet`` is given."""
         if not self.quiet:
             echo_err(message)
 
@@ -70,8 +70,8 @@ class Settings:
         """Make a session with these options.
 
         Args:
-            key: the API key; by default that in the environment.
-            base_url: the URL of an emulator, to which requests do not go through a proxy.
+            key: the API key; by default, the key in the environment.
+            base_url: the URL of an emulator. Requests to it do not go through a proxy.
         """
         return aiocopyai.CopyAISession(
             key,
@@ -84,9 +84,9 @@ class Settings:
 
 
 def shared_options(command: Callable[Concatenate[Settings, P], None]) -> Callable[P, None]:
-    """Add the options in `Settings` to a command, which gets their values as its first argument.
+    """Add the options in `Settings` to a command, which receives their values as its first argument.
 
-    A command may have an option of the same name instead; `Settings` then has the default value.
+    If the command has an option of the same name, `Settings` has the default value.
     """
     # Typer reads a command's parameters from its signature and its annotations.
     hints = get_type_hints(command, include_extras=True)
@@ -110,10 +110,10 @@ def shared_options(command: Callable[Concatenate[Settings, P], None]) -> Callabl
 
 
 def apply_timeout(timeout: float | None, settings: Settings, *, wait: bool) -> tuple[Settings, float | None]:
-    """Apply ``--timeout`` of a command with ``--wait``: to the wait for a run if there is one, else to each request.
+    """Apply ``--timeout`` to the wait for a run, or without ``--wait`` to each request.
 
     Returns:
-        The settings, and how many seconds to wait for a run; None not to wait.
+        The settings, and the number of seconds to wait for a run. None means not to wait.
     """
     if wait:
         return settings, timeout or _WAIT_TIMEOUT
@@ -121,16 +121,16 @@ def apply_timeout(timeout: float | None, settings: Settings, *, wait: bool) -> t
 
 
 def choose_workflow(workflow_id: str | None, settings: Settings) -> str:
-    """Return the workflow of a command; see `choose_workflows`."""
+    """Return the id of the workflow of a command; see `choose_workflows`."""
     [chosen] = choose_workflows([] if workflow_id is None else [workflow_id], settings)
     return chosen
 
 
 def choose_workflows(workflow_ids: list[str] | None, settings: Settings) -> list[str]:
-    """Return the workflows of a command: by default that in the environment, or that of the demo.
+    """Return the ids of the workflows of a command: by default, the id in the environment, or that of the demo.
 
     Raises:
-        typer.BadParameter: neither or both of WORKFLOW_ID and --demo were given.
+        typer.BadParameter: WORKFLOW_ID and --demo were both given, or neither of them and no id in the environment.
     """
     if settings.demo:
         if workflow_ids:
@@ -143,7 +143,7 @@ def choose_workflows(workflow_ids: list[str] | None, settings: Settings) -> list
 
 
 def read_datetime(text: str) -> datetime:
-    """Parse a date or time in ISO format, by default in the user's zone, or an age such as ``7d``."""
+    """Parse an age such as ``7d``, or a date or time in ISO format, by default in the user's time zone."""
     try:
         if age := _AGE.fullmatch(text):
             return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
@@ -168,7 +168,7 @@ WorkflowId = Annotated[
     str | None,
     typer.Argument(
         metavar="WORKFLOW_ID",
-        help="The workflow's id, such as WCFG-6db59f06-…; by default that in COPYAI_WORKFLOW_ID.",
+        help="The workflow's id, such as WCFG-6db59f06-…; by default, the value of COPYAI_WORKFLOW_ID.",
         show_default=False,
     ),
 ]
@@ -176,7 +176,7 @@ WorkflowIds = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="WORKFLOW_ID",
-        help="The workflows' ids, such as WCFG-6db59f06-…; by default that in COPYAI_WORKFLOW_ID.",
+        help="The workflows' ids, such as WCFG-6db59f06-…; by default, the value of COPYAI_WORKFLOW_ID.",
         show_default=False,
     ),
 ]
@@ -186,7 +186,7 @@ Since = Annotated[
         parser=read_datetime,
         metavar="TIME|AGE",
         help="Include only runs created since this date, time or age, such as 2026-01-31, 2026-01-31T09:00Z, 7d or "
-        "12h; without a zone, it is in your time zone.",
+        "12h; by default in your time zone.",
     ),
 ]
 Prefetch = Annotated[
@@ -195,7 +195,8 @@ Prefetch = Annotated[
         min=0,
         max=100,
         metavar="N",
-        help="Request at most this many pages at a time, or 0 for one by one; by default 4 to 16, as needed.",
+        help="Request at most this many pages at a time, or 0 to request a page only when it is needed; by default 4 "
+        "to 16.",
         show_default=False,
     ),
 ]
@@ -217,7 +218,7 @@ WaitTimeout = Annotated[
     typer.Option(
         min=0.001,
         metavar="SECONDS",
-        help=f"With --wait, wait at most this long for a run, by default {_WAIT_TIMEOUT:g} s; without it, for each "
+        help=f"With --wait, wait at most this long for each run, by default {_WAIT_TIMEOUT:g} s; without it, for each "
         f"response, by default {_REQUEST_TIMEOUT:g} s.",
         show_default=False,
     ),

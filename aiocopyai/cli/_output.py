@@ -37,7 +37,7 @@ class OutputFormat(StrEnum):
 
     @classmethod
     def default(cls) -> OutputFormat:
-        """Return the format that suits standard output: a table on a terminal, else JSON lines."""
+        """Return the default: a table on a terminal, else JSON lines."""
         return cls.TABLE if sys.stdout.isatty() else cls.JSONL
 
 
@@ -45,14 +45,14 @@ class OutputWriter(Protocol[T_contra]):
     """Writes items to standard output."""
 
     def write(self, item: T_contra, /) -> None:
-        """Write an item, which may be buffered until `flush`."""
+        """Write an item, or buffer it until `flush`."""
 
     def flush(self) -> None:
         """Write the buffered items."""
 
 
 def open_run_writer(output_format: OutputFormat | None) -> OutputWriter[Run]:
-    """Return a writer of runs in a format; None for the default one."""
+    """Return a writer of runs in a format; None means the default."""
 
     def open_table() -> OutputWriter[Run]:
         from aiocopyai.cli._tables import RunTable  # noqa: PLC0415 (loads rich)
@@ -64,55 +64,55 @@ def open_run_writer(output_format: OutputFormat | None) -> OutputWriter[Run]:
 
 def open_writer(
     output_format: OutputFormat | None,
-    table: Callable[[], OutputWriter[T]],
-    row: Callable[[T], Mapping[str, JSON]],
+    make_table: Callable[[], OutputWriter[T]],
+    to_row: Callable[[T], Mapping[str, JSON]],
     empty: T,
 ) -> OutputWriter[T]:
     """Return a writer of items of any type.
 
     Args:
-        output_format: the format; None for the default one.
-        table: makes a writer for the format `TABLE`.
-        row: turns an item into a row for the other formats.
-        empty: an item without values, whose row has the columns' names.
+        output_format: the format; None means the default.
+        make_table: makes the writer for `OutputFormat.TABLE`.
+        to_row: converts an item to a row for the other formats.
+        empty: an item without values. The keys of its row are the columns of a CSV.
     """
     chosen = output_format or OutputFormat.default()
     if chosen is OutputFormat.TABLE:
-        return table()
-    return JSONLinesWriter(row) if chosen is OutputFormat.JSONL else CSVWriter(row, tuple(row(empty)))
+        return make_table()
+    return JSONLinesWriter(to_row) if chosen is OutputFormat.JSONL else CSVWriter(to_row, tuple(to_row(empty)))
 
 
 class JSONLinesWriter(Generic[T]):
-    """One JSON object per line."""
+    """Writes one JSON object per line."""
 
-    def __init__(self, row: Callable[[T], Mapping[str, JSON]]) -> None:
+    def __init__(self, to_row: Callable[[T], Mapping[str, JSON]]) -> None:
         self._out = sys.stdout.buffer
-        self._row = row
+        self._to_row = to_row
 
     def write(self, item: T, /) -> None:
-        self._out.write(json_line(self._row(item)))
+        self._out.write(json_line(self._to_row(item)))
 
     def flush(self) -> None:
         self._out.flush()
 
 
 class CSVWriter(Generic[T]):
-    """CSV in UTF-8 with a header; objects are written as JSON text."""
+    """Writes CSV in UTF-8 with a header. Objects are written as JSON text."""
 
     JSON_COLUMNS: Final = frozenset({"input", "output", "metadata", "error", "run", "extra"})
 
-    def __init__(self, row: Callable[[T], Mapping[str, JSON]], names: Sequence[str]) -> None:
+    def __init__(self, to_row: Callable[[T], Mapping[str, JSON]], names: Sequence[str]) -> None:
         self._out = sys.stdout.buffer
-        self._row = row
-        self._rows = csv.writer(codecs.getwriter("utf-8")(self._out))
-        self._rows.writerow(names)
+        self._to_row = to_row
+        self._csv = csv.writer(codecs.getwriter("utf-8")(self._out))
+        self._csv.writerow(names)
 
     def write(self, item: T, /) -> None:
         cells: list[str] = []
-        for name, value in self._row(item).items():
+        for name, value in self._to_row(item).items():
             text = json.dumps(value, ensure_ascii=False) if name in self.JSON_COLUMNS else value_text(value)
             cells.append("" if value is None else printable(text))
-        self._rows.writerow(cells)
+        self._csv.writerow(cells)
 
     def flush(self) -> None:
         self._out.flush()
@@ -136,7 +136,7 @@ def check_stdout() -> None:
     sys.stdout.flush()
     try:
         descriptor = sys.stdout.fileno()
-    except io.UnsupportedOperation:  # not a file of the system
+    except io.UnsupportedOperation:  # not an open file of the operating system
         return
     os.write(descriptor, b"")  # fails on a device without space, and on a file that is not open for writing
     if stat.S_ISREG(os.fstat(descriptor).st_mode) and hasattr(os, "fstatvfs"):
@@ -150,11 +150,11 @@ def check_stdout() -> None:
 
 
 def echo_err(message: str) -> None:
-    """Print lines on standard error; control characters in them are escaped."""
+    """Print lines on standard error, with control characters escaped."""
     try:
         for line in message.splitlines():
             sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
     except OSError:
-        # The reader is gone, or the disk is full: the command continues without messages.
+        # The reader has closed the pipe, or the disk is full. The command continues without messages.
         discard(sys.stderr)

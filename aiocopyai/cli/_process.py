@@ -15,15 +15,15 @@ from typing import Final, TextIO
 
 
 _SIGNALS: Final = ("SIGTERM", "SIGHUP")
-"""Stop a command as Ctrl-C does. Windows has no SIGHUP."""
+"""The signals that stop a command like Ctrl-C. Windows has no SIGHUP."""
 
 
 def run_app() -> int:
-    """Run the command that ``sys.argv`` names, and return the exit code."""
+    """Run the command in ``sys.argv``, and return the exit code."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A character that the encoding of the terminal lacks is printed as an escape.
+            # Characters that the terminal's encoding lacks are printed as escape sequences.
             stream.reconfigure(errors="backslashreplace")
     missing = next((name for name in ("typer", "rich") if find_spec(name) is None), None)
     if missing is not None:
@@ -33,13 +33,13 @@ def run_app() -> int:
     with _signals_as_interrupt():
         code = 0
         try:
-            from aiocopyai.cli.commands import app  # noqa: PLC0415 (after this line, Ctrl-C and closed streams are handled)
+            from aiocopyai.cli.commands import app  # noqa: PLC0415 (here, so that Ctrl-C and closed streams are handled)
 
             app(prog_name="aiocopyai")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
-        except OSError as error:  # of printing a help text, a version or wrong usage
-            usage_code = getattr(error.__context__, "exit_code", None)  # of the exception that could not be printed
+        except OSError as error:  # a help text, a version or a usage error could not be printed
+            usage_code = getattr(error.__context__, "exit_code", None)  # the context is the usage error
             if isinstance(usage_code, int):
                 discard(sys.stderr)
                 return usage_code
@@ -53,8 +53,8 @@ def run_app() -> int:
 
 @contextmanager
 def blocking_call() -> Generator[None]:
-    """Let Ctrl-C end a call that blocks the event loop, such as a question; it otherwise only cancels the task."""
-    is_main = threading.current_thread() is threading.main_thread()  # no other thread can set handlers
+    """Let Ctrl-C interrupt a call that blocks the event loop, such as a prompt; otherwise, it only cancels the task."""
+    is_main = threading.current_thread() is threading.main_thread()  # only this thread can set handlers
     if not is_main or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         yield
         return
@@ -66,7 +66,7 @@ def blocking_call() -> Generator[None]:
 
 
 def report_failed_output(error: OSError) -> int:
-    """Report that standard output cannot be written, unless its reader is gone, and return the exit code."""
+    """Report that standard output cannot be written, unless its reader has closed the pipe; return the exit code."""
     from aiocopyai.cli._output import echo_err  # noqa: PLC0415 (loaded after the check for missing packages)
 
     discard(sys.stdout)
@@ -88,8 +88,8 @@ def discard(stream: TextIO) -> None:
 def _open_closed_streams() -> None:
     """Open the null device in place of standard streams that were closed when the process started.
 
-    Otherwise, the next file or connection would get the descriptor, and could be written to by mistake. Writing to a
-    closed standard output is still an error; messages on a closed standard error are lost.
+    Otherwise, the next file or connection would get the descriptor, and output could be written to it by mistake.
+    Writing to a closed standard output is still an error; messages on a closed standard error are lost.
     """
     streams = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
     for descriptor, (name, flags) in enumerate(streams):
@@ -106,12 +106,12 @@ def _open_closed_streams() -> None:
 
 @contextmanager
 def _signals_as_interrupt() -> Generator[None]:
-    """Let SIGTERM and SIGHUP stop a command as Ctrl-C does: with its clean-up, and a message on how to resume."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C: the command cleans up, and prints how to resume."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # no other thread can set handlers
+        yield  # only the main thread can set handlers
         return
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    # A signal that is ignored stays ignored: nohup does that.
+    # An ignored signal stays ignored, so that nohup works.
     previous = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
     for number in previous:
         signal.signal(number, _interrupt)
@@ -123,7 +123,7 @@ def _signals_as_interrupt() -> Generator[None]:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell script
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background process of a shell script
         raise KeyboardInterrupt
-    # The handler of SIGINT may be that of an event loop, which cancels the main task.
+    # An event loop may have set the handler of SIGINT, to cancel the main task.
     signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The progress of a command: counts for its messages, and a bar or a line on a terminal."""
+"""The progress of a command: counts for messages, and a progress bar or a status line on a terminal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Tally:
 
 
 class ProgressBar:
-    """The number of runs done, their total, the rate and the time left, on standard error; removed at the end.
+    """A bar on standard error with the number of runs, their rate and the remaining time; it is removed at the end.
 
     Nothing is shown if standard error is not a terminal, or if ``--quiet`` is given.
     """
@@ -65,7 +65,7 @@ class ProgressBar:
 
     def __enter__(self) -> Self:
         if self._is_shown:
-            # Here, as rich takes longer to load than most commands to run.
+            # Imported here, because loading rich takes longer than most commands.
             from rich.console import Console  # noqa: PLC0415
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
@@ -86,7 +86,7 @@ class ProgressBar:
             self._progress.stop()
 
     def update(self, done: int, total: int | None) -> None:
-        """Show how many runs are done; the total is None while it is not known."""
+        """Show the number of finished runs and their total, or None for an unknown total."""
         if self._progress is None:
             return
         [task] = self._progress.tasks
@@ -97,7 +97,7 @@ class ProgressBar:
 
 
 class StatusLine:
-    """A line on standard error that changes while a command is busy; removed at the end.
+    """A line on standard error that shows what a command is doing; it is removed at the end.
 
     Nothing is shown if standard error is not a terminal, or if ``--quiet`` is given.
     """
@@ -108,7 +108,7 @@ class StatusLine:
 
     def __enter__(self) -> Self:
         if self._is_shown:
-            from rich.console import Console  # noqa: PLC0415 (takes longer to load than most commands to run)
+            from rich.console import Console  # noqa: PLC0415 (loading rich takes longer than most commands)
             from rich.status import Status  # noqa: PLC0415
 
             self._status = Status("", console=Console(stderr=True))
@@ -120,6 +120,6 @@ class StatusLine:
             self._status.stop()
 
     def update(self, text: str) -> None:
-        """Show a text."""
+        """Replace the text."""
         if self._status is not None:
             self._status.update(text)

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 def run_in_session(
-    work: Callable[[CopyAISession], Coroutine[object, object, None]], settings: Settings, *, so_far: object = ""
+    work: Callable[[CopyAISession], Coroutine[object, object, None]], settings: Settings, *, progress: object = ""
 ) -> int:
     """Run a command that sends requests, and return the exit code; see `run_async`.
 
     Args:
-        work: the command; its session is that of the user's workspace, or of the demo.
+        work: the command. It receives a session for the user's workspace, or for the emulator of the demo.
         settings: the options that every command has.
-        so_far: as for `run_async`.
+        progress: as for `run_async`.
     """
-    key = find_key(settings)
+    key = prompt_for_key(settings)
 
     async def run_with_key() -> None:
         if not key and not os.environ.get("COPYAI_API_KEY"):
@@ -51,20 +51,20 @@ def run_in_session(
             settings.make_session(emulator.api_key, base_url=emulator.url) as session,
         ):
             await _demo.create_webhooks(session)
-            settings.inform(_demo.announcement(emulator))
+            settings.inform(_demo.startup_message(emulator))
             await work(session)
 
-    return run_async(run_demo if settings.demo else run_with_key, settings, so_far=so_far)
+    return run_async(run_demo if settings.demo else run_with_key, settings, progress=progress)
 
 
-def run_async(work: Callable[[], Coroutine[object, object, None]], settings: Settings, *, so_far: object = "") -> int:
+def run_async(work: Callable[[], Coroutine[object, object, None]], settings: Settings, *, progress: object = "") -> int:
     """Run a command in a new event loop, and return the exit code.
 
     Args:
         work: the command.
         settings: the options that every command has.
-        so_far: the progress of the command, for the message of an interruption: its `str` describes it, and it is false
-            while there is none.
+        progress: what the command has done so far. If the command fails or is stopped, and `progress` is true, its
+            `str` is printed.
     """
 
     def run() -> None:
@@ -72,12 +72,12 @@ def run_async(work: Callable[[], Coroutine[object, object, None]], settings: Set
         try:
             asyncio.run(coroutine)
         finally:
-            coroutine.close()  # if Ctrl-C came before it was started
+            coroutine.close()  # in case of Ctrl-C before it was started
 
-    return run_sync(run, settings, so_far=so_far)
+    return run_sync(run, settings, progress=progress)
 
 
-def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object = "") -> int:
+def run_sync(work: Callable[[], object], settings: Settings, *, progress: object = "") -> int:
     """Run a command without an event loop, and return the exit code; see `run_async`."""
     try:
         with _log_to_stderr(settings):
@@ -85,27 +85,27 @@ def run_sync(work: Callable[[], object], settings: Settings, *, so_far: object =
             sys.stdout.flush()
     except BrokenPipeError:
         discard(sys.stdout)
-    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-D at a question
-        echo_err(f"stopped after {so_far}" if so_far else "stopped")
+    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-D at a prompt
+        echo_err(f"stopped after {progress}" if progress else "stopped")
         return 130
     except (typer.BadParameter, typer.Exit):
         raise
-    except Exception as error:  # noqa: BLE001 (a traceback is of no use without --debug)
+    except Exception as error:  # noqa: BLE001 (tracebacks are printed only with --debug)
         if isinstance(error.__cause__, KeyboardInterrupt):  # see `main`
             echo_err("stopped")
             return 130
-        return _report(error, settings, so_far)
+        return _report_error(error, settings, progress)
     return 0
 
 
-def find_key(settings: Settings) -> str | None:
-    """Ask for the API key on a terminal; return None if it is in the environment, or not needed."""
+def prompt_for_key(settings: Settings) -> str | None:
+    """Prompt for the API key on a terminal. Return None if it is in the environment, or not needed."""
     if settings.demo or os.environ.get("COPYAI_API_KEY") or not sys.stdin.isatty():
         return None
     from getpass import getpass  # noqa: PLC0415 (rarely needed)
 
     try:
-        # getpass() turns the terminal's echo off before it prints the prompt, so that a key typed early is not shown.
+        # getpass() turns off the terminal's echo before it prints the prompt, so that a key typed early is not shown.
         return Secret(getpass("Copy.ai API key: ", sys.stderr))
     except (EOFError, KeyboardInterrupt):
         raise typer.Exit(130) from None
@@ -113,12 +113,12 @@ def find_key(settings: Settings) -> str | None:
         raise typer.BadParameter("the API key must be printable ASCII without spaces") from None
 
 
-def _report(error: Exception, settings: Settings, so_far: object) -> int:
+def _report_error(error: Exception, settings: Settings, progress: object) -> int:
     """Print an error, and return the exit code."""
     if settings.debug:
         echo_err("".join(traceback.format_exception(error)))
-    if so_far:
-        echo_err(f"stopped after {so_far}")
+    if progress:
+        echo_err(f"stopped after {progress}")
     if isinstance(error, aiocopyai.CopyAIError | CommandError):
         echo_err(f"aiocopyai: {describe(error)}")
     elif isinstance(error, OSError):
@@ -130,26 +130,26 @@ def _report(error: Exception, settings: Settings, so_far: object) -> int:
             discard(sys.stdout)
         echo_err(f"aiocopyai: {error}")
     else:
-        advice = "" if settings.debug else "; --debug shows where"
+        advice = "" if settings.debug else "; --debug shows the traceback"
         echo_err(f"aiocopyai: unexpected {type(error).__name__}: {error}{advice}")
     return exit_code(error)
 
 
 @contextmanager
 def _log_to_stderr(settings: Settings) -> Generator[None]:
-    """Print the library's warnings on standard error inside the block; with ``--debug``, every request.
+    """Print the library's warnings on standard error inside the block, and with ``--debug`` every request.
 
     Raises:
         ConfigurationError: ``COPYAI_LOG`` is not a level.
     """
-    chosen = logging.DEBUG if settings.debug else level_from_environment()
+    level = logging.DEBUG if settings.debug else level_from_environment()
     logger = logging.getLogger("aiocopyai")
     handler = _StderrHandler()
-    if chosen is not None:
+    if level is not None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     previous = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(chosen or (logging.ERROR if settings.quiet else logging.WARNING))
+    logger.setLevel(level or (logging.ERROR if settings.quiet else logging.WARNING))
     logger.propagate = False
     try:
         yield
@@ -160,11 +160,11 @@ def _log_to_stderr(settings: Settings) -> Generator[None]:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to the current `sys.stderr`, which may change during a command."""
+    """Writes to the current `sys.stderr`, which a command may replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if isinstance(record.args, tuple):  # errors in the words of the command line
+            if isinstance(record.args, tuple):  # messages of errors name options instead of parameters
                 record.args = tuple(describe(arg) if isinstance(arg, Exception) else arg for arg in record.args)
             echo_err(self.format(record))
         except Exception:  # noqa: BLE001 (logging must not end the program)

@@ -23,7 +23,7 @@ _STATUS_COLORS: Final = {
     "FAILED": "red",
 }
 _MIN_BARS_WIDTH: Final = 80
-"""The width of a terminal, in columns, that has space for bars."""
+"""Bars are drawn if a terminal has at least this many columns."""
 
 
 class _StdoutConsole(Console):
@@ -33,31 +33,31 @@ class _StdoutConsole(Console):
 
 
 def open_console() -> Console:
-    """Return standard output as a console that prints every text as it is."""
-    # rich looks at standard input first, as it was when rich was loaded.
+    """Return a console on standard output that prints text unchanged."""
+    # rich would take the width from the standard input that was open when rich was imported.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     return _StdoutConsole(highlight=False, markup=False, emoji=False, width=width)
 
 
 class RunTable:
-    """Prints runs in columns of fixed width, so that each run is shown before the next is known."""
+    """Prints runs in columns of fixed width, so that each run is shown as soon as it is known."""
 
     COLUMNS: Final = {"CREATED": 19, "STATUS": 10, "CREDITS": 7, "ID": 41}
-    """The widths in terminal cells: 80 with the gaps. OUTPUT has the rest, if that is at least `MIN_OUTPUT`."""
-    MIN_OUTPUT: Final = 10
-    OMITTED_FIRST: Final = ("CREDITS", "CREATED")
-    """The columns that are omitted if the terminal is too narrow. If that is not enough, ID is cut."""
+    """The widths in terminal cells: 80 with the gaps. OUTPUT fills the rest if that is at least `MIN_OUTPUT_WIDTH`."""
+    MIN_OUTPUT_WIDTH: Final = 10
+    OPTIONAL_COLUMNS: Final = ("CREDITS", "CREATED")
+    """The columns that are omitted, in this order, if the terminal is too narrow. After that, ID is truncated."""
 
     def __init__(self) -> None:
         self._console = open_console()
         self._widths = dict(self.COLUMNS)
         width = self._console.width if self._console.is_terminal else 140
-        free = width + 1 - sum(self._widths.values()) - len(self._widths)  # each column but the last is before a gap
-        for name in self.OMITTED_FIRST:
+        free = width + 1 - sum(self._widths.values()) - len(self._widths)  # with a gap between two columns
+        for name in self.OPTIONAL_COLUMNS:
             if free < 0:
                 free += self._widths.pop(name) + 1
         self._widths["ID"] += min(free, 0)
-        if free > self.MIN_OUTPUT:
+        if free > self.MIN_OUTPUT_WIDTH:
             self._widths["OUTPUT"] = free - 1
         self._print({name: name for name in (*self.COLUMNS, "OUTPUT")}, status_style="bold")
 
@@ -78,7 +78,7 @@ class RunTable:
 
     def _print(self, texts: Mapping[str, str], *, status_style: str) -> None:
         widths = dict(self._widths)
-        if "CREDITS" in widths:  # a number is not cut: its column takes cells from the id
+        if "CREDITS" in widths:  # numbers are not truncated: a long one makes the column ID narrower
             extra = min(max(0, len(texts["CREDITS"]) - widths["CREDITS"]), widths["ID"] - 1)
             widths["CREDITS"] += extra
             widths["ID"] -= extra
@@ -98,16 +98,16 @@ def print_table(
 ) -> None:
     """Print a table and an empty line.
 
-    If the terminal is too narrow, texts are cut, the longest first, but numbers are not.
+    If the terminal is too narrow, texts are truncated, the longest first. Numbers are not.
 
     Args:
         console: where to print.
         titles: the titles of the columns. The texts in a column STATUS have colors.
         rows: the cells of each row: texts, numbers, and None for an empty cell in a column of numbers. A row is dimmed
             if its first text is indented.
-        bars: a number for each row, drawn as a bar if the terminal has space.
+        bars: a number for each row, drawn as a bar if the terminal is wide enough.
     """
-    from rich.bar import Bar  # noqa: PLC0415 (a table of runs needs none of these)
+    from rich.bar import Bar  # noqa: PLC0415 (not needed for a `RunTable`)
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -136,5 +136,5 @@ def print_table(
 
 
 def _one_line(text: str, style: str = "") -> Text:
-    # Not set on the column: rich makes all columns narrower if none of them may wrap.
+    # Not set for the whole column, because rich makes all columns narrower if none of them may wrap.
     return Text(printable(text), style, no_wrap=True, overflow="ellipsis")

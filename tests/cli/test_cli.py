@@ -254,7 +254,7 @@ async def test_unexpected_errors_are_one_line(emulator: Emulator) -> None:
     done = await finish(await start("-c", code, "check-key", env=environment(emulator)))
     debug = await finish(await start("-c", code, "check-key", "--debug", env=environment(emulator)))
 
-    assert done == (1, "", "aiocopyai: unexpected KeyError: 'defect'; --debug shows where\n")
+    assert done == (1, "", "aiocopyai: unexpected KeyError: 'defect'; --debug shows the traceback\n")
     assert debug.code == 1
     assert "Traceback" in debug.err
 

@@ -90,7 +90,7 @@ async def test_since_date(emulator: Emulator, tmp_path: Path) -> None:
     [
         (["-o", "runs.csv"], "pass either a WORKFLOW_ID or --demo"),
         (["WCFG-1", "--demo", "-o", "runs.csv"], "pass either a WORKFLOW_ID or --demo"),
-        (["WCFG-1"], "name the file to write: -o FILE"),
+        (["WCFG-1"], "pass the file to write with -o FILE"),
         (["WCFG-1", "-o", "runs.xml"], "runs.xml must end in one of .jsonl, .jsonl.gz, .csv, .parquet"),
         (["WCFG-1", "-o", "missing/runs.csv"], "missing does not exist"),
         (
@@ -152,7 +152,7 @@ async def test_interrupted_export(emulator: Emulator, tmp_path: Path) -> None:
     assert "use --resume to continue it, or --force to discard it" in again.err
     assert resumed.code == 0
     assert re.fullmatch(COUNTS, resumed.err)
-    assert complete == (0, "", "runs.jsonl is complete: --since last adds new runs\n")
+    assert complete == (0, "", "runs.jsonl is already complete; use --since last to add new runs\n")
     assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
 
 

@@ -187,8 +187,8 @@ async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "pass either a WORKFLOW_ID or a FILE, or --demo"),
-        (["WCFG-1", "--demo"], "pass either a WORKFLOW_ID or a FILE, or --demo"),
+        ([], "pass a WORKFLOW_ID, a FILE or --demo"),
+        (["WCFG-1", "--demo"], "pass a WORKFLOW_ID, a FILE or --demo"),
         ([".."], "WORKFLOW_ID must be an id"),
         (["missing.jsonl"], "missing.jsonl does not exist, or is not a file"),
         (["damaged.jsonl"], "damaged.jsonl, line 2"),

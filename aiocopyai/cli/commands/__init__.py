@@ -1,4 +1,4 @@
-"""The commands of `aiocopyai`, one per file with its options and what it prints, and `app`, which has them all."""
+"""The commands of `aiocopyai`, one per file, and `app`, which combines them."""
 
 from __future__ import annotations
 

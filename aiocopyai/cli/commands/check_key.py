@@ -1,4 +1,4 @@
-"""``aiocopyai check-key``: whether the API accepts the key."""
+"""``aiocopyai check-key``: check the API key."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def check_key(settings: Settings) -> None:
     """Check whether the API accepts the key.
 
     The exit code is 0 if the key is accepted, and 1 if not.
-    The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
-    The check is one request, which lists a webhook and changes nothing.
+    The key is read from COPYAI_API_KEY, or from a prompt on a terminal.
+    The command sends one request, which lists a webhook and changes nothing.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ import typer
 
 def emulate(context: typer.Context) -> None:
     """Serve a Copy.ai emulator with sample runs on 127.0.0.1."""
-    # It parses its own options, as `python -m aiocopyai.emulator` has to work without typer.
+    # The emulator parses its own options, because `python -m aiocopyai.emulator` must work without typer.
     from aiocopyai.emulator import main  # noqa: PLC0415 (loads a server)
 
     raise typer.Exit(main(context.args, prog="aiocopyai emulate"))

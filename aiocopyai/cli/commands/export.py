@@ -60,7 +60,7 @@ def export(
     FILE.part.db-wal. If the export is interrupted, the same command with --resume continues it.
     For a nightly job, use --resume --since last: it adds new runs, and refreshes those that were not finished when
     they were exported, if they are at most 30 days older than the newest run of FILE.
-    The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
+    The key is read from COPYAI_API_KEY, or from a prompt on a terminal.
 
     \b
     Examples:
@@ -69,22 +69,22 @@ def export(
       aiocopyai export WCFG-6db59f06-… -o runs.jsonl.gz --resume --since last
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     chosen = choose_workflows(workflow_ids, settings)
-    if output is None:  # some versions of typer and click do not check this together
-        raise typer.BadParameter("name the file to write: -o FILE")
+    if output is None:  # some combinations of typer and click do not support a required option that may be None
+        raise typer.BadParameter("pass the file to write with -o FILE")
     if resume and force:
         raise typer.BadParameter("pass either --resume or --force")
-    start: datetime | Literal["last"] | None
-    start = "last" if since == "last" else None if since is None else read_datetime(since)
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own allocator keeps memory that was freed
+    parsed_since: datetime | Literal["last"] | None
+    parsed_since = "last" if since == "last" else None if since is None else read_datetime(since)
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's default allocator keeps freed memory
     progress = ExportProgress(ProgressBar(settings))
 
     async def export_to_file(session: CopyAISession) -> None:
-        from aiocopyai.export import ExportError, export_runs  # noqa: PLC0415 (no other command needs SQLite)
+        from aiocopyai.export import ExportError, export_runs  # noqa: PLC0415 (loads SQLite)
 
         with usage_errors(workflow_ids="WORKFLOW_ID"), progress.bar:
             try:
                 exported = await export_runs(
-                    session, chosen, output, resume=resume, since=start, force=force, on_progress=progress.update
+                    session, chosen, output, resume=resume, since=parsed_since, force=force, on_progress=progress.update
                 )
             except ExportError as error:
                 advice = re.sub(r"\b(force|resume)\b(?! it)", r"--\1", error.advice)
@@ -93,20 +93,20 @@ def export(
                 raise typer.BadParameter(f"{problem}: {advice}" if advice else problem) from error
         if exported.is_written:
             counts = Tally(Counter(exported.by_status), exported.credits)
-            place = "added to" if exported.is_addition else "in"
+            preposition = "added to" if exported.is_addition else "in"
             refreshed = f"; {exported.refreshed:,} of them replaced unfinished ones" if exported.refreshed else ""
-            settings.inform(f"{counts}; {place} {output}{refreshed}")
-        elif start == "last":
+            settings.inform(f"{counts}; {preposition} {output}{refreshed}")
+        elif parsed_since == "last":
             settings.inform(f"nothing new; {output} is unchanged")
         else:
-            settings.inform(f"{output} is complete: --since last adds new runs")
+            settings.inform(f"{output} is already complete; use --since last to add new runs")
 
-    raise typer.Exit(run_in_session(export_to_file, settings, so_far=progress))
+    raise typer.Exit(run_in_session(export_to_file, settings, progress=progress))
 
 
 @define
 class ExportProgress:
-    """The progress of an export, for the progress bar, and for the message if it is interrupted."""
+    """The progress of an export, for the progress bar and for the message after an interruption."""
 
     bar: ProgressBar
     tally: Tally = field(factory=Tally)

@@ -32,7 +32,7 @@ def get(
 ) -> None:
     """Show one run, with all its fields, as JSON.
 
-    With --wait the run is shown once it is finished; the exit code is 1 if it failed, or did not finish in time.
+    With --wait, the run is shown when it is finished. The exit code is 1 if it failed, or did not finish in time.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def get(
     settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
 
     async def show(session: CopyAISession) -> None:
-        # In the demo, the newest run.
+        # The demo shows its newest run.
         shown_id = (await session.runs_page(workflow_id, size=1)).items[0].id if run_id is None else run_id
         with usage_errors():
             try:

@@ -39,7 +39,8 @@ def mcp(
     ] = False,
     max_runs: Annotated[int, typer.Option(min=1, metavar="N", help="Start at most this many runs.")] = 10,
     max_credits: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Start no more runs once those started have cost this many credits.")
+        int,
+        typer.Option(min=1, metavar="N", help="Start no more runs when the started ones have cost this many credits."),
     ] = 100,
     http: Annotated[
         bool, typer.Option("--http", help="Serve streamable HTTP, instead of standard input and output.")
@@ -53,9 +54,9 @@ def mcp(
     """Serve runs to agents with the Model Context Protocol.
 
     Agents can list, get, find and wait for runs, and read a report of a workflow.
-    Only with --allow-start can they start runs, within --max-runs and --max-credits.
-    The command runs until Ctrl-C. HTTP has no authentication, so anyone who reaches the port can use the key.
-    It requires the extra `mcp`.
+    With --allow-start, they can also start runs, within --max-runs and --max-credits.
+    The command runs until Ctrl-C. HTTP has no authentication: anyone who can reach the port can use the key.
+    The command requires the extra `mcp`.
 
     \b
     Examples:
@@ -90,7 +91,7 @@ async def _serve_stdio(server: MCPServer, session: CopyAISession) -> None:
     except asyncio.CancelledError:
         await session.close()
         echo_err("stopped")
-        os._exit(130)  # a thread of the SDK reads standard input: the process would wait for it forever
+        os._exit(130)  # the process would wait forever for a thread of the SDK that reads standard input
 
 
 async def _serve_http(server: MCPServer, host: str, port: int) -> None:
@@ -102,8 +103,8 @@ async def _serve_http(server: MCPServer, host: str, port: int) -> None:
     except OSError as error:
         raise listen_error(host, port, error) from error
     with listener:
-        shown = f"[{host}]" if ":" in host else host
-        echo_err(f"listening at http://{shown}:{listener.getsockname()[1]}/mcp")
+        url_host = f"[{host}]" if ":" in host else host
+        echo_err(f"listening at http://{url_host}:{listener.getsockname()[1]}/mcp")
         if host not in {"127.0.0.1", "localhost", "::1"}:
             echo_err("anyone who can reach this address can use the key")
         app = server.streamable_http_app(host=host)

@@ -1,4 +1,4 @@
-"""``aiocopyai report``: show where runs and credits went."""
+"""``aiocopyai report``: summarize runs and their credits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 _EXPORT_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
-_TOTALS: Final = ("RUNS", "CREDITS", "FAILED")
+_TOTALS_COLUMNS: Final = ("RUNS", "CREDITS", "FAILED")
 _MAX_PERIODS: Final = 62
-"""Rows of the first table: days if there are at most this many, otherwise weeks, months or years."""
+"""The maximum number of rows in the first table: days if they fit, otherwise weeks, months or years."""
 _MAX_ROWS: Final = 10
 _MAX_VALUES: Final = 5
-_UPDATE_EVERY: Final = 500
-"""The number of runs of a file between two updates of the progress, at which Ctrl-C is handled, too."""
+_UPDATE_INTERVAL: Final = 500
+"""The number of runs to read from a file before the progress is updated and Ctrl-C is handled."""
 
 
 @shared_options
@@ -57,9 +57,9 @@ def report(
     """Show how many runs a workflow had, and what they cost.
 
     The report counts runs and credits by day, status and metadata, and lists the errors and the most expensive runs.
-    It is printed as tables, or with -o written as a page for a browser, which needs no network. The page requires the
-    extra `report`.
-    Days are in your time zone. Reading a FILE needs neither a key nor a network.
+    It is printed as tables, or with -o written as an HTML page, which works offline. The page requires the extra
+    `report`.
+    Days are in your time zone. Reading a FILE requires neither a key nor a network.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def report(
       aiocopyai report runs.jsonl.gz -o report.html
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     if (source is not None) == settings.demo:
-        raise typer.BadParameter("pass either a WORKFLOW_ID or a FILE, or --demo")
+        raise typer.BadParameter("pass a WORKFLOW_ID, a FILE or --demo")
     file = None
     if source is not None and (source.lower().endswith(_EXPORT_SUFFIXES) or Path(source).is_file()):
         file = Path(source)
@@ -76,30 +76,30 @@ def report(
             raise typer.BadParameter(f"{printable(str(file))} does not exist, or is not a file")
     if output is not None:
         _check_output(output)
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own allocator keeps memory that was freed
-    counted = RunCount(StatusLine(settings))
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's default allocator keeps freed memory
+    counter = RunCounter(StatusLine(settings))
     if file is not None:
-        code = run_async(partial(_report_file, file, since, output, counted, settings), settings, so_far=counted.tally)
-        raise typer.Exit(code)
+        work = partial(_report_file, file, since, output, counter, settings)
+        raise typer.Exit(run_async(work, settings, progress=counter.tally))
     workflow_id = choose_workflow(source, settings)
 
     async def report_workflow(session: CopyAISession) -> None:
         with usage_errors():
             pager = session.runs(workflow_id, since=since)
-        with counted.status:
+        with counter.status:
             async for page in pager.pages():
                 for run in page.items:
-                    counted.add(run)
-                counted.show(pager.total if since is None else None)
-        _show_report(counted, f"workflow {workflow_id}", output, settings)
+                    counter.add(run)
+                counter.show(pager.total if since is None else None)
+        _show_report(counter, f"workflow {workflow_id}", output, settings)
         if pager.changes:
             settings.inform(f"the list changed while it was read: {pager.changes}")
 
-    raise typer.Exit(run_in_session(report_workflow, settings, so_far=counted.tally))
+    raise typer.Exit(run_in_session(report_workflow, settings, progress=counter.tally))
 
 
 def _check_output(output: Path) -> None:
-    """Reject the path of a page that cannot be written, before anything is read."""
+    """Reject a path that cannot be written, before any run is read."""
     if output.suffix.lower() not in {".html", ".htm"}:
         raise typer.BadParameter(f"the report is an HTML page: FILE must end in .html, got {printable(output.name)}")
     if output.is_dir():
@@ -111,7 +111,7 @@ def _check_output(output: Path) -> None:
     require_packages("the page", ("jinja2", "plotly"), extra="report")
 
 
-class RunCount:
+class RunCounter:
     """Counts runs, and shows their number on a terminal."""
 
     def __init__(self, status: StatusLine) -> None:
@@ -127,36 +127,36 @@ class RunCount:
         self.tally.add(run)
 
     def show(self, total: int | None = None) -> None:
-        """Show how many runs were counted, and of how many if that is known."""
+        """Show how many runs were counted, and their total if it is known."""
         of = "" if total is None else f" of {total:,}"
         self.status.update(f"{self.summary.total.runs:,}{of} runs counted")
 
 
 async def _report_file(
-    file: Path, since: datetime | None, output: Path | None, counted: RunCount, settings: Settings
+    file: Path, since: datetime | None, output: Path | None, counter: RunCounter, settings: Settings
 ) -> None:
     from aiocopyai.export import read_export  # noqa: PLC0415 (only this command needs it)
 
-    with usage_errors(), counted.status:
+    with usage_errors(), counter.status:
         for number, run in enumerate(read_export(file)):
-            # Runs without a time are included, as in the list of a workflow.
+            # Runs without a creation time are included, as if they were read from the API.
             if since is None or run.created_at is None or run.created_at >= since:
-                counted.add(run)
-            if number % _UPDATE_EVERY == 0:
-                counted.show()
+                counter.add(run)
+            if number % _UPDATE_INTERVAL == 0:
+                counter.show()
                 await asyncio.sleep(0)
-    _show_report(counted, file.name, output, settings)
+    _show_report(counter, file.name, output, settings)
 
 
-def _show_report(counted: RunCount, source: str, output: Path | None, settings: Settings) -> None:
+def _show_report(counter: RunCounter, source: str, output: Path | None, settings: Settings) -> None:
     """Print the tables, or write the page."""
     if output is None:
-        _print_tables(counted.summary, source)
+        _print_tables(counter.summary, source)
     else:
         from aiocopyai.report import write_report  # noqa: PLC0415 (only this command needs it)
 
-        write_report(counted.summary, output, source=source)
-        settings.inform(f"{counted.tally}; in {output}")
+        write_report(counter.summary, output, source=source)
+        settings.inform(f"{counter.tally}; in {output}")
 
 
 def _print_tables(summary: Summary, source: str) -> None:
@@ -177,27 +177,27 @@ def _print_tables(summary: Summary, source: str) -> None:
         grouped = group_by_period(summary, _MAX_PERIODS)
         periods = [(f"{p.start} (partial)" if p.is_partial else str(p.start), p.total) for p in grouped.periods]
         bars = [totals.runs for _, totals in periods]
-        print_table(console, [grouped.unit.upper(), *_TOTALS], _totals_rows(periods), bars=bars)
+        print_table(console, [grouped.unit.upper(), *_TOTALS_COLUMNS], _totals_rows(periods), bars=bars)
     if total.runs:
         statuses = [*summary.statuses.ranked, (OTHERS, summary.statuses.others)]
-        print_table(console, ["STATUS", *_TOTALS], _totals_rows(statuses))
+        print_table(console, ["STATUS", *_TOTALS_COLUMNS], _totals_rows(statuses))
     if len(summary.workflows.totals) > 1:
         top, others = summary.workflows.top(_MAX_ROWS)
-        print_table(console, ["WORKFLOW", *_TOTALS], _totals_rows([*top, (OTHERS, others)]))
+        print_table(console, ["WORKFLOW", *_TOTALS_COLUMNS], _totals_rows([*top, (OTHERS, others)]))
     if summary.keys:
-        print_table(console, ["METADATA", *_TOTALS], _totals_rows(_metadata_totals(summary)))
+        print_table(console, ["METADATA", *_TOTALS_COLUMNS], _totals_rows(_metadata_totals(summary)))
     if summary.errors:
         errors = [(error.total, _time(error.latest), error.text) for error in summary.ranked_errors[:_MAX_ROWS]]
         errors.append((summary.errors_after(_MAX_ROWS), "", OTHERS))
         rows = [(totals.runs, totals.credits, latest, text) for totals, latest, text in errors if totals.runs]
         print_table(console, ["FAILED", "CREDITS", "LATEST", "ERROR"], rows)
     if summary.costliest:
-        costly = [(run.credits, _time(run.created_at), run.status, run.id) for run in summary.costliest]
-        print_table(console, ["CREDITS", "CREATED", "STATUS", "ID"], costly)
+        costliest = [(run.credits, _time(run.created_at), run.status, run.id) for run in summary.costliest]
+        print_table(console, ["CREDITS", "CREATED", "STATUS", "ID"], costliest)
 
 
 def _metadata_totals(summary: Summary) -> list[tuple[str, Totals]]:
-    """Return the totals of each key and, with indented names, those of its most frequent values."""
+    """Return the totals of each key and of its most frequent values, whose names are indented."""
     from aiocopyai.report._summary import OTHERS  # noqa: PLC0415
 
     rows: list[tuple[str, Totals]] = []
@@ -213,9 +213,9 @@ def _metadata_totals(summary: Summary) -> list[tuple[str, Totals]]:
     return rows
 
 
-def _totals_rows(named: Sequence[tuple[str, Totals]]) -> list[tuple[str, int, int, int | None]]:
-    """Return the rows of a table with the columns `_TOTALS`, without the names that have no runs."""
-    return [(name, each.runs, each.credits, each.failed or None) for name, each in named if each.runs]
+def _totals_rows(named_totals: Sequence[tuple[str, Totals]]) -> list[tuple[str, int, int, int | None]]:
+    """Return the rows of a table with the columns `_TOTALS_COLUMNS`. Names without runs are omitted."""
+    return [(name, totals.runs, totals.credits, totals.failed or None) for name, totals in named_totals if totals.runs]
 
 
 def _time(time: datetime | None) -> str:

@@ -52,9 +52,8 @@ def runs(
 ) -> None:
     """List all runs of a workflow.
 
-    The runs are printed on standard output. At the end, their number by status and their credits are printed on
-    standard error.
-    The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
+    The runs are printed on standard output, and then their number by status and their credits on standard error.
+    The key is read from COPYAI_API_KEY, or from a prompt on a terminal.
 
     \b
     Examples:
@@ -65,7 +64,7 @@ def runs(
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     chosen = choose_workflow(workflow_id, settings)
     pairs = read_pairs("--metadata", metadata or [])
-    values = {key: [value for other, value in pairs if other == key] for key, _ in pairs}
+    metadata_filter = {key: [value for other, value in pairs if other == key] for key, _ in pairs}
     for unknown in sorted({name.upper() for name in status or []}.difference(aiocopyai.RunStatus)):
         echo_err(f"warning: the API reference has no status {unknown}, only {', '.join(aiocopyai.RunStatus)}")
     tally = Tally()
@@ -77,7 +76,7 @@ def runs(
                 limit=limit,
                 since=since,
                 status=status or None,
-                metadata=values,
+                metadata=metadata_filter,
                 **({} if prefetch is None else {"prefetch": prefetch}),
             )
         writer = open_run_writer(output_format)
@@ -88,8 +87,8 @@ def runs(
                     tally.add(run)
                 writer.flush()
             read = pages.position if pager.total is None else min(pages.position, pager.total)
-        settings.inform(f"{tally} (of {plural(read, 'run')} read)" if status or values else str(tally))
+        settings.inform(f"{tally} (of {plural(read, 'run')} read)" if status or metadata_filter else str(tally))
         if pager.changes:
             settings.inform(f"the list changed while it was read: {pager.changes}")
 
-    raise typer.Exit(run_in_session(list_runs, settings, so_far=tally))
+    raise typer.Exit(run_in_session(list_runs, settings, progress=tally))

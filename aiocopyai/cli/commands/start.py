@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from aiocopyai.batch import BatchResults
 
 
-_CONFIRM_ROWS: Final = 100
-"""More rows than this are started only after a question."""
-_PHRASES: Final = {
+_MAX_UNCONFIRMED_RUNS: Final = 100
+"""On a terminal, the command asks before it starts more runs than this."""
+_REPLACEMENTS: Final = {
     "another path": "another file with -o",
     ": pass idempotency_key instead": ": the command makes a key for each row",
     "delimiter=": "--delimiter",
     "resume=True": "--resume",
     "wait_run()": "`aiocopyai get --wait`",
 }
-"""What the command line writes instead of phrases of the library."""
+"""Replacements for phrases in messages of the library."""
 
 
 Inputs = Annotated[
@@ -84,7 +84,7 @@ Concurrency = Annotated[
         min=1,
         max=100,
         metavar="N",
-        help="Keep at most this many runs in progress at a time; without --wait, this many starts.",
+        help="Keep at most this many runs in progress; without --wait, send at most this many starts at a time.",
     ),
 ]
 RowLimit = Annotated[
@@ -129,8 +129,8 @@ def start(
 
     If the response to a start is lost, the command searches for its run before it sends the start again.
     When the credits are used up, no more rows are started.
-    With -o each result is written as soon as it is known. If the command is interrupted, the same command with
-    --resume continues: it finds the runs that were started, and does not pay for them twice.
+    With -o, each result is written as soon as it is known. If the command is interrupted, the same command with
+    --resume continues: it finds the runs that were started, and does not start them again.
     The exit code is 0 only if every run was started and, with --wait, is complete.
 
     \b
@@ -140,28 +140,28 @@ def start(
       aiocopyai start WCFG-6db59f06-… --input-file rows.csv --dry-run
       aiocopyai start WCFG-6db59f06-… --input-file rows.csv --wait -o results.jsonl
       aiocopyai start WCFG-6db59f06-… --input-file rows.csv --wait -o results.jsonl --resume
-    """  # noqa: D301 (click keeps the lines after a backspace)
-    from aiocopyai.batch import read_rows  # noqa: PLC0415 (other commands need no SQLite)
+    """  # noqa: D301 (the backspace makes click keep the line breaks)
+    from aiocopyai.batch import read_rows  # noqa: PLC0415 (loads SQLite)
 
     workflow_id = choose_workflow(workflow_id, settings)
     has_inputs = input_file is not None or bool(inputs)
     if no_input == has_inputs:
         raise typer.BadParameter("pass inputs with -i or --input-file, or --no-input for a workflow without inputs")
     if delimiter is not None and input_file is None:
-        raise typer.BadParameter("--delimiter needs a file of rows: pass it with --input-file")
+        raise typer.BadParameter("--delimiter requires --input-file")
     if resume and output is None:
-        raise typer.BadParameter("--resume needs a file of results: pass it with -o")
+        raise typer.BadParameter("--resume requires -o FILE.jsonl, the file with the results so far")
     settings, wait_timeout = apply_timeout(timeout, settings, wait=wait)
-    sent = _unique_pairs("--metadata", metadata or [])
+    run_metadata = _unique_pairs("--metadata", metadata or [])
     common = _unique_pairs("--input", inputs or [])
-    with usage_errors(_PHRASES):
+    with usage_errors(_REPLACEMENTS):
         # A tab is hard to type in a shell.
         separator = "\t" if delimiter == r"\t" else delimiter
         rows = [{**common, **row} for row in read_rows(input_file, delimiter=separator)] if input_file else [common]
     options = StartOptions(
         workflow_id=workflow_id,
         rows=rows,
-        metadata=sent,
+        metadata=run_metadata,
         concurrency=concurrency,
         timeout=wait_timeout,
         limit=limit,
@@ -173,7 +173,7 @@ def start(
     if dry_run:
         raise typer.Exit(run_async(partial(_show_rows, options, settings), settings))
     progress = StartProgress(options)
-    code = run_in_session(partial(_start, options, settings, progress), settings, so_far=progress)
+    code = run_in_session(partial(_start, options, settings, progress), settings, progress=progress)
     raise typer.Exit(code or (0 if progress.is_successful else 1))
 
 
@@ -195,7 +195,7 @@ class StartOptions:
     metadata: Mapping[str, JSON]
     concurrency: int
     timeout: float | None
-    """Seconds to wait for each run; None not to wait."""
+    """The number of seconds to wait for each run; None means not to wait."""
     limit: int | None
     output: Path | None
     resume: bool
@@ -204,8 +204,8 @@ class StartOptions:
     """Whether a terminal shows the results as a table, not as JSON."""
 
     def batch(self, session: CopyAISession, output: Path) -> BatchResults:
-        """Return the batch, whose results are stored in a file."""
-        from aiocopyai.batch import run_batch  # noqa: PLC0415 (other commands need no SQLite)
+        """Return a batch, which writes its results to a file."""
+        from aiocopyai.batch import run_batch  # noqa: PLC0415 (loads SQLite)
 
         return run_batch(
             session,
@@ -221,7 +221,7 @@ class StartOptions:
         )
 
     def runs(self, session: CopyAISession) -> RunResults:
-        """Return the runs, whose results are only printed."""
+        """Return an iterator over results that are only printed."""
         return session.run_many(
             self.workflow_id,
             self.rows[: self.limit],
@@ -239,7 +239,7 @@ class StartProgress:
     options: StartOptions
     results: BatchResults | RunResults | None = None
     batch: BatchResults | None = None
-    """The same results, if they go to a file."""
+    """`results` if they are written to a file."""
     tally: Tally = field(factory=Tally)
     _finished: int = 0
     _failed: int = 0
@@ -254,7 +254,7 @@ class StartProgress:
 
     @property
     def finished(self) -> int:
-        """The number of rows for which nothing is left to do, by this process or an earlier one."""
+        """The number of rows that this process or an earlier one has finished."""
         return self.batch.finished if self.batch else self._finished
 
     @property
@@ -287,9 +287,9 @@ class StartProgress:
 
 async def _show_rows(options: StartOptions, settings: Settings) -> None:
     """Print the rows that would be started."""
-    # Only checks the arguments, and reads the files of an earlier process.
+    # The session sends nothing: it only checks the arguments, and reads the files of an earlier process.
     async with aiocopyai.CopyAISession("dry-run") as session:
-        with usage_errors(_PHRASES):
+        with usage_errors(_REPLACEMENTS):
             if options.output is None:
                 options.runs(session)
                 pending = list(range(len(options.rows)))[: options.limit]
@@ -301,33 +301,33 @@ async def _show_rows(options: StartOptions, settings: Settings) -> None:
 
 
 async def _start(options: StartOptions, settings: Settings, progress: StartProgress, session: CopyAISession) -> None:
-    """Start the rows, and print or store their results."""
+    """Start the rows, and print or write their results."""
     if options.output is None:
         try:
             check_stdout()
         except OSError as error:
             reason = error.strerror or error
             raise CommandError(f"cannot write to standard output: {reason}; nothing was started") from error
-    with usage_errors(_PHRASES):
+    with usage_errors(_REPLACEMENTS):
         if options.output is None:
             progress.results = options.runs(session)
             pending = len(options.rows[: options.limit])
         else:
             batch = options.batch(session, options.output)
             pending = len(batch.pending())
-            progress.results = progress.batch = batch  # after `pending`, which fails if the files cannot be used
+            progress.results = progress.batch = batch  # after `pending()`, which fails if the files cannot be used
             if batch.finished == batch.total:
                 settings.inform(f"{options.output} is already complete")
                 return
     if options.confirm:
         _confirm(pending, options.workflow_id)
-    show = _Printer(options)
-    with usage_errors(_PHRASES), ProgressBar(settings) if options.output else nullcontext() as bar:
+    print_result = _ResultPrinter(options)
+    with usage_errors(_REPLACEMENTS), ProgressBar(settings) if options.output else nullcontext() as bar:
         async with aclosing(progress.results) as results:
             async for result in results:
-                # Rows that were rejected by the error that stopped the batch count as not sent.
+                # The error that stops the batch rejects all rows in flight. They count as not sent.
                 if result.run is not None or result.error is None or results.stopped_by is None:
-                    show(result)
+                    print_result(result)
                 progress.add(result)
                 if bar is not None:
                     bar.update(progress.finished, len(options.rows))
@@ -336,7 +336,7 @@ async def _start(options: StartOptions, settings: Settings, progress: StartProgr
 
 def _confirm(count: int, workflow_id: str) -> None:
     """Ask on a terminal before many runs are started."""
-    if count <= _CONFIRM_ROWS or not sys.stdin.isatty():
+    if count <= _MAX_UNCONFIRMED_RUNS or not sys.stdin.isatty():
         return
     with blocking_call():
         is_confirmed = typer.confirm(f"Start {count:,} runs of {workflow_id}? Each spends credits.", err=True)
@@ -345,8 +345,8 @@ def _confirm(count: int, workflow_id: str) -> None:
         raise typer.Exit(1)
 
 
-class _Printer:
-    """Prints errors of rows on standard error and, unless there is a file for them, results on standard output."""
+class _ResultPrinter:
+    """Prints errors on standard error, and results on standard output unless they are written to a file."""
 
     def __init__(self, options: StartOptions) -> None:
         self._is_shown = options.output is None
@@ -355,7 +355,7 @@ class _Printer:
             self._table = open_run_writer(OutputFormat.TABLE)
 
     def __call__(self, result: RunResult) -> None:
-        from aiocopyai.batch._results_file import result_fields  # noqa: PLC0415 (other commands need no SQLite)
+        from aiocopyai.batch._results_file import result_fields  # noqa: PLC0415 (loads SQLite)
 
         number = result.index + 1
         if result.error is not None:

@@ -16,7 +16,7 @@ from aiocopyai.cli import _demo
 from aiocopyai.cli._errors import CommandError, require_packages, usage_errors
 from aiocopyai.cli._options import Settings, WorkflowIds, choose_workflows, shared_options
 from aiocopyai.cli._progress import StatusLine
-from aiocopyai.cli._runner import find_key, run_sync
+from aiocopyai.cli._runner import prompt_for_key, run_sync
 
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def sync(
     are loaded: the runs of the last day, and runs of the last 30 days that were not finished.
     If a load is interrupted, the next one continues from what is in the database.
     The command requires the extra `dlt`. With --to NAME, configure the destination as for any dlt pipeline.
-    The key is read from COPYAI_API_KEY; without it, a terminal shows a prompt.
+    The key is read from COPYAI_API_KEY, or from a prompt on a terminal.
 
     \b
     Examples:
@@ -55,19 +55,19 @@ def sync(
     chosen = choose_workflows(workflow_ids, settings)
     require_packages("sync", ("dlt", "duckdb", "pyarrow"), extra="dlt")
     # By default, sample runs are not mixed with real ones.
-    place = to or ("duckdb:///demo.duckdb" if settings.demo else "duckdb:///runs.duckdb")
+    url = to or ("duckdb:///demo.duckdb" if settings.demo else "duckdb:///runs.duckdb")
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-    # dlt logs its errors, which it also raises.
+    # dlt logs the errors that it raises.
     os.environ.setdefault("RUNTIME__LOG_LEVEL", "INFO" if settings.debug else "CRITICAL")
     progress = SyncProgress(StatusLine(settings))
-    key = find_key(settings)
+    key = prompt_for_key(settings)
 
     def load_runs() -> None:
         from aiocopyai.integrations._sync_pipeline import Destination, DestinationError, load  # noqa: PLC0415 (loads dlt)
         from aiocopyai.integrations.dlt import copyai_source  # noqa: PLC0415
 
         with usage_errors():
-            destination = Destination.parse(place)
+            destination = Destination.parse(url)
         try:
             with destination.locked(), _session_factory(settings, key) as make_session:
                 with usage_errors():
@@ -82,12 +82,12 @@ def sync(
         new = plural(loaded.new, "new run")
         settings.inform(f"{new}, {loaded.updated:,} read again; {loaded.total:,} in {destination.label}")
 
-    raise typer.Exit(run_sync(load_runs, settings, so_far=progress))
+    raise typer.Exit(run_sync(load_runs, settings, progress=progress))
 
 
 @define
 class SyncProgress:
-    """How many runs were read, shown on a terminal."""
+    """Counts the runs that were read, and shows their number on a terminal."""
 
     status: StatusLine
     runs: int = 0
@@ -110,13 +110,13 @@ def _session_factory(settings: Settings, key: str | None) -> Generator[Callable[
     if not settings.demo:
         yield partial(settings.make_session, key)
         return
-    from aiocopyai._threads import LoopThread  # noqa: PLC0415 (only here)
+    from aiocopyai._threads import LoopThread  # noqa: PLC0415 (only the demo needs it)
 
     with LoopThread() as loop:  # dlt blocks this thread
         emulator = _demo.make_emulator()
         loop.call(emulator.start())
         try:
-            settings.inform(_demo.announcement(emulator))
+            settings.inform(_demo.startup_message(emulator))
             yield partial(settings.make_session, emulator.api_key, base_url=emulator.url)
         finally:
             loop.call(emulator.stop())

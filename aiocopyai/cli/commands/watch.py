@@ -38,10 +38,10 @@ def watch(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many changes.")] = None,
     output_format: FormatOption = None,
 ) -> None:
-    """Show the new runs of a workflow, and changes of status.
+    """Show new runs of a workflow, and changes of status.
 
     Each new run and each change of a run's status is shown at once, until Ctrl-C. Outages do not end the command.
-    Only runs created after the start of the command are watched, or with --since those created since then.
+    Only runs created after the start of the command are watched, or after --since if it is given.
 
     \b
     Examples:
@@ -68,4 +68,4 @@ def watch(
                     break
         settings.inform(str(shown))
 
-    raise typer.Exit(run_in_session(show_changes, settings, so_far=shown))
+    raise typer.Exit(run_in_session(show_changes, settings, progress=shown))

@@ -41,7 +41,7 @@ def list_(settings: Settings, *, output_format: FormatOption = None) -> None:
 @shared_options
 def create(
     settings: Settings,
-    url: Annotated[str, typer.Argument(metavar="URL", help="The address that Copy.ai posts to.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The URL that Copy.ai posts events to.")],
     event: Annotated[
         str,
         typer.Argument(
@@ -55,7 +55,7 @@ def create(
 ) -> None:
     """Create a webhook, unless the same one already exists, and show it.
 
-    Copy.ai does not sign what it posts: use a URL that contains a secret.
+    Copy.ai does not sign webhooks: use a URL that contains a secret.
 
     \b
     Examples:
@@ -98,7 +98,7 @@ def delete(
 
 
 class _WebhookTable:
-    """Prints webhooks in columns once all are known; lines are never wrapped, so that ids and URLs can be copied."""
+    """Prints webhooks in columns when all are known. Lines are not wrapped, so that ids and URLs can be copied."""
 
     def __init__(self) -> None:
         self._lines = [("EVENT", "WORKFLOW", "ID", "URL")]

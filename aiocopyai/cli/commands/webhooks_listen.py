@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _DELETION_TIMEOUT: Final = 5.0
-"""The time limit, in seconds, of deleting the webhooks at the end."""
+"""The time limit, in seconds, for deleting the webhooks at the end."""
 _DEFAULT_EVENTS: Final = ("workflowRun.completed", "workflowRun.failed")
 
 
@@ -36,8 +36,8 @@ def listen(
         str | None,
         typer.Argument(
             metavar="URL",
-            help="The address at which Copy.ai reaches this machine, such as https://….ngrok.app. Webhooks are created "
-            "for it, and deleted at the end; without it, none are created.",
+            help="The public URL of this machine, such as https://….ngrok.app. Webhooks are created for it, and "
+            "deleted at the end; by default, none are created.",
             show_default=False,
         ),
     ] = None,
@@ -63,8 +63,8 @@ def listen(
 ) -> None:
     """Receive webhooks, and show each event as it arrives, until Ctrl-C.
 
-    An event is shown once the API has confirmed it, with the run as the API returns it.
-    The secret in the path is a new one each time, unless COPYAI_WEBHOOK_SECRET has one.
+    Each event is shown after the API has confirmed it, with the run from the API.
+    The path contains the secret in COPYAI_WEBHOOK_SECRET, or a random one.
 
     \b
     Examples:
@@ -86,12 +86,12 @@ def listen(
             secret = os.environ.get("COPYAI_WEBHOOK_SECRET")
             receiver = WebhookReceiver(session, events.put, secret=secret, confirm=confirm, grace=0)
         async with receiver, _serve(receiver, host, 0 if settings.demo else port) as address:
-            public = (url or (address if settings.demo else "")).rstrip("/")
+            public_url = (url or (address if settings.demo else "")).rstrip("/")
             webhooks = _temporary_webhooks(
-                session, public + receiver.path, event or _DEFAULT_EVENTS, workflow, settings
+                session, public_url + receiver.path, event or _DEFAULT_EVENTS, workflow, settings
             )
             async with (
-                webhooks if public else nullcontext(),
+                webhooks if public_url else nullcontext(),
                 _demo.starting_runs(session) if settings.demo else nullcontext(),
             ):
                 writer = open_writer(
@@ -104,7 +104,7 @@ def listen(
                     shown.count += 1
         settings.inform(str(shown))
 
-    raise typer.Exit(run_in_session(receive, settings, so_far=shown))
+    raise typer.Exit(run_in_session(receive, settings, progress=shown))
 
 
 @asynccontextmanager
@@ -133,7 +133,7 @@ async def _serve(receiver: WebhookReceiver, host: str, port: int) -> AsyncGenera
 async def _temporary_webhooks(
     session: CopyAISession, url: str, event_types: Sequence[str], workflow_id: str | None, settings: Settings
 ) -> AsyncGenerator[None]:
-    """Create webhooks, and delete them at the end; those that existed before are kept."""
+    """Create webhooks, and delete them at the end. Webhooks that existed before are kept."""
     existing = {webhook.id async for webhook in session.webhooks()}
     try:
         for event_type in event_types:
@@ -145,17 +145,17 @@ async def _temporary_webhooks(
         await _delete_webhooks(session, url, existing)
 
 
-async def _delete_webhooks(session: CopyAISession, url: str, kept: Container[str]) -> None:
-    """Delete the webhooks with a URL. Stop, with a message, if the API does not respond within a few seconds."""
+async def _delete_webhooks(session: CopyAISession, url: str, kept_ids: Container[str]) -> None:
+    """Delete the webhooks with a URL. Print an error if the API does not respond within a few seconds."""
     try:
         async with asyncio.timeout(_DELETION_TIMEOUT):
             async for webhook in session.webhooks():
-                if webhook.url != url or webhook.id in kept:
+                if webhook.url != url or webhook.id in kept_ids:
                     continue
                 try:
                     await session.delete_webhook(webhook.id)
                 except aiocopyai.NotFoundError:
-                    pass  # deleted by someone else
+                    pass  # already deleted
                 except aiocopyai.CopyAIError as error:
                     echo_err(f"could not delete the webhook {webhook.id}: {error}")
     except (aiocopyai.CopyAIError, TimeoutError) as error:
