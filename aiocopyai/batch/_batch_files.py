@@ -1,4 +1,4 @@
-"""The files of a batch: opened, checked against the batch and against each other, or created."""
+"""Open or create the files of a batch, and check that they belong together."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from aiocopyai.batch._results_file import ResultsFile, read_results
 
 @frozen
 class BatchPlan:
-    """The checked arguments of `run_batch`."""
+    """The validated arguments of `run_batch`."""
 
     batch: BatchInfo
     inputs: Sequence[Mapping[str, JSON]]
     path: Path
-    """The file of results, as the caller named it."""
-    target: Path
-    """The file of results, with links resolved."""
+    """The path of the results, as the caller passed it."""
+    resolved_path: Path
+    """The path of the results, with links resolved."""
     resume: bool
     wait: bool
     timeout: float | None
@@ -35,9 +35,9 @@ class BatchPlan:
     listing_delay: float
 
     @property
-    def ledger(self) -> Path:
-        """The ledger's path."""
-        return self.target.with_name(f"{self.target.name}.ledger")
+    def ledger_path(self) -> Path:
+        """The path of the ledger."""
+        return self.resolved_path.with_name(f"{self.resolved_path.name}.ledger")
 
     @property
     def total(self) -> int:
@@ -46,7 +46,7 @@ class BatchPlan:
 
     @property
     def final_states(self) -> frozenset[LedgerState]:
-        """The states of a row for which nothing is left to do."""
+        """The states of a finished row."""
         return frozenset({LedgerState.COMPLETE, LedgerState.FAILED, *(() if self.wait else (LedgerState.STARTED,))})
 
 
@@ -65,47 +65,47 @@ class BatchFiles:
         """Open the files, or create them.
 
         Raises:
-            BatchError: they are damaged, or belong to another batch.
-            OSError: they cannot be written, or another process is using them.
+            BatchError: a file is damaged, or belongs to another batch.
+            OSError: a file cannot be written, or another process is using it.
         """
         try:
             return cls._open(plan)
         except DamagedFileError as error:
-            ledger, journal = ledger_files(plan.ledger)
+            ledger, journal = ledger_files(plan.ledger_path)
             raise BatchError(
-                f"{error}; without the ledger rows could be paid for twice, so nothing was started. "
-                f"Restore {ledger.name} (and {journal.name}, if there is one), or pass only the rows that are not in "
-                f"{plan.target.name}, with the path of a new file"
+                f"{error}; without the ledger, rows could be paid for twice, so nothing was started. "
+                f"Restore {ledger.name} (and {journal.name}, if it existed), or pass only the rows that are not in "
+                f"{plan.resolved_path.name}, with the path of a new file"
             ) from None
 
     @classmethod
     def _open(cls, plan: BatchPlan) -> Self:
-        had_ledger, had_results = plan.ledger.exists(), plan.target.exists()
+        had_ledger, had_results = plan.ledger_path.exists(), plan.resolved_path.exists()
         with ExitStack() as on_error:
-            ledger = Ledger.open(plan.ledger, plan.target)
+            ledger = Ledger.open(plan.ledger_path, plan.resolved_path)
             if not had_ledger:
-                on_error.callback(plan.ledger.unlink, missing_ok=True)
+                on_error.callback(plan.ledger_path.unlink, missing_ok=True)
             on_error.callback(ledger.close)
             _check_ledger(ledger, plan, had_results=had_results)
             if ledger.batch is None:
                 ledger.begin(plan.batch)
-            results = ResultsFile.open(plan.target)
+            results = ResultsFile.open(plan.resolved_path)
             on_error.callback(results.close)
-            # A result is written before the entry in the ledger, which may lack it after a crash.
+            # A result is written before its entry in the ledger, so after a crash the ledger may not have it.
             entries = dict(ledger.rows)
             for number, result in results.rows.items():
                 entry = entries.get(number)
                 if entry is None:
-                    raise DamagedFileError(f"{plan.ledger} does not know row {number}, which has a result")
+                    raise DamagedFileError(f"{plan.ledger_path} has no entry for row {number}, which has a result")
                 if entry.run_id is None and result.run_id is not None:
                     entries[number] = result
             on_error.pop_all()
         return cls(ledger.batch or plan.batch, ledger, results, entries)
 
     def finished_rows(self, plan: BatchPlan) -> dict[int, LedgerState]:
-        """Return the states of the rows for which nothing is left to do.
+        """Return the states of the finished rows.
 
-        A row without a line of results is not one of them: its run is read again, which costs nothing.
+        A row without a result is not finished: its run is read again, which costs nothing.
         """
         return {
             number: entry.state
@@ -127,23 +127,23 @@ def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
 
     Raises:
         BatchError: the files cannot belong to this batch.
-        OSError: they cannot be read.
+        OSError: a file cannot be read.
     """
-    if plan.target.suffix.lower() != ".jsonl":
+    if plan.resolved_path.suffix.lower() != ".jsonl":
         raise BatchError(f"results are JSON lines: the path must end in .jsonl, got {plan.path.name}")
-    if not plan.target.parent.is_dir() or plan.target.is_dir():
+    if not plan.resolved_path.parent.is_dir() or plan.resolved_path.is_dir():
         raise BatchError(f"{plan.path} is a folder, or is in a folder that does not exist")
     if not plan.resume:
-        for existing in (plan.path, plan.ledger):
+        for existing in (plan.path, plan.ledger_path):
             if existing.exists():
                 raise BatchError(f"{existing} already exists: pass resume=True to continue, or another path")
-    if plan.ledger.exists() or not plan.target.exists():
+    if plan.ledger_path.exists() or not plan.resolved_path.exists():
         return None
-    results = read_results(plan.target)
+    results = read_results(plan.resolved_path)
     if results.keys() != set(range(1, plan.total + 1)):
-        raise BatchError(f"{plan.path} has no ledger, and holds the results of other rows: pass another path")
+        raise BatchError(f"{plan.path} has no ledger, and contains the results of other rows: pass another path")
     if any(entry.state not in plan.final_states for entry in results.values()):
-        raise BatchError(f"{plan.path} is complete, but its runs were only started: wait_run() waits for each of them")
+        raise BatchError(f"{plan.path} is complete, but its runs were only started: use wait_run() to wait for them")
     return {number: entry.state for number, entry in results.items()}
 
 
@@ -151,13 +151,13 @@ def _check_ledger(ledger: Ledger, plan: BatchPlan, *, had_results: bool) -> None
     """Check that a ledger can belong to this batch and to these results.
 
     Raises:
-        BatchError: it belongs to other rows, or its results are missing.
-        DamagedFileError: it is empty, or has rows that do not exist.
+        BatchError: the ledger belongs to other rows, or its results are missing.
+        DamagedFileError: the ledger is empty, or has rows that do not exist.
     """
     batch = ledger.batch
     if batch is None:
         if had_results:
-            raise DamagedFileError(f"{plan.ledger} is empty")
+            raise DamagedFileError(f"{plan.ledger_path} is empty")
         return
     if not plan.resume:
         raise BatchError(f"{plan.path} already exists: pass resume=True to continue, or another path")
@@ -167,7 +167,7 @@ def _check_ledger(ledger: Ledger, plan: BatchPlan, *, had_results: bool) -> None
             "pass the same ones to resume it, or another path"
         )
     if unknown := ledger.rows.keys() - range(1, plan.total + 1):
-        raise DamagedFileError(f"{plan.ledger} is damaged: there is no row {min(unknown)}")
+        raise DamagedFileError(f"{plan.ledger_path} is damaged: there is no row {min(unknown)}")
     if ledger.rows and not had_results:
-        names = " and ".join(file.name for file in ledger_files(plan.ledger))
+        names = " and ".join(file.name for file in ledger_files(plan.ledger_path))
         raise BatchError(f"{plan.path} is missing: restore it, or delete {names} to start (and pay) again")

@@ -18,25 +18,25 @@ from aiocopyai.models import JSON
 _FIELD_LIMIT: Final = 2**31 - 1
 """The largest CSV cell, in characters; Python's own limit is 128 KiB."""
 _DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
-_HEADER_LENGTH: Final = 2**20
-"""Characters in which the header is expected to end."""
+_MAX_HEADER_LENGTH: Final = 2**20
+"""The number of characters in which the delimiter is searched for."""
 _QUOTED_CELL: Final = re.compile(r'(?:^|(?<=[,;\t|]))"(?:[^"]|"")*"')
 
 
 def read_rows(path: str | os.PathLike[str], *, delimiter: str | None = None) -> Iterator[dict[str, JSON]]:
-    """Read the rows of a file, each of which holds the inputs of one run.
+    """Read the rows of a file. Each row contains the inputs of one run.
 
     A ``.csv`` or ``.tsv`` file has a header line with the inputs' names; its values are strings. A ``.jsonl`` file has
     one JSON object on each line; its values may be any JSON. Both are in UTF-8, and blank lines are skipped.
 
     Args:
         path: the file.
-        delimiter: the character between the cells of a CSV file. By default a tab for ``.tsv``, and for ``.csv`` the
-            one of comma, semicolon, tab and pipe that separates the names in the header.
+        delimiter: the character between the cells of a CSV file. By default, a tab for ``.tsv``; for ``.csv``, the
+            comma, semicolon, tab or pipe that separates the names in the header.
 
     Raises:
-        ValueError: the delimiter is not one character, or the file is missing, has another format, no rows, or a
-            mistake; the message names the line. Raised while iterating.
+        ValueError: the delimiter is not one character, or the file is missing, malformed, without rows, or of another
+            format. The message contains the line number. Raised while iterating.
     """
     path = Path(path)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
@@ -83,16 +83,18 @@ def _read_csv(file: TextIO, path: Path, delimiter: str | None) -> Iterator[dict[
 
 
 def _find_delimiter(file: TextIO, path: Path) -> str:
-    """Return the delimiter that separates the names in a file's header; the usual one if there is one name only."""
-    header = _QUOTED_CELL.sub("", file.read(_HEADER_LENGTH).lstrip("\r\n")).partition("\n")[0]
+    """Return the delimiter in a file's header, or the usual one if the header has only one name."""
+    header = _QUOTED_CELL.sub("", file.read(_MAX_HEADER_LENGTH).lstrip("\r\n")).partition("\n")[0]
     file.seek(0)
     found = [delimiter for delimiter in _DELIMITERS if delimiter in header]
     is_tsv = path.suffix.lower() == ".tsv"
     if is_tsv and (not found or "\t" in found):
         return "\t"
     if len(found) > 1 or is_tsv:
-        kinds = " or ".join(_DELIMITERS[delimiter] for delimiter in found)
-        raise ValueError(f"{path}, line 1: the columns may be separated by {kinds}; say which with delimiter=")
+        names = " or ".join(_DELIMITERS[delimiter] for delimiter in found)
+        raise ValueError(
+            f"{path}, line 1: the columns may be separated by {names}; pass the correct one with delimiter="
+        )
     return found[0] if found else ","
 
 
@@ -102,11 +104,11 @@ def _read_json_lines(file: TextIO, path: Path) -> Iterator[dict[str, JSON]]:
             continue
         try:
             row = json.loads(line, parse_constant=reject_constant)
-            json.dumps(row, allow_nan=False)  # 1e999 is read as an infinity
+            json.dumps(row, allow_nan=False)  # loads() reads 1e999 as infinity
         except RecursionError:
             raise ValueError(f"{path}, line {number}: nested too deeply") from None
         except ValueError as error:
-            # What follows is advice about Python's own limit of digits.
+            # Omit Python's advice on how to change its limit of digits.
             raise ValueError(f"{path}, line {number}: {str(error).partition('; use sys.')[0]}") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: must be a JSON object of input names and values")  # noqa: TRY004

@@ -1,9 +1,9 @@
-"""The ledger of a batch: an SQLite database next to the results, from which another process can resume the batch.
+"""The ledger of a batch: an SQLite database next to the results, with which another process can resume the batch.
 
-It exists until every row is finished. It holds the random id of the batch, which is part of each row's idempotency key,
-and the state of each row. Before a row's start is sent, its state is written to the disk. So whenever a process ends,
-the rows that may have been started are known, and their runs can be searched for by key. The ledger is locked until the
-process ends, so that no other process works on the same batch.
+The ledger exists until every row is finished. It contains the random id of the batch, which is part of each row's
+idempotency key, and the state of each row. Before the start of a row is sent, the state of the row is written to the
+disk. So after a crash, the rows that may have been started are known, and their runs can be searched for by key. The
+ledger is locked until the process ends, so that no other process works on the same batch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from aiocopyai import CopyAIError
 from aiocopyai._files import DamagedFileError, check_database, open_locked, sqlite_errors
 
 
-_SMALLEST_LEDGER: Final = 512
-"""Bytes of the smallest SQLite database; SQLite treats any smaller file as empty, and overwrites it."""
+_MIN_SIZE: Final = 512
+"""The size in bytes of the smallest SQLite database. SQLite treats a smaller file as empty, and overwrites it."""
 _VERSION: Final = 1
-_CLOCK_DIFFERENCE: Final = timedelta(days=1)
-"""How far the clocks of this machine and the server may differ."""
+_MAX_CLOCK_DIFFERENCE: Final = timedelta(days=1)
+"""The maximum difference between the clocks of this machine and the server."""
 _TABLES: Final = f"""
 CREATE TABLE batch (id TEXT NOT NULL, workflow_id TEXT NOT NULL, digest TEXT NOT NULL, created_at TEXT NOT NULL);
 CREATE TABLE rows (number INTEGER PRIMARY KEY, state TEXT NOT NULL, run_id TEXT);
@@ -39,10 +39,10 @@ class BatchError(CopyAIError, ValueError):
 
 
 class LedgerState(StrEnum):
-    """The state of a row; the ledger has none for a row that was never started."""
+    """The state of a row. The ledger has no entry for a row that was never started."""
 
     STARTING = "starting"
-    """The start was sent, or was about to be: there may be a run."""
+    """The start was sent, or about to be sent: there may be a run."""
     STARTED = "started"
     """The run is known, and was not finished when it was last read."""
     COMPLETE = "complete"
@@ -57,12 +57,12 @@ class RowEntry:
 
     state: LedgerState
     run_id: str | None = None
-    """The id of its run, if it is known."""
+    """The id of the row's run, if it is known."""
 
 
 @frozen
 class BatchInfo:
-    """What a batch consists of."""
+    """The identity of a batch."""
 
     workflow_id: str
     digest: str
@@ -73,14 +73,14 @@ class BatchInfo:
     @property
     def since(self) -> datetime:
         """A time before any of the runs was created, even if the clocks differ."""
-        return self.created_at - _CLOCK_DIFFERENCE
+        return self.created_at - _MAX_CLOCK_DIFFERENCE
 
     def key(self, number: int) -> str:
         """Return the idempotency key of a row."""
         return f"{self.id}-{number}"
 
     def row_number(self, key: object) -> int | None:
-        """Return the row that has an idempotency key; None for a key of another batch."""
+        """Return the number of the row with an idempotency key, or None for a key of another batch."""
         batch_id, _, number = str(key).rpartition("-")
         return int(number) if batch_id == self.id and number.isdecimal() else None
 
@@ -93,28 +93,28 @@ class Ledger:
     batch: BatchInfo | None
     """None for an empty ledger, which is new or damaged."""
     rows: dict[int, RowEntry]
-    """The state of each row, by its number, counted from 1."""
+    """The state of each row, by row number, counted from 1."""
     _database: sqlite3.Connection
 
     @classmethod
-    def open(cls, path: Path, target: Path) -> Self:
+    def open(cls, path: Path, results_path: Path) -> Self:
         """Open a ledger, or create it.
 
         Args:
-            path: the ledger.
-            target: the results that it belongs to.
+            path: the path of the ledger.
+            results_path: the path of the results that the ledger belongs to.
 
         Raises:
-            DamagedFileError: it is damaged.
-            OSError: another process is using it, or it cannot be written.
+            DamagedFileError: the ledger is damaged.
+            OSError: another process is using the ledger, or it cannot be written.
         """
         if path.exists():
             size = path.stat().st_size
-            # An empty ledger without results is new: they are created after its content is written.
-            if size < _SMALLEST_LEDGER and (size > 0 or target.exists()):
-                raise DamagedFileError(f"{path} is empty or cut off")
+            # An empty ledger without results is new: the results are created after the ledger has content.
+            if size < _MIN_SIZE and (size > 0 or results_path.exists()):
+                raise DamagedFileError(f"{path} is empty or truncated")
         with ExitStack() as on_error:
-            database = open_locked(path, target)
+            database = open_locked(path, results_path)
             on_error.callback(database.close)
             try:
                 batch, rows = cls._load(database, path)
@@ -131,7 +131,7 @@ class Ledger:
             check_database(database, path)
             version = database.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                # A ledger gets its tables and its version in one transaction.
+                # The tables and the version are written in one transaction.
                 if database.execute("SELECT 1 FROM sqlite_master").fetchone():
                     raise DamagedFileError(f"{path} is not a ledger")
                 return None, {}
@@ -144,12 +144,12 @@ class Ledger:
             rows: dict[int, RowEntry] = {}
             for number, state, run_id in database.execute("SELECT * FROM rows"):
                 if not isinstance(run_id, str | None) or run_id == "":
-                    raise ValueError(f"row {number} cannot have the run {run_id!r}")
+                    raise ValueError(f"row {number} has an invalid run id, {run_id!r}")
                 rows[number] = RowEntry(LedgerState(state), run_id)
         return batch, rows
 
     def begin(self, batch: BatchInfo) -> None:
-        """Write the batch into a new ledger."""
+        """Write the batch to a new ledger."""
         with sqlite_errors(self.path):
             self._database.executescript(f"BEGIN; {_TABLES}")
             self._database.execute(
@@ -160,7 +160,7 @@ class Ledger:
         self.batch = batch
 
     def record(self, number: int, state: LedgerState, run_id: str | None = None) -> None:
-        """Write the state of a row; on return it is on the disk."""
+        """Write the state of a row to the disk, and wait until it is stored there."""
         with sqlite_errors(self.path):
             self._database.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (number, state, run_id))
         self.rows[number] = RowEntry(state, run_id)

@@ -19,7 +19,7 @@ from aiocopyai.errors import AmbiguousStartError
 from aiocopyai.models import JSON, Run, RunStatus
 
 
-_BLOCK: Final = 2**16
+_BLOCK_SIZE: Final = 2**16
 
 
 @define
@@ -33,15 +33,15 @@ class ResultsFile:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a file of results, or create it; an incomplete line at its end is removed.
+        """Open or create a file of results, and remove an incomplete line at its end.
 
         Raises:
-            BatchError: it does not hold the results of a batch.
-            OSError: it cannot be written.
+            BatchError: the file does not contain the results of a batch.
+            OSError: the file cannot be written.
         """
         file = path.open("a+b", buffering=0)
         try:
-            _cut_incomplete_line(file)
+            _remove_incomplete_line(file)
             return cls(path, read_results(path), file)
         except BaseException:
             file.close()
@@ -53,7 +53,7 @@ class ResultsFile:
         return entry.run_id if entry else None
 
     def check_path(self) -> None:
-        """Check that the path still leads to the open file. Otherwise, the results that are written to it can be lost.
+        """Check that the path still refers to the open file. Otherwise, results that are written to it can be lost.
 
         Raises:
             FileNotFoundError: the file was moved, replaced or deleted.
@@ -64,10 +64,10 @@ class ResultsFile:
         raise FileNotFoundError(errno.ENOENT, "the file was moved, replaced or deleted; restore it", str(self.path))
 
     def write(self, fields: Mapping[str, JSON]) -> None:
-        """Append a result, as `result_fields` returns it; on return it is on the disk.
+        """Append a result, as `result_fields` returns it, and wait until it is stored on the disk.
 
         Raises:
-            OSError: it cannot be written; the file is unchanged.
+            OSError: the result cannot be written; the file is unchanged.
         """
         self.check_path()
         line = dump_json(fields) + b"\n"
@@ -80,7 +80,7 @@ class ResultsFile:
         except BaseException as error:
             self._file.truncate(size)
             if isinstance(error, OSError):
-                error.filename = str(self.path)  # which the error of a write lacks
+                error.filename = str(self.path)  # write() does not set it
             raise
 
     def close(self) -> None:
@@ -88,14 +88,14 @@ class ResultsFile:
         self._file.close()
 
     def finish(self) -> None:
-        """Close the file, and remove the lines that later lines of the same row replace."""
+        """Close the file, and remove all lines of a row except the last."""
         self.close()
-        last: dict[int, int] = {}
+        last_lines: dict[int, int] = {}
         count = 0
         for count, (number, _) in enumerate(_read_entries(self.path), start=1):
-            last[number] = count
-        if len(last) < count:
-            kept = set(last.values())
+            last_lines[number] = count
+        if len(last_lines) < count:
+            kept = set(last_lines.values())
             with self.path.open("rb") as lines:
                 replace_file(self.path, (line for position, line in enumerate(lines, start=1) if position in kept))
 
@@ -115,8 +115,8 @@ def read_results(path: Path) -> dict[int, RowEntry]:
     """Read the state of each row from a file of results.
 
     Raises:
-        BatchError: it does not hold the results of a batch.
-        OSError: it cannot be read.
+        BatchError: the file does not contain the results of a batch.
+        OSError: the file cannot be read.
     """
     return dict(_read_entries(path))
 
@@ -128,14 +128,14 @@ def _read_entries(path: Path) -> Iterator[tuple[int, RowEntry]]:
             if not line.endswith(b"\n"):  # incomplete: a process has crashed, or is writing it
                 return
             try:
-                number, entry = _read_entry(json.loads(line))
+                number, entry = _parse_entry(json.loads(line))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise BatchError(f"{path}, line {position} is not a result of a batch: {error!r:.80}") from None
             yield number, entry
 
 
-def _read_entry(fields: Mapping[str, object]) -> tuple[int, RowEntry]:
-    """Return the number and the state of a row from its line of results."""
+def _parse_entry(fields: Mapping[str, object]) -> tuple[int, RowEntry]:
+    """Return the number and the state of a row from the fields of its line."""
     number, run_id, status = fields["row"], fields["id"], fields["status"]
     if not isinstance(number, int) or not isinstance(run_id, str | None):
         raise TypeError("row must be an integer, and id a string")
@@ -148,11 +148,11 @@ def _read_entry(fields: Mapping[str, object]) -> tuple[int, RowEntry]:
     return number, RowEntry(state, run_id)
 
 
-def _cut_incomplete_line(file: BinaryIO) -> None:
+def _remove_incomplete_line(file: BinaryIO) -> None:
     end = file.seek(0, os.SEEK_END)
     size = end
     while end > 0:
-        start = max(0, end - _BLOCK)
+        start = max(0, end - _BLOCK_SIZE)
         file.seek(start)
         newline = file.read(end - start).rfind(b"\n")
         if newline >= 0:

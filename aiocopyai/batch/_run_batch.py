@@ -1,4 +1,4 @@
-"""Run a workflow for each row, and write the results to a file; after a crash no row is run a second time."""
+"""Run a workflow for each row, and write the results to a file. After a crash, no row is run a second time."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def run_batch(
     SQLite database next to the results (``<path>.ledger``, and ``<path>.ledger-journal`` while it changes), and exists
     until every row is finished. A resumed batch searches the server for the idempotency keys of the rows that may have
     been started, and starts a row again only if its run is not listed. A second run is possible if the server lists a
-    run later than `listing_delay` after the resumption, or if its clock differs by more than a day.
+    run more than `listing_delay` after the batch is resumed, or if its clock differs by more than a day.
 
-    This call reads and checks all rows, and holds them in memory. Nothing is started before the iteration.
+    This call reads and checks all rows, and keeps them in memory. Nothing is started before the iteration.
 
     Args:
         session: sends the requests.
@@ -73,18 +73,19 @@ def run_batch(
         resume: continue a batch of the same rows, metadata and workflow, or start it if there is none.
         wait: whether to wait until each run is finished; False to only start them.
         timeout: seconds to wait for each run; None for no limit.
-        concurrency: the maximum number of runs in progress; with ``wait=False``, of starts.
+        concurrency: the maximum number of runs in progress; with ``wait=False``, of starts at a time.
         metadata: JSON values by name that the API stores with each run.
-        limit: the maximum number of rows to start now; the others are left for a later call with ``resume=True``.
+        limit: the maximum number of rows to start; a later call with ``resume=True`` starts the others.
         max_poll_interval: the maximum seconds between two polls of a run.
         listing_delay: seconds after which the list of runs is assumed to show every run that was started.
 
     Raises:
         ValueError: an argument or a row is invalid. Raised by the call; the other errors are raised while iterating.
-        BatchError: the files of results exist already, are damaged, or belong to another batch; nothing was started.
+        BatchError: the files already exist, are damaged, or belong to another batch; nothing was started.
         OSError: a file cannot be written, or another process is using it.
         CopyAIError: the runs of an earlier process cannot be searched for. The failure of a row is a result instead.
     """
+    # Checks these arguments, and sends nothing.
     session.run_many(
         workflow_id,
         (),
@@ -93,26 +94,26 @@ def run_batch(
         wait=wait,
         timeout=timeout,
         max_poll_interval=max_poll_interval,
-    )  # checks these arguments
+    )
     check_rows(rows)
     if limit is not None:
         check_integer("limit", limit, 0)
     check_positive("listing_delay", listing_delay, zero=True)
     inputs = [json_object(f"row {number}", row) for number, row in enumerate(rows, start=1)]
-    carried = json_object("metadata", metadata or {})
+    run_metadata = json_object("metadata", metadata or {})
     digest = blake2b(digest_size=16)
-    for document in (carried, *inputs):
+    for document in (run_metadata, *inputs):
         digest.update(json.dumps(document, sort_keys=True).encode() + b"\n")
     plan = BatchPlan(
         batch=BatchInfo(workflow_id, digest.hexdigest()),
         inputs=inputs,
         path=Path(path),
-        target=Path(os.path.realpath(path)),  # a link and the file it leads to have one ledger
+        resolved_path=Path(os.path.realpath(path)),  # a link and its target share one ledger
         resume=resume,
         wait=wait,
         timeout=timeout,
         concurrency=concurrency,
-        metadata=carried,
+        metadata=run_metadata,
         limit=limit,
         max_poll_interval=max_poll_interval,
         listing_delay=listing_delay,
@@ -129,7 +130,7 @@ class BatchResults(AsyncIterator[RunResult]):
     """
 
     def __init__(self, session: CopyAISession, plan: BatchPlan) -> None:
-        # The iteration does not refer to this object, so that it ends when nothing else does.
+        # The iteration does not refer to this object, so that it ends when this object is garbage-collected.
         self._batch = _Batch(session, plan)
         self._iteration = self._batch.iterate()
 
@@ -201,26 +202,26 @@ class BatchResults(AsyncIterator[RunResult]):
 
 @define(eq=False)
 class _Batch:
-    """A batch while it is iterated."""
+    """The state of a batch during its iteration."""
 
     session: CopyAISession
     plan: BatchPlan
     states: dict[int, LedgerState] = field(factory=dict[int, LedgerState])
     """The states of the rows, by row number, as recorded by this process or an earlier one."""
     waiting: dict[int, Run] = field(factory=dict[int, Run])
-    """The runs of an earlier process that are waited for."""
+    """The runs of an earlier process that this process waits for."""
     started: RunResults | None = None
     """The results of the rows that this process starts."""
     postponed: int = 0
 
     def pending(self) -> list[int]:
-        """Return the indexes of the rows that would be started, or searched for."""
+        """Return the indexes of the rows that an iteration would start or search for."""
         finished = read_finished(self.plan)
         if finished is not None:
             self.states = finished
             return []
         entries: Mapping[int, RowEntry] = {}
-        if self.plan.ledger.exists():
+        if self.plan.ledger_path.exists():
             files = BatchFiles.open(self.plan)
             files.close()
             entries = files.entries
@@ -263,7 +264,7 @@ class _Batch:
 
     @contextmanager
     def _open_files(self) -> Generator[BatchFiles]:
-        """Open the files; at the end, record the runs in progress, so that a resumed batch does not search for them."""
+        """Open the files. At the end, record the runs in progress, so that a resumed batch does not search for them."""
         with closing(BatchFiles.open(self.plan)) as files:
             try:
                 yield files
@@ -273,33 +274,33 @@ class _Batch:
                         for number in filter(None, map(files.batch.row_number, run.metadata.values())):
                             if number not in self.states:
                                 files.ledger.record(number, LedgerState.STARTED, run.id)
-                except OSError as error:  # logged, as it must not replace a cancellation
-                    logger.warning("the runs in progress will be searched for when the batch is resumed: %s", error)
+                except OSError as error:  # not raised, because it would replace a cancellation
+                    logger.warning("cannot record the runs in progress; a resumed batch searches for them: %s", error)
 
     async def _search(
         self, batch: BatchInfo, numbers: Sequence[int]
     ) -> tuple[list[tuple[int, Run]], dict[int, AmbiguousStartError]]:
-        """Search for the runs of rows that may have been started, twice, as a run may be listed late."""
+        """Search for the runs of rows that may have been started. Search twice, because a run may be listed late."""
         found: list[tuple[int, Run]] = []
         ambiguous: dict[int, AmbiguousStartError] = {}
-        left = list(numbers)
+        missing = list(numbers)
         for delay in (0.0, self.plan.listing_delay):
-            if not left:
+            if not missing:
                 break
             if delay:
                 logger.warning(
-                    "searching again in %g s for %s that may have been started", delay, plural(len(left), "run")
+                    "searching again in %g s for %s that may have been started", delay, plural(len(missing), "run")
                 )
                 await asyncio.sleep(delay)
-            keys = {batch.key(number): self.plan.inputs[number - 1] for number in left}
+            keys = {batch.key(number): self.plan.inputs[number - 1] for number in missing}
             runs = await self.session.find_runs(batch.workflow_id, keys, since=batch.since)
-            for number in left:
+            for number in missing:
                 run = runs.get(batch.key(number))
                 if isinstance(run, AmbiguousStartError):
                     ambiguous[number] = run
                 elif run is not None:
                     found.append((number, run))
-            left = [number for number in left if batch.key(number) not in runs]
+            missing = [number for number in missing if batch.key(number) not in runs]
         return found, ambiguous
 
     async def _wait_for(self, files: BatchFiles, runs: Sequence[tuple[int, Run]]) -> AsyncGenerator[RunResult, None]:
@@ -322,7 +323,7 @@ class _Batch:
                     )
                 except RunFailedError as error:
                     return number, error.run, error
-                except (CopyAIError, ValueError) as error:  # a ValueError for an id that does not fit into a path
+                except (CopyAIError, ValueError) as error:  # ValueError: the id is not valid in a URL
                     return number, run, error
                 return number, finished, None
 
@@ -340,9 +341,9 @@ class _Batch:
 
     async def _start(self, files: BatchFiles, skipped: set[int]) -> AsyncGenerator[RunResult, None]:
         """Start the rows that were never started, and those whose start was rejected."""
-        left = [number for number in range(1, self.plan.total + 1) if number not in skipped]
-        numbers = left[: self.plan.limit]
-        self.postponed = len(left) - len(numbers)
+        pending = [number for number in range(1, self.plan.total + 1) if number not in skipped]
+        numbers = pending[: self.plan.limit]
+        self.postponed = len(pending) - len(numbers)
 
         def key(index: int, _inputs: Mapping[str, JSON]) -> str:
             # Called right before the start is sent.
@@ -378,7 +379,8 @@ class _Batch:
         else:
             state = LedgerState.STARTED if error is not None or not self.plan.wait else LedgerState.COMPLETE
         is_stopped = self.started is not None and self.started.stopped_by is not None
-        if not is_stopped or state is not LedgerState.NOT_STARTED:  # else it is like the rows that were never sent
+        # A row that is rejected after the stop has no result, like the rows that were never sent.
+        if not is_stopped or state is not LedgerState.NOT_STARTED:
             try:
                 files.results.write(result_fields(number, inputs, run, error))
             except OSError:

@@ -37,10 +37,10 @@ _PARTIAL_OPACITY: Final = 0.45
 _DAY: Final = 86_400_000
 """A day in milliseconds, plotly's unit of time."""
 _DAYS: Final = {"day": 1, "week": 7, "month": 30, "year": 365}
-_TICKS: Final = {"day": _DAY, "week": 7 * _DAY, "month": "M1", "year": "M12"}
+_TICK_DISTANCES: Final = {"day": _DAY, "week": 7 * _DAY, "month": "M1", "year": "M12"}
 """The distance between two ticks, as plotly expects it."""
 _MAX_TICKS: Final = 6
-"""Up to this number, each bar has its own tick; a phone has no space for more."""
+"""If there are at most this many bars, each has a tick. A phone has no space for more."""
 
 
 @frozen
@@ -87,13 +87,13 @@ def status_colors(statuses: Iterable[str]) -> dict[str, str]:
 
 def _bars(grouped: Periods, name: str, values: Sequence[float], color: str) -> go.Bar:
     """Return a bar for each period, almost as wide as the period. Bars of partial periods are paler."""
-    shown = printable(name)
+    label = printable(name)
     return go.Bar(
         x=[period.start.isoformat() for period in grouped.periods],
         y=values,
         width=0.8 * _DAY * _DAYS[grouped.unit],
-        # plotly interprets tags in a name.
-        name=html.escape(shown if len(shown) <= _NAME_LENGTH else f"{shown[: _NAME_LENGTH - 1]}…", quote=False),
+        # plotly interprets HTML tags in a name.
+        name=html.escape(label if len(label) <= _NAME_LENGTH else f"{label[: _NAME_LENGTH - 1]}…", quote=False),
         marker={
             "color": color,
             "line": {"width": 0},
@@ -142,7 +142,7 @@ def _time_axis(starts: Sequence[date], unit: str) -> dict[str, Any]:
     }
     periods = (last - first) // bar + 1
     if periods <= _MAX_TICKS:
-        axis |= {"tick0": first.isoformat(), "dtick": _TICKS[unit], "tickformat": "%-d %b<br>%Y"}
+        axis |= {"tick0": first.isoformat(), "dtick": _TICK_DISTANCES[unit], "tickformat": "%-d %b<br>%Y"}
     elif periods <= 2 * _MAX_TICKS:
         axis["nticks"] = periods  # otherwise, plotly shows hours between the days
     return axis

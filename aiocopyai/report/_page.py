@@ -21,24 +21,25 @@ if TYPE_CHECKING:
 
 
 _MAX_PERIODS: Final = 184
-"""The maximum number of bars of a chart: with more days, each bar is a week, a month or a year."""
+"""The maximum number of bars in a chart. If there are more days, each bar is a week, a month or a year."""
 _MAX_ROWS: Final = 20
-"""The maximum number of rows of a table."""
+"""The maximum number of rows in a table."""
 _MAX_VALUES: Final = 10
-"""The maximum number of rows of a table of a metadata key's values."""
+"""The maximum number of rows in a table of the values of a metadata key."""
 _OPEN_TABLES: Final = 6
-"""The number of these tables that are open when the page is opened."""
+"""The number of tables of values that are not collapsed."""
 
 
 def write_report(summary: Summary, path: str | os.PathLike[str], *, source: str = "Copy.ai runs") -> None:
     """Write statistics as an HTML page with charts and tables. An existing file is replaced atomically.
 
-    The page includes plotly (4.8 MB) and works offline. Text from the server is escaped. Needs the extra ``report``.
+    The page includes plotly (4.8 MB) and works offline. Text from the server is escaped. This function requires the
+    extra ``report``.
 
     Args:
         summary: the statistics.
         path: the file to write, such as ``report.html``.
-        source: where the runs are from; the page's subtitle.
+        source: the subtitle of the page, which says where the runs are from.
 
     Raises:
         ModuleNotFoundError: the extra ``report`` is not installed.
@@ -49,7 +50,7 @@ def write_report(summary: Summary, path: str | os.PathLike[str], *, source: str 
 
 def render_report(summary: Summary, source: str) -> str:
     """Return the page as HTML."""
-    # Imported here because the statistics do not need the extra `report`.
+    # Imported here, because the statistics do not need the extra `report`.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
     from markupsafe import Markup  # noqa: PLC0415
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # noqa: PLC0415 (plotly has no types)
@@ -64,7 +65,7 @@ def render_report(summary: Summary, source: str) -> str:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., object]] = {
-        "shown": printable,
+        "printable": printable,
         "number": _number,
         "time": partial(_time, summary.zone),
     }
@@ -89,14 +90,14 @@ def render_report(summary: Summary, source: str) -> str:
         **_table_rows(summary, grouped),
         created=datetime.now(UTC),
         version=__version__,
-        # Browsers run only scripts with this nonce, and therefore none from the server.
+        # Browsers run only scripts with this nonce, so that no script in a run is executed.
         nonce=secrets.token_urlsafe(18),
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),  # noqa: S704 (plotly's own code)
     )
 
 
 def _table_rows(summary: Summary, grouped: Periods) -> dict[str, object]:
-    """Return the rows of each table by the name that the template uses."""
+    """Return the rows of each table by its name in the template."""
     keys = summary.ranked_keys
     return {
         "period_rows": [

@@ -1,4 +1,4 @@
-"""Statistics of runs, counted in one pass and in bounded memory.
+"""Statistics of runs, in one pass and in bounded memory.
 
 Statuses, metadata and errors can have any number of different values. A limited number of them is counted separately,
 and the others are counted together.
@@ -30,15 +30,15 @@ _MAX_VALUES: Final = 1_000
 _MAX_ERRORS: Final = 500
 _MAX_DAYS: Final = 20_000
 _TEXT_LENGTH: Final = 300
-"""The number of characters of a text that are kept. Texts that differ only after them are counted together."""
+"""Texts are truncated to this many characters. Texts that differ only after them are counted together."""
 _EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC)
 """Copy.ai's Workflows API did not exist before."""
-_CLOCK_DIFFERENCE: Final = timedelta(days=1)
-"""How far in the future a creation time may be, because clocks differ."""
+_MAX_CLOCK_DIFFERENCE: Final = timedelta(days=1)
+"""A creation time may be in the future by at most this much, because clocks differ."""
 _IDEMPOTENCY_KEY: Final = "idempotencyKey"
-"""The metadata key that is left out, because each run has a different value."""
-_VARYING: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+", re.IGNORECASE)
-"""Ids and numbers: errors that differ only in these are counted together."""
+"""The metadata key that is ignored, because each run has a different value."""
+_ID_OR_NUMBER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+", re.IGNORECASE)
+"""Errors that differ only in matches of this pattern are counted together."""
 
 
 @define
@@ -111,7 +111,7 @@ class ErrorSummary:
     """Failed runs whose errors differ only in numbers and ids."""
 
     text: str
-    """The error of the first run that was counted."""
+    """The error of the first of the runs."""
     run_id: str
     """The id of the run with the latest creation time."""
     latest: datetime | None = None
@@ -222,7 +222,7 @@ class Summary:
 
     @property
     def remarks(self) -> list[str]:
-        """Notes on missing and impossible data, one sentence each."""
+        """Notes on missing and invalid data, one sentence each."""
         return [
             f"{plural(runs, 'run')} {remark}"
             for runs, remark in (
@@ -239,7 +239,7 @@ class Summary:
         if created is None:
             self.undated += 1
             return
-        if not _EARLIEST <= created <= self.now + _CLOCK_DIFFERENCE:
+        if not _EARLIEST <= created <= self.now + _MAX_CLOCK_DIFFERENCE:
             self.misdated += 1
             return
         self.first = created if self.first is None else min(self.first, created)
@@ -264,7 +264,7 @@ class Summary:
 
     def _add_to_errors(self, run: Run) -> None:
         text = error_text(run.error)
-        pattern = _VARYING.sub("#", text)
+        pattern = _ID_OR_NUMBER.sub("#", text)
         error = self.errors.get(pattern)
         if error is None:
             if len(self.errors) >= _MAX_ERRORS:
@@ -279,7 +279,7 @@ class Summary:
         if cost <= 0 or (len(heap) >= MAX_COSTLIEST and cost <= heap[0][0]):
             return
         costly = CostlyRun(run.id[:_TEXT_LENGTH], status, run.created_at, cost, preview(run)[:_TEXT_LENGTH])
-        # Of equally expensive runs, the earlier one is kept. The count differs, so that runs are never compared.
+        # Of equally expensive runs, the first is kept. The number of runs differs, so that runs are never compared.
         entry = (cost, -self.total.runs, costly)
         heappush(heap, entry) if len(heap) < MAX_COSTLIEST else heappushpop(heap, entry)
 
@@ -300,7 +300,7 @@ class Period:
     start: date
     """The first day."""
     is_partial: bool
-    """Whether the runs cover only part of it, usually the first and the last period, and today."""
+    """Whether the runs cover only a part of the period, as is usual for the first and the last period."""
     by_status: Mapping[str, Totals]
 
     @property
@@ -320,7 +320,7 @@ class Periods:
 
 
 def group_by_period(summary: Summary, limit: int) -> Periods:
-    """Group the days of a summary by the shortest unit that makes at most `limit` periods, or by year."""
+    """Group the days of a summary by the shortest unit with at most `limit` periods, or else by year."""
     days = sorted({day for day, _ in summary.days.totals})
     if not days:
         return Periods("day", [])
@@ -333,9 +333,9 @@ def group_by_period(summary: Summary, limit: int) -> Periods:
         by_status = grouped[period_start(day, unit)]
         by_status[status] = by_status.get(status, Totals()) + totals
     today = local_time(summary.now, summary.zone).date()
-    incomplete = period_start(min(last + timedelta(days=1), today), unit)
+    first_incomplete = period_start(min(last + timedelta(days=1), today), unit)
     periods = [
-        Period(start, is_partial=start < first or start >= incomplete, by_status=by_status)
+        Period(start, is_partial=start < first or start >= first_incomplete, by_status=by_status)
         for start, by_status in grouped.items()
     ]
     return Periods(unit, periods)

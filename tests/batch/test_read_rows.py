@@ -70,7 +70,9 @@ def test_an_ambiguous_header_is_an_error(
     tmp_path: Path, header: str, row: str, delimiter: str, expected: dict[str, str]
 ) -> None:
     """A header that contains two delimiters is a ValueError unless `delimiter` is one of them."""
-    with pytest.raises(ValueError, match=r"rows\.csv, line 1: the columns may be separated by .* or .*; say which"):
+    with pytest.raises(
+        ValueError, match=r"rows\.csv, line 1: the columns may be separated by .* or .*; pass the correct one"
+    ):
         read(tmp_path, "rows.csv", f"{header}\n{row}\n")
     assert read(tmp_path, "rows.csv", f"{header}\n{row}\n", delimiter) == [expected]
 
@@ -113,7 +115,7 @@ def test_json_lines_are_read_as_any_json(runs: list[Run], tmp_path_factory: pyte
         ("rows.csv", 'a\n"1\n', r"rows\.csv, line 2"),
         ("rows.csv", "Text\na, b\n", "2 cells for 1 column; cells that contain commas must be in double quotes"),
         ("rows.csv", "a\n1\n".encode("utf-16-le"), "must be encoded in UTF-8; it may be in UTF-16"),
-        ("rows.tsv", "a,b\n1,2\n", "the columns may be separated by commas; say which"),
+        ("rows.tsv", "a,b\n1,2\n", "the columns may be separated by commas; pass the correct one"),
         ("rows.csv", "", r"rows\.csv has no rows"),
         ("rows.csv", "a\n", r"rows\.csv has no rows"),
         ("rows.csv", b"a\n\xff\n", "must be encoded in UTF-8"),

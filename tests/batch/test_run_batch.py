@@ -146,7 +146,7 @@ async def test_a_finished_batch_is_not_started_again(
         BatchError, match=r"results\.jsonl already exists: pass resume=True to continue, or another path"
     ):
         await collect(start(session, path))
-    with pytest.raises(BatchError, match="holds the results of other rows"):
+    with pytest.raises(BatchError, match="contains the results of other rows"):
         await collect(start(session, path, ROWS[:-1], resume=True))
 
 
@@ -454,14 +454,14 @@ async def _half_done(emulator: Emulator, session: CopyAISession, tmp_path: Path)
 async def test_a_damaged_ledger_pays_for_nothing(
     emulator: Emulator, session: CopyAISession, half_done: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    """An empty, cut off or overwritten ledger is an error that names every file; nothing is sent or changed."""
+    """An empty, truncated or overwritten ledger is an error that names every file; nothing is sent or changed."""
     ledger = half_done.with_name("results.jsonl.ledger")
     ledger.write_bytes(damage(ledger.read_bytes()))
     before = {path.name: path.read_bytes() for path in half_done.parent.iterdir()}
     batch = start(session, half_done, resume=True)
 
     with pytest.raises(
-        BatchError, match=r"results\.jsonl\.ledger \(and results\.jsonl\.ledger-journal, if there is one\)"
+        BatchError, match=r"results\.jsonl\.ledger \(and results\.jsonl\.ledger-journal, if it existed\)"
     ):
         batch.pending()
     with pytest.raises(BatchError, match=r"nothing was started"):
@@ -482,7 +482,7 @@ async def test_an_older_copy_of_the_ledger_pays_for_nothing(
     ledger.write_bytes(old)
     emulator.requests.clear()
 
-    with pytest.raises(BatchError, match=r"does not know row \d, which has a result"):
+    with pytest.raises(BatchError, match=r"has no entry for row \d, which has a result"):
         await collect(start(session, path, resume=True))
     assert emulator.requests == []
 

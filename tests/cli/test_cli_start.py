@@ -191,7 +191,11 @@ async def test_output_file(emulator: Emulator) -> None:
     ("name", "content", "message"),
     [
         ("rows.csv", "a,b\n1,2\n3\n", "rows.csv, line 3: 1 cell for 2 columns"),
-        ("rows.csv", "Company;Price, EUR\nA;2\n", "separated by commas or semicolons; say which with --delimiter"),
+        (
+            "rows.csv",
+            "Company;Price, EUR\nA;2\n",
+            "separated by commas or semicolons; pass the correct one with --delimiter",
+        ),
         ("rows.csv", "a\n", "rows.csv has no rows"),
         ("rows.jsonl", '{"a": 1}\n[1]\n', "rows.jsonl, line 2: must be a JSON object"),
         ("rows.xlsx", "a", "got rows.xlsx"),

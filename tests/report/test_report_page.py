@@ -213,7 +213,7 @@ def test_today_is_paler(tmp_path: Path, plotly: str) -> None:
     write_report(summary, path)
     opened = open_quickly(path, plotly)
 
-    assert "The paler bar is today, which is not over yet." in opened.dom
+    assert "The paler bar is today, which is not complete." in opened.dom
     assert opened.chart("runs-by-time").count("opacity: 0.45") == 1
 
 
