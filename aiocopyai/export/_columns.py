@@ -21,13 +21,13 @@ COLUMNS: Final = (
     "error",
     "extra",
 )
-"""The names of the columns, in order; new ones are only added at the end."""
+"""The names of the columns, in order. New columns are only added at the end."""
 
 JSON_COLUMNS: Final = frozenset({"input", "output", "metadata", "error", "extra"})
-"""The columns that hold JSON text if a cell can hold only text."""
+"""The columns that contain JSON text in formats whose cells are text."""
 
 
-def row_of(run: Run) -> dict[str, Any]:
+def run_to_row(run: Run) -> dict[str, Any]:
     """Return the values of `Run.to_dict`, but faster: without copies, and with `created_at` as a datetime."""
     return {
         "id": run.id,
@@ -43,11 +43,11 @@ def row_of(run: Run) -> dict[str, Any]:
     }
 
 
-def run_of(row: Mapping[str, Any]) -> Run:
-    """Return the run of a row; a missing column is empty.
+def row_to_run(row: Mapping[str, Any]) -> Run:
+    """Return the run of a row. A missing column is treated as empty.
 
     Raises:
-        ValueError, TypeError, KeyError: it is not a row that `Run.to_dict` returned.
+        ValueError, TypeError, KeyError: `Run.to_dict` does not return such rows.
     """
     run_id, created, status = row["id"], row.get("created_at"), row.get("status")
     if not isinstance(run_id, str) or not run_id:

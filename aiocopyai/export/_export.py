@@ -20,15 +20,15 @@ from aiocopyai._threads import FileThread
 from aiocopyai._validation import check_datetime
 from aiocopyai.export._formats import CSV, ExportError, Format, JSONLines, batched
 from aiocopyai.export._journal import DamagedJournalError, Journal
-from aiocopyai.export._list_reader import EarlyFile, ListReader, Progress
+from aiocopyai.export._list_reader import ListReader, OutputFile, Progress
 from aiocopyai.export._resume import LAST, ExportState, FileStamp, ListState, Selection
 from aiocopyai.models import Run
 
 
 LOOK_BACK: Final = timedelta(hours=1)
-"""With ``since="last"``: how much older than the newest run of the file a new run may be."""
-REFRESH_FOR: Final = timedelta(days=30)
-"""With ``since="last"``: how much older than the newest run of the file an unfinished run may be to be read again."""
+"""With ``since="last"``, a new run may be older than the newest run in the file by this much."""
+REFRESH_WINDOW: Final = timedelta(days=30)
+"""With ``since="last"``, an unfinished run is read again if it is older than the newest run by at most this much."""
 
 
 @frozen
@@ -93,23 +93,23 @@ async def export_runs(
         CopyAIError: the runs cannot be read. The stored rows remain for `resume`.
         OSError: a file cannot be read or written.
     """
-    # In a thread, as it may import pyarrow.
+    # In a thread, because it may import pyarrow.
     options = await asyncio.to_thread(_check_options, path, workflow_ids, since, resume=resume, force=force)
     with ExitStack() as files, FileThread() as thread:
         journal = await thread.wait(thread.submit(_open_journal, options, files))
         if journal is None:
             return Exported(options.path, 0, {}, 0)
-        early: EarlyFile | None = None
+        output: OutputFile | None = None
         state = journal.state
         if state is None:
             state = await _start(session, thread, journal, options)
             if state.base is None and (writer := options.format.writer) is not None:
-                out = files.enter_context(create_beside(journal.out, options.path))
-                early = files.enter_context(closing(EarlyFile(journal.out, out, writer(out))))
+                out = files.enter_context(create_beside(journal.output_path, options.path))
+                output = files.enter_context(closing(OutputFile(journal.output_path, out, writer(out))))
         if not state.is_complete:
             report: Callable[[Progress], None] = on_progress or (lambda _: None)
-            await ListReader(session, journal, state, options.format, report, thread, early).read()
-            await thread.run_steps(_write_file(journal, state, options, early))
+            await ListReader(session, journal, state, options.format, report, thread, output).read()
+            await thread.run_steps(_write_file(journal, state, options, output))
         if state.source is not None:
             source = options.path.with_name(state.source)
             await thread.wait(thread.submit(move_into_place, source, options.path))
@@ -167,7 +167,7 @@ def _format_of(path: Path) -> Format:
 
 @frozen
 class _Options:
-    """The arguments of `export_runs`, after they were checked."""
+    """The validated arguments of `export_runs`."""
 
     path: Path
     format: Format
@@ -176,7 +176,7 @@ class _Options:
     force: bool
 
     @property
-    def adds(self) -> bool:
+    def adds_to_file(self) -> bool:
         """Whether runs are added to an existing file."""
         return self.selection.since == LAST and self.path.exists()
 
@@ -193,13 +193,13 @@ def _check_options(
         raise ValueError("resume continues an unfinished export and force discards it: use only one of them")
     chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
     if not chosen:
-        raise ValueError("workflow_ids must name at least one workflow")
+        raise ValueError("workflow_ids must contain at least one id")
     if isinstance(since, datetime):
         check_datetime("since", since)
         since = since.astimezone(UTC).isoformat()
     elif since is not None and since != LAST:
         raise ValueError(f'since must be a datetime, "last" or None, got {since!r}')
-    target = Path(os.path.realpath(path))  # a link is kept, and the file behind it is replaced
+    target = Path(os.path.realpath(path))  # a link is kept, and its target is replaced
     return _Options(target, _format_of(target), Selection(chosen, since), resume, force)
 
 
@@ -207,7 +207,10 @@ def _check_options(
 
 
 def _open_journal(options: _Options, files: ExitStack) -> Journal | None:
-    """Open the export to resume, or an empty one, until `files` closes it; None if the file is complete already."""
+    """Return a new journal, or that of an unfinished export, or None if the file is already complete.
+
+    `files` closes the journal.
+    """
     path = options.path
     if not path.parent.is_dir():
         raise ExportError(f"the folder {path.parent} does not exist")
@@ -215,15 +218,15 @@ def _open_journal(options: _Options, files: ExitStack) -> Journal | None:
         raise ExportError(f"{path} is a folder")
     if Journal.exists(path) and (unfinished := _open_unfinished(options, files)) is not None:
         return unfinished
-    if path.exists() and not (options.force or options.adds):
+    if path.exists() and not (options.force or options.adds_to_file):
         if options.resume:
             return None
-        raise ExportError(f"{path} already exists", 'use since="last" to add what is new, or force to replace it')
+        raise ExportError(f"{path} already exists", 'use since="last" to add new runs, or force to replace it')
     return files.enter_context(closing(Journal(path)))
 
 
 def _open_unfinished(options: _Options, files: ExitStack) -> Journal | None:
-    """Open an unfinished export to resume it, or delete its files and return None if that is safe or forced."""
+    """Open the journal of an unfinished export, or delete its files and return None if that is safe or forced."""
     path = options.path
     try:
         journal = files.enter_context(closing(Journal(path)))
@@ -233,7 +236,7 @@ def _open_unfinished(options: _Options, files: ExitStack) -> Journal | None:
         Journal.discard(path)
         return None
     state = journal.state
-    # If the complete file was moved into place, only the journal was not removed yet.
+    # If the complete file was moved into place, the earlier process only did not remove the journal.
     is_placed = state is not None and state.is_complete and not (state.source and path.with_name(state.source).exists())
     if state is None or is_placed or options.force:
         journal.remove()
@@ -242,7 +245,7 @@ def _open_unfinished(options: _Options, files: ExitStack) -> Journal | None:
         raise ExportError(f"an unfinished export to {path} exists", "use resume to continue it, or force to discard it")
     if state.selection != options.selection:
         raise ExportError(
-            f"the unfinished export to {path} is of {state.selection}",
+            f"the unfinished export to {path} is for {state.selection}",
             "resume it for the same workflows and time, or use force to discard it",
         )
     _check_target(state, path)
@@ -250,7 +253,7 @@ def _open_unfinished(options: _Options, files: ExitStack) -> Journal | None:
 
 
 def _check_target(state: ExportState, path: Path) -> None:
-    """Raise if the file to replace is not the one that the export started with."""
+    """Raise an `ExportError` if the file to replace was changed or created after the export started."""
     if state.base is not None and (not path.exists() or FileStamp.of(path) != state.base):
         raise ExportError(f"{path} has changed since the export started", "use force to discard the unfinished export")
     if not state.replaces and path.exists():
@@ -259,7 +262,7 @@ def _check_target(state: ExportState, path: Path) -> None:
 
 async def _start(session: CopyAISession, thread: FileThread, journal: Journal, options: _Options) -> ExportState:
     base, cursors = None, dict[str | None, Cursor]()
-    if options.adds:
+    if options.adds_to_file:
         base = FileStamp.of(options.path)
         try:
             await thread.run_steps(_read_base(journal, options, cursors))
@@ -271,10 +274,10 @@ async def _start(session: CopyAISession, thread: FileThread, journal: Journal, o
             journal.forget_base()
     lists: dict[str, ListState] = {}
     for workflow_id in options.selection.workflow_ids:
-        first = await session.runs_page(workflow_id, size=1)  # fails at once if the key or the id is invalid
-        names = {workflow_id, *[run.workflow_id for run in first.items]}  # the server may use another id for it
-        cursor = Cursor.merge(cursors[name] for name in names if name in cursors)
-        lists[workflow_id] = ListState(first.total, horizon=cursor.since(LOOK_BACK, REFRESH_FOR))
+        page = await session.runs_page(workflow_id, size=1)  # fails early if the key or the id is invalid
+        ids = {workflow_id, *[run.workflow_id for run in page.items]}  # the server may return another id
+        cursor = Cursor.merge(cursors[id_] for id_ in ids if id_ in cursors)
+        lists[workflow_id] = ListState(page.total, horizon=cursor.since(LOOK_BACK, REFRESH_WINDOW))
     replaces = options.force or base is not None
     state = ExportState(options.selection, replaces=replaces, base=base, lists=lists)
     await thread.wait(thread.submit(journal.start, state, b"" if base else options.format.head))
@@ -282,7 +285,7 @@ async def _start(session: CopyAISession, thread: FileThread, journal: Journal, o
 
 
 def _read_base(journal: Journal, options: _Options, cursors: dict[str | None, Cursor]) -> Generator[None]:
-    """Store which runs an existing file has, and add them to a cursor for each workflow id."""
+    """Store the runs of an existing file, and add them to the cursors of their workflows."""
     for runs in batched(options.format.read(options.path), 1_000):
         journal.add_base(runs)
         for run in runs:
@@ -293,13 +296,13 @@ def _read_base(journal: Journal, options: _Options, cursors: dict[str | None, Cu
 # --- write the file
 
 
-def _write_file(journal: Journal, state: ExportState, options: _Options, early: EarlyFile | None) -> Generator[None]:
-    """Write the complete file next to the target, unless there is nothing to add to the existing one."""
+def _write_file(journal: Journal, state: ExportState, options: _Options, output: OutputFile | None) -> Generator[None]:
+    """Write the complete file next to the target, unless there is nothing to add to an existing file."""
     if state.base is None or state.runs:
         _check_target(state, options.path)
-        source = journal.out
-        if early is not None:
-            early.finish()
+        source = journal.output_path
+        if output is not None:
+            output.finish()
         elif state.base is None and options.format.writer is None:
             source = journal.seal()
         else:

@@ -1,4 +1,4 @@
-"""The file formats of an export: how runs are encoded, how a file is read again, and how a new file is put together."""
+"""The file formats of an export. A format encodes runs, reads a file and writes a file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from attrs import frozen
 
 from aiocopyai._json import dump_each, dump_lines
 from aiocopyai.errors import CopyAIError
-from aiocopyai.export._columns import COLUMNS, JSON_COLUMNS, row_of, run_of
+from aiocopyai.export._columns import COLUMNS, JSON_COLUMNS, row_to_run, run_to_row
 from aiocopyai.models import Run
 
 
 T = TypeVar("T")
 
 Keep: TypeAlias = "Callable[[Sequence[str]], Sequence[bool]]"
-"""Returns for each of some run ids whether its row stays in the new file."""
+"""For a sequence of run ids, returns whether the row of each run stays in the new file."""
 
 _COPY_BYTES: Final = 2**20
-"""How much of a file is copied in one step."""
+"""The number of bytes to copy in one step."""
 _FILTER_ROWS: Final = 500
-"""How many rows are filtered in one step."""
+"""The number of rows to filter in one step."""
 _NEEDS_QUOTES: Final = re.compile(rb'[",\r\n]')
 
 
@@ -63,7 +63,7 @@ class FileWriter(Protocol):
 
 
 class Format(Protocol):
-    """One file format. Runs are encoded, packed and appended to the rows file."""
+    """A file format. Runs are encoded, packed and appended to a rows file."""
 
     @property
     def head(self) -> bytes:
@@ -72,7 +72,7 @@ class Format(Protocol):
 
     @property
     def writer(self) -> Callable[[BinaryIO], FileWriter] | None:
-        """The class that writes a file from rows; None if a complete rows file is such a file already."""
+        """The class that writes a file from rows; None if a complete rows file already has this format."""
         ...
 
     def encode(self, runs: Sequence[Run]) -> bytes:
@@ -92,7 +92,10 @@ class Format(Protocol):
         ...
 
     def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Generator[None]:
-        """Write the runs of a base file, or those that `keep` selects, and then the runs of a rows file, in steps."""
+        """Write the runs of a base file that `keep` selects, by default all, and then the runs of a rows file.
+
+        Each step of the generator writes a part.
+        """
         ...
 
 
@@ -101,7 +104,7 @@ class JSONLines:
     """One JSON object per line."""
 
     is_gzipped: bool = False
-    """Whether the lines are compressed; every addition is another gzip member, which readers join to one stream."""
+    """Whether the lines are compressed. Each addition is a separate gzip member, which readers concatenate."""
     writer = None
 
     @property
@@ -109,7 +112,7 @@ class JSONLines:
         return self.pack(b"")
 
     def encode(self, runs: Sequence[Run]) -> bytes:
-        return dump_lines([row_of(run) for run in runs])
+        return dump_lines([run_to_row(run) for run in runs])
 
     def pack(self, encoded: bytes) -> bytes:
         # Level 4 is three times as fast as 6, and the files are a tenth larger.
@@ -141,13 +144,13 @@ class JSONLines:
 
 
 class CSV:
-    """Comma-separated values as in RFC 4180, below a header; objects and errors are JSON text."""
+    """Comma-separated values as in RFC 4180, with a header. Objects and errors are JSON text."""
 
     head = f"{','.join(COLUMNS)}\r\n".encode()
     writer = None
 
     def encode(self, runs: Sequence[Run]) -> bytes:
-        rows = [row_of(run) for run in runs]
+        rows = [run_to_row(run) for run in runs]
         columns: list[list[bytes]] = []
         for name in COLUMNS:
             values = [row[name] for row in rows]
@@ -165,15 +168,15 @@ class CSV:
 
     def read(self, path: Path) -> Iterator[Run]:
         for number, cells in enumerate(self._rows(path), start=2):
-            yield _read_run(_row_of_cells, cells, path, number)
+            yield _read_run(_cells_to_row, cells, path, number)
 
     def write(self, base: Path | None, keep: Keep | None, rows: Path, out: BinaryIO) -> Generator[None]:
         if base is not None and keep is None:
             yield from _copy(base, out)
         elif base is not None and keep is not None:
             out.write(self.head)
-            for some in batched(self._rows(base), _FILTER_ROWS):
-                kept = compress(some, keep([cells[0] for cells in some]))
+            for batch in batched(self._rows(base), _FILTER_ROWS):
+                kept = compress(batch, keep([cells[0] for cells in batch]))
                 out.write(_csv_lines([list(map(str.encode, column)) for column in zip(*kept, strict=True)]))
                 yield
         yield from _copy(rows, out)
@@ -184,7 +187,7 @@ class CSV:
             file.seek(max(0, size - 1))
             if file.read() != b"\n":
                 raise ExportError(f"{path} ends in the middle of its last line")
-        csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a long output
+        csv.field_size_limit(2**31 - 1)  # a long output exceeds the default of 128 KiB
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = csv.reader(file, strict=True)
@@ -196,7 +199,7 @@ class CSV:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of this length; the last one may be shorter."""
+    """Yield the items in lists of this length. The last list may be shorter."""
     remaining = iter(items)
     while batch := list(islice(remaining, size)):
         yield batch
@@ -214,14 +217,14 @@ def _csv_lines(columns: Sequence[Sequence[bytes]]) -> bytes:
     must_quote = _NEEDS_QUOTES.search
     quoted = [
         [b'"%b"' % cell.replace(b'"', b'""') if must_quote(cell) else cell for cell in cells]
-        if must_quote(b"".join(cells))  # half of the columns never need it
+        if must_quote(b"".join(cells))  # half of the columns never need quotes
         else cells
         for cells in columns
     ]
     return b"".join([b",".join(row) + b"\r\n" for row in zip(*quoted, strict=True)])
 
 
-def _row_of_cells(cells: Sequence[str]) -> dict[str, Any]:
+def _cells_to_row(cells: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {name: cell or None for name, cell in zip(COLUMNS, cells, strict=True)}
     for name in JSON_COLUMNS:
         if row[name] is not None:
@@ -233,6 +236,6 @@ def _row_of_cells(cells: Sequence[str]) -> dict[str, Any]:
 
 def _read_run(parse: Callable[[T], dict[str, Any]], row: T, path: Path, number: int) -> Run:
     try:
-        return run_of(parse(row))
+        return row_to_run(parse(row))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ExportError(f"{path}, line {number}: not an exported run ({error})") from None

@@ -5,11 +5,11 @@ Next to ``runs.jsonl`` there are
 - ``runs.jsonl.part``: the rows, which are only appended to,
 - ``runs.jsonl.part.db`` and, during an export or after a crash, ``runs.jsonl.part.db-wal``: an SQLite database with
   the ids that were seen, the number of valid bytes in the rows file, and how far each list was read,
-- ``runs.jsonl.part.out``: the complete file, while it is written, if the rows file cannot be used as it is. It is
-  not needed to resume: the next process writes it again.
+- ``runs.jsonl.part.out``: the complete file, while it is written, if it differs from the rows file. It is not needed
+  to resume: the next process writes it again.
 
-Rows are written first, and then the database in one transaction. Bytes after the valid ones are cut off by the next
-process.
+Rows are written first, and then the database in one transaction. After a crash, the next process truncates the rows
+file to its valid bytes.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ from aiocopyai.models import Run
 _CONVERTER: Final = make_converter()
 _VERSION: Final = 3
 _SYNC_SECONDS: Final = 1.0
-"""How often the rows are written to the disk, so that little is left to write at the end."""
-# The last two, in pages and KiB, reduce how often pages of the index are written, as ids are at random places in it.
+"""Rows are written to the disk at this interval, so that little is left to write at the end."""
+# The last two are in pages and KiB. They let SQLite write pages less often: ids are at random places in the index.
 _SETTINGS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 4000", "cache_size = -8000")
-# `seen` has every id, with the number of the addition that added it, which is 0 for the base.
-# `unfinished` has a digest of the row of each run of the base that may still change; `replaced` has those that changed.
+# `seen` has each id, and the number of the addition that added it, or 0 for the base.
+# `unfinished` has the ids of the runs of the base that may still change, and digests of their rows.
+# `replaced` has the ids of the runs of the base that have changed.
 _TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS seen (id BLOB PRIMARY KEY, addition INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unfinished (id BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID;
@@ -56,10 +57,10 @@ CREATE TABLE IF NOT EXISTS replaced (id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (document TEXT);
 PRAGMA user_version = {_VERSION};
 """
-_MAX_ROWS: Final = 300
-"""How many rows are in one statement; older versions of SQLite accept 999 values."""
+_ROWS_PER_STATEMENT: Final = 300
+"""The maximum number of rows in a statement. Older versions of SQLite accept at most 999 values."""
 _EXTENSIONS: Final = (".part.out", ".part", ".part.db-wal", ".part.db-journal", ".part.db")
-"""The extensions of all files that an unfinished export may have; the last one is what `Journal.exists` checks."""
+"""The extensions of all files that an unfinished export may have. `Journal.exists` checks the last one."""
 
 
 class DamagedJournalError(ExportError):
@@ -68,7 +69,7 @@ class DamagedJournalError(ExportError):
 
 @frozen
 class Batch:
-    """Runs in the form in which they are stored."""
+    """Runs that are ready to be stored."""
 
     runs: Sequence[Run]
     digests: Sequence[bytes]
@@ -84,23 +85,23 @@ class Journal:
     """The rows and the database of one export, locked by this process.
 
     Raises:
-        ExportError: another process has locked it, or it cannot be read.
-        OSError: it cannot be written.
+        ExportError: another process has locked the export, or it cannot be read.
+        OSError: the export cannot be written.
     """
 
     def __init__(self, target: Path) -> None:
-        self.rows: Final = Path(f"{target}.part")
-        self.out: Final = Path(f"{target}.part.out")
+        self.rows_path: Final = Path(f"{target}.part")
+        self.output_path: Final = Path(f"{target}.part.out")
         self.state: ExportState | None = None
         """None until `start`."""
         self._target = target
-        self._database = Path(f"{target}.part.db")
+        self._database_path = Path(f"{target}.part.db")
         self._file: BinaryIO | None = None
         self._has_failed = False
         self._is_closed = False
         self._synced = time.monotonic()
         with self._errors():
-            self._db = open_locked(self._database, target)
+            self._db = open_locked(self._database_path, target)
         try:
             self.state = self._load()
         except BaseException:
@@ -119,7 +120,7 @@ class Journal:
             Path(f"{target}{extension}").unlink(missing_ok=True)
 
     def add_base(self, runs: Sequence[Run]) -> None:
-        """Store which runs the base has; `start` makes it permanent."""
+        """Store the runs of the base. `start` makes them permanent."""
         with self._transaction():
             self._insert("seen", [(_digest(run.id), 0) for run in runs])
             self._insert("unfinished", [(_digest(run.id), _row_digest(run)) for run in runs if is_unfinished(run)])
@@ -130,7 +131,7 @@ class Journal:
 
     def start(self, state: ExportState, head: bytes) -> None:
         """Start an export: create the rows file with the head of its format."""
-        with create_beside(self.rows, self._target) as file:
+        with create_beside(self.rows_path, self._target) as file:
             file.write(head)
         state.size = len(head)
         self.state = state
@@ -139,7 +140,9 @@ class Journal:
         self.commit()
 
     def add(self, batch: Batch, file_format: Format) -> bytes:
-        """Append runs that are not in the base, or were unfinished there and changed; `commit` makes it permanent.
+        """Append the runs that are new, or were unfinished in the base and have changed.
+
+        `commit` makes this permanent.
 
         Returns:
             The rows that were appended.
@@ -154,13 +157,13 @@ class Journal:
             if not runs:
                 return b""
             content = file_format.pack(encoded)
-            self._rows().write(content)
+            self._open_rows().write(content)
             state.size += len(content)
             state.count(runs, changed)
             return content
 
     def keep(self, run_ids: Sequence[str]) -> list[bool]:
-        """Return for each of some runs of the base whether it keeps its row: whether no newer row was added."""
+        """Return for each of these runs of the base whether its row is kept, because no newer row was added."""
         digests = [_digest(run_id) for run_id in run_ids]
         with self._errors():
             replaced = {digest for (digest,) in self._select("SELECT id FROM replaced WHERE id IN ({})", digests)}
@@ -169,7 +172,8 @@ class Journal:
     def commit(self, *, durably: bool = False) -> None:
         """Make the additions and the state permanent, unless any of them failed.
 
-        A commit survives a crash of the process. A durable one also survives a power failure, and must follow another.
+        A commit survives a crash of the process. A durable commit also survives a power failure; another commit must
+        come before it.
         """
         if self._has_failed:
             return
@@ -185,15 +189,15 @@ class Journal:
             self._db.execute("COMMIT")
 
     def seal(self) -> Path:
-        """Wait until the rows file is on the disk, cut to its valid bytes, and return its path."""
+        """Truncate the rows file to its valid bytes, wait until it is on the disk, and return its path."""
         with self._errors():
-            file, self._file = self._rows(), None
+            file, self._file = self._open_rows(), None
         with file:
             os.fsync(file.fileno())
-        return self.rows
+        return self.rows_path
 
     def close(self) -> None:
-        """Close the files and release the lock; an export that was not started leaves no files behind."""
+        """Close the files and release the lock. If the export was not started, delete its files."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -203,14 +207,14 @@ class Journal:
         with self._errors():
             self._db.close()
         if self.state is None:
-            self._database.unlink(missing_ok=True)
+            self._database_path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Close and delete the files."""
         if self._file is not None:
             self._file.close()
-        self.out.unlink(missing_ok=True)
-        self.rows.unlink(missing_ok=True)
+        self.output_path.unlink(missing_ok=True)
+        self.rows_path.unlink(missing_ok=True)
         self.state = None
         with suppress(DamagedJournalError):
             self.close()
@@ -226,22 +230,22 @@ class Journal:
             for setting in _SETTINGS:
                 self._db.execute(f"PRAGMA {setting}")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            check_database(self._db, self._database)
+            check_database(self._db, self._database_path)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in {0, _VERSION}:
-                raise DamagedFileError(f"{self._database} was written by another version of aiocopyai")
+                raise DamagedFileError(f"{self._database_path} was written by another version of aiocopyai")
             if version == 0:
                 self._db.executescript(_TABLES)
             found = self._db.execute("SELECT document FROM state").fetchone()
             try:
                 return None if found is None else _CONVERTER.loads(found[0], ExportState)
             except (ValueError, KeyError, TypeError, ExceptionGroup) as error:
-                raise DamagedFileError(f"{self._database} cannot be read: {error}") from error
+                raise DamagedFileError(f"{self._database_path} cannot be read: {error}") from error
 
     @contextmanager
     def _errors(self) -> Generator[None]:
         try:
-            with sqlite_errors(self._database):
+            with sqlite_errors(self._database_path):
                 yield
         except FileInUseError:
             raise ExportError(f"another export to {self._target} is in progress") from None
@@ -255,7 +259,7 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Generator[None]:
-        """Use the open transaction, or start one; `commit` ends it, and an error undoes it."""
+        """Use the open transaction, or begin one. `commit` ends it, and an error rolls it back."""
         try:
             with self._errors():
                 if not self._db.in_transaction:
@@ -269,8 +273,7 @@ class Journal:
     def _select_unwritten(self, batch: Batch, addition: int) -> tuple[list[Run], int]:
         """Return the runs of an addition that need a row, and how many of them replace a row of the base.
 
-        These are the runs that this addition is the first to have, and those that were unfinished in the base and
-        changed.
+        A run needs a row if no earlier addition has it, or if it was unfinished in the base and has changed.
         """
         by_digest: dict[bytes, Run] = {}
         for digest, run in zip(batch.digests, batch.runs, strict=True):
@@ -285,27 +288,28 @@ class Journal:
         return [run for digest, run in by_digest.items() if digest in new or digest in changed], len(changed)
 
     def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> int:
-        """Insert the rows whose ids are not in the table; return their number."""
+        """Insert the rows whose ids are not in the table, and return their number."""
         inserted = 0
         # Unlike executemany(), this does not release and acquire the GIL for each row.
-        for some in batched(rows, _MAX_ROWS):
-            places = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
-            values = list(chain.from_iterable(some))
-            inserted += self._db.execute(f"INSERT OR IGNORE INTO {table} VALUES {places}", values).rowcount  # noqa: S608 (our names)
+        for batch in batched(rows, _ROWS_PER_STATEMENT):
+            groups = ", ".join([f"({', '.join('?' * len(batch[0]))})"] * len(batch))
+            statement = f"INSERT OR IGNORE INTO {table} VALUES {groups}"  # noqa: S608 (only names of this module)
+            inserted += self._db.execute(statement, list(chain.from_iterable(batch))).rowcount
         return inserted
 
-    def _select(self, statement: str, digests: Iterable[bytes], *more: object) -> Iterator[tuple[bytes, ...]]:
-        for some in batched(digests, _MAX_ROWS):
-            places = ", ".join("?" * len(some))
-            yield from self._db.execute(statement.format(places), [*some, *more]).fetchall()
+    def _select(self, statement: str, digests: Iterable[bytes], *values: object) -> Iterator[tuple[bytes, ...]]:
+        """Execute a statement for the digests, which replace its braces, and for the values that follow them."""
+        for batch in batched(digests, _ROWS_PER_STATEMENT):
+            placeholders = ", ".join("?" * len(batch))
+            yield from self._db.execute(statement.format(placeholders), [*batch, *values]).fetchall()
 
-    def _rows(self) -> BinaryIO:
-        """Return the rows file, which is opened and cut to its valid bytes first."""
+    def _open_rows(self) -> BinaryIO:
+        """Return the rows file. The first call opens it and truncates it to its valid bytes."""
         if self._file is None:
             size = self._started().size
-            if not self.rows.is_file() or self.rows.stat().st_size < size:
-                raise DamagedFileError(f"{self.rows} is shorter than it was")
-            file = self.rows.open("r+b")
+            if not self.rows_path.is_file() or self.rows_path.stat().st_size < size:
+                raise DamagedFileError(f"{self.rows_path} is shorter than it was")
+            file = self.rows_path.open("r+b")
             self._file = file
             file.truncate(size)
             file.seek(size)
@@ -313,7 +317,7 @@ class Journal:
 
 
 def _digest(run_id: str) -> bytes:
-    """Return the hash that is stored instead of an id; it is long enough to be different for each id."""
+    """Return the hash that is stored instead of an id. It is long enough to be unique."""
     # Lone surrogates are escaped as in formats that cannot contain them, so that ids from such files are recognized.
     return blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
@@ -321,5 +325,5 @@ def _digest(run_id: str) -> bytes:
 def _row_digest(run: Run) -> bytes:
     """Return a hash of a row, which shows whether the row has changed."""
     # In CSV and Parquet, a lone surrogate is escaped with a backslash, which JSON doubles.
-    # Not with msgspec, which writes floats differently, and only if there is no lone surrogate.
+    # The bytes must not depend on msgspec, which writes floats differently and cannot write lone surrogates.
     return blake2b(dump_with_stdlib(run.to_dict()).replace(rb"\\", b"\\"), digest_size=16).digest()

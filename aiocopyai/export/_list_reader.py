@@ -27,11 +27,11 @@ from aiocopyai.models import Run
 
 _COMMIT_RUNS: Final = 10_000
 _COMMIT_SECONDS: Final = 0.25
-"""Runs are committed after this number or time, so that few must be read again after a crash."""
+"""Runs are committed after this number or time, so that only a few are read again after a crash."""
 _BATCH_RUNS: Final = 500
-"""How many runs are encoded together, and then stored in a thread while the next ones are read."""
+"""The number of runs that are encoded together, and stored in a thread while the next ones are read."""
 _MAX_STORING: Final = 2
-"""How many such batches may be in the thread or wait for it."""
+"""The maximum number of batches that are being stored, or wait for the thread."""
 
 
 @frozen
@@ -58,7 +58,7 @@ class Progress:
 
 
 @define
-class EarlyFile:
+class OutputFile:
     """The complete file, if it is written while runs are still being read, so that little is left to do at the end."""
 
     path: Path
@@ -88,11 +88,11 @@ class ListReader:
     session: CopyAISession
     journal: Journal
     state: ExportState
-    """The state that was stored last; `_read_from` has a later one of the list that is being read."""
+    """The state that was stored last. `_read_from` has a later state of the list that it reads."""
     format: Format
     on_progress: Callable[[Progress], None]
     thread: FileThread
-    early: EarlyFile | None
+    output: OutputFile | None
     unstored: list[Run] = field(factory=list[Run])
     storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
     """The batches in the thread; no other code uses the journal and the state until they are stored."""
@@ -101,54 +101,54 @@ class ListReader:
     committed_at: float = 0.0
 
     async def read(self) -> None:
-        """Read all lists to their end; runs that were read before an error are stored, too."""
-        for workflow_id, listed in self.state.lists.items():
-            if listed.checkpoint is not None and not listed.is_done:
-                listed.total = (await self.session.runs_page(workflow_id, size=1)).total
+        """Read all lists to their end. Runs that were read before an error are stored, too."""
+        for workflow_id, list_state in self.state.lists.items():
+            if list_state.checkpoint is not None and not list_state.is_done:
+                list_state.total = (await self.session.runs_page(workflow_id, size=1)).total
         self.on_progress(Progress.of(self.state))
         for workflow_id, stored in list(self.state.lists.items()):
             if stored.is_done:
                 continue
-            listed = copy(stored)
-            # Read from the start if pages in between are missing, and page by page if changes hide where new runs end.
-            for start_page, prefetch in ((listed.start_page(), True), (1, True), (1, False)):
-                if await self._read_from(workflow_id, listed, start_page, prefetch=prefetch):
+            list_state = copy(stored)
+            # Start over if pages were skipped. Read page by page if changes of the list hide where the new runs end.
+            for start_page, may_prefetch in ((list_state.start_page(), True), (1, True), (1, False)):
+                if await self._read_from(workflow_id, list_state, start_page, may_prefetch=may_prefetch):
                     break
-            listed.is_done = True
-            await self._store_rest(workflow_id, listed)
+            list_state.is_done = True
+            await self._store_rest(workflow_id, list_state)
 
-    async def _read_from(self, workflow_id: str, listed: ListState, start_page: int, *, prefetch: bool) -> bool:
-        """Read a list, starting with a page; return whether this certainly left out no unread run."""
-        checkpoint, ahead = listed.checkpoint, listed.start_reading()
-        if not prefetch:
-            ahead = 0
+    async def _read_from(self, workflow_id: str, list_state: ListState, start_page: int, *, may_prefetch: bool) -> bool:
+        """Read a list from a page to its end, and return whether certainly no unread run was skipped."""
+        checkpoint, prefetch = list_state.checkpoint, list_state.start_attempt()
+        if not may_prefetch:
+            prefetch = 0
         selected = self.state.selection.since
         since = None if selected in {None, LAST} else datetime.fromisoformat(str(selected))
-        pager = self.session.runs(workflow_id, start_page=start_page, since=since, prefetch=ahead)
+        pager = self.session.runs(workflow_id, start_page=start_page, since=since, prefetch=prefetch)
         rereads_at_horizon: int | None = None
         async with aclosing(pager.pages()) as pages:
             try:
                 async for page in pages:
                     if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
                         return False
-                    listed.add(page, pages.proven.position, pages.proven.total, pages.page_length)
-                    if listed.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
+                    list_state.add(page, pages.proven.position, pages.proven.total, pages.page_length)
+                    if list_state.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
                         pages.stop_at(pages.position)
                         rereads_at_horizon = pager.changes.reread
-                    listed.total = pager.total
-                    await self._store(page.items, workflow_id, listed)
+                    list_state.total = pager.total
+                    await self._store(page.items, workflow_id, list_state)
             except CopyAIError as error:
                 if start_page == 1 or pager.total is not None or not may_be_past_end(error):
                     raise
                 return False
             finally:
-                await self._store_rest(workflow_id, listed)
-        if ahead != 0 and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
-            return False  # pages were read again after the end was found: newer runs may have moved behind it
+                await self._store_rest(workflow_id, list_state)
+        if prefetch != 0 and rereads_at_horizon is not None and pager.changes.reread > rereads_at_horizon:
+            return False  # pages were read again after the horizon: newer runs may have moved to unread pages
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 
-    async def _store(self, runs: Sequence[Run], workflow_id: str, listed: ListState) -> None:
-        """Collect runs, and store them when a batch is full or a commit is due; wait if the thread is busy."""
+    async def _store(self, runs: Sequence[Run], workflow_id: str, list_state: ListState) -> None:
+        """Collect runs, and store them when a batch is full or a commit is due. Wait if the thread is busy."""
         self.unstored += runs
         self.uncommitted += len(runs)
         is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
@@ -156,37 +156,37 @@ class ListReader:
             if len(self.storing) >= _MAX_STORING:
                 await self.thread.wait(self.storing[0])
                 self.storing.popleft()
-            storing = self._submit(workflow_id, listed, commit=is_due)
+            storing = self._submit(workflow_id, list_state, commit=is_due)
             self.storing.append(storing)
             if is_due:
                 loop = asyncio.get_running_loop()
                 storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
 
-    async def _store_rest(self, workflow_id: str, listed: ListState) -> None:
+    async def _store_rest(self, workflow_id: str, list_state: ListState) -> None:
         """Store and commit all runs that were read."""
         try:
             for storing in list(self.storing):
                 await self.thread.wait(storing)
         finally:
             self.storing.clear()
-        self.on_progress(await self.thread.wait(self._submit(workflow_id, listed, commit=True)))
+        self.on_progress(await self.thread.wait(self._submit(workflow_id, list_state, commit=True)))
 
-    def _submit(self, workflow_id: str, listed: ListState, *, commit: bool) -> Future[Progress]:
+    def _submit(self, workflow_id: str, list_state: ListState, *, commit: bool) -> Future[Progress]:
         # Encoded here, because the thread and the event loop would compete for the GIL.
         batch = Batch.of(self.unstored, self.format)
-        storing = self.thread.submit(self._write, batch, workflow_id, copy(listed), commit=commit)
+        storing = self.thread.submit(self._write, batch, workflow_id, copy(list_state), commit=commit)
         self.unstored = []  # after submit(): if that fails, the last commit still stores them
         if commit:
             self.uncommitted, self.committed_at = 0, time.monotonic()
         return storing
 
-    def _write(self, batch: Batch, workflow_id: str, listed: ListState, *, commit: bool) -> Progress:
+    def _write(self, batch: Batch, workflow_id: str, list_state: ListState, *, commit: bool) -> Progress:
         content = self.journal.add(batch, self.format)
         if commit:
-            self.state.lists[workflow_id] = listed
+            self.state.lists[workflow_id] = list_state
             self.journal.commit()
-        if self.early is not None:
-            self.early.writer.add(content)
+        if self.output is not None:
+            self.output.writer.add(content)
         return Progress.of(self.state)
 
     def _report_stored(self, stored: Future[Progress]) -> None:

@@ -1,4 +1,4 @@
-"""Parquet, with pyarrow: the rows file is a sequence of Arrow messages, each with one batch of rows."""
+"""Parquet, with pyarrow. The rows file is a sequence of Arrow messages, each with one batch of rows."""
 
 # pyarrow is not typed: its values are unknown to the type checkers.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -19,15 +19,15 @@ from aiocopyai.models import Run
 
 
 _GROUP_BYTES: Final = 2**22
-"""How much of a file is held in memory; it becomes one row group."""
-_ORDERED_COLUMNS: Final = ["id", "workflow_id", "status", "created_at", "credits"]
-"""The columns for which the file has minimum and maximum values, which help to find rows."""
+"""The size of a row group in bytes. Its rows are kept in memory until they are written."""
+_COLUMNS_WITH_STATISTICS: Final = ["id", "workflow_id", "status", "created_at", "credits"]
+"""The columns whose minimum and maximum are stored, so that readers can skip row groups."""
 _BATCH_ROWS: Final = 250
-"""How many rows are read at a time."""
+"""The number of rows to read at a time."""
 
 
 class ParquetWriter:
-    """Writes a file, in groups of rows that are compressed together."""
+    """Writes a file in row groups, which are compressed separately."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._writer = pq.ParquetWriter(
@@ -35,7 +35,7 @@ class ParquetWriter:
             SCHEMA,
             compression="zstd",
             use_dictionary=False,
-            write_statistics=_ORDERED_COLUMNS,  # pyright: ignore[reportArgumentType]  # typed as bool only
+            write_statistics=_COLUMNS_WITH_STATISTICS,  # pyright: ignore[reportArgumentType]  # typed as bool only
         )
         self._group: list[pa.RecordBatch] = []
         self._size = 0

@@ -1,9 +1,9 @@
-"""The state of an export that `_export` resumes, and the page from which it continues; never awaits.
+"""The state of an export, and the page from which a resumed export continues; never awaits.
 
-The pagination rule (docs/pagination.md) holds for any two responses, however far apart in time: if the first `n`
-positions of a list were read when its total was `T`, and the total is now `T'`, then no unread run is before position
-``n - max(0, T - T')``, as long as runs are added at the head only. A checkpoint is such an `n` and `T`, once the pager
-has proven that nothing is missing. It is used only while the list proves to be newest first. A few pages before it are
+The pagination rule (docs/pagination.md) applies to any two responses, regardless of the time between them: if the first
+`n` positions of a list were read when its total was `T`, and the total is now `T'`, then no unread run is before
+position ``n - max(0, T - T')``, as long as runs are added only at the head. A checkpoint consists of `n` and `T`, after
+the pager has proven that nothing is missing. It is used only if the list is newest first. A few pages before it are
 read again for safety; runs that were seen before are not written again.
 """
 
@@ -22,22 +22,22 @@ from aiocopyai.models import Page, Run
 
 
 LAST: Final = "last"
-"""The `since` that selects the runs that a file does not have yet."""
+"""The value of `since` that selects the runs that the file does not have yet."""
 MARGIN: Final = 5
-"""Pages that are read again beyond what the rule requires."""
+"""The number of pages to read again in addition to those that the rule requires."""
 _PREFETCH: Final[int | None] = None
 """The `prefetch` of `runs()`; None selects its default."""
 _MAX_ATTEMPTS: Final = 3
-"""After how many attempts without a new checkpoint pages are read one by one, so that each is proven at once."""
+"""After this many attempts without a new checkpoint, pages are read one by one, so that each is proven at once."""
 
 
 @frozen
 class Selection:
-    """The runs to export; an export can only be resumed with the same selection."""
+    """The runs to export. An export can only be resumed with the same selection."""
 
     workflow_ids: tuple[str, ...]
     since: str | None
-    """An ISO 8601 time in UTC, ``last``, or None for everything."""
+    """An ISO 8601 time in UTC, ``last``, or None for all runs."""
 
     def __str__(self) -> str:
         return f"{', '.join(self.workflow_ids)}{f' since {self.since}' if self.since else ''}"
@@ -53,14 +53,14 @@ class FileStamp:
 
     @classmethod
     def of(cls, path: Path) -> FileStamp:
-        """Return the stamp of a file as it is now."""
+        """Return the current stamp of a file."""
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns)
 
 
 @frozen
 class Checkpoint:
-    """The runs before a position of a list were read when the list had this total."""
+    """All runs before a position of a list were read when the list had this total."""
 
     position: int
     total: int
@@ -68,31 +68,31 @@ class Checkpoint:
     """The length of a full page of this server."""
 
     def next_page(self, total: int) -> int:
-        """Return the first page that may have an unread run if the list has this total now."""
+        """Return the first page that may have an unread run if the list now has this total."""
         removed = max(0, self.total - total)
         return max(0, self.position - removed) // self.page_length + 1
 
 
 @define
 class ListState:
-    """How far the list of one workflow was read, and in which order its runs are."""
+    """How far the list of a workflow was read, and whether it is newest first."""
 
     total: int | None = None
     """The number of runs on the list according to the latest response."""
     is_done: bool = False
     checkpoint: Checkpoint | None = None
     attempts: int = 0
-    """How often reading was started since the latest checkpoint."""
+    """The number of attempts to read the list since the latest checkpoint."""
     is_ordered: bool = True
-    """Whether no page so far had an older run before a newer one."""
+    """Whether no page had an older run before a newer one."""
     descends: bool = False
-    """Whether some page had a newer run before an older one."""
+    """Whether a page had a newer run before an older one."""
     horizon: datetime | None = None
     """If the list is newest first, runs created before this time need not be read."""
 
     @property
     def is_newest_first(self) -> bool:
-        """Whether the list has proved to be newest first."""
+        """Whether the list is known to be newest first."""
         return self.is_ordered and self.descends
 
     def start_page(self) -> int:
@@ -101,20 +101,20 @@ class ListState:
             return 1
         return max(1, self.checkpoint.next_page(self.total) - MARGIN)
 
-    def start_reading(self) -> int | None:
-        """Count an attempt, and return its `prefetch`: 0 if several attempts were too short to prove any pages."""
+    def start_attempt(self) -> int | None:
+        """Count an attempt, and return its `prefetch`: 0 if several attempts were too short to prove any page."""
         self.attempts += 1
         return _PREFETCH if self.attempts <= _MAX_ATTEMPTS else 0
 
     def add(self, page: Page[Run], position: int, total: int | None, page_length: int) -> None:
-        """Record a page, and the position before which all runs were certainly read when the list had this total."""
+        """Record a page, and that all runs before `position` were read when the list had this total."""
         for newer, older in pairwise(run.created_at for run in page.items):
             if newer is None or older is None or newer < older:
                 self.is_ordered = False
             elif newer > older:
                 self.descends = True
         old = self.checkpoint
-        # A checkpoint stays valid until a later one replaces it, even while pages in front of it are read again.
+        # A checkpoint stays valid until a later one replaces it, even while pages before it are read again.
         if total is not None and (old is None or old.position - max(0, old.total - total) < position):
             self.checkpoint = Checkpoint(position, total, page_length)
             self.attempts = 0
@@ -128,7 +128,7 @@ class ListState:
 
 
 def leaves_no_gap(checkpoint: Checkpoint | None, start_page: int, total: int | None) -> bool:
-    """Whether there is no unread run before `start_page`, given the total of its first response."""
+    """Whether no unread run is before `start_page`, given the total in the first response."""
     if start_page == 1:
         return True
     return checkpoint is not None and total is not None and start_page <= checkpoint.next_page(total)
@@ -142,7 +142,7 @@ class ExportState:
     replaces: bool
     """Whether an existing file may be replaced."""
     base: FileStamp | None
-    """The existing file that runs are added to, as it was when they were read; None if the export writes a new file."""
+    """The existing file that runs are added to, when the export started; None if the export writes a new file."""
     lists: dict[str, ListState]
     """By workflow id."""
     size: int = 0
@@ -157,14 +157,14 @@ class ExportState:
     """The name of the complete file; None if there is nothing to add to the base."""
 
     def count(self, runs: Sequence[Run], refreshed: int) -> None:
-        """Count runs that were added, `refreshed` of which replace a row of the base."""
+        """Count runs that were added. `refreshed` of them replace a row of the base."""
         self.runs += len(runs)
         self.refreshed += refreshed
         self.by_status.update([str(run.status or "no status") for run in runs])
         self.credits += sum([run.credits or 0 for run in runs])
 
     def expected_runs(self) -> int | None:
-        """Return the number of runs that the export will have; None unless it reads every list to its end."""
-        totals = [listed.total for listed in self.lists.values() if listed.total is not None]
+        """Return the number of runs that the export will have; None if it does not read every list to its end."""
+        totals = [list_state.total for list_state in self.lists.values() if list_state.total is not None]
         reads_all = self.base is None and self.selection.since in {None, LAST}
         return sum(totals) if reads_all and len(totals) == len(self.lists) else None

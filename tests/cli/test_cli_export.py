@@ -95,7 +95,7 @@ async def test_since_date(emulator: Emulator, tmp_path: Path) -> None:
         (["WCFG-1", "-o", "missing/runs.csv"], "missing does not exist"),
         (
             ["WCFG-1", "-o", "there.csv"],
-            "there.csv already exists: use --since last to add what is new, or --force to replace it",
+            "there.csv already exists: use --since last to add new runs, or --force to replace it",
         ),
         (["WCFG-1", "-o", "there.csv", "--since", "last"], "does not have the columns of an export"),
         (["WCFG-1", "-o", "runs.csv", "--since", "yesterday"], "'yesterday' is not a date"),

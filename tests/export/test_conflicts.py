@@ -56,7 +56,7 @@ async def test_only_the_same_selection_is_resumed(
     ids = [emulator.workflow_id]
     await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since=since))
     for other, start in ((["WCFG-2"], since), (ids, None)):
-        with pytest.raises(ExportError, match=r"is of WCFG-.* since"):
+        with pytest.raises(ExportError, match=r"is for WCFG-.* since"):
             await export_runs(session, other, lines, since=cast("Literal['last']", start), resume=True)
     await export_runs(session, ids, lines, since=since, resume=True)
 

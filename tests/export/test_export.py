@@ -228,7 +228,7 @@ async def test_parquet_without_pyarrow(session: CopyAISession, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("workflow_ids", "since", "message"),
     [
-        ([], None, "at least one workflow"),
+        ([], None, "must contain at least one id"),
         (["WCFG-1"], datetime(2026, 1, 1), "with a time zone"),  # noqa: DTZ001 (that is what is rejected)
         (["WCFG-1"], "first", 'must be a datetime, "last" or None'),
         ([".."], None, "workflow_id"),
