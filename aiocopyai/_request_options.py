@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from inspect import iscoroutinefunction
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -15,7 +14,7 @@ from attrs import Attribute, field, frozen
 from aiocopyai._redaction import Secret
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._text import excerpt
-from aiocopyai._validation import check_integer, check_positive
+from aiocopyai._validation import check_callback, check_integer, check_positive
 from aiocopyai.errors import ConfigurationError
 
 
@@ -126,9 +125,8 @@ def _header_value(name: str, value: str) -> str:
     return value
 
 
-def _check_hook(_instance: object, attribute: Attribute[Any], value: Any) -> None:  # noqa: ANN401 (to be checked)
-    if value is not None and (not callable(value) or iscoroutinefunction(value)):
-        raise ConfigurationError(f"{attribute.name} must be a function that is not asynchronous, got {excerpt(value)}")
+def _check_hook(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    check_callback(attribute.name, value, error=ConfigurationError)
 
 
 @frozen(repr=False)  # tools that show variables would fail at a half-constructed one, if an argument is invalid

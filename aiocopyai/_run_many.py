@@ -100,6 +100,7 @@ class RunManyPlan:
         concurrency: the maximum number of rows in progress.
         make_key: returns the idempotency key of a row.
         start: starts a row's run with its key, and returns it, and whether it is reused.
+        on_start: called with the index of a row and its run when the run is started; None if nothing is to be called.
         wait: waits for a started run; None if a started run is the result.
         search: searches for the runs of several keys in one listing, so that `start` returns them. Its second argument
             is how many seconds ago the same keys were searched for, or None. It returns the keys for which some run
@@ -111,6 +112,7 @@ class RunManyPlan:
     concurrency: int
     make_key: Callable[[int, Inputs], str]
     start: Callable[[Inputs, str], Awaitable[tuple[Run, bool]]]
+    on_start: Callable[[int, Run], object] | None
     wait: Callable[[Run], Awaitable[Run]] | None
     search: Callable[[Mapping[str, Inputs], float | None], Awaitable[Mapping[str, AmbiguousStartError]]] | None
     tasks: TaskSet
@@ -400,17 +402,23 @@ class _Worker:
         """Start a row's run, and wait until it is finished."""
         self.rows[row.index] = row
         try:
-            row.run, row.reused = await self.plan.start(row.inputs, row.key)
-            if self.plan.wait is not None:
-                row.run = await self.plan.wait(row.run)
-        except (CopyAIError, ValueError) as error:
-            if row.run is None:
+            try:
+                row.run, row.reused = await self.plan.start(row.inputs, row.key)
+            except (CopyAIError, ValueError) as error:
                 self._stop_if_permanent(error)
-            elif isinstance(error, RunFailedError):
-                row.run = error.run
-            self._finish(row, error)
-        else:
-            self._finish(row)
+                self._finish(row, error)
+                return
+            if self.plan.on_start is not None:
+                self.plan.on_start(row.index, row.run)
+            try:
+                if self.plan.wait is not None:
+                    row.run = await self.plan.wait(row.run)
+            except (CopyAIError, ValueError) as error:
+                if isinstance(error, RunFailedError):
+                    row.run = error.run
+                self._finish(row, error)
+            else:
+                self._finish(row)
         finally:
             self.active.discard(row.index)
 

@@ -40,6 +40,7 @@ from aiocopyai._transport import APIRequest, Connections, Transport, proxy_from_
 from aiocopyai._validation import (
     MAX_PAGE_SIZE,
     check_api_key,
+    check_callback,
     check_datetime,
     check_integer,
     check_page_size,
@@ -526,6 +527,7 @@ class CopyAISession:
         timeout: float | None = 600.0,
         max_poll_interval: float = 15.0,
         final_statuses: Collection[str] = (),
+        on_start: Callable[[int, Run], object] | None = None,
     ) -> RunResults:
         """Run a workflow for each row of inputs: ``async for result in session.run_many(workflow_id, rows)``.
 
@@ -551,6 +553,9 @@ class CopyAISession:
             timeout: seconds to wait for each run; None for no limit.
             max_poll_interval: the maximum seconds between two polls of a run.
             final_statuses: as for `wait_run`.
+            on_start: called with the index of a row and its run when the run is started, for example to store its id
+                before the wait. It is called in the event loop, so it must not block. If it raises an exception, no
+                more runs are started, and the exception is raised after the results of the other started runs.
 
         Raises:
             ValueError: an argument is invalid; raised by the call, before anything is sent.
@@ -564,6 +569,8 @@ class CopyAISession:
                 f"metadata must not have {KEY_NAME!r}, which differs per row: pass idempotency_key instead"
             )
         check_reuse_within(reuse_within, has_key=idempotency_key is not None)
+        check_callback("idempotency_key", idempotency_key)
+        check_callback("on_start", on_start)
 
         async def start(inputs: Inputs, key: str) -> tuple[Run, bool]:
             request = _start_request(workflow_id, inputs, metadata, key)
@@ -584,6 +591,7 @@ class CopyAISession:
             concurrency=concurrency,
             make_key=idempotency_key or (lambda _index, _inputs: str(uuid.uuid4())),
             start=start,
+            on_start=on_start,
             wait=(lambda run: wait_for_run(self.get_run, workflow_id, run.id, options)) if wait else None,
             search=None if reuse_within is None else search,
             tasks=self._tasks,

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime
+from inspect import iscoroutinefunction
 from typing import Final, cast
 from urllib.parse import quote
 
@@ -123,6 +124,12 @@ def check_rows(value: object) -> None:
         raise ValueError(  # noqa: TRY004 (every invalid argument is a ValueError)
             "rows must be an iterable of mappings, one for each run; pass a single run as [inputs]"
         )
+
+
+def check_callback(name: str, value: object, *, error: type[ValueError] = ValueError) -> None:
+    """Check that a value is a function that is not asynchronous, or None."""
+    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+        raise error(f"{name} must be a function that is not asynchronous, got {excerpt(value)}")
 
 
 def json_object(name: str, value: object) -> dict[str, JSON]:

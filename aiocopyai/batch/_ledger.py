@@ -79,11 +79,6 @@ class BatchInfo:
         """Return the idempotency key of a row."""
         return f"{self.id}-{number}"
 
-    def row_number(self, key: object) -> int | None:
-        """Return the number of the row with an idempotency key, or None for a key of another batch."""
-        batch_id, _, number = str(key).rpartition("-")
-        return int(number) if batch_id == self.id and number.isdecimal() else None
-
 
 @define
 class Ledger:
@@ -160,10 +155,13 @@ class Ledger:
         self.batch = batch
 
     def record(self, number: int, state: LedgerState, run_id: str | None = None) -> None:
-        """Write the state of a row to the disk, and wait until it is stored there."""
+        """Write the state of a row, if it has changed, to the disk, and wait until it is stored there."""
+        entry = RowEntry(state, run_id)
+        if self.rows.get(number) == entry:
+            return
         with sqlite_errors(self.path):
             self._database.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (number, state, run_id))
-        self.rows[number] = RowEntry(state, run_id)
+        self.rows[number] = entry
 
     def close(self) -> None:
         """Close and unlock the ledger."""

@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping, Sequence
-from contextlib import aclosing, closing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, closing
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from aiocopyai import (
     RunResults,
 )
 from aiocopyai._display import plural
+from aiocopyai._files import DamagedFileError
 from aiocopyai._text import escape
 from aiocopyai._validation import check_integer, check_positive, check_rows, json_object
 from aiocopyai.batch._batch_files import BatchFiles, BatchPlan, read_finished
@@ -55,11 +56,12 @@ def run_batch(
     """Run a workflow for each row, and write the results to a file.
 
     It is like `CopyAISession.run_many`, but can be resumed: after a crash or an interruption, the same call with
-    ``resume=True`` continues. For this, each row is recorded in a ledger before its start is sent. The ledger is an
-    SQLite database next to the results (``<path>.ledger``, and ``<path>.ledger-journal`` while it changes), and exists
-    until every row is finished. A resumed batch searches the server for the idempotency keys of the rows that may have
-    been started, and starts a row again only if its run is not listed. A second run is possible if the server lists a
-    run more than `listing_delay` after the batch is resumed, or if its clock differs by more than a day.
+    ``resume=True`` continues. For this, each row is recorded in a ledger before its start is sent, and the id of its
+    run as soon as the response is received. The ledger is an SQLite database next to the results (``<path>.ledger``,
+    and ``<path>.ledger-journal`` while it changes), and exists until every row is finished. A resumed batch reads the
+    recorded runs. For the other rows that may have been started, it searches the server for their idempotency keys, and
+    starts a row again only if its run is not listed. A second run is possible if the server lists a run more than
+    `listing_delay` after the batch is resumed, or if its clock differs by more than a day.
 
     This call reads and checks all rows, and keeps them in memory. Nothing is started before the iteration.
 
@@ -236,7 +238,7 @@ class _Batch:
         if finished is not None:
             self.states = finished
             return
-        with self._open_files() as files:
+        with closing(BatchFiles.open(self.plan)) as files:
             self.states = files.finished_rows(self.plan)
             known: list[tuple[int, Run]] = []
             unconfirmed: list[int] = []
@@ -261,21 +263,6 @@ class _Batch:
             files.results.finish()
             if all(self.states.get(number) in self.plan.final_states for number in range(1, self.plan.total + 1)):
                 files.ledger.delete()
-
-    @contextmanager
-    def _open_files(self) -> Generator[BatchFiles]:
-        """Open the files. At the end, record the runs in progress, so that a resumed batch does not search for them."""
-        with closing(BatchFiles.open(self.plan)) as files:
-            try:
-                yield files
-            finally:
-                try:
-                    for run in self.started.in_progress if self.started else ():
-                        for number in filter(None, map(files.batch.row_number, run.metadata.values())):
-                            if number not in self.states:
-                                files.ledger.record(number, LedgerState.STARTED, run.id)
-                except OSError as error:  # not raised, because it would replace a cancellation
-                    logger.warning("cannot record the runs in progress; a resumed batch searches for them: %s", error)
 
     async def _search(
         self, batch: BatchInfo, numbers: Sequence[int]
@@ -351,6 +338,16 @@ class _Batch:
             files.ledger.record(numbers[index], LedgerState.STARTING)
             return files.batch.key(numbers[index])
 
+        def record_start(index: int, run: Run) -> None:
+            # Recorded before the wait, so that a resumed batch does not have to search for the run.
+            try:
+                files.ledger.record(numbers[index], LedgerState.STARTED, run.id)
+            except (OSError, DamagedFileError):
+                logger.warning(
+                    "row %d: run %s was started, but its id cannot be written", numbers[index], escape(run.id)
+                )
+                raise
+
         self.started = self.session.run_many(
             self.plan.batch.workflow_id,
             (self.plan.inputs[number - 1] for number in numbers),
@@ -360,6 +357,7 @@ class _Batch:
             wait=self.plan.wait,
             timeout=self.plan.timeout,
             max_poll_interval=self.plan.max_poll_interval,
+            on_start=record_start,
         )
         try:
             async for result in self.started:

@@ -216,26 +216,44 @@ async def test_leaving_the_loop_keeps_what_was_started(
     assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
 
 
-async def test_a_full_disk_at_the_end_releases_the_files(
-    emulator: Emulator, session: CopyAISession, tmp_path: Path
-) -> None:
-    """If the runs in progress cannot be recorded, a cancellation works, and the batch can be resumed at once."""
-    path = tmp_path / "results.jsonl"
+async def test_a_run_is_recorded_before_it_is_waited_for(emulator: Emulator, tmp_path: Path) -> None:
+    """After a crash during the wait, runs are read by their ids, although no list shows which run a row has."""
+    path = tmp_path / "batch" / "results.jsonl"
+    path.parent.mkdir()
+    emulator.quirks = Quirks(sparse=True, lists_metadata=False)
     emulator.run_time = 3600
-    batch = start(session, path)
-    waiting = asyncio.create_task(anext(batch))
-    await wait_until(lambda: len(batch.in_progress) == len(ROWS))
+    rows = [ROWS[0]] * 3
+    async with connect(emulator) as session:
+        assert await crash(emulator, start(session, path, rows, concurrency=3), 30)
+    ids = {run["id"] for run in emulator.runs()}
+    finish_runs(emulator)
+    emulator.requests.clear()
+    async with connect(emulator) as session:
+        results = await collect(start(session, path, rows, resume=True))
+
+    assert len(ids) == 3
+    assert {result.unwrap().id for result in results} == ids
+    assert Counter(request.method for request in emulator.requests) == {"GET": 3}
+    assert [request for request in emulator.requests if request.page is not None] == []
+
+
+async def test_a_run_whose_id_cannot_be_recorded_is_logged(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the disk is full after a start, the log has the run's id, and no more rows are started until it is resumed."""
+    path = tmp_path / "results.jsonl"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    emulator.on_request = lambda _emulator, _request: resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
-        waiting.cancel()
-        await asyncio.wait([waiting])
+        with pytest.raises(OSError, match=r"results\.jsonl\.ledger"):
+            await collect(start(session, path, concurrency=1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    finish_runs(emulator)
+    emulator.on_request = None
+    [run] = emulator.runs()
     await collect(start(session, path, resume=True))
 
-    assert waiting.cancelled()
+    assert f"row 1: run {run['id']} was started, but its id cannot be written" in caplog.text
     assert started(emulator) == Counter(json.dumps(row) for row in ROWS)
 
 

@@ -23,6 +23,7 @@ from aiocopyai import (
     CreditLimitReachedError,
     PermissionDeniedError,
     RetryPolicy,
+    Run,
     RunFailedError,
     RunResult,
     RunResults,
@@ -106,6 +107,44 @@ async def test_without_waiting(session: CopyAISession, copyai_emulator: Emulator
     assert results.in_progress == ()
 
 
+async def test_callback_after_each_start(session: CopyAISession, copyai_emulator: Emulator) -> None:
+    """`on_start` is called with each row's index and run before the run is polled."""
+    polled_before: list[set[str]] = []
+    starts: dict[int, str] = {}
+
+    def on_start(index: int, run: Run) -> None:
+        starts[index] = run.id
+        polled_before.append({request.path.rpartition("/")[2] for request in copyai_emulator.requests} & {run.id})
+
+    results = await collect(session, copyai_emulator, 5, on_start=on_start)
+
+    assert starts == {result.index: result.unwrap().id for result in results}
+    assert polled_before == [set()] * 5
+
+
+@pytest.mark.parametrize("error", [OSError("disk is full"), ValueError("no such order")])
+async def test_callback_that_fails(session: CopyAISession, copyai_emulator: Emulator, error: Exception) -> None:
+    """After an exception of `on_start` no more runs are started, and it is raised after the other runs' results."""
+
+    def on_start(index: int, _run: Run) -> None:
+        if index == 1:
+            raise error
+
+    results = session.run_many(
+        copyai_emulator.workflow_id, rows(9), concurrency=2, max_poll_interval=SOON, on_start=on_start
+    )
+    done: list[RunResult] = []
+    with pytest.raises(type(error), match=str(error)):
+        async for result in results:
+            done.append(result)  # noqa: PERF401 (the results before the exception)
+
+    assert [result.index for result in done] == [0]
+    assert posts(copyai_emulator) == 2
+    assert {run.id for run in results.in_progress} == {
+        str(run["id"]) for run in copyai_emulator.runs() if run["input"] == {"n": 1}
+    }
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -114,6 +153,9 @@ async def test_without_waiting(session: CopyAISession, copyai_emulator: Emulator
         {"timeout": 0},
         {"max_poll_interval": -1},
         {"reuse_within": timedelta(days=1)},
+        {"idempotency_key": "order-17"},
+        {"on_start": 3},
+        {"on_start": asyncio.sleep},
         {"reuse_within": timedelta(0), "idempotency_key": str},
         {"final_statuses": "CANCELLED"},
     ],

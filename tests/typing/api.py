@@ -103,6 +103,7 @@ async def starts_runs(session: CopyAISession) -> None:
     assert_type(await session.wait_run("WCFG-1", "WRUN-1", timeout=None, max_poll_interval=5), Run)
     assert_type(await session.run_workflow("WCFG-1", {"a": [1, {"b": None}]}, timeout=300), Run)
     results = session.run_many("WCFG-1", [{"a": "b"}], concurrency=2, idempotency_key=lambda index, _row: str(index))
+    session.run_many("WCFG-1", [], on_start=lambda index, run: (index + 1, run.id))
     assert_type(results, RunResults)
     async for result in results:
         assert_type(result, RunResult)
