@@ -15,7 +15,7 @@ from aiocopyai.emulator._emulator import DEFAULT_WORKFLOW_ID, Emulator, logger
 from aiocopyai.emulator._http import Request
 
 
-_MAX_LOG: Final = 100
+_MAX_LOG_LENGTH: Final = 100
 _MAX_PORT: Final = 65_535
 _EXAMPLE: Final = """\
 example:
@@ -32,11 +32,11 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m aiocopyai.
     """Serve an emulator with the options in command-line arguments, until Ctrl-C.
 
     Args:
-        argv: the arguments without the program's name; those of the process if None.
+        argv: the arguments without the program's name; by default, those of the process.
         prog: the program's name in its help.
 
     Returns:
-        130 after Ctrl-C, or 1 if the emulator cannot be served; the reason is then printed on stderr.
+        130 after Ctrl-C, or 1 if the emulator cannot be started; the reason is printed on stderr.
 
     Raises:
         SystemExit: the arguments ask for help, or are invalid.
@@ -101,9 +101,9 @@ def _make_emulator(options: argparse.Namespace) -> Emulator:
             emulator.add_runs(options.runs, workflow_id=workflow_id)
 
     def trim_logs(emulator: Emulator, _request: Request) -> None:
-        # The program may run for weeks, and uses neither list.
-        del emulator.requests[:-_MAX_LOG]
-        del emulator.deliveries[:-_MAX_LOG]
+        # The program may run for weeks, and does not use these lists.
+        del emulator.requests[:-_MAX_LOG_LENGTH]
+        del emulator.deliveries[:-_MAX_LOG_LENGTH]
 
     emulator.on_request = trim_logs
     return emulator
@@ -120,9 +120,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--runs", type=int, default=640, metavar="N", help="number of sample runs (default: 640)")
     add("--port", type=_port, default=8040, help="port to listen on, or 0 for any free one (default: 8040)")
     add("--key", default="emulator-key", help="API key to accept (default: emulator-key)")
-    add("--workflow-id", action="append", metavar="ID", help="workflow that has the runs; repeat it for several")
-    add("--state", metavar="FILE", help="SQLite file that keeps everything for the next start; its content replaces "
-        "--runs, --seed and --credits")  # fmt: skip
+    add("--workflow-id", action="append", metavar="ID", help="id of the workflow; repeat the option for several")
+    add("--state", metavar="FILE", help="SQLite file that stores runs, webhooks and credits for the next start; its "
+        "content replaces --runs, --seed and --credits")  # fmt: skip
     add("--run-time", type=float, default=5, metavar="SECONDS", help="duration of a started run (default: 5)")
     add("--credits", type=int, metavar="N", help="credits that started runs may spend (default: no limit)")
     add("--seed", type=int, default=0, metavar="N", help="generate other sample runs (default: 0)")

@@ -1,4 +1,4 @@
-"""Webhook deliveries: their bodies, and sending them when the events happen."""
+"""Webhook deliveries: builds their bodies, and sends them when events happen."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from aiocopyai.emulator._state import (
 _HEADERS: Final = {CONTENT_TYPE: "application/json"}
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
 _FINAL_EVENTS: Final = {"COMPLETE": RUN_COMPLETED, "FAILED": RUN_FAILED}
-# The fields besides type and ids. Only the body of a completed run is documented.
-_FIELDS: Final = {RUN_STARTED: ("metadata",), RUN_FAILED: ("error", "metadata", "credits")}
+# The fields in addition to the type and the ids. Only the body of a completed run is documented.
+_EXTRA_FIELDS: Final = {RUN_STARTED: ("metadata",), RUN_FAILED: ("error", "metadata", "credits")}
 
 
 @frozen
@@ -59,7 +59,7 @@ def run_body(event_type: str, run: Mapping[str, JSON], variant: Literal["today",
         "workflowId": run.get("workflowId"),
     }
     if event_type != RUN_COMPLETED:
-        return common | {name: run.get(name) for name in _FIELDS.get(event_type, ())}
+        return common | {name: run.get(name) for name in _EXTRA_FIELDS.get(event_type, ())}
     output, metadata = run.get("output"), run.get("metadata")
     match variant:
         case "today":
@@ -84,12 +84,12 @@ class WebhookSender:
     deliveries: list[Delivery] = field(factory=list[Delivery])
     _session: aiohttp.ClientSession | None = None
     _running: list[tuple[float, str, StartedRun]] = field(factory=list[tuple[float, str, StartedRun]])
-    """A heap of the runs that have not ended, by their end; the id keeps two runs from being compared."""
+    """A heap of the runs that have not ended, by their end. The ids differ, so that runs are never compared."""
     _timer: asyncio.TimerHandle | None = None
     _tasks: set[asyncio.Task[Delivery]] = field(factory=set[asyncio.Task[Delivery]])
 
     def start(self) -> None:
-        """Start sending. The end of a run is sent if it is still to come, and never if it has passed."""
+        """Start sending events. The end of a run is sent only if it is in the future."""
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers=_HEADERS)
         now = self.state.clock.now()
         self._running = [(run.ends, run.id, run) for run in self.state.started_runs() if now < run.ends < inf]
@@ -97,7 +97,7 @@ class WebhookSender:
         self.schedule()
 
     async def stop(self) -> None:
-        """Stop at once; deliveries in progress are cancelled and not recorded."""
+        """Stop immediately. Deliveries in progress are cancelled, and are not recorded."""
         session, self._session = self._session, None
         if self._timer is not None:
             self._timer.cancel()
@@ -116,7 +116,7 @@ class WebhookSender:
                 self.schedule()
 
     def credit_limit_reached(self, workflow_id: str) -> None:
-        """Send the event of a start that the remaining credits do not cover."""
+        """Send the event of a start that was rejected, because the remaining credits do not cover it."""
         webhooks = self.state.subscribers(CREDIT_LIMIT_REACHED, workflow_id)
         self.send(webhooks, CREDIT_LIMIT_REACHED, workflow_body(CREDIT_LIMIT_REACHED, workflow_id))
 
@@ -126,7 +126,8 @@ class WebhookSender:
         """Send a body to several webhooks concurrently."""
         if self._session is None:
             return []
-        tasks = [asyncio.create_task(self._deliver(self._session, each.url, event_type, body)) for each in webhooks]
+        session = self._session
+        tasks = [asyncio.create_task(self._deliver(session, webhook.url, event_type, body)) for webhook in webhooks]
         for task in tasks:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

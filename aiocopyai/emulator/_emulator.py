@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Self
 from aiohttp import web
 
 from aiocopyai.emulator._deliveries import Delivery, WebhookSender, run_body, workflow_body
-from aiocopyai.emulator._faults import Fault, FaultQueue, replacement, send
+from aiocopyai.emulator._faults import Fault, FaultQueue, replacement_response, send_response
 from aiocopyai.emulator._handlers import APICall
 from aiocopyai.emulator._http import Request, check_json, make_request
 from aiocopyai.emulator._persistence import StateFile
@@ -24,13 +24,13 @@ from aiocopyai.emulator._run_scripts import Script
 from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState
 
 
-# Not below the client's logger, whose users do not expect the emulator's lines.
+# Not a child of the client's logger, so that the client's log does not contain the emulator's messages.
 logger = logging.getLogger("aiocopyai_emulator")
 
 DEFAULT_WORKFLOW_ID: Final = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27"
 
 _HOST: Final = "127.0.0.1"
-# For requests that hang on purpose; their responses are no longer needed.
+# Short, because requests in progress may hang on purpose, and their responses are no longer needed.
 _SHUTDOWN_SECONDS: Final = 0.01
 
 
@@ -174,7 +174,7 @@ class Emulator:
         await self.stop()
 
     async def start(self) -> None:
-        """Start listening; afterwards `url` is known.
+        """Start listening, and set `url`.
 
         Raises:
             RuntimeError: the emulator is already started.
@@ -182,7 +182,7 @@ class Emulator:
         """
         if self._runner is not None:
             raise RuntimeError("the emulator is already started")
-        # A client that disconnects ends its request, so that no request runs longer than the test that made it.
+        # A request is cancelled if its client disconnects, so that no request outlives its test.
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         async with AsyncExitStack() as stack:
@@ -346,7 +346,7 @@ class Emulator:
         self._faults.add(fault, times=times, method=method, path=path, page=page)
 
     def clear_faults(self) -> None:
-        """Remove all faults that are still to be applied."""
+        """Remove all injected faults."""
         self._faults = FaultQueue()
 
     async def deliver(
@@ -399,7 +399,7 @@ class Emulator:
 
     async def _handle(self, web_request: web.BaseRequest) -> web.StreamResponse:
         raw = await web_request.read() if web_request.can_read_body else b""
-        # No await from here until the response is computed: requests are executed in the order of the log.
+        # No await from here until the response is computed, so that requests are executed in the order of `requests`.
         self._request_count += 1
         request = make_request(web_request, raw, self._request_count)
         self.requests.append(request)
@@ -407,7 +407,7 @@ class Emulator:
             self.on_request(self, request)
         fault = self._faults.take(request)
         if fault.skips_call:
-            response = replacement(fault)
+            response = replacement_response(fault)
         else:
             with self._state.lock:
                 response = APICall(self._state, self._sender, self.quirks, self.api_key, request).respond()
@@ -415,7 +415,7 @@ class Emulator:
         logger.debug("%s %s: %s", request.method, web_request.raw_path, result)
         if delay := self.latency + fault.delay:
             await asyncio.sleep(delay)
-        return await send(web_request, response, fault)
+        return await send_response(web_request, response, fault)
 
 
 def _check_times(times: int | None) -> None:

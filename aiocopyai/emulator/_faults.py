@@ -1,4 +1,4 @@
-"""Faults on demand: which request they apply to, and how they change what is sent."""
+"""Injected faults: which requests they apply to, and how they change the responses."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Fault:
     """A fault of a request, for `Emulator.inject`.
 
     A fault with a `status` or a `body` replaces the response, and the call is not executed. With `reset="before"`, the
-    call is not executed either. Any other fault changes how the true response is sent. All fields can be combined.
+    call is not executed either. Any other fault changes how the normal response is sent. All fields can be combined.
 
     Attributes:
         status: the HTTP status; 200 if only a `body` is given.
-        body: the body: JSON, or bytes that are sent unchanged; `{}` if only a `status` is given. The reference shows no
-            bodies for 401, 403, 429 and 5xx.
+        body: the body: JSON, or bytes that are sent unchanged; `{}` if only a `status` is given. The reference does not
+            show bodies for 401, 403, 429 and 5xx.
         headers: headers to add to the response or to replace in it.
         delay: seconds to wait between executing the call and responding.
         reset: reset the TCP connection instead of responding: before the call is executed, or after.
@@ -87,7 +87,7 @@ class FaultQueue:
         self._injected.append(_InjectedFault(fault, inf if times is None else times, method, path, page))
 
     def take(self, request: Request) -> Fault:
-        """Return the first fault that matches a request, and use it up; a fault without effect if none matches."""
+        """Return the first fault that matches a request, and count its use; or a fault without effect."""
         for injected in self._injected:
             if injected.matches(request):
                 injected.remaining -= 1
@@ -97,7 +97,7 @@ class FaultQueue:
         return Fault()
 
 
-def replacement(fault: Fault) -> EmulatorResponse:
+def replacement_response(fault: Fault) -> EmulatorResponse:
     """Return the response of a fault that skips the call."""
     body: Any = {} if fault.body is None else fault.body
     return EmulatorResponse(
@@ -106,17 +106,17 @@ def replacement(fault: Fault) -> EmulatorResponse:
     )
 
 
-async def send(web_request: web.BaseRequest, response: EmulatorResponse, fault: Fault) -> web.StreamResponse:
-    """Send a response as a fault demands: complete, in pieces, truncated, or not at all."""
+async def send_response(web_request: web.BaseRequest, response: EmulatorResponse, fault: Fault) -> web.StreamResponse:
+    """Send a response with a fault: complete, in pieces, truncated, or not at all."""
     if fault.reset is not None:
         if web_request.transport is not None:
-            # With a linger time of 0, closing sends a reset, even if everything has been read.
+            # With a linger time of 0, closing the socket sends a reset, even if all data has been read.
             linger = struct.pack("ii", 1, 0)
             web_request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             web_request.transport.abort()
         return web.Response()
     headers = {CONTENT_TYPE: response.content_type}
-    # What aiohttp writes to a stream without a body would be read as the next response.
+    # A client expects no body here, and would read what aiohttp writes to a stream as the next response.
     has_body = web_request.method != "HEAD" and response.status not in {204, 304}
     if not has_body or (fault.truncate is None and not fault.drip):
         complete = web.Response(status=response.status, body=response.body, headers=headers)

@@ -1,4 +1,4 @@
-"""The seven calls of the API, from the vendor's reference: requests to responses, without network."""
+"""The seven calls of the API, as in the vendor's reference. They turn requests into responses, without a network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DEFAULT_SIZE: Final = 10
 
 @frozen
 class APICall:
-    """A request with everything that its response depends on."""
+    """A request, and everything that its response depends on."""
 
     state: EmulatorState
     sender: WebhookSender
@@ -44,14 +44,14 @@ class APICall:
     def respond(self) -> EmulatorResponse:
         """Execute the call and return its response."""
         try:
-            # A web page whose host name resolves to the loopback interface sends its own name.
+            # Against DNS rebinding: a web page whose host name resolves to the loopback interface sends that name.
             if not is_loopback_url("http://" + self.request.headers.get("host", "")):
                 raise error(403, "HOST_NOT_ALLOWED")
             if self.request.headers.get(_KEY_HEADER) != self.api_key:
                 raise error(401, "UNAUTHORIZED")
             return self._dispatch()
         except HTTPError as failure:
-            if failure.response.status == 404 and self.quirks.text_404:  # noqa: PLR2004 (a status is clearest as itself)
+            if failure.response.status == 404 and self.quirks.text_404:  # noqa: PLR2004 (a status is clearer as a number)
                 return evolve(failure.response, body=b"Not Found", content_type="text/plain; charset=utf-8")
             return failure.response
 
@@ -160,10 +160,10 @@ class APICall:
         self.state.remove_webhook(webhook_id)
         return EmulatorResponse(202, b"{}")
 
-    # What they have in common
+    # Shared by the calls
 
     def _workflow(self, workflow_id: str) -> Workflow:
-        """Return a known workflow."""
+        """Return a workflow that exists."""
         if workflow_id not in self.state.workflows:
             raise not_found()
         return self.state.workflows[workflow_id]
@@ -192,7 +192,7 @@ class APICall:
         return min(size, self.quirks.max_size)
 
     def _page(self, *, last: int) -> int:
-        """Return the page of runs to send, given the last one that has any."""
+        """Return the number of the page to send, given that of the last page with runs."""
         page = self._integer("page", default=1, minimum=0 if self.quirks.page_zero == "first" else 1)
         if self.quirks.ignore_page:
             return 1
@@ -211,11 +211,11 @@ class APICall:
                 raise error(422, "REQUEST_INVALID", page=["is past the end"])
 
     def _visible_until(self, now: float) -> float:
-        """Return the time by which a run must have been started to be known now."""
+        """Return the time after which a started run is not visible yet."""
         return now - self.quirks.late_runs if self.quirks.late_runs else inf
 
     def _list_body(self, count: int, items: list[JSON]) -> dict[str, JSON]:
-        """Build a list's body from the true count and one page."""
+        """Build a list's body from the number of its items and the items of one page."""
         match self.quirks.total:
             case "absent":
                 return {"data": items}

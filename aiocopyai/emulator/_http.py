@@ -20,14 +20,14 @@ JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | Non
 """Any JSON value, as `json.loads` returns it."""
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
-# A body that is accepted has to be copied and encoded again, which takes up to two frames of the stack for each level.
+# An accepted body is copied and encoded again, which takes up to two stack frames for each level.
 _MAX_DEPTH: Final = 200
 
 
 def encode_with_stdlib(value: JSON) -> bytes:
     """Encode a value as UTF-8 JSON with the standard library, which accepts any integer and lone surrogates."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    # A lone surrogate has no UTF-8 form; backslashreplace writes it as JSON's own escape.
+    # A lone surrogate cannot be encoded in UTF-8; backslashreplace writes it as a JSON escape.
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -85,14 +85,14 @@ class Request:
     """A request that the emulator received, whether it was accepted or rejected.
 
     Attributes:
-        number: its position among all requests, starting at 1.
+        number: the position among all requests, starting at 1.
         method: the HTTP method, in capitals.
         path: the path as sent, still percent-encoded, without the query.
-        query: the query parameters, decoded; the last one if a name is repeated.
+        query: the query parameters, decoded; the last value if a name is repeated.
         headers: the headers, with names in lower case.
         page: the `page` parameter; None if it is missing or not an integer.
         size: the `size` parameter; None if it is missing or not an integer.
-        body: the decoded body; None if there is none, or it is not JSON, or is nested more than 200 levels deep.
+        body: the decoded body; None if it is missing, not JSON, or nested more than 200 levels deep.
     """
 
     number: int
@@ -127,7 +127,7 @@ def make_request(web_request: web.BaseRequest, body: bytes, number: int) -> Requ
 
 
 def is_loopback_url(url: str) -> bool:
-    """Return whether a URL leads to this machine's loopback interface."""
+    """Return whether the host of a URL is on the loopback interface."""
     try:
         host = URL(url).host or ""
         return host == "localhost" or ip_address(host).is_loopback
@@ -137,7 +137,7 @@ def is_loopback_url(url: str) -> bool:
 
 @frozen
 class EmulatorResponse:
-    """A response to be sent; JSON unless `content_type` says otherwise."""
+    """A response to send. By default, its body is JSON."""
 
     status: int
     body: bytes
@@ -145,7 +145,7 @@ class EmulatorResponse:
 
 
 class HTTPError(Exception):
-    """Ends a call with an error response."""
+    """Raised to end a call with an error response."""
 
     def __init__(self, response: EmulatorResponse) -> None:
         super().__init__(response)

@@ -1,4 +1,4 @@
-"""The emulator's state in a SQLite file: every change is in it when the call that made it returns."""
+"""The emulator's state in an SQLite file. Each change is written before the call that makes it returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiocopyai.emulator._run_scripts import Script, StartedRun
 from aiocopyai.emulator._state import EmulatorState, Entry, RawItem, RegisteredWebhook, Storage, Workflow, sample_range
 
 
-# "aicp": distinguishes our files from other SQLite files.
+# "aicp": distinguishes state files from other SQLite files.
 _APPLICATION_ID: Final = 0x61696370
 # Incremented with each incompatible change of the tables.
 _VERSION: Final = 2
@@ -45,7 +45,7 @@ _SCHEMA: Final = f"""
 
 
 class StateFile(Storage):
-    """A SQLite file with one table for each kind of thing that the emulator knows.
+    """An SQLite file with the emulator's state.
 
     Args:
         path: the file; created if it does not exist.
@@ -71,7 +71,7 @@ class StateFile(Storage):
         self._connection = self._connect()
 
     def close(self) -> None:
-        """Close the file; each later change opens it again."""
+        """Close the file. Each later change opens it again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -104,39 +104,40 @@ class StateFile(Storage):
             connection.execute("DELETE FROM entries WHERE workflow_id = ?", (workflow.id,))
             connection.execute("DELETE FROM started_runs WHERE workflow_id = ?", (workflow.id,))
             connection.executemany(
-                "INSERT INTO entries (workflow_id, first_serial, count, content) VALUES (?, ?, ?, ?)", _rows(workflow)
+                "INSERT INTO entries (workflow_id, first_serial, count, content) VALUES (?, ?, ?, ?)",
+                _entry_rows(workflow),
             )
             for run in workflow.started_runs():
                 _save_started(connection, run)
 
     def save_start(self, workflow: Workflow, run: StartedRun, credits_left: int | None) -> None:
-        """Write one started run and the credits left."""
+        """Write a started run and the remaining credits."""
         with self._transaction() as connection:
             _save_workflow(connection, workflow)
             _save_started(connection, run)
             _save_setting(connection, "credits", credits_left)
 
     def save_credits(self, credits_left: int | None) -> None:
-        """Write the credits left."""
+        """Write the remaining credits."""
         with self._transaction() as connection:
             _save_setting(connection, "credits", credits_left)
 
     def save_webhook(self, webhook: RegisteredWebhook) -> None:
-        """Write one webhook."""
+        """Write a webhook."""
         with self._transaction() as connection:
             row = (webhook.id, json.dumps(asdict(webhook)))
             connection.execute("INSERT INTO webhooks (id, content) VALUES (?, ?)", row)
 
     def delete_webhook(self, webhook_id: str) -> None:
-        """Delete one webhook."""
+        """Delete a webhook."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
 
     def _connect(self) -> sqlite3.Connection:
-        # Used by one thread at a time: the state's lock is held during each change.
+        # Only one thread uses the connection at a time, because each change holds the state's lock.
         connection = sqlite3.connect(self._path, check_same_thread=False)
         try:
-            # Changes survive the end of the process, though not that of the machine, without waiting for the disk.
+            # Do not wait for the disk: changes survive a crash of the process, but not of the machine.
             connection.execute("PRAGMA synchronous = OFF")
         except sqlite3.Error:
             connection.close()
@@ -197,8 +198,8 @@ def _save_started(connection: sqlite3.Connection, run: StartedRun) -> None:
     connection.execute("INSERT INTO started_runs (workflow_id, content) VALUES (?, ?)", row)
 
 
-def _rows(workflow: Workflow) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a workflow's list, except for its started runs."""
+def _entry_rows(workflow: Workflow) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a workflow for the table `entries`."""
     for _, group in groupby(enumerate(workflow.entries), _range_key):
         (_, first), *others = group
         if isinstance(first, RawItem):
@@ -208,9 +209,9 @@ def _rows(workflow: Workflow) -> Iterator[tuple[Any, ...]]:
 
 
 def _range_key(numbered: tuple[int, Entry]) -> tuple[int, int]:
-    """Return a value that the sample runs of a range share, and that each raw item has for itself."""
+    """Return the same key for all sample runs of a range, and a unique key for a raw item."""
     number, entry = numbered
     if isinstance(entry, RawItem):
         return number, -1
-    # Runs that were added together share one mapping of fields.
+    # Sample runs that were added together share one mapping of fields.
     return entry.serial + number, id(entry.fields) if entry.fields else 0

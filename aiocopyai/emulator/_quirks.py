@@ -19,12 +19,12 @@ _ABSENT_IF_SPARSE: Final = frozenset({"status", "input", "output"})
 class Quirks:
     """The behavior of the emulator where the pages of Copy.ai's reference disagree or say nothing.
 
-    The defaults are those of the most convenient server.
+    The defaults are the most convenient for a client.
 
     Attributes:
         total: how a list's `total` is sent: vendor pages show integers and strings. A callable receives the true count
             and returns the value to send.
-        max_size: the largest page, in runs; 100 in the reference.
+        max_size: the maximum number of runs on a page; 100 in the reference.
         oversize: the response to a `size` above `max_size`: pages of `max_size`, or a 400. Not documented.
         past_end: the response to a page after the end: no runs, the last page again, or this status. Not documented.
         page_zero: the response to `page=0`: the first page, or a 400. Not documented.
@@ -90,7 +90,7 @@ def apply_quirks(item: JSON, quirks: Quirks) -> JSON:
     created_at, cost = item.get("createdAt"), item.get("credits")
     if quirks.mixed_dates and isinstance(created_at, str):
         seconds, _, fraction = created_at.partition(".")
-        # Decided by the date's own digits, so that a run always has the same form.
+        # The digits of the date decide, so that a run always has the same date.
         if fraction[2:3] in {"0", "2", "4", "6", "8"}:
             changes["createdAt"] = f"{seconds}Z"
     if quirks.credits == "string" and isinstance(cost, int):

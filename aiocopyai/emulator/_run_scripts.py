@@ -1,4 +1,4 @@
-"""Scripts, and the started runs that follow them: what a run is like at each time."""
+"""Scripts, and the started runs that follow them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Script:
         Script(states=states, error={"message": "No."})
 
     Attributes:
-        states: the statuses that the run passes through: any strings. All but the last take equal parts of the run's
+        states: the statuses of the run, one after another: any strings. All but the last take equal parts of the run's
             time, and the last one is final.
-        output: the output of each step, by its name. The steps appear one by one while the status is `PROCESSING`, and
-            all of them are there in the last state. None for sample output about the first input that is a string.
+        output: the output of each step, by its name. The steps appear one by one while the status is `PROCESSING`. In
+            the last state, the output is complete. None for sample output about the first input that is a string.
         error: the run's `error` in its last state; it is null before.
-        credits: the cost of the run. It is deducted from `Emulator.credits` at the start, and the run's own `credits`
-            grow up to it.
+        credits: the cost of the run. It is deducted from `Emulator.credits` at the start. The run's own `credits`
+            increase to this number.
 
     Raises:
         TypeError: `states` is a single string.
@@ -78,7 +78,7 @@ class ScriptQueue:
         self._queued.append(_QueuedScript(script, math.inf if times is None else times))
 
     def peek(self) -> Script:
-        """Return the script of the next run; a rejected start must not use it up."""
+        """Return the script of the next run, and leave it in the queue, as the start may be rejected."""
         return self._queued[0].script if self._queued else Script()
 
     def advance(self) -> None:
@@ -98,15 +98,15 @@ class StartedRun:
     inputs: dict[str, JSON]
     metadata: JSON
     started: float
-    """When it was started, in seconds since 1970."""
+    """The start time, in seconds since 1970."""
     run_time: float
-    """Seconds from its start to its last state."""
+    """Seconds from the start to the last state."""
     script: Script
-    """What it does, with its output decided."""
+    """The script of the run. Its `output` is not None."""
 
     @property
     def ends(self) -> float:
-        """When it reaches its last state, in seconds since 1970."""
+        """The time of the last state, in seconds since 1970."""
         return self.started + (self.run_time if len(self.script.states) > 1 else 0.0)
 
     def to_json(self, now: float) -> dict[str, JSON]:
@@ -114,7 +114,7 @@ class StartedRun:
         progress = 1.0
         duration = self.ends - self.started
         if duration and now < self.ends:
-            # Rounding must not end a run before `ends`, and a clock set back must not give a negative part.
+            # Rounding must not end a run before `ends`, and the progress must not be negative if a clock is set back.
             progress = min(_JUST_BELOW_1, max(0.0, (now - self.started) / duration))
         created_at = datetime.fromtimestamp(self.started, UTC).isoformat(timespec="milliseconds")
         return {

@@ -1,8 +1,8 @@
-"""Sample runs: generated on demand, the same ones for the same seed.
+"""Sample runs, generated on demand. The same seed generates the same runs.
 
-A run is a function of the seed, its workflow and its serial number, so that a list of 100,000 runs holds 100,000
-serial numbers until a page of it is requested. The bytes of a digest serve as random numbers. How many runs `--demo`
-shows, and of which weeks, is in `cli/_demo`.
+A run depends only on the seed, its workflow and its serial number. A list of 100,000 runs stores only serial numbers
+until a page of it is requested. The bytes of a digest are used as random numbers. `cli._demo` sets the number and the
+dates of the runs that ``--demo`` shows.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from aiocopyai.emulator._http import JSON
 T = TypeVar("T")
 
 _EPOCH: Final = datetime(2025, 1, 6, 8, 0, tzinfo=UTC)
-# More than the 65.535 s that two bytes of the digest add at most, so that a higher serial number is always newer.
+# More than the 65.535 s that two bytes of the digest can add, so that a higher serial number is always newer.
 _SPACING: Final = timedelta(seconds=97)
 
-# Weighted in 32 parts.
+# Its length divides 256, so that each byte of the digest is equally likely to select each item.
 _STATUSES: Final = ["COMPLETE"] * 25 + ["FAILED"] * 3 + ["PROCESSING"] + ["RETRYING"] + ["WAITING"] + ["NEW"]
 _COMPANIES: Final = (
     "Northwind Bikes", "Müller & Söhne", "Blue Heron Coffee", "Kestrel Robotics", "Olive + Oak",
@@ -49,7 +49,7 @@ class SampleRun:
     seed: int
     workflow_id: str
     serial: int
-    """Its position in time: a higher one is newer. May be negative."""
+    """The position in time: a run with a higher number is newer. May be negative."""
     fields: Mapping[str, JSON]
     """Values that replace the generated ones."""
 
@@ -104,9 +104,10 @@ def sample_digest(source: str) -> bytes:
 
 
 def sample_output(digest: bytes, status: str, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Generate as many steps as a run with this status has finished, the same for the same digest and inputs.
+    """Generate the output of the steps that a run with this status has finished.
 
-    They are about the first input that is a string, so that runs with different inputs have different outputs.
+    The same digest and inputs generate the same output. It is about the first input that is a string, so that runs
+    with different inputs have different outputs.
     """
     if status in {"NEW", "WAITING"}:
         return {}

@@ -24,7 +24,7 @@ RUN_FAILED: Final = "workflowRun.failed"
 CREDIT_LIMIT_REACHED: Final = "workflowCreditLimit.reached"
 
 EVENT_TYPES: Final = (RUN_STARTED, RUN_COMPLETED, RUN_FAILED, CREDIT_LIMIT_REACHED)
-"""The documented event types; a webhook is registered for one of them."""
+"""The documented event types. A webhook is registered for one of them."""
 
 
 @frozen
@@ -35,7 +35,7 @@ class RawItem:
 
     @property
     def id(self) -> str | None:
-        """The item's id; None if it has none that is a string."""
+        """The item's id, or None if it is missing or not a string."""
         value = self.content.get("id") if isinstance(self.content, dict) else None
         return value if isinstance(value, str) else None
 
@@ -60,20 +60,20 @@ class Workflow:
     oldest_serial: int = 0
     """The serial number of the oldest sample run so far."""
     start_count: int = 0
-    """How many runs have been started, including those that were removed."""
+    """The number of runs that were started, including those that were removed."""
     _started: dict[str, StartedRun] = field(factory=dict[str, StartedRun])
-    """By id, oldest first: the list shows them in reverse."""
+    """By id, oldest first. The list shows them in reverse order."""
     _entries_by_id: dict[str, Entry] | None = None
-    """Built on first use, because the ids of many sample runs take long to compute."""
+    """Built on first use, because computing the ids of many sample runs takes long."""
 
     def count(self, visible_until: float = inf) -> int:
-        """Count the runs, except those started after this time."""
+        """Return the number of runs, without those started after this time."""
         return self._visible(visible_until) + len(self.entries)
 
     def slice(self, start: int, stop: int, *, now: float, visible_until: float = inf) -> list[JSON]:
-        """Return the items at these positions of the list, not copied.
+        """Return the items at these positions of the list. They are not copied.
 
-        Runs started after `visible_until` are left out, as if they did not exist.
+        Runs started after `visible_until` are omitted, as if they did not exist.
         """
         visible = self._visible(visible_until)
         started = list(self._started.values())[max(0, visible - stop) : max(0, visible - start)]
@@ -81,7 +81,7 @@ class Workflow:
         return [*(run.to_json(now) for run in reversed(started)), *(entry.to_json() for entry in entries)]
 
     def find(self, run_id: str, *, now: float, visible_until: float = inf) -> JSON:
-        """Return a run as it is now; None if there is none with this id, or it is not visible yet."""
+        """Return the current state of a run, or None if the id is unknown or the run is not visible yet."""
         started = self._started.get(run_id)
         if started is not None:
             return started.to_json(now) if started.started <= visible_until else None
@@ -103,7 +103,7 @@ class Workflow:
         return [deepcopy(item) for item in self.slice(0, self.count(), now=now) if isinstance(item, dict)]
 
     def add_samples(self, count: int, where: Literal["head", "tail"], fields: Mapping[str, JSON]) -> list[str]:
-        """Add sample runs that are newer or older than all before; return their ids in the order of the list."""
+        """Add sample runs that are newer or older than all others, and return their ids in the order of the list."""
         if where == "head":
             self.newest_serial += count
             position, first = 0, self.newest_serial
@@ -142,7 +142,7 @@ class Workflow:
         return sample_output(digest, status, inputs)
 
     def _visible(self, until: float) -> int:
-        """Count the started runs that were started by this time."""
+        """Return the number of runs that were started at or before this time."""
         if until == inf:
             return len(self._started)
         return bisect_right(list(self._started.values()), until, key=lambda run: run.started)
@@ -169,16 +169,16 @@ class RegisteredWebhook:
 
 
 class Storage:
-    """Receives every change that must survive a restart. This base class keeps nothing."""
+    """Receives every change that must survive a restart. This base class discards them."""
 
     def save_list(self, workflow: Workflow) -> None:
         """Save a workflow's list after it was changed other than by a start."""
 
     def save_start(self, workflow: Workflow, run: StartedRun, credits_left: int | None) -> None:
-        """Save a run that was started, and the credits left."""
+        """Save a run that was started, and the remaining credits."""
 
     def save_credits(self, credits_left: int | None) -> None:
-        """Save the credits left."""
+        """Save the remaining credits."""
 
     def save_webhook(self, webhook: RegisteredWebhook) -> None:
         """Save a webhook that was registered."""
@@ -189,7 +189,7 @@ class Storage:
 
 @define
 class Clock:
-    """Seconds since 1970 that never jump, and that keep their meaning after a restart."""
+    """A clock that returns seconds since 1970, and never jumps. Its times are still valid after a restart."""
 
     _offset: float = field(factory=lambda: time.time() - time.monotonic())
 
@@ -204,7 +204,7 @@ class Clock:
 
 @define
 class EmulatorState:
-    """Everything that the emulator knows. Each method that changes it also passes the change to `storage`.
+    """The data of the emulator. Each method that changes it also passes the change to `storage`.
 
     Hold `lock` while using it: the emulator may run in its own thread.
     """
@@ -221,13 +221,13 @@ class EmulatorState:
     lock: RLock = field(factory=RLock)
 
     def workflow(self, workflow_id: str) -> Workflow:
-        """Return a workflow; an unknown one is created."""
+        """Return a workflow, and create it if it is unknown."""
         if workflow_id not in self.workflows:
             self.workflows[workflow_id] = Workflow(workflow_id, self.seed)
         return self.workflows[workflow_id]
 
     def find_run(self, run_id: str) -> JSON:
-        """Return a run of any workflow as it is now; None if there is none with this id."""
+        """Return the current state of a run of any workflow, or None if the id is unknown."""
         now = self.clock.now()
         found = (workflow.find(run_id, now=now) for workflow in self.workflows.values())
         return next((run for run in found if run is not None), None)
@@ -247,7 +247,7 @@ class EmulatorState:
     def add_samples(
         self, workflow_id: str, count: int, where: Literal["head", "tail"], fields: Mapping[str, JSON]
     ) -> list[str]:
-        """Add sample runs to one end of a workflow's list; return their ids in the order of the list."""
+        """Add sample runs to one end of a workflow's list, and return their ids in the order of the list."""
         workflow = self.workflow(workflow_id)
         ids = workflow.add_samples(count, where, fields)
         self.storage.save_list(workflow)
@@ -266,12 +266,12 @@ class EmulatorState:
         self.storage.save_list(workflow)
 
     def set_credits(self, credits_left: int | None) -> None:
-        """Set the credits left; None for no limit."""
+        """Set the remaining credits; None for no limit."""
         self.credits = credits_left
         self.storage.save_credits(credits_left)
 
     def start_run(self, workflow: Workflow, inputs: dict[str, JSON], metadata: JSON) -> StartedRun | None:
-        """Start a run that follows the next script; None if the credits left do not cover it."""
+        """Start a run with the next script. Return None if the remaining credits do not cover it."""
         script = self.scripts.peek()
         credits_left = None if self.credits is None else self.credits - script.credits
         if credits_left is not None and credits_left < 0:
@@ -295,7 +295,7 @@ class EmulatorState:
         return run
 
     def add_webhook(self, webhook: RegisteredWebhook) -> None:
-        """Register a webhook; there may already be one for the same URL and event."""
+        """Register a webhook, even if one exists for the same URL and event."""
         self.webhooks[webhook.id] = webhook
         self.storage.save_webhook(webhook)
 

@@ -1,7 +1,6 @@
-"""The pytest plugin with the fixture `copyai_emulator`, which pytest finds wherever the package is installed.
+"""The pytest plugin with the fixture `copyai_emulator`. pytest loads it if the package is installed.
 
-pytest imports this module in every run, so it imports next to nothing: the fixture loads the emulator, and aiohttp
-with it.
+pytest imports this module in every run, so it must load quickly. Only the fixture imports the emulator and aiohttp.
 """
 
 from __future__ import annotations
