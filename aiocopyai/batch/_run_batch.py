@@ -63,6 +63,9 @@ def run_batch(
     starts a row again only if its run is not listed. A second run is possible if the server lists a run more than
     `listing_delay` after the batch is resumed, or if its clock differs by more than a day.
 
+    Keep the results and the ledger together until every row is finished. If one of them is missing, ``resume=True`` is
+    a `BatchError`. If both are missing, it is a new batch: every row is started, and paid for, again.
+
     This call reads and checks all rows, and keeps them in memory. Nothing is started before the iteration.
 
     Args:
@@ -72,7 +75,7 @@ def run_batch(
         path: the file of results, which must end in ``.jsonl``: one JSON object for each row, with ``row`` (counted
             from 1), the columns of an export, ``problem`` (why there is no complete run; null otherwise) and
             ``unconfirmed`` (whether there may be a run without a known id).
-        resume: continue a batch of the same rows, metadata and workflow, or start it if there is none.
+        resume: continue a batch of the same rows, metadata and workflow, or start it if its files do not exist.
         wait: whether to wait until each run is finished; False to only start them.
         timeout: seconds to wait for each run; None for no limit.
         concurrency: the maximum number of runs in progress; with ``wait=False``, of starts at a time.
