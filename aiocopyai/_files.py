@@ -17,13 +17,13 @@ from aiocopyai.errors import CopyAIError
 _DEFAULT_MODE: Final = 0o666
 _LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE: Final = {
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN: "check that it is a file, and the permissions of its folder",
+    sqlite3.SQLITE_FULL: "free space on the disk",
+    sqlite3.SQLITE_IOERR: "check the disk and its free space",
+    sqlite3.SQLITE_PERM: "check the permissions of the file and its folder",
+    sqlite3.SQLITE_READONLY: "check the permissions of the file and its folder",
 }
-"""Primary result codes of SQLite for errors of the file system; other errors are in the content."""
+"""What to do, by the primary result code of SQLite for an error of the file system; other errors are in the content."""
 
 
 class FileInUseError(CopyAIError, OSError):
@@ -146,8 +146,8 @@ def sqlite_errors(path: Path) -> Generator[None]:
             raise
         if code & 0xFF in _LOCKED:
             raise FileInUseError(f"{path} is in use by another process") from None
-        if code & 0xFF in _UNUSABLE:
-            raise OSError(f"{path}: {error}") from error
+        if advice := _UNUSABLE.get(code & 0xFF):
+            raise OSError(f"{path} cannot be used ({error}): {advice}") from error
         raise DamagedFileError(f"{path} cannot be read: {error}") from error
 
 

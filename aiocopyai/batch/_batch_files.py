@@ -10,6 +10,7 @@ from typing import Self
 from attrs import define, frozen
 
 from aiocopyai import JSON
+from aiocopyai._display import plural
 from aiocopyai._files import DamagedFileError
 from aiocopyai.batch._ledger import BatchError, BatchInfo, Ledger, LedgerState, RowEntry, ledger_files
 from aiocopyai.batch._results_file import ResultsFile, read_results
@@ -140,8 +141,13 @@ def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
     if plan.ledger_path.exists() or not plan.resolved_path.exists():
         return None
     results = read_results(plan.resolved_path)
-    if results.keys() != set(range(1, plan.total + 1)):
+    if results.keys() - range(1, plan.total + 1):
         raise BatchError(f"{plan.path} has no ledger, and contains the results of other rows: pass another path")
+    if len(results) < plan.total:
+        raise BatchError(
+            f"{plan.path} has no ledger, and contains the results of {len(results):,} of {plural(plan.total, 'row')}: "
+            f"restore {plan.ledger_path.name} if it was deleted, or pass only the other rows, with another path"
+        )
     if any(entry.state not in plan.final_states for entry in results.values()):
         raise BatchError(f"{plan.path} is complete, but its runs were only started: use wait_run() to wait for them")
     return {number: entry.state for number, entry in results.items()}

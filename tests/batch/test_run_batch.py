@@ -522,6 +522,35 @@ async def test_another_file_is_not_taken_for_results(
     assert path.read_text("utf-8") == content
 
 
+@pytest.mark.parametrize("count", [0, 2])
+async def test_results_without_their_ledger_pay_for_nothing(
+    emulator: Emulator, session: CopyAISession, half_done: Path, count: int
+) -> None:
+    """If only the ledger is deleted, the error names it and the number of results, and nothing is sent."""
+    half_done.write_bytes(b"".join(half_done.read_bytes().splitlines(keepends=True)[:count]))
+    half_done.with_name("results.jsonl.ledger").unlink()
+
+    message = rf"no ledger, and contains the results of {count} of 6 rows: restore results\.jsonl\.ledger"
+    with pytest.raises(BatchError, match=message):
+        await collect(start(session, half_done, resume=True))
+    assert emulator.requests == []
+
+
+async def test_a_read_only_ledger_is_reported_with_its_path(
+    emulator: Emulator, session: CopyAISession, half_done: Path
+) -> None:
+    """A ledger that SQLite may only read is an OSError that names it and what to check; nothing is sent."""
+    ledger = half_done.with_name("results.jsonl.ledger")
+    content = bytearray(ledger.read_bytes())
+    content[18] = 3  # a later version of the format; permissions do not apply to root
+    ledger.write_bytes(content)
+
+    message = r"results\.jsonl\.ledger cannot be used \(.* readonly .*\): check the permissions of the file"
+    with pytest.raises(OSError, match=message):
+        await collect(start(session, half_done, resume=True))
+    assert emulator.requests == []
+
+
 async def test_results_that_are_missing_are_not_paid_for_again(
     emulator: Emulator, session: CopyAISession, half_done: Path
 ) -> None:

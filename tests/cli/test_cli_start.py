@@ -607,7 +607,7 @@ async def test_ledger_that_cannot_be_opened(emulator: Emulator) -> None:
     done = await batch(emulator, "--resume")
 
     assert (done.code, done.out, emulator.requests) == (1, "", [])
-    assert re.fullmatch(r"aiocopyai: .*results\.jsonl\.ledger: .*\n", done.err)
+    assert re.fullmatch(r"aiocopyai: .*results\.jsonl\.ledger cannot be used \(.*\): .*\n", done.err)
 
 
 @pytest.mark.parametrize("options", [("-o", "results.jsonl"), ()])

@@ -125,5 +125,7 @@ class TestOpenLocked:
 
     def test_unusable_place_is_an_os_error(self, tmp_path: Path) -> None:
         """A database in a folder that does not exist is an `OSError` with its path."""
-        with pytest.raises(OSError, match=r"missing/file\.db: unable to open"):
+        with pytest.raises(
+            OSError, match=r"missing/file\.db cannot be used \(unable to open .*\): check that it is a file"
+        ):
             open_locked(tmp_path / "missing" / "file.db")
