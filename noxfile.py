@@ -23,10 +23,10 @@ PYTHONS = project.python_versions(PYPROJECT)
 EXTRAS = ("cli", "dask", "dlt", "export", "mcp", "report")
 """The extras that the tests need, apart from `speedups`."""
 PARALLEL = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup")
-"""One process more than there are cores, because many tests wait for a socket or a child process."""
+"""One more process than cores, because many tests wait for a socket or a child process."""
 
 IN_CI = bool(os.environ.get("CI"))
-SAME_WITH_ALL = [
+SKIPPED_IN_LOWEST = [
     "tests/batch/test_read_rows.py",
     "tests/core/test_imports.py",
     "tests/core/test_pagination.py",
@@ -37,7 +37,7 @@ SAME_WITH_ALL = [
     "tests/report/test_report_page.py",
     *(f"tests/cli/test_cli_{name}.py" for name in ("calls", "export", "process", "start", "webhooks")),
 ]
-"""Tests that exercise no dependency that other tests do not exercise as well."""
+"""Tests whose dependencies are also used by other tests: the session `lowest` does not need them."""
 
 if pyenv := shutil.which("pyenv"):  # its shims run only the versions that this variable names
     installed = subprocess.run([pyenv, "versions", "--bare"], capture_output=True, text=True, check=False).stdout  # noqa: S603 (no input)
@@ -66,10 +66,10 @@ def _lower_bounds(*extras: str) -> list[str]:
 
 
 def _run_tests(session: nox.Session) -> None:
-    """Run all tests but the slow ones, or pytest with the arguments after ``--``; in CI, check the branch coverage."""
+    """Run all tests except the slow ones, or pytest with the arguments after ``--``; in CI, check the coverage."""
     session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("test"))
     selection = session.posargs or ("-m", "not slow", *PARALLEL)
-    if session.posargs or not IN_CI:  # measuring takes half as much time again
+    if session.posargs or not IN_CI:  # coverage makes the tests 50 % slower
         session.run("python", "-m", "pytest", *selection)
         return
     session.run("coverage", "erase")
@@ -93,7 +93,7 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def slow(session: nox.Session) -> None:
-    """Run the slow tests: killed processes, storms of faults, memory."""
+    """Run the slow tests: killed processes, fault injection, memory."""
     session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("test"))
     session.run("python", "-m", "pytest", "-m", "slow", "--timeout", "300", *PARALLEL, *session.posargs)
 
@@ -102,7 +102,7 @@ def slow(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest accepted dependencies, and without the extra `speedups`."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
-    selection = ("-m", "not slow", *(f"--ignore={path}" for path in SAME_WITH_ALL), *PARALLEL)
+    selection = ("-m", "not slow", *(f"--ignore={path}" for path in SKIPPED_IN_LOWEST), *PARALLEL)
     session.run("python", "-m", "pytest", *(session.posargs or selection), env={"HYPOTHESIS_PROFILE": "quick"})
 
 
@@ -119,7 +119,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the package, and of the API as a caller sees it."""
+    """Check the types of the package, and of the API as callers use it."""
     session.install("-e", f".[{','.join(EXTRAS)},speedups]", *_group("types"))
     session.run("mypy", "aiocopyai", "tests/typing")
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
@@ -144,7 +144,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def storm(session: nox.Session) -> None:
-    """Run storms of faults for a few minutes; print the table of docs/fault-injection-results.md."""
+    """Inject faults for about ten minutes; print the table of docs/fault-injection-results.md."""
     session.install("-e", ".[speedups]", *_group("test"))
     session.run("python", "-m", "tests.support.storm", *session.posargs)
 

@@ -66,7 +66,7 @@ nitpick_ignore_regex = [
     ),
 ]
 
-# Sphinx shows a type alias inside another type by its repr, without a setting for it.
+# Inside another type, Sphinx shows a type alias as its repr, without a setting for it.
 TypeAliasForwardRef.__repr__ = lambda alias: alias.name
 _JSON: Final = "aiocopyai.JSON"
 _EXPANDED_JSON: Final = (

@@ -22,7 +22,7 @@ async def main() -> None:
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(os.environ["COMPANY_CA_FILE"])
     connector = aiohttp.TCPConnector(ssl=trusted, limit=20)
-    # Your `async with` closes the connections: CopyAISession does not do that.
+    # `async with` closes the connections; CopyAISession does not close your session.
     async with (
         aiohttp.ClientSession(
             connector=connector, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()

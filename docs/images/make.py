@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 COMMAND = (sys.executable, "-m", "aiocopyai")
 COLUMNS = 118
 PAGE = "--window-size=1100,1265"
-"""The size of the part of the page with the charts by day and by status."""
+"""The size of the first part of the page, with the charts by day and by status."""
 
 
 def shown(*arguments: str) -> str:

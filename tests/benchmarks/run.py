@@ -33,8 +33,8 @@ CONTENDERS: Final = {
     "aiocopyai": (AIOCOPYAI, None),
     "aiocopyai, prefetch=0": (AIOCOPYAI, 0),
     "openai SDK's async pager": (OPENAI, None),
-    "httpx + pydantic by hand": ("with_httpx", None),
-    "requests by hand (dictionaries)": ("with_requests", None),
+    "httpx, pydantic and a loop": ("with_httpx", None),
+    "requests and a loop (dictionaries)": ("with_requests", None),
 }
 SIZES: Final[dict[pages.Size, float]] = {"small": 2.5, "medium": 1.7, "large": 1.5}
 """The sizes of runs, and the aim for each as a multiple of the baseline."""
@@ -136,7 +136,7 @@ def pause_rows(scale: Scale) -> Iterator[Row]:
         "60 MiB of unfinished JSON, as gzip": (unfinished, gzip.compress(unfinished)),
         "16 MiB of one string": (unfinished[: BOUND - 4] + b'"]}}', b""),
         "16 MiB of opening brackets": (b"[" * BOUND, b""),
-        "4 MB of runs with nothing but an id": (_page_of_ids(300_000), b""),
+        "4 MB of runs with only an id": (_page_of_ids(300_000), b""),
     }
     yield Row("Longest pause of the event loop for one response", "", "x orjson")
     for name, (body, compressed) in bodies.items():

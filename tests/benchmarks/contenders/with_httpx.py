@@ -1,4 +1,4 @@
-"""httpx and pydantic, by hand: a loop over the pages that validates each body in one call."""
+"""httpx and pydantic: a loop over the pages that validates each body in one call."""
 
 from __future__ import annotations
 

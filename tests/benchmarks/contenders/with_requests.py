@@ -1,4 +1,4 @@
-"""requests, by hand: a loop over the pages that yields plain dictionaries."""
+"""requests: a loop over the pages that yields plain dictionaries."""
 
 from __future__ import annotations
 
