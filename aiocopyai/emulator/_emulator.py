@@ -17,11 +17,20 @@ from aiohttp import web
 from aiocopyai.emulator._deliveries import Delivery, WebhookSender, run_body, workflow_body
 from aiocopyai.emulator._faults import Fault, FaultQueue, replacement_response, send_response
 from aiocopyai.emulator._handlers import APICall
-from aiocopyai.emulator._http import Request, check_json, make_request
+from aiocopyai.emulator._http import Request, make_request
 from aiocopyai.emulator._persistence import StateFile
 from aiocopyai.emulator._quirks import Quirks
 from aiocopyai.emulator._run_scripts import Script
 from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState
+from aiocopyai.emulator._validation import (
+    check_choice,
+    check_integer,
+    check_items,
+    check_json,
+    check_seconds,
+    check_string,
+    check_type,
+)
 
 
 # Not a child of the client's logger, so that the client's log does not contain the emulator's messages.
@@ -30,6 +39,9 @@ logger = logging.getLogger("aiocopyai_emulator")
 DEFAULT_WORKFLOW_ID: Final = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27"
 
 _HOST: Final = "127.0.0.1"
+_MAX_PORT: Final = 65_535
+_MAX_ADDED: Final = 10_000_000
+"""Sample runs that are added at a time: more would fill the memory."""
 # Short, because requests in progress may hang on purpose, and their responses are no longer needed.
 _SHUTDOWN_SECONDS: Final = 0.01
 
@@ -63,7 +75,7 @@ class Emulator:
         seed: the seed of the sample runs.
         quirks: the behavior where the reference leaves it open.
         latency: seconds between executing a call and responding, for every request.
-        run_time: seconds from a run's start to its end.
+        run_time: seconds from a run's start to its end; `math.inf` for runs that never end.
         credits: the credits that started runs may spend; None for no limit.
         state: an SQLite file that stores the runs, the webhooks and the remaining credits for the next emulator with
             this file. It is created if it does not exist, and only one emulator can use it at a time. Its content
@@ -73,8 +85,6 @@ class Emulator:
     Attributes:
         workflow_id: the workflow that the methods use by default.
         api_key: the key to send as `x-copy-ai-api-key`.
-        quirks: the behavior where the reference leaves it open; may be assigned at any time.
-        latency: seconds between executing a call and responding; may be assigned at any time.
         requests: all requests so far, in the order in which they were executed.
         on_request: None, or a function that is called with the emulator and the request before each request is
             executed. It may add or remove runs, so that the list changes during an iteration, or inject a fault.
@@ -83,8 +93,7 @@ class Emulator:
             `stop()` is not recorded.
 
     Raises:
-        ValueError: `runs` or `run_time` is negative, an item is not JSON, or `state` is not a state file of this
-            version.
+        ValueError: an argument is invalid, or `state` is not a state file of this version.
         sqlite3.OperationalError: `state` cannot be opened.
     """
 
@@ -102,6 +111,16 @@ class Emulator:
         state: str | Path | None = None,
         port: int = 0,
     ) -> None:
+        check_string("workflow_id", workflow_id)
+        check_string("api_key", api_key)
+        check_integer("seed", seed, None)
+        if isinstance(runs, int) or not isinstance(runs, Iterable):
+            check_integer("runs", runs, 0, _MAX_ADDED)
+        else:
+            check_items("runs", runs)
+        check_integer("port", port, 0, _MAX_PORT)
+        if credits is not None:
+            check_integer("credits", credits, 0)
         self.workflow_id: Final = workflow_id
         self.api_key: Final = api_key
         self.quirks = quirks
@@ -113,6 +132,7 @@ class Emulator:
         self._request_count = 0
         self._faults = FaultQueue()
         self._state = EmulatorState(seed, run_time, credits)
+        self.run_time = run_time
         self._state_file = None if state is None else StateFile(state)
         self._sender = WebhookSender(self._state, lambda: self.quirks, self.deliveries)
         self._runner: web.ServerRunner | None = None
@@ -120,7 +140,6 @@ class Emulator:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
         self._exit = asyncio.Event()
-        self.run_time = run_time
         if self._state_file is not None:
             self._state_file.load(self._state)
             self._state.storage = self._state_file
@@ -228,9 +247,28 @@ class Emulator:
 
     @run_time.setter
     def run_time(self, seconds: float) -> None:
-        if seconds < 0:
-            raise ValueError(f"run_time must not be negative, got {seconds}")
+        check_seconds("run_time", seconds)
         self._state.run_time = seconds
+
+    @property
+    def latency(self) -> float:
+        """Seconds between executing a call and responding; may be assigned at any time."""
+        return self._latency
+
+    @latency.setter
+    def latency(self, seconds: float) -> None:
+        check_seconds("latency", seconds)
+        self._latency = seconds
+
+    @property
+    def quirks(self) -> Quirks:
+        """The behavior where the reference leaves it open; may be assigned at any time."""
+        return self._quirks
+
+    @quirks.setter
+    def quirks(self, quirks: Quirks) -> None:
+        check_type("quirks", quirks, Quirks)
+        self._quirks = quirks
 
     @property
     def credits(self) -> int | None:
@@ -239,6 +277,8 @@ class Emulator:
 
     @credits.setter  # noqa: A003 (the API's own word)
     def credits(self, left: int | None) -> None:
+        if left is not None:
+            check_integer("credits", left, 0)
         with self._state.lock:
             self._state.set_credits(left)
 
@@ -262,8 +302,9 @@ class Emulator:
             times: the number of runs that follow it; None for all following ones.
 
         Raises:
-            ValueError: `times` is less than 1.
+            ValueError: `times` is not an integer of 1 or more.
         """
+        check_type("script", script, Script)
         _check_times(times)
         with self._state.lock:
             self._state.scripts.add(script, times)
@@ -293,11 +334,12 @@ class Emulator:
             The ids of the new runs, in the order of the list.
 
         Raises:
-            ValueError: `count` is negative, or a field is not JSON.
+            ValueError: `count` is not an integer from 0 to 10 million, `at` is neither of the two, or a field is not
+                JSON.
         """
         check_json("fields", fields)
-        if count < 0:
-            raise ValueError(f"the number of runs must not be negative, got {count}")
+        check_integer("count", count, 0, _MAX_ADDED)
+        check_choice("at", at, ("head", "tail"))
         with self._state.lock:
             return self._state.add_samples(workflow_id or self.workflow_id, count, at, fields)
 
@@ -307,15 +349,21 @@ class Emulator:
         An unknown workflow is created, with an empty list if there are no items.
 
         Raises:
-            ValueError: an item is not JSON.
+            ValueError: an item is not JSON, or `items` is a string or a mapping.
         """
+        check_items("items", items)
         items = list(items)
         check_json("items", items)
         with self._state.lock:
             self._state.replace_runs(workflow_id or self.workflow_id, items)
 
     def remove_runs(self, ids: Iterable[str], *, workflow_id: str | None = None) -> None:
-        """Remove runs from a workflow's list; unknown ids are ignored."""
+        """Remove runs from a workflow's list; unknown ids are ignored.
+
+        Raises:
+            ValueError: `ids` is a string.
+        """
+        check_items("ids", ids)
         with self._state.lock:
             self._state.remove_runs(workflow_id or self.workflow_id, ids)
 
@@ -340,9 +388,15 @@ class Emulator:
             page: apply it only to requests for this page.
 
         Raises:
-            ValueError: `times` is less than 1.
+            ValueError: an argument is invalid.
         """
+        check_type("fault", fault, Fault)
         _check_times(times)
+        for name, value in (("method", method), ("path", path)):
+            if value is not None:
+                check_string(name, value)
+        if page is not None:
+            check_integer("page", page, 0)
         self._faults.add(fault, times=times, method=method, path=path, page=page)
 
     def clear_faults(self) -> None:
@@ -370,8 +424,7 @@ class Emulator:
             ValueError: the event type is unknown, or a field is not JSON.
             RuntimeError: the emulator is not started.
         """
-        if event_type not in EVENT_TYPES:
-            raise ValueError(f"event_type must be one of {', '.join(EVENT_TYPES)}, got {event_type!r}")
+        check_choice("event_type", event_type, EVENT_TYPES)
         check_json("fields", fields)
         self._started_runner()
         with self._state.lock:
@@ -419,5 +472,5 @@ class Emulator:
 
 
 def _check_times(times: int | None) -> None:
-    if times is not None and times < 1:
-        raise ValueError(f"times must be at least 1, or None for no limit, got {times}")
+    if times is not None:
+        check_integer("times", times, 1)

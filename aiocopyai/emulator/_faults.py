@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import Mapping
@@ -13,10 +14,13 @@ from aiohttp import web
 from aiohttp.hdrs import CONTENT_TYPE
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._http import EmulatorResponse, Request, check_json, encode_json
+from aiocopyai.emulator._http import EmulatorResponse, Request, encode_json
+from aiocopyai.emulator._validation import check_choice, check_integer, check_json, check_seconds, shown
 
 
 _DRIP_PIECES: Final = 16
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LINE_BREAK: Final = re.compile(r"[\r\n]")
 
 
 @frozen(kw_only=True)
@@ -24,20 +28,21 @@ class Fault:
     """A fault of a request, for `Emulator.inject`.
 
     A fault with a `status` or a `body` replaces the response, and the call is not executed. With `reset="before"`, the
-    call is not executed either. Any other fault changes how the normal response is sent. All fields can be combined.
+    call is not executed either. Any other fault changes how the normal response is sent. All fields can be combined,
+    except that a `reset` sends nothing that another field than `delay` could change.
 
     Attributes:
-        status: the HTTP status; 200 if only a `body` is given.
+        status: the HTTP status, 200 to 999; 200 if only a `body` is given.
         body: the body: JSON, or bytes that are sent unchanged; `{}` if only a `status` is given. The reference does not
             show bodies for 401, 403, 429 and 5xx.
         headers: headers to add to the response or to replace in it.
-        delay: seconds to wait between executing the call and responding.
+        delay: seconds to wait between executing the call and responding; `math.inf` for no response at all.
         reset: reset the TCP connection instead of responding: before the call is executed, or after.
         truncate: send a `Content-Length` for the whole body, but only this many bytes of it, and close the connection.
         drip: send the body in 16 pieces, with this many seconds before each.
 
     Raises:
-        ValueError: `body` is neither JSON nor bytes.
+        ValueError: a value is not one of those that are accepted, or a field would have no effect beside `reset`.
     """
 
     status: int | None = None
@@ -49,13 +54,43 @@ class Fault:
     drip: float = 0.0
 
     def __attrs_post_init__(self) -> None:
+        if self.status is not None:
+            check_integer("status", self.status, 200, 999)
         if not isinstance(self.body, bytes):
             check_json("body", self.body)
+        _check_headers(self.headers)
+        check_seconds("delay", self.delay)
+        if self.truncate is not None:
+            check_integer("truncate", self.truncate, 0)
+        check_seconds("drip", self.drip)
+        if self.reset is None:
+            return
+        check_choice("reset", self.reset, ("before", "after"))
+        is_used = {
+            "status": self.status is not None,
+            "body": self.body is not None,
+            "headers": bool(self.headers),
+            "truncate": self.truncate is not None,
+            "drip": bool(self.drip),
+        }
+        if unused := [name for name, is_given in is_used.items() if is_given]:
+            raise ValueError(f"reset sends no response, so {', '.join(unused)} must not be given")
 
     @property
     def skips_call(self) -> bool:
         """Whether the call is not executed."""
         return self.status is not None or self.body is not None or self.reset == "before"
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Check that headers can be sent."""
+    if not isinstance(headers, Mapping):
+        raise ValueError(f"headers must be a mapping of names to strings, got {shown(headers)}")  # noqa: TRY004 (as in the client)
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"headers must have valid names, got {shown(name)}")
+        if not isinstance(value, str) or _LINE_BREAK.search(value):
+            raise ValueError(f"headers[{name!r}] must be a string on one line, got {shown(value)}")
 
 
 @define(eq=False)

@@ -45,18 +45,6 @@ def encode_json(value: JSON) -> bytes:
         return encode_with_stdlib(value)
 
 
-def check_json(name: str, value: object) -> None:
-    """Check that a value given by a test can be sent as JSON.
-
-    Raises:
-        ValueError: it cannot, such as a datetime, or is nested too deeply.
-    """
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} must be JSON: {error}") from None
-
-
 def decode_json(raw: bytes) -> JSON:
     """Decode a request's body; None if it is not JSON or is nested more than 200 levels deep."""
     try:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import frozen
 
 from aiocopyai.emulator._http import JSON
+from aiocopyai.emulator._validation import check_boolean, check_choice, check_integer, check_seconds
 
 
 TotalQuirk: TypeAlias = "Literal['int', 'string', 'absent'] | Callable[[int], Any]"
@@ -45,7 +46,7 @@ class Quirks:
             reference; with `result.output`, as in an older one; or the whole run with a `type`, as captured in 2025.
 
     Raises:
-        ValueError: `max_size` is less than 1.
+        ValueError: a value is not one of those that are accepted.
     """
 
     total: TotalQuirk = "int"
@@ -65,8 +66,20 @@ class Quirks:
     delivery: Literal["today", "older", "run"] = "today"
 
     def __attrs_post_init__(self) -> None:
-        if self.max_size < 1:
-            raise ValueError(f"max_size must be at least 1, got {self.max_size}")
+        if not callable(self.total):
+            check_choice("total", self.total, ("int", "string", "absent"))
+        check_choice("oversize", self.oversize, ("clamp", "reject"))
+        check_choice("past_end", self.past_end, ("empty", "last", 400, 404, 422))
+        check_choice("page_zero", self.page_zero, ("first", 400))
+        check_choice("credits", self.credits, ("int", "string"))
+        check_choice("delivery", self.delivery, ("today", "older", "run"))
+        for name in ("ignore_page", "sparse", "mixed_dates", "text_404", "lists_metadata"):
+            check_boolean(name, getattr(self, name))
+        check_integer("max_size", self.max_size, 1)
+        check_integer("short_pages", self.short_pages, 0)
+        check_seconds("late_runs", self.late_runs)
+        if self.retention is not None:
+            check_integer("retention", self.retention, 0)
 
 
 def apply_list_quirks(items: list[JSON], quirks: Quirks) -> list[JSON]:

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._http import JSON, check_json
+from aiocopyai.emulator._http import JSON
+from aiocopyai.emulator._validation import check_integer, check_json, check_string, shown
 
 
 _PROCESSING: Final = "PROCESSING"
@@ -42,7 +43,8 @@ class Script:
 
     Raises:
         TypeError: `states` is a single string.
-        ValueError: `states` is empty, `credits` is negative, or `output` or `error` is not JSON.
+        ValueError: `states` is empty or has something other than strings, `credits` is not an integer of 0 or more,
+            `output` is not a mapping, or `output` or `error` is not JSON.
     """
 
     states: tuple[str, ...] = field(default=("NEW", "WAITING", "PROCESSING", "COMPLETE"), converter=_to_tuple)
@@ -52,9 +54,12 @@ class Script:
 
     def __attrs_post_init__(self) -> None:
         if not self.states:
-            raise ValueError("a script needs at least one state")
-        if self.credits < 0:
-            raise ValueError(f"credits must not be negative, got {self.credits}")
+            raise ValueError("states must have at least one status, got none")
+        for state in self.states:
+            check_string("states", state)
+        check_integer("credits", self.credits, 0)
+        if not isinstance(self.output, Mapping | None):
+            raise ValueError(f"output must be a mapping of names to JSON values, got {shown(self.output)}")  # noqa: TRY004 (as in the client)
         check_json("output", None if self.output is None else dict(self.output))
         check_json("error", self.error)
 

@@ -98,7 +98,7 @@ def test_add_runs_with_fields() -> None:
 
 def test_negative_count() -> None:
     """A negative number of runs is rejected."""
-    with pytest.raises(ValueError, match="number of runs must not be negative, got -1"):
+    with pytest.raises(ValueError, match="runs must be between 0 and 10000000, got -1"):
         Emulator(-1)
 
 

@@ -67,8 +67,8 @@ async def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--runs", "-1"], "must not be negative"),
-        (["--run-time", "-1"], "must not be negative"),
+        (["--runs", "-1"], "runs must be between 0 and"),
+        (["--run-time", "-1"], "run_time must be a number of seconds, 0 or more"),
         (["--state", "/dev/null/x"], "/dev/null/x: unable to open"),
     ],
 )
