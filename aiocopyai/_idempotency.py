@@ -24,7 +24,7 @@ from attrs import define, evolve, field, frozen
 from aiocopyai._key_search import KEY_NAME, LOOK_BACK, FoundRuns, KeySearch, ListSearch, inputs_differ
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._text import escape, excerpt
-from aiocopyai._validation import check_string
+from aiocopyai._validation import check_string, check_timedelta
 from aiocopyai.errors import AmbiguousStartError, AuthenticationError, CopyAIError
 from aiocopyai.models import JSON, Run
 
@@ -274,7 +274,7 @@ class Starter:
         if reuse_within is None:
             return None
         search = KeySearch(record.key, request.inputs)
-        found = await self._find_reusable(request.workflow_id, [search], _now() - reuse_within)
+        found = await self._find_reusable(request.workflow_id, [search], time_before_now(reuse_within))
         run = _found_run(found, record.key, request)
         if run is not None and inputs_differ(request.inputs, run.input):
             raise _other_inputs(record.key)
@@ -380,13 +380,18 @@ def check_reuse_within(reuse_within: timedelta | None, *, has_key: bool) -> None
     """
     if reuse_within is None:
         return
-    if not isinstance(reuse_within, timedelta) or reuse_within <= timedelta(0):
-        raise ValueError(
-            f"reuse_within must be a positive timedelta, such as timedelta(days=1), got {excerpt(reuse_within)}"
-        )
+    check_timedelta("reuse_within", reuse_within)
     if not has_key:
         msg = "reuse_within searches for runs by their keys: pass idempotency_key as well"
         raise ValueError(msg)
+
+
+def time_before_now(span: timedelta) -> datetime:
+    """Return the time this long ago, or the first time that a datetime can express."""
+    try:
+        return _now() - span
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def _now() -> datetime:

@@ -81,6 +81,9 @@ class RetryInfo:
 
 def _timeout(value: float | aiohttp.ClientTimeout | None) -> aiohttp.ClientTimeout:
     if isinstance(value, aiohttp.ClientTimeout):
+        for name in ("total", "connect", "sock_connect", "sock_read", "ceil_threshold"):
+            if (seconds := getattr(value, name)) is not None:
+                check_positive(f"timeout.{name}", seconds, zero=True, error=ConfigurationError)
         return value
     if value is None:
         return aiohttp.ClientTimeout()

@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from types import EllipsisType, TracebackType
 from typing import Any, Final, NoReturn, Self
@@ -17,7 +17,7 @@ from attrs import evolve
 from yarl import URL
 
 from aiocopyai._filters import read_statuses, run_filter
-from aiocopyai._idempotency import Starter, StartRequest, check_reuse_within, with_key
+from aiocopyai._idempotency import Starter, StartRequest, check_reuse_within, time_before_now, with_key
 from aiocopyai._json import encode_json
 from aiocopyai._key_search import CLOCK_SKEW, KEY_NAME, KeySearch
 from aiocopyai._logging import configure_from_environment
@@ -45,6 +45,7 @@ from aiocopyai._validation import (
     check_integer,
     check_page_size,
     check_positive,
+    check_rate,
     check_rows,
     check_string,
     check_webhook,
@@ -127,7 +128,7 @@ class CopyAISession:
             )
         options = RequestOptions(timeout, retry, default_headers, user_agent, on_request, on_retry)
         if max_rate is not None:
-            check_positive("max_rate", max_rate, "requests per second, or None", error=ConfigurationError)
+            check_rate("max_rate", max_rate)
         if trust_env and http_session is not None:
             raise ConfigurationError("trust_env cannot be combined with http_session: set a proxy on your own session")
         proxy = proxy_from_environment(url) if trust_env else None
@@ -577,14 +578,14 @@ class CopyAISession:
             return await self._starter.start(evolve(request, is_one_off=idempotency_key is None))
 
         async def search(rows_by_key: Mapping[str, Inputs], age: float | None) -> Mapping[str, AmbiguousStartError]:
-            window = reuse_within or timedelta()
+            span = reuse_within or timedelta()
             if age is not None:
-                window = min(window, timedelta(seconds=age) + CLOCK_SKEW)
+                span = min(span, timedelta(seconds=age) + CLOCK_SKEW)
             requests: dict[str, StartRequest] = {}
             for key, inputs in rows_by_key.items():
                 with suppress(ValueError):  # raised again by the start, as the row's result
                     requests[key] = _start_request(workflow_id, inputs, metadata, key)
-            return await self._starter.reuse(workflow_id, requests, datetime.now(UTC) - window)
+            return await self._starter.reuse(workflow_id, requests, time_before_now(span))
 
         plan = RunManyPlan(
             name=f"runs of {escape(workflow_id)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from typing import Final
 
@@ -9,7 +10,17 @@ from typing import Final
 EXCERPT_LENGTH: Final = 80
 """Characters of a value that an error shows."""
 
-_SHORT_REPR: Final = reprlib.Repr()
+
+class _ShortRepr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Return an integer, or its length if Python refuses to write it."""
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            return f"<int of about {round(x.bit_length() * math.log10(2)):,} digits>"
+
+
+_SHORT_REPR: Final = _ShortRepr()
 _SHORT_REPR.maxlevel = 5
 _SHORT_REPR.maxdict = _SHORT_REPR.maxlist = 10
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = 300

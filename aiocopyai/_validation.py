@@ -10,8 +10,9 @@ import ipaddress
 import json
 import math
 import re
+import sys
 from collections.abc import AsyncIterable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Final, cast
 from urllib.parse import quote
@@ -26,6 +27,8 @@ from aiocopyai.models import JSON
 
 MAX_PAGE_SIZE: Final = 100
 """The largest page size that the API reference allows."""
+_MIN_RATE: Final = 1e-9
+"""Requests per second; its reciprocal, more than 30 years, is a time that every clock accepts."""
 
 _CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ID_EXAMPLES: Final = {"workflow_id": "WCFG-6db59f06-…", "run_id": "WRUN-6fe9e53c-…"}
@@ -36,13 +39,15 @@ _OTHER_ID: Final = {"workflow_id": (("WRUN-",), "a run's id"), "run_id": (("WCFG
 def check_integer(
     name: str, value: int, minimum: int, maximum: int | None = None, *, error: type[ValueError] = ValueError
 ) -> None:
-    """Check that a value is an integer in a range."""
+    """Check that a value is an integer in a range. Without a `maximum`, it is that of a 64-bit integer."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise error(f"{name} must be an integer, got {excerpt(value)}")
     if maximum is None and value < minimum:
-        raise error(f"{name} must be at least {minimum}, got {value}")
+        raise error(f"{name} must be at least {minimum}, got {excerpt(value)}")
+    if maximum is None and value > sys.maxsize:
+        raise error(f"{name} must be at most {sys.maxsize}, got {excerpt(value)}")
     if maximum is not None and not minimum <= value <= maximum:
-        raise error(f"{name} must be between {minimum} and {maximum}, got {value}")
+        raise error(f"{name} must be between {minimum} and {maximum}, got {excerpt(value)}")
 
 
 def check_page_size(name: str, value: int) -> None:
@@ -54,17 +59,39 @@ def check_positive(
     name: str, value: float, unit: str = "seconds", *, zero: bool = False, error: type[ValueError] = ValueError
 ) -> None:
     """Check that a value is a finite number above 0, or with `zero` also 0 itself."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of a float
+        if value > 0:
+            raise error(f"{name} must be at most 1.79e+308, got {excerpt(value)}") from None
+        is_number = False
     if not is_number or value < 0 or (value == 0 and not zero):
         accepted = "a number" if zero else "a positive number"
         raise error(f"{name} must be {accepted} of {unit}{', 0 or more' if zero else ''}, got {excerpt(value)}")
 
 
+def check_rate(name: str, value: float) -> None:
+    """Check that a value is a rate in requests per second."""
+    check_positive(name, value, "requests per second, or None", error=ConfigurationError)
+    if value < _MIN_RATE:
+        raise ConfigurationError(f"{name} must be at least {_MIN_RATE:g} requests per second, got {value:g}")
+
+
 def check_datetime(name: str, value: datetime | None) -> None:
     """Check that a value is a datetime with a time zone, or None."""
-    if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
+    if value is None:
+        return
+    # pandas' NaT, the maximum of an empty column, is an instance, and equals nothing.
+    if not isinstance(value, datetime) or value != value or value.utcoffset() is None:  # noqa: PLR0124 (see above)
         example = "datetime(2026, 1, 1, tzinfo=UTC)"
         raise ValueError(f"{name} must be a datetime with a time zone, such as {example}, got {excerpt(value)}")
+
+
+def check_timedelta(name: str, value: timedelta, *, zero: bool = False) -> None:
+    """Check that a value is a positive timedelta, or with `zero` also one of 0."""
+    if not isinstance(value, timedelta) or value < timedelta(0) or (not value and not zero):
+        accepted = "a timedelta of 0 or more" if zero else "a positive timedelta"
+        raise ValueError(f"{name} must be {accepted}, such as timedelta(days=1), got {excerpt(value)}")
 
 
 def check_string(name: str, value: str) -> None:

@@ -36,6 +36,7 @@ from aiocopyai import CopyAISession, Page, Run
 from aiocopyai._incremental import Cursor
 from aiocopyai._tasks import TaskSet
 from aiocopyai._threads import LoopThread
+from aiocopyai._validation import check_timedelta
 from aiocopyai.integrations.arrow import FLAT_SCHEMA, flat_batch
 
 
@@ -86,9 +87,8 @@ def copyai_source(
     chosen = list(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
     if not chosen:
         raise ValueError("workflow_ids must have at least one id, got none")
-    for name, span in (("look_back", look_back), ("open_for", open_for)):
-        if span < timedelta(0):
-            raise ValueError(f"{name} must not be negative, got {span}")
+    check_timedelta("look_back", look_back, zero=True)
+    check_timedelta("open_for", open_for, zero=True)
 
     def read(ids: Sequence[str]) -> Iterator[object]:
         state: dict[str, Any] = dlt.current.resource_state()

@@ -26,6 +26,7 @@ from pydantic import Field
 import aiocopyai
 from aiocopyai import JSON, CopyAIError, CopyAISession, Run
 from aiocopyai._display import value_text
+from aiocopyai._validation import check_integer
 from aiocopyai.models import utc_isoformat
 from aiocopyai.report import Summary, group_by_period
 
@@ -77,9 +78,8 @@ def make_server(
     Raises:
         ValueError: a limit is less than 1, or a workflow id is invalid.
     """
-    for name, limit in (("max_runs", max_runs), ("max_credits", max_credits)):
-        if limit < 1:
-            raise ValueError(f"{name} must be at least 1, got {limit}")
+    check_integer("max_runs", max_runs, 1)
+    check_integer("max_credits", max_credits, 1)
     chosen = [workflow_ids] if isinstance(workflow_ids, str) else list(workflow_ids)
     for workflow_id in chosen:
         session.runs(workflow_id)  # checks the id, and sends nothing

@@ -33,6 +33,7 @@ from aiocopyai.integrations import dask as tested
 from aiocopyai.integrations.arrow import SCHEMA, record_batch
 from aiocopyai.integrations.dask import read_runs
 from tests.conftest import AT_ONCE
+from tests.support.arguments import INVALID_INTEGERS, INVALID_NUMBERS, problem_of
 from tests.support.exporting import ids_of, raw_run
 
 
@@ -126,6 +127,19 @@ async def test_invalid_arguments_send_nothing(
         await asyncio.to_thread(read_runs, workflow_ids, **{"base_url": copyai_emulator.url, **options})
 
     assert copyai_emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("partition_pages", INVALID_INTEGERS), ("max_rate", INVALID_NUMBERS), ("retry", INVALID_INTEGERS)],
+)
+def test_absurd_numbers(name: str, values: dict[str, Any]) -> None:
+    """A value that is not a sensible number is a ValueError that names the parameter, before anything is sent."""
+    for value in values.values():
+        with pytest.raises(ValueError, match=rf"^{name} must ") as caught:
+            read_runs("WCFG-1", **{name: value})
+
+        assert problem_of(caught.value) == ""
 
 
 def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from aiocopyai import CopyAISession, PermissionDeniedError
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from aiocopyai.integrations.dlt import copyai_source
 from tests.conftest import AT_ONCE
+from tests.support.arguments import INVALID_SPANS, problem_of
 from tests.support.exporting import change, raw_run
 from tests.support.loading import query, rows_in, truth
 
@@ -379,14 +380,24 @@ async def test_unusual_values_are_loaded(loads: Loads) -> None:
     ("arguments", "message"),
     [
         ({"workflow_ids": []}, "at least one id, got none"),
-        ({"workflow_ids": ["WCFG-1"], "look_back": -DAY}, "look_back must not be negative"),
-        ({"workflow_ids": ["WCFG-1"], "open_for": -DAY}, "open_for must not be negative"),
+        ({"workflow_ids": ["WCFG-1"], "look_back": -DAY}, "look_back must be a timedelta of 0 or more, such as"),
+        ({"workflow_ids": ["WCFG-1"], "open_for": -DAY}, "open_for must be a timedelta of 0 or more, such as"),
     ],
 )
 def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
     """An invalid argument is a ValueError before anything is sent."""
     with pytest.raises(ValueError, match=message):
         copyai_source(**arguments)
+
+
+@pytest.mark.parametrize("name", ["look_back", "open_for"])
+def test_absurd_times(name: str) -> None:
+    """A value that is not a sensible duration is a ValueError that names the parameter."""
+    for value in INVALID_SPANS.values():
+        with pytest.raises(ValueError, match=rf"^{name} must ") as caught:
+            copyai_source(["WCFG-1"], **{name: value})
+
+        assert problem_of(caught.value) == ""
 
 
 def test_single_id_as_string() -> None:

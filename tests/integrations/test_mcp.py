@@ -13,6 +13,7 @@ from mcp import Client
 from aiocopyai import CopyAISession, RetryPolicy
 from aiocopyai.emulator import Emulator, Fault, Script
 from aiocopyai.integrations.mcp import make_server
+from tests.support.arguments import INVALID_INTEGERS, problem_of
 
 
 pytestmark = pytest.mark.xdist_group("mcp")  # imports the SDK, which is slow, only once
@@ -179,9 +180,12 @@ async def test_no_run_is_started_after_the_budget_of_credits_is_used(emulator: E
     assert len(emulator.runs()) == 14
 
 
-@pytest.mark.parametrize("limits", [{"max_runs": 0}, {"max_credits": 0}])
-async def test_invalid_budgets(limits: dict[str, int]) -> None:
-    """A budget of 0 runs or credits is a ValueError."""
+@pytest.mark.parametrize("name", ["max_runs", "max_credits"])
+async def test_invalid_budgets(name: str) -> None:
+    """A budget that is not an integer of 1 or more is a ValueError."""
     async with CopyAISession("emulator-key") as session:
-        with pytest.raises(ValueError, match="must be at least 1, got 0"):
-            make_server(session, allow_start=True, **limits)
+        for value in (0, *INVALID_INTEGERS.values()):
+            with pytest.raises(ValueError, match=rf"^{name} must ") as caught:
+                make_server(session, allow_start=True, **{name: value})
+
+            assert problem_of(caught.value) == ""
