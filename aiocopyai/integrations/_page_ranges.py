@@ -1,13 +1,13 @@
-"""Parts of a list that are read separately, at any time and in any order, without losing a run between them.
+"""Ranges of a list that are read separately, at any time and in any order, without missing a run between them.
 
-Runs are numbered from the end of a list: the oldest is 1. Where a list grows at its head, each run keeps its number;
-only removals behind it lower that. A range is what was between two numbers when the list was counted. Whenever it is
-read, the list's `total` at that time shows on which pages it is.
+Runs are numbered from the end of a list: the oldest is 1. If a list grows at its head, each run keeps its number; only
+the removal of an older run decreases it. A range consists of the runs between two numbers when the list was counted.
+When a range is read, the current `total` of the list shows which pages have it.
 
-Each range is read by one iteration, which leaves out no run (docs/pagination.md). Only pages that were requested while
-the list did not change, or one by one, are connected for certain: no run is missing between them. Since the order of
-runs does not change, two ranges that have a run in common on such pages leave out none between the first run of the one
-and the last run of the other. Only common runs show that, not the number of runs.
+Each range is read by one iteration, which does not skip a run (docs/pagination.md). Pages are connected, so that no run
+is missing between them, only if they were requested one by one, or while the list did not change. The order of runs
+does not change. So if two ranges have a run in common on connected pages, no run is missing between the first run of
+one range and the last run of the other. Only common runs prove this; the number of runs does not.
 """
 
 # pyarrow is not typed: its values are unknown to the type checkers.
@@ -31,18 +31,18 @@ from aiocopyai.integrations.arrow import record_batch
 
 
 PAGE_SIZE: Final = 100
-"""Runs on a page: the most that the API reference allows."""
+"""The number of runs on a page: the maximum in the API reference."""
 MARGIN: Final = PAGE_SIZE
-"""How many runs behind its end a range is read, so that it has runs in common with the next one."""
+"""The number of runs after its end that a range also reads, so that it has runs in common with the next range."""
 PREFETCH: Final = 4
 _MIN_PAGES: Final = 20
-"""How many pages a partition has at least, if there are that many: each of its ranges takes two requests more."""
+"""The minimum number of pages in a partition, if there are that many: each range takes two additional requests."""
 NO_RANGE: Final = -1
-"""The index of a range for rows that do not show whether a run is missing between two ranges."""
+"""The range index of rows that do not show whether a run is missing between two ranges."""
 _MAX_ATTEMPTS: Final = 4
-"""How often to start reading a range on a list that changes; what is still missing around it is read in the end."""
+"""The maximum number of attempts to read a range of a list that changes. The last pass reads missing runs."""
 _MAX_EARLY_PAGES: Final = 2
-"""How many pages in front of a range are read rather than starting again at the right page."""
+"""The maximum number of pages to read before a range. If there are more, reading starts again at the right page."""
 
 
 @frozen
@@ -50,17 +50,17 @@ class PageRange:
     """A part of a list: the runs with numbers from `upper` down to `lower` + 1."""
 
     index: int
-    """Which range of the data frame it is."""
+    """The index of the range in the data frame."""
     workflow_id: str
     total: int
     """The length of the list when the range was planned."""
     upper: int
     lower: int
-    """0: to the end of the list."""
+    """0 if the range ends at the end of the list."""
 
     @property
     def is_first(self) -> bool:
-        """Whether the range reaches to the head of the list, wherever that is when it is read."""
+        """Whether the range starts at the head of the list, including runs that were added after planning."""
         return self.upper >= self.total
 
     def first_page(self, total: int, page_length: int) -> int:
@@ -75,94 +75,96 @@ class ReadPage:
     range_index: int
     """The index of the range that it was read for."""
     rows: pa.RecordBatch
-    """The runs, converted while the next pages are on their way."""
+    """The runs. They are converted while the next pages are requested."""
     hashes: Sequence[int]
     """The `hash_id` of each run."""
     is_connected: bool = False
-    """Whether no run is missing between this page and the other connected ones of its range."""
+    """Whether no run is missing between this page and the other connected pages of its range."""
     read_at: int = field(factory=time.time_ns)
-    """Nanoseconds since 1970, by the clock of the process that read it."""
+    """The time in nanoseconds since 1970, by the clock of the process that read the page."""
 
 
 def plan_ranges(totals: Mapping[str, int], max_pages: int, threads: int) -> list[list[PageRange]]:
-    """Divide lists into partitions that `threads` threads read in about the same time: return the ranges of each.
+    """Divide lists into partitions that `threads` threads read in about the same time, and return their ranges.
 
-    All partitions have the same number of pages, except that the last one may be shorter. There are as many for each
-    thread, unless that takes partitions of fewer than `_MIN_PAGES` pages.
+    All partitions have the same number of pages, except that the last one may be shorter. Each thread reads the same
+    number of partitions, unless these would have fewer than `_MIN_PAGES` pages.
 
     Args:
         totals: the number of runs of each list.
         max_pages: the maximum number of pages in a partition.
-        threads: how many partitions are read at the same time.
+        threads: the number of partitions that are read at the same time.
     """
     lengths = {workflow_id: max(1, ceil(total / PAGE_SIZE)) for workflow_id, total in totals.items()}
     pages = sum(lengths.values())
-    fewest = ceil(pages / max_pages)
-    partition_pages = ceil(pages / max(fewest, min(ceil(fewest / threads) * threads, pages // _MIN_PAGES)))
+    min_partitions = ceil(pages / max_pages)
+    partition_pages = ceil(
+        pages / max(min_partitions, min(ceil(min_partitions / threads) * threads, pages // _MIN_PAGES))
+    )
     partitions: list[list[PageRange]] = []
-    index = free = 0
+    index = free_pages = 0
     for workflow_id, length in lengths.items():
         total, start = totals[workflow_id], 0
         while start < length:
-            if not free:
+            if not free_pages:
                 partitions.append([])
-                free = partition_pages
-            end = min(start + free, length)
+                free_pages = partition_pages
+            end = min(start + free_pages, length)
             upper, lower = total - start * PAGE_SIZE, max(0, total - end * PAGE_SIZE)
             partitions[-1].append(PageRange(index, workflow_id, total, upper, lower))
-            free -= end - start
+            free_pages -= end - start
             start = end
             index += 1
     return partitions
 
 
-async def read_range(session: CopyAISession, wanted: PageRange, *, is_last_pass: bool = False) -> list[ReadPage]:
+async def read_range(session: CopyAISession, page_range: PageRange, *, is_last_pass: bool = False) -> list[ReadPage]:
     """Read a range.
 
     Args:
         session: the session to read with.
-        wanted: the range.
-        is_last_pass: whether nothing else reads the list meanwhile. The range is read page by page then. Otherwise it
-            is read with prefetch and with `MARGIN` runs behind it; a range of a list that shrinks too fast for that is
-            left to the last pass, and none of its pages is connected.
+        page_range: the range.
+        is_last_pass: whether to read the range page by page, because nothing else reads the list. Otherwise, it is read
+            with prefetch and with `MARGIN` runs after its end. If the list shrinks too fast for that, the range is left
+            to the last pass, and none of its pages is connected.
 
     Raises:
         PaginationError: the list does not advance, in the last pass.
         CopyAIError: a request failed.
     """
-    end = max(0, wanted.lower - (0 if is_last_pass else MARGIN))
-    start, prefetch = wanted.first_page(wanted.total, PAGE_SIZE), 0 if is_last_pass else PREFETCH
+    end = max(0, page_range.lower - (0 if is_last_pass else MARGIN))
+    start, prefetch = page_range.first_page(page_range.total, PAGE_SIZE), 0 if is_last_pass else PREFETCH
     read: list[ReadPage] = []
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
-        chain = _Chain(wanted, start, end, prefetch if attempts_left else 0, is_final=not attempts_left)
-        is_left = False
+        attempt = _Attempt(page_range, start, end, prefetch if attempts_left else 0, is_last=not attempts_left)
+        is_postponed = False
         try:
-            next_start = await chain.read(session)
+            next_start = await attempt.read(session)
         except PaginationError:
             if is_last_pass:
                 raise
-            next_start, is_left = None, True
-        # Nothing connects the pages of this iteration with those of an earlier one, or those of a range that is left
-        # to the last pass with its end.
-        for page in (*read, *chain.pages) if is_left else read:
+            next_start, is_postponed = None, True
+        # The pages of different attempts are not connected. If the range is left to the last pass, no page is connected
+        # with the end of the range.
+        for page in (*read, *attempt.pages) if is_postponed else read:
             page.is_connected = False
-        read += chain.pages
+        read += attempt.pages
         if next_start is None:
             break
-        start, prefetch = next_start, 0 if chain.has_changed else prefetch
+        start, prefetch = next_start, 0 if attempt.has_changed else prefetch
     return read
 
 
 @define
-class _Chain:
-    """The pages of one iteration over a range."""
+class _Attempt:
+    """An attempt to read a range in one iteration."""
 
-    wanted: PageRange
+    page_range: PageRange
     start: int
     end: int
-    """The number of the first run that is not wanted."""
+    """The number of the first run after the range."""
     prefetch: int
-    is_final: bool
+    is_last: bool
     """Whether to continue even if the range starts at another page, or the list changes."""
     pages: list[ReadPage] = field(factory=list["ReadPage"])
     rereads: int = 0
@@ -170,21 +172,21 @@ class _Chain:
 
     @property
     def has_changed(self) -> bool:
-        """Whether the list changed so that pages which were requested ahead cannot be connected."""
+        """Whether the list changed, so that prefetched pages cannot be connected."""
         return self.prefetch > 0 and self.rereads > 0
 
     async def read(self, session: CopyAISession) -> int | None:
-        """Read the pages; return the page from which to read again, or None if these are the wanted ones."""
+        """Read the pages. Return the page to start again from, or None if the range was read."""
         pager = session.runs(
-            self.wanted.workflow_id, page_size=PAGE_SIZE, start_page=self.start, prefetch=self.prefetch
+            self.page_range.workflow_id, page_size=PAGE_SIZE, start_page=self.start, prefetch=self.prefetch
         )
         try:
             async with aclosing(pager.pages()) as pages:
                 async for page in pages:
-                    total = self.wanted.total if pager.total is None else pager.total
-                    expected = self.wanted.first_page(total, pages.page_length)
+                    total = self.page_range.total if pager.total is None else pager.total
+                    expected = self.page_range.first_page(total, pages.page_length)
                     is_near = self.start <= expected <= self.start + _MAX_EARLY_PAGES
-                    if not (is_near or self.pages or self.is_final):
+                    if not (is_near or self.pages or self.is_last):
                         return expected
                     self._add(page, pager.changes.reread, is_joined=pages.position >= page.number * pages.page_length)
                     if self.has_changed:
@@ -200,15 +202,15 @@ class _Chain:
             self._connect()
         if self.pages or self.start == 1:
             return None
-        # The list has become so short that its page does not exist.
-        return self.wanted.first_page(await session.count_runs(self.wanted.workflow_id), PAGE_SIZE)
+        # The list is now so short that the first page of the range does not exist.
+        return self.page_range.first_page(await session.count_runs(self.page_range.workflow_id), PAGE_SIZE)
 
     def _add(self, page: Page[Run], rereads: int, *, is_joined: bool) -> None:
-        read = ReadPage(self.wanted.index, record_batch(page.items), [hash_id(run.id) for run in page.items])
+        read = ReadPage(self.page_range.index, record_batch(page.items), [hash_id(run.id) for run in page.items])
         if rereads > self.rereads:
             self.rereads = rereads
             self.unproven.clear()
-        # New runs of the first page, when it is read once more, are not connected with the pages read before.
+        # If the first page is read again, its new runs are not connected with the pages that were read before.
         if is_joined and (not self.pages or page.number > self.start):
             self.unproven.append(read)
         self.pages.append(read)
@@ -222,7 +224,7 @@ class _Chain:
 async def read_between(
     session: CopyAISession, ranges: Sequence[PageRange], ids: Mapping[int, Collection[int]]
 ) -> list[ReadPage]:
-    """Read the new head of a list, and what is between two ranges that have no run in common.
+    """Read the new head of a list, and the runs between ranges that have no run in common.
 
     Args:
         session: the session to read with.
@@ -231,26 +233,28 @@ async def read_between(
     """
     read: list[ReadPage] = []
     above: set[int] | None = None
-    for wanted in ranges:
-        below = set(ids.get(wanted.index, ()))
-        if not below and wanted.lower:
-            continue  # what is missing between the ranges on both sides of it is read with the next one
+    for page_range in ranges:
+        below = set(ids.get(page_range.index, ()))
+        if not below and page_range.lower:
+            continue  # the runs between the previous and the next range are read with the next range
         if above is None or above.isdisjoint(below):
-            read += await _bridge(session, wanted, above, below)
+            read += await _bridge(session, page_range, above, below)
         above = below
     return read
 
 
-async def _bridge(session: CopyAISession, wanted: PageRange, above: set[int] | None, below: set[int]) -> list[ReadPage]:
-    """Read around the upper border of a range, until that has runs in common with what was read above and below it."""
+async def _bridge(
+    session: CopyAISession, page_range: PageRange, above: set[int] | None, below: set[int]
+) -> list[ReadPage]:
+    """Read around the upper border of a range, until the pages have runs in common with those above and below it."""
     read: list[ReadPage] = []
     width = PAGE_SIZE // 2
     while True:
-        upper = wanted.total if above is None else wanted.upper + width
-        bridge = evolve(wanted, index=NO_RANGE, upper=upper, lower=max(0, wanted.upper - width))
+        upper = page_range.total if above is None else page_range.upper + width
+        bridge = evolve(page_range, index=NO_RANGE, upper=upper, lower=max(0, page_range.upper - width))
         pages = await read_range(session, bridge, is_last_pass=True)
         read += pages
-        found = {number for page in pages if page.is_connected for number in page.hashes}
+        found = {id_hash for page in pages if page.is_connected for id_hash in page.hashes}
         reaches_above = bridge.is_first or (above is not None and not found.isdisjoint(above))
         reaches_below = bridge.lower == 0 or not found.isdisjoint(below)
         if reaches_above and reaches_below:
@@ -259,5 +263,5 @@ async def _bridge(session: CopyAISession, wanted: PageRange, above: set[int] | N
 
 
 def hash_id(run_id: str) -> int:
-    """Return 64 bits of an id."""
+    """Return a hash of an id with 64 bits."""
     return int.from_bytes(blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=8).digest())

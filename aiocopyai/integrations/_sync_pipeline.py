@@ -22,7 +22,7 @@ from aiocopyai._files import FileInUseError, open_locked
 
 
 _NAME: Final = "copyai"
-"""The name of the pipeline and the dataset, by which dlt finds its state in a database."""
+"""The name of the pipeline and the dataset. dlt uses it to find its state in a database."""
 _DLT_NAMES: Final = {"postgresql": "postgres"}
 """dlt's names of destinations by URL scheme, if they differ."""
 
@@ -38,7 +38,7 @@ class Destination:
     name: str
     """dlt's name of the destination, such as ``postgres``."""
     credentials: str | None
-    """A URL or a path; None to use those in dlt's configuration."""
+    """A URL or a path; None to use the credentials in dlt's configuration."""
     label: str
     """The name in messages, which never contains a password."""
 
@@ -64,12 +64,12 @@ class Destination:
     @property
     def folder(self) -> Path:
         """The folder in which dlt keeps pending loads to this destination."""
-        place = self.credentials or f"{self.name} {Path.cwd()}"  # dlt's configuration may be in the current folder
-        return Path(get_dlt_pipelines_dir(), f"aiocopyai-{blake2b(place.encode(), digest_size=8).hexdigest()}")
+        source = self.credentials or f"{self.name} {Path.cwd()}"  # dlt's configuration may be in the current folder
+        return Path(get_dlt_pipelines_dir(), f"aiocopyai-{blake2b(source.encode(), digest_size=8).hexdigest()}")
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Prevent other processes on this machine from loading to the destination; a crash releases the lock.
+        """Prevent other processes on this machine from loading to the destination. A crash releases the lock.
 
         Raises:
             DestinationError: another process has the lock.
@@ -87,7 +87,7 @@ class Destination:
         """Return the pipeline to this destination.
 
         Raises:
-            ValueError: dlt does not support the destination, or cannot merge rows there, or lacks packages or settings.
+            ValueError: dlt does not support the destination, cannot merge rows there, or lacks packages or settings.
             DestinationError: dlt failed for another reason.
         """
         options: dict[str, Any] = {} if self.credentials is None else {"credentials": self.credentials}
@@ -115,14 +115,14 @@ class Destination:
 
 @frozen
 class LoadResult:
-    """The number of rows in the table that a load changed."""
+    """The result of a load."""
 
     new: int
-    """Rows that were added."""
+    """The number of rows that were added."""
     updated: int
-    """Rows that existed and were loaded again."""
+    """The number of rows that existed and were loaded again."""
     total: int
-    """All rows after the load."""
+    """The number of rows after the load."""
 
 
 def load(pipeline: dlt.Pipeline, source: DltSource, on_progress: Callable[[int], None]) -> LoadResult:
@@ -147,17 +147,17 @@ def load(pipeline: dlt.Pipeline, source: DltSource, on_progress: Callable[[int],
 
     source.resources["runs"].add_map(count)
     try:
-        first = _count_rows(pipeline)
+        initial = _count_rows(pipeline)
         if pipeline.has_pending_data:
             pipeline.run()
-        # Deletes the local state, so that dlt reads it from the database, which may have been restored from a backup.
+        # Delete the local state, so that dlt reads it from the database, which may have been restored from a backup.
         pipeline.drop()
-        before = _count_rows(pipeline)
+        before_load = _count_rows(pipeline)
         pipeline.run(source)
         total = _count_rows(pipeline)
     except Exception as error:  # noqa: BLE001 (each destination has its own errors)
         _raise_cause(error)
-    return LoadResult(total - first, max(0, read - (total - before)), total)
+    return LoadResult(total - initial, max(0, read - (total - before_load)), total)
 
 
 def _count_rows(pipeline: dlt.Pipeline) -> int:

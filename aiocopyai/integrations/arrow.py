@@ -65,7 +65,7 @@ FLAT_SCHEMA: Final = pa.schema(
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_LIMIT: Final = 2**63
+_INT64_LIMIT: Final = 2**63
 
 
 def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
@@ -76,14 +76,14 @@ def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
     """
     runs = runs if isinstance(runs, Sequence) else list(runs)
     credit_column = [
-        run.credits if run.credits is not None and -_LIMIT <= run.credits < _LIMIT else None for run in runs
+        run.credits if run.credits is not None and -_INT64_LIMIT <= run.credits < _INT64_LIMIT else None for run in runs
     ]
     columns: list[pa.Array] = [
         _strings([run.id for run in runs]),
         _strings([run.workflow_id for run in runs]),
         _strings([run.status for run in runs]),
         _integers(
-            [None if run.created_at is None else _microseconds(run.created_at - _EPOCH) for run in runs],
+            [None if run.created_at is None else (run.created_at - _EPOCH) // _MICROSECOND for run in runs],
             SCHEMA.field("created_at").type,
         ),
         _integers(credit_column, pa.int64()),
@@ -93,8 +93,8 @@ def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
         _utf8([None if run.error is None else dump_json(run.error) for run in runs]),
         _maps(
             [
-                run.extra if run.credits == fitting else {**run.extra, "credits": run.credits}
-                for run, fitting in zip(runs, credit_column, strict=True)
+                run.extra if run.credits == stored else {**run.extra, "credits": run.credits}
+                for run, stored in zip(runs, credit_column, strict=True)
             ]
         ),
     ]
@@ -207,10 +207,6 @@ def _integers(numbers: Sequence[int | None], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(numbers), [_validity(numbers), pa.py_buffer(content)])
 
 
-def _microseconds(duration: timedelta) -> int:
-    return (duration.days * 86_400 + duration.seconds) * 1_000_000 + duration.microseconds
-
-
 def _maps(mappings: Sequence[Mapping[str, JSON]]) -> pa.Array:
     names = list(chain.from_iterable(mappings))
     values = dump_each(list(chain.from_iterable([mapping.values() for mapping in mappings])))
@@ -221,11 +217,11 @@ def _maps(mappings: Sequence[Mapping[str, JSON]]) -> pa.Array:
 def _offsets(values: Iterable[Sized]) -> pa.Buffer:
     """Return the offsets of the values in their concatenation."""
     offsets = list(accumulate(map(len, values), initial=0))
-    return pa.py_buffer(struct.pack(f"{len(offsets)}i", *offsets))  # in half the time of an `array`
+    return pa.py_buffer(struct.pack(f"{len(offsets)}i", *offsets))  # twice as fast as an `array`
 
 
 def _validity(values: Sequence[object]) -> pa.Buffer | None:
-    """Return a bitmap of the values that are not None, or None if all of them are not."""
+    """Return a bitmap of the values that are not None, or None if no value is None."""
     if all(values) or None not in values:  # all() is faster, and usually true
         return None
     bits = int("".join(["0" if value is None else "1" for value in reversed(values)]), 2)

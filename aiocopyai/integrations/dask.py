@@ -36,7 +36,7 @@ _HASH: Final = "_hash"
 _RANGE: Final = "_range"
 _READ_AT: Final = "_read_at"
 _MAX_DIRECT: Final = 32
-"""The number of partitions above which rows move in several steps: in one step, the tasks are its square."""
+"""The maximum number of partitions to exchange rows in one step, which takes the square of this number of tasks."""
 _LISTS_AT_ONCE: Final = 8
 """The number of lists that one partition reads at the same time."""
 
@@ -57,8 +57,8 @@ def read_runs(
     This call counts the runs of each workflow, with one request each. Each computation of the frame reads the list:
     first ranges of pages in parallel, and then, in a last pass, the runs that were added at the head and those between
     two ranges that have no run in common. Short lists share a partition. A shuffle makes the ids unique; until it ends,
-    the cluster holds all rows. If a run was read twice, the frame has the later copy, according to the workers' clocks.
-    The order of the rows and the index have no meaning.
+    the cluster keeps all rows in memory. If a run was read twice, the frame has the later copy, according to the
+    workers' clocks. The order of the rows and the index have no meaning.
 
     The frame has each run that is in the list when the last pass starts, and is not removed before it ends. This holds
     if the list is sorted from newest to oldest, grows only at its head, and has a correct `total`. Any number of runs
@@ -75,20 +75,20 @@ def read_runs(
             same length, unless this takes partitions of fewer than 20 pages. A thread holds one partition at a time
             while it reads: about 10 MB for 100 pages of runs of 1 KB.
         base_url: the API's URL, for all processes; by default the value of ``COPYAI_BASE_URL`` in each.
-        retry: how often, and with which waits, a request is retried, as for `CopyAISession`.
+        retry: when failed requests are retried, as for `CopyAISession`.
         max_rate: the maximum number of requests per second of all processes that read this frame; None for no limit. It
             is divided by the number of threads of the cluster. For Dask's own schedulers this is ``num_workers`` of its
-            configuration, by default the number of cores; an argument of ``compute`` has no effect. The last pass has
-            the whole rate.
+            configuration, by default the number of cores; an argument of ``compute`` has no effect. The last pass uses
+            the full rate.
 
     Raises:
         ValueError: an argument is invalid, or there is no key; raised before anything is sent.
         InvalidResponseError: a response has no `total`.
-        CopyAIError: a request failed, in this call or while the frame is computed. No page is left out.
+        CopyAIError: a request failed, in this call or while the frame is computed. No page is skipped.
     """
     chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
     if not chosen:
-        raise ValueError("workflow_ids must name at least one workflow")
+        raise ValueError("workflow_ids must contain at least one id")
     for workflow_id in chosen:
         path_segment("workflow_id", workflow_id)
     check_integer("partition_pages", partition_pages, 1)
@@ -98,7 +98,7 @@ def read_runs(
     count, all_ranges = len(plan), [page_range for ranges in plan for page_range in ranges]
     reader = evolve(reader, partitions=count)
 
-    # Keys of one group, so that the scheduler can queue partitions instead of assigning all of them in advance.
+    # The keys form one group, so that the scheduler can queue partitions instead of assigning all of them in advance.
     name = f"read-runs-{uuid.uuid4().hex}"
     partitions = [delayed(reader.read)(ranges, dask_key_name=(name, index)) for index, ranges in enumerate(plan)]
     hashes = [delayed(_hashes)(partition) for partition in partitions]
@@ -109,7 +109,8 @@ def read_runs(
         selected = [[delayed(_select)(partition, index, count) for partition in partitions] for index in range(count)]
         frame = dd.from_delayed([delayed(_latest)(*parts) for parts in selected], _latest(meta))
     else:
-        # The peer-to-peer shuffle, a cluster's default, does not support maps, and reads all again if a worker is lost.
+        # The default of a cluster, the peer-to-peer shuffle, does not support maps. It would also read everything again
+        # if a worker is lost.
         shuffled = dd.from_delayed(partitions, meta).shuffle(_HASH, npartitions=count, shuffle_method="tasks")
         frame = shuffled.map_partitions(_latest, meta=_latest(meta))
     return frame
@@ -117,7 +118,7 @@ def read_runs(
 
 @frozen
 class _PartitionReader:
-    """Reads partitions; this is sent to the workers."""
+    """Reads partitions. It is sent to the workers."""
 
     base_url: str | None
     retry: RetryPolicy | int
@@ -125,32 +126,32 @@ class _PartitionReader:
     partitions: int = 1
 
     def count(self, workflow_ids: Sequence[str]) -> list[int]:
-        """Return how many runs each workflow has."""
+        """Return the number of runs of each workflow."""
         return self._map(CopyAISession.count_runs, workflow_ids, self.max_rate)
 
     def read(self, ranges: Sequence[PageRange]) -> pd.DataFrame:
         """Read a partition."""
-        rate = self.share()
-        if rate is not None:  # the previous partition may have sent its last request just now
+        rate = self.partition_rate()
+        if rate is not None:  # the previous partition may just have sent its last request
             time.sleep(1 / rate)
         return _frame(self._map(read_range, ranges, rate))
 
-    def share(self) -> float | None:
-        """Return the part of the rate that a partition may use which is read in this process now."""
+    def partition_rate(self) -> float | None:
+        """Return the maximum request rate for a partition that is read in this process."""
         if self.max_rate is None:
             return None
         return self.max_rate / min(self.partitions, _count_threads(get_worker))
 
     def read_between(self, hashes: Sequence[pd.DataFrame], ranges: Sequence[PageRange]) -> pd.DataFrame:
-        """Read what is missing between ranges, and at the head of each list."""
+        """Read the runs that are missing between ranges, and at the head of each list."""
         known = cast("dict[int, Collection[int]]", dict(iter(pd.concat(hashes).groupby(_RANGE)[_HASH])))
-        lists = [list(own) for _, own in groupby(ranges, lambda wanted: wanted.workflow_id)]
-        return _frame(self._map(lambda session, own: read_between(session, own, known), lists, self.max_rate))
+        lists = [list(group) for _, group in groupby(ranges, lambda page_range: page_range.workflow_id)]
+        return _frame(self._map(lambda session, group: read_between(session, group, known), lists, self.max_rate))
 
     def _map(
         self, call: Callable[[CopyAISession, S], Coroutine[Any, Any, T]], arguments: Iterable[S], rate: float | None
     ) -> list[T]:
-        """Call with a session and each argument, some at the same time, and return the results in order."""
+        """Call a function with a session and each argument, several at a time, and return the results in order."""
 
         async def map_all() -> list[T]:
             semaphore, tasks = asyncio.Semaphore(_LISTS_AT_ONCE), TaskSet()
@@ -171,13 +172,13 @@ class _PartitionReader:
 
 
 def _count_threads(find: Callable[[], object]) -> int:
-    """Return how many partitions are read at the same time: on a cluster, if `find` finds its worker or client."""
+    """Return how many partitions are read at the same time. `find` raises a `ValueError` if there is no cluster."""
     try:
         find()
         client = get_client()
     except ValueError:
         client = None
-    if client is None or client.asynchronous:  # an asynchronous client cannot be asked here
+    if client is None or client.asynchronous:  # an asynchronous client cannot be called here
         return int(config.get("num_workers", None) or CPU_COUNT)
     return max(1, sum(cast("dict[str, int]", client.nthreads()).values()))
 
@@ -204,11 +205,11 @@ def _hashes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _select(rows: pd.DataFrame, index: int, count: int) -> pd.DataFrame:
-    """Return the rows that belong in one of `count` partitions. All copies of a run belong in the same."""
+    """Return the rows that belong to one of `count` partitions. All copies of a run belong to the same partition."""
     return rows.take((rows[_HASH].to_numpy("uint64") % count == index).nonzero()[0])
 
 
 def _latest(*parts: pd.DataFrame) -> pd.DataFrame:
-    """Keep the copy of each run that was read last."""
-    newest = pd.concat(parts).sort_values([_READ_AT, _RANGE]).drop_duplicates("id", keep="last")
-    return newest.drop(columns=[_HASH, _RANGE, _READ_AT]).reset_index(drop=True)
+    """Return the copy of each run that was read last."""
+    latest = pd.concat(parts).sort_values([_READ_AT, _RANGE]).drop_duplicates("id", keep="last")
+    return latest.drop(columns=[_HASH, _RANGE, _READ_AT]).reset_index(drop=True)

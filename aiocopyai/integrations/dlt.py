@@ -49,7 +49,7 @@ _LISTS_AT_ONCE: Final = 8
 _PAGES_AHEAD: Final = 4
 """The number of pages of each workflow that wait in memory until the workflows before it are loaded."""
 _WORKFLOW_ID: Final = re.compile(r"[A-Z]{4}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""The usual form of a workflow's id."""
+"""The usual format of a workflow's id."""
 
 
 @dlt.source(name="copyai", section="copyai")
@@ -92,18 +92,18 @@ def copyai_source(
 
     def read(ids: Sequence[str]) -> Iterator[object]:
         state: dict[str, Any] = dlt.current.resource_state()
-        before = {workflow_id: Cursor.load(state.get(workflow_id, {})) for workflow_id in ids}
-        since = {workflow_id: cursor.since(look_back, open_for) for workflow_id, cursor in before.items()}
-        now = {workflow_id: Cursor() for workflow_id in ids}
+        old_cursors = {workflow_id: Cursor.load(state.get(workflow_id, {})) for workflow_id in ids}
+        since = {workflow_id: cursor.since(look_back, open_for) for workflow_id, cursor in old_cursors.items()}
+        new_cursors = {workflow_id: Cursor() for workflow_id in ids}
         with closing(_read_lists(session, since)) as pages:
             for workflow_id, page in pages:
-                cursor = now[workflow_id]
+                cursor = new_cursors[workflow_id]
                 if page is not None:
                     cursor.add(page.items)
                     runs = [_with_workflow_id(run, workflow_id) for run in page.items]
                     yield pa.RecordBatch.from_arrays(flat_batch(runs).columns, schema=_SCHEMA)
                 else:
-                    cursor.newest = cursor.newest or before[workflow_id].newest
+                    cursor.newest = cursor.newest or old_cursors[workflow_id].newest
                     state[workflow_id] = cursor.dump()
 
     all_runs = dlt.resource(read, name="runs", write_disposition="merge", primary_key=(_KEY_NAME, "id"))
@@ -122,7 +122,7 @@ def copyai_source(
 def _read_lists(
     session: Callable[[], CopyAISession], since: Mapping[str, datetime | None]
 ) -> Generator[tuple[str, Page[Run] | None]]:
-    """Yield the pages of one workflow after the other, and None after the last page of each."""
+    """Yield the pages of one workflow after another, and None after the last page of each."""
     with LoopThread() as loop:
         lists = _Lists(session(), since.items())
         try:
@@ -133,7 +133,7 @@ def _read_lists(
 
 
 class _Lists:
-    """Reads several lists at the same time, and returns the pages of one after the other."""
+    """Reads several lists at the same time, and returns the pages of one list after another."""
 
     def __init__(self, session: CopyAISession, since: Iterable[tuple[str, datetime | None]]) -> None:
         self._session = session
@@ -169,7 +169,7 @@ class _Lists:
         try:
             async for page in self._session.runs(workflow_id, since=since).pages():
                 await queue.put(page)
-        except Exception as error:  # noqa: BLE001 (raised after the pages of the lists before)
+        except Exception as error:  # noqa: BLE001 (raised after the pages of the earlier lists)
             await queue.put(error)
         else:
             await queue.put(None)

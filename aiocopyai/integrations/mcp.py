@@ -45,7 +45,7 @@ _MAX_TEXT: Final = 10_000
 _MAX_PERIODS: Final = 31
 _MAX_ERRORS: Final = 10
 _REUSE_WITHIN: Final = timedelta(days=1)
-"""How old a run with the key may be, as clients restart their servers at any time."""
+"""The maximum age of an earlier run with the same key. Clients may restart the server at any time."""
 
 _WorkflowId = Annotated[
     str | None, Field(description="The workflow's id, such as WCFG-…. Not needed if the server has only one workflow.")
@@ -230,7 +230,7 @@ class _StartTool:
         """Start a run, which spends credits. A call with the same key returns the same run, so it is safe to retry."""
         workflow_id = self.reads.workflow(workflow_id)
         start = workflow_id, idempotency_key
-        async with self._lock:  # so that two calls cannot use the last run of the budget
+        async with self._lock:  # so that two calls cannot both use the last run of the budget
             is_new = start not in self._started
             if is_new:
                 await self._check_budget()
@@ -251,12 +251,12 @@ class _StartTool:
                 del self._started[start]
             else:
                 self._started[start] = run
-            left = self.max_runs - len(self._started)
+            remaining = self.max_runs - len(self._started)
         return {
             "run_id": run.id,
             "workflow_id": workflow_id,
             "existed_already": not is_new or was_found,
-            "runs_left": left,
+            "runs_left": remaining,
         }
 
     async def _check_budget(self) -> None:
@@ -282,7 +282,7 @@ class _StartTool:
 
 @contextmanager
 def _tool_errors() -> Generator[None]:
-    """Return the message of an expected error to the model. The SDK hides those of other errors."""
+    """Return the messages of expected errors to the model. The SDK hides the messages of other errors."""
     try:
         yield
     except (CopyAIError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The receiver as a route of aiohttp.web; the only module that loads aiohttp's server, and only on request."""
+"""The receiver as a route of aiohttp.web. This module is imported on demand, because it loads aiohttp's server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def make_route(
 ) -> web.RouteDef:
     """Build the route below `prefix`, with or without a slash at the end.
 
-    It matches any last segment, because `accept` compares the secret in constant time, and the router does not.
+    The route matches any last segment, because `accept` compares the secret in constant time, and the router does not.
     """
 
     async def receive(request: web.Request) -> web.Response:
@@ -23,7 +23,7 @@ def make_route(
         headers = {"Allow": "POST"} if status == HTTPStatus.METHOD_NOT_ALLOWED else None
         response = web.Response(status=status, headers=headers)
         if request.content.exception() is not None:
-            # Otherwise aiohttp continues to read after the response, and logs the same error as one of the server.
+            # Otherwise, aiohttp continues to read after the response, and logs the error as an error of the server.
             request.content.feed_eof()
             response.force_close()
         return response
@@ -35,7 +35,7 @@ async def _chunks(request: web.Request) -> AsyncGenerator[bytes, None]:
     """Yield the body as aiohttp reads it from the socket, decompressed.
 
     Raises:
-        ValueError: the body is incomplete, or not in the encoding of its header.
+        ValueError: the body is incomplete, or does not have the encoding in its header.
     """
     try:
         async for chunk in request.content.iter_any():

@@ -1,4 +1,4 @@
-"""The receiver as an ASGI application: messages become calls of `accept`, and its status becomes messages."""
+"""The receiver as an ASGI application, which calls `accept` for each request."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class _DisconnectedError(Exception):
 class ASGIApp:
     """An ASGI application that can run on its own or be mounted in another one.
 
-    It is an object instead of a function, because servers recognize ASGI 3 by that. It does not check the path before
-    the secret, because servers and frameworks differ on whether ``path`` starts with ``root_path``.
+    Servers recognize an object with an async ``__call__`` as ASGI 3. The path before the secret is not checked, because
+    servers and frameworks differ on whether ``path`` starts with ``root_path``.
     """
 
     accept: Callable[[str, str, Mapping[str, str], AsyncIterable[bytes]], Awaitable[int]]
@@ -36,7 +36,7 @@ class ASGIApp:
         """Serve one connection.
 
         Raises:
-            ValueError: the kind of connection is unknown, as ASGI requires.
+            ValueError: the connection type is unknown. ASGI requires an exception.
         """
         if scope["type"] == "http":
             await self._respond(scope, receive, send)

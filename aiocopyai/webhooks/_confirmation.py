@@ -1,4 +1,4 @@
-"""Confirmation of an event: the run that the event is about is read from the API."""
+"""Confirmation of events: the run of each event is read from the API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPECTED_STATUS: Final = {
     WebhookEventType.RUN_COMPLETED: RunStatus.COMPLETE,
     WebhookEventType.RUN_FAILED: RunStatus.FAILED,
 }
-_MAX_REASON: Final = 300
+_MAX_REASON_LENGTH: Final = 300
 
 
 class RunReader(Protocol):
@@ -31,14 +31,14 @@ class UnconfirmedError(Exception):
     """The API does not confirm an event.
 
     Attributes:
-        reason: what the API returned instead; one line of limited length.
+        reason: why the event is not confirmed; one line of limited length.
         may_change: whether a later read may confirm the event.
         level: the level to log the reason with.
     """
 
     def __init__(self, reason: str, *, may_change: bool = False, level: int = logging.WARNING) -> None:
         super().__init__(reason)
-        self.reason = escape(reason, _MAX_REASON)
+        self.reason = escape(reason, _MAX_REASON_LENGTH)
         self.may_change = may_change
         self.level = level
 
@@ -49,10 +49,10 @@ async def confirm(reader: RunReader, event: WebhookEvent, *, accept_empty_output
     Only the type is taken from the delivery, because anyone may have sent it.
 
     Args:
-        reader: what reads the run.
+        reader: reads the run.
         event: the event as it was delivered.
-        accept_empty_output: whether a completed run may be without output. The API has been seen to set the status
-            before the output.
+        accept_empty_output: whether a completed run may have no output. The API was observed to set the status before
+            the output.
 
     Raises:
         UnconfirmedError: the run cannot be read, or does not have the event's status.
@@ -78,7 +78,7 @@ async def confirm(reader: RunReader, event: WebhookEvent, *, accept_empty_output
 
 async def _read_run(reader: RunReader, event: WebhookEvent) -> Run:
     if event.workflow_id is None or event.run_id is None:
-        raise UnconfirmedError("it does not name both a run and a workflow")
+        raise UnconfirmedError("the event has no run id or no workflow id")
     try:
         return await reader.get_run(event.workflow_id, event.run_id)
     except NotFoundError as error:
@@ -88,10 +88,10 @@ async def _read_run(reader: RunReader, event: WebhookEvent) -> Run:
         raise UnconfirmedError(str(error), may_change=error.retryable, level=level) from None
     except ValueError as error:  # an invalid id
         raise UnconfirmedError(str(error)) from None
-    except Exception as error:  # noqa: BLE001 (an error of one event must not stop the next)
+    except Exception as error:  # noqa: BLE001 (an error of one event must not affect other events)
         raise UnconfirmedError(f"{type(error).__name__}: {error}", level=logging.ERROR) from None
 
 
 def describe(event: WebhookEvent) -> str:
-    """Describe an event in a log line; its strings come from anyone, and are escaped and truncated."""
+    """Return a description of an event for the log. Strings from the delivery are escaped and truncated."""
     return f"{event.type.value!r:.80} of run {event.run_id!r:.80} of workflow {event.workflow_id!r:.80}"

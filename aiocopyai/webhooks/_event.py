@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @frozen
 class WebhookEvent:
-    """An event, as a delivery to a webhook reports it.
+    """An event that was delivered to a webhook.
 
     Anyone who knows the webhook's URL can send a delivery. If `run` is None, the event is not confirmed. Events are
     compared by all attributes and hashed by their type and run id.
@@ -66,48 +66,48 @@ class WebhookEvent:
             InvalidEventError: the body is not JSON, not an object, or has no ``type``.
         """
         if isinstance(body, Mapping):
-            fields, shown = dict(body), excerpt(", ".join(map(str, body)))
+            fields, body_excerpt = dict(body), excerpt(", ".join(map(str, body)))
         else:
-            fields, shown = _decode(body)
-        kind = _take(fields, "type", _string)
-        if kind is None:
-            raise InvalidEventError("a delivery must have a type", shown)
-        run_id = _take(fields, "workflowRunId", _string)
-        if run_id is None and kind.startswith("workflowRun."):
-            # A body that is the whole run may have the id only under this name.
-            run_id = _take(fields, "id", _string)
-        output = _take(fields, "result", _object)
+            fields, body_excerpt = _decode(body)
+        event_type = _take(fields, "type", _read_string)
+        if event_type is None:
+            raise InvalidEventError("a delivery must have a type", body_excerpt)
+        run_id = _take(fields, "workflowRunId", _read_string)
+        if run_id is None and event_type.startswith("workflowRun."):
+            # If the body is the whole run, the id may have only this name.
+            run_id = _take(fields, "id", _read_string)
+        output = _take(fields, "result", _read_object)
         if output is None:
-            output = _take(fields, "output", _object) or {}
+            output = _take(fields, "output", _read_object) or {}
         elif len(output) == 1 and isinstance(inner := output.get("output"), dict):
             output = inner
         return cls(
-            type=WebhookEventType(kind),
+            type=WebhookEventType(event_type),
             run_id=run_id,
-            workflow_id=_take(fields, "workflowId", _string),
+            workflow_id=_take(fields, "workflowId", _read_string),
             output=output,
-            metadata=_take(fields, "metadata", _object) or {},
+            metadata=_take(fields, "metadata", _read_object) or {},
             credits=_take(fields, "credits", read_integer),
             extra=fields,
         )
 
 
 def _decode(body: bytes | str) -> tuple[dict[str, JSON], str]:
-    """Return the decoded body, and its beginning for errors."""
-    # Errors show the body as it was sent, because the decoded one may be nested too deeply.
+    """Return the decoded body, and an excerpt for errors."""
+    # Errors show the body before decoding, because the decoded body may be nested too deeply.
     beginning = body[:100]
-    shown = excerpt(beginning if isinstance(beginning, str) else beginning.decode(errors="replace"))
+    body_excerpt = excerpt(beginning if isinstance(beginning, str) else beginning.decode(errors="replace"))
     try:
         value = parse_json(body.encode() if isinstance(body, str) else bytes(body))
     except (InvalidResponseError, UnicodeEncodeError):
-        raise InvalidEventError("a delivery must be JSON", shown) from None
+        raise InvalidEventError("a delivery must be JSON", body_excerpt) from None
     if not isinstance(value, dict):
-        raise InvalidEventError("a delivery must be a JSON object", shown)
-    return value, shown
+        raise InvalidEventError("a delivery must be a JSON object", body_excerpt)
+    return value, body_excerpt
 
 
 def _take(fields: dict[str, JSON], name: str, read: Callable[[JSON], T | None]) -> T | None:
-    """Remove a field and return its value; a value that `read` rejects stays. Null counts as missing."""
+    """Remove a field and return its value. Keep the field if `read` rejects its value. Null counts as missing."""
     value = fields.get(name)
     try:
         taken = read(value)
@@ -118,9 +118,9 @@ def _take(fields: dict[str, JSON], name: str, read: Callable[[JSON], T | None]) 
     return taken
 
 
-def _string(value: JSON) -> str | None:
+def _read_string(value: JSON) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _object(value: JSON) -> dict[str, JSON] | None:
+def _read_object(value: JSON) -> dict[str, JSON] | None:
     return value if isinstance(value, dict) else None

@@ -1,8 +1,8 @@
-"""The events that wait for confirmation and for the handler, each of them once.
+"""A queue of events, which confirms each event and passes it to the handler once.
 
-A forged event must never keep a true one from being handled. So a delivery is a repeat only while an equal one waits to
-be read, or after the API has confirmed one. A delivery that arrives while an equal one is being read causes another
-read, because the first one may have been too early.
+A forged event must never prevent a genuine one from being handled. Therefore, a delivery counts as a repeat only while
+an equal one waits to be read, or after the API has confirmed one. A delivery that arrives while an equal one is being
+read causes another read, because the first read may have been too early.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Handler: TypeAlias = Callable[[WebhookEvent], Awaitable[None]]
 _Key: TypeAlias = tuple[str, str | None, str | None]
 
 _RETRY_DELAYS: Final = (0.5, 1, 2, 4, 8, 16)
-"""Seconds before each further read of an event that is not confirmed yet: a delivery may be faster than the API."""
+"""The seconds to wait before each repeated read of an unconfirmed event: a delivery may be faster than the API."""
 _CONCURRENT_READS: Final = 8
-"""Events that are confirmed at a time, so that a slow read does not delay the others."""
+"""The maximum number of events that are confirmed at the same time, so that a slow read does not delay the others."""
 _MAX_RETRYING: Final = 1_000
-"""Events that wait for a further read; with more, those that have been read most often are dropped."""
+"""The maximum number of events that wait for a repeated read. If there are more, the one with most reads is dropped."""
 _MAX_SEEN: Final = 10_000
-"""Events that are recognized when they are delivered again."""
-_CANCEL_SECONDS: Final = 5.0
-"""Seconds for a handler to react to its cancellation."""
+"""The maximum number of handled events that are remembered, to recognize repeats."""
+_CANCEL_TIMEOUT: Final = 5.0
+"""The seconds in which a handler must react to its cancellation."""
 
 
 @define(eq=False)
@@ -47,9 +47,9 @@ class _QueuedEvent:
 
     @property
     def key(self) -> _Key:
-        """What equal deliveries have in common.
+        """The key of the event. Equal deliveries have equal keys.
 
-        It includes the workflow: otherwise a forged event with a wrong one would replace the true one.
+        It includes the workflow. Otherwise, a forged event with a wrong workflow would replace the genuine event.
         """
         return self.event.type, self.event.run_id, self.event.workflow_id
 
@@ -60,7 +60,7 @@ class EventQueue:
     Args:
         reader: reads runs to confirm events; None to handle events without confirmation.
         handler: receives the events, one at a time.
-        size: how many events may wait.
+        size: the maximum number of waiting events.
     """
 
     def __init__(self, reader: RunReader | None, handler: Handler, size: int) -> None:
@@ -111,14 +111,14 @@ class EventQueue:
         self._waiting.clear()
         self._reading.clear()
         self._handling = asyncio.Lock()
-        # Without reads one worker is enough, and keeps the order.
+        # Without reads, one worker is enough, and keeps the order.
         count = 1 if self._reader is None else _CONCURRENT_READS
         self._workers = {asyncio.create_task(self._work(self._queue), name="aiocopyai webhooks") for _ in range(count)}
 
     async def stop(self, grace: float) -> None:
         """Stop accepting events, process the waiting ones for at most `grace` seconds, and drop the rest.
 
-        Events that are not confirmed yet are read again at once.
+        Events that are not confirmed yet are read again immediately.
         """
         workers, self._workers = self._workers, set()
         if not workers:
@@ -134,9 +134,9 @@ class EventQueue:
         finally:
             for worker in workers:
                 worker.cancel()
-            _, running = await asyncio.wait(workers, timeout=_CANCEL_SECONDS)
+            _, running = await asyncio.wait(workers, timeout=_CANCEL_TIMEOUT)
             if running:
-                logger.error("webhook handler still running %g s after its cancellation", _CANCEL_SECONDS)
+                logger.error("webhook handler still running %g s after its cancellation", _CANCEL_TIMEOUT)
 
     async def _work(self, queue: asyncio.Queue[_QueuedEvent]) -> None:
         # A handler may suppress its cancellation.
@@ -147,7 +147,7 @@ class EventQueue:
             try:
                 await self._process(queued)
             except (Exception, asyncio.CancelledError) as error:
-                # Otherwise the handler awaited something that was cancelled.
+                # If this task is not cancelled, the handler awaited something that was.
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                     raise
                 logger.exception("webhook handler failed for %s", describe(queued.event))
@@ -171,7 +171,7 @@ class EventQueue:
                 return
             finally:
                 self._reading.pop(queued.key, None)
-            # The API may know the run by another form of its id.
+            # The API may return the id in another form.
             if self._was_seen(event):
                 return
         if event.run_id is not None:
@@ -182,7 +182,7 @@ class EventQueue:
             await self._handler(event)
 
     def _retry_or_drop(self, queued: _QueuedEvent, error: UnconfirmedError, *, is_last: bool) -> None:
-        """Decide whether an event that is not confirmed is read again, now or later."""
+        """Read an unconfirmed event again, now or later, or drop it."""
         if queued.is_repeated:
             self._enqueue(_QueuedEvent(queued.event))
         elif error.may_change and not self.is_open and not is_last:

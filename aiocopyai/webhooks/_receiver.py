@@ -1,4 +1,4 @@
-"""`WebhookReceiver`: receives webhook deliveries, in aiohttp.web, in ASGI, or from any caller of `accept`.
+"""`WebhookReceiver`: receives webhook deliveries in aiohttp.web, in ASGI, or from any caller of `accept`.
 
 Copy.ai does not sign deliveries. Two things replace a signature: a secret in the path, and reading the run from the API
 before an event is handled.
@@ -30,22 +30,22 @@ __all__ = ["WebhookReceiver"]
 
 _PREFIX: Final = "/copyai"
 _SECRET: Final = re.compile(r"[A-Za-z0-9_.~-]{16,}")
-_MAX_NAME: Final = 512
-"""Characters of a type or an id; Copy.ai's are far shorter."""
+_MAX_ID_LENGTH: Final = 512
+"""The maximum number of characters in a type or an id. Those of Copy.ai are much shorter."""
 
 
 class WebhookReceiver:
     """Receives deliveries, and calls a handler once for each confirmed event, with one event at a time.
 
-    Use it as ``async with WebhookReceiver(session, handler) as receiver``, inside the session. Outside of the block it
+    Use it as ``async with WebhookReceiver(session, handler) as receiver``, inside the session. Outside of the block, it
     responds with 503. On exit, waiting events are processed for at most `grace` seconds, and then dropped and logged.
 
     By default, an event is confirmed by reading its run from the API: the run must be complete or failed, according to
     the event, and for other events it must exist. The handler receives the event with the API's content and its `run`.
     A delivery may be faster than the API, so a run that is unknown, not finished or without output is read again for
-    31 seconds, while other events are handled. An event that is not confirmed by then is dropped and logged. So is an
-    event that does not name a run and a workflow; ``workflowCreditLimit.reached`` may be one, as its body is not
-    documented. With ``confirm=False``, the handler receives all events, including forged ones.
+    31 seconds, while other events are handled. An event that is not confirmed by then is dropped and logged. An event
+    without a run id or a workflow id is dropped, too. This may apply to ``workflowCreditLimit.reached``, whose body is
+    not documented. With ``confirm=False``, the handler receives all events, including forged ones.
 
     The response is 202 for a queued event, 200 for a repeated one, 404 for a wrong secret, 405 for a method other than
     POST, 413 for a body that is too large, 400 for a body that is not an event in JSON, and 503 if the queue is full or
@@ -53,19 +53,19 @@ class WebhookReceiver:
 
     Args:
         session: the `CopyAISession` that reads the runs.
-        handler: an async function that takes a `WebhookEvent`. If it raises an exception, that is logged, and the next
-            event is handled.
-        secret: the last segment of the path: at least 16 letters, digits and ``-._~``. Use the same one after each
+        handler: an async function that takes a `WebhookEvent`. If it raises an exception, the exception is logged, and
+            the next event is handled.
+        secret: the last segment of the path: at least 16 letters, digits and ``-._~``. Use the same secret after each
             restart, so that existing webhooks remain valid; None generates a new one. Servers log paths, so disable the
-            access log for this one.
+            access log for this path.
         confirm: whether to read each event's run before the handler receives the event.
         max_body: the maximum size of a body, in bytes after decompression.
         queue_size: the maximum number of waiting events; more are rejected with 503.
-        grace: seconds for which waiting events are processed on exit.
+        grace: the maximum number of seconds to process waiting events on exit.
 
     Attributes:
         asgi: an ASGI application. If you mount it in another application, use ``async with receiver:`` in the lifespan
-            of that one. If you serve it by itself, it starts and stops the receiver.
+            of the other application. If you serve it on its own, it starts and stops the receiver.
 
     Raises:
         ValueError: the secret is too short or has other characters, or a number is out of range.
@@ -82,7 +82,7 @@ class WebhookReceiver:
         queue_size: int = 1000,
         grace: float = 5.0,
     ) -> None:
-        # Before anything can raise: some tools show the variables of each frame of a traceback.
+        # First, before anything can raise: some tools show the variables of each frame of a traceback.
         self._secret = secret = Secret(secrets.token_urlsafe() if secret is None else secret)
         if not _SECRET.fullmatch(secret):
             raise ValueError("secret must be at least 16 characters, only letters, digits and -._~")
@@ -93,7 +93,7 @@ class WebhookReceiver:
         self._max_body = max_body
         self._grace = grace
         self._events = EventQueue(session if confirm else None, handler, queue_size)
-        # A receiver that is already open was started by the application that serves it, which also stops it.
+        # If the receiver is already open, the application that serves it has started it, and also stops it.
         self.asgi = ASGIApp(self.accept, lambda: nullcontext() if self._events.is_open else self)
 
     def __repr__(self) -> str:
@@ -144,17 +144,17 @@ class WebhookReceiver:
             event = WebhookEvent.parse(raw)
         except ValueError:
             return HTTPStatus.BAD_REQUEST
-        if any(len(name or "") > _MAX_NAME for name in (event.type, event.run_id, event.workflow_id)):
+        if any(len(text or "") > _MAX_ID_LENGTH for text in (event.type, event.run_id, event.workflow_id)):
             return HTTPStatus.BAD_REQUEST
         if self._confirm:
-            # The rest comes from the API; until then it would only take memory.
+            # The other fields are read from the API. Until then, they would only use memory.
             event = WebhookEvent(event.type, event.run_id, event.workflow_id)
         return self._events.put(event)
 
     def _check_head(self, method: str, path: str, headers: Mapping[str, str]) -> HTTPStatus | None:
-        """Return the status of a delivery that is rejected before its body is read; the secret is checked first."""
-        given = path.removesuffix("/").rpartition("/")[2].encode(errors="replace")
-        if not secrets.compare_digest(given, self._secret.encode()):
+        """Return the status if a delivery is rejected before its body is read. The secret is checked first."""
+        received_secret = path.removesuffix("/").rpartition("/")[2].encode(errors="replace")
+        if not secrets.compare_digest(received_secret, self._secret.encode()):
             return HTTPStatus.NOT_FOUND
         if method.upper() != "POST":
             return HTTPStatus.METHOD_NOT_ALLOWED
@@ -162,7 +162,7 @@ class WebhookReceiver:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if int(length) > self._max_body else None
 
     async def _read(self, body: bytes | AsyncIterable[bytes]) -> bytes | None:
-        """Read a body; None if it is too large."""
+        """Read a body. Return None if it is too large."""
         if isinstance(body, bytes):
             return body if len(body) <= self._max_body else None
         received = bytearray()

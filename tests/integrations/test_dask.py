@@ -342,7 +342,7 @@ def test_rate_is_divided(partitions: int, threads: int, share: float) -> None:
     reader = tested._PartitionReader(None, AT_ONCE, 10.0, partitions)
 
     with dask.config.set(num_workers=threads):
-        assert reader.share() == share
+        assert reader.partition_rate() == share
 
 
 async def test_rate_is_kept(copyai_emulator: Emulator) -> None:
@@ -398,7 +398,7 @@ async def test_cluster_divides_the_rate(client: Client) -> None:
     """On a cluster the rate is divided by the number of its threads."""
     reader = tested._PartitionReader(None, AT_ONCE, 10.0, partitions=100)
 
-    assert await asyncio.to_thread(lambda: client.submit(reader.share).result(CLUSTER_SECONDS)) == 2.5
+    assert await asyncio.to_thread(lambda: client.submit(reader.partition_rate).result(CLUSTER_SECONDS)) == 2.5
 
 
 async def test_partitions_are_divided_among_the_threads_of_a_cluster(

@@ -141,9 +141,9 @@ async def test_only_the_type_is_taken_from_a_delivery(
 @pytest.mark.parametrize(
     ("ids", "reason"),
     [
-        ({}, "does not name both"),
-        ({"workflowRunId": "WRUN-1"}, "does not name both"),
-        ({"workflowId": "WCFG-1"}, "does not name both"),
+        ({}, "no run id or no workflow id"),
+        ({"workflowRunId": "WRUN-1"}, "no run id or no workflow id"),
+        ({"workflowId": "WCFG-1"}, "no run id or no workflow id"),
         ({"workflowRunId": "WRUN-none", "workflowId": "WCFG-none"}, "404"),
         ({"workflowRunId": "../x?y#z", "workflowId": ".."}, "must be an id"),
         ({"workflowRunId": "WRUN-1\r\nINJECTED", "workflowId": "WCFG-1"}, "must be an id"),
@@ -659,7 +659,7 @@ async def test_handler_that_ignores_its_cancellation(
     session: CopyAISession, copyai_emulator: Emulator, caplog: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A receiver does not wait for a handler that continues after its cancellation."""
-    monkeypatch.setattr(queue_module, "_CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr(queue_module, "_CANCEL_TIMEOUT", 0.01)
     run = add_run(copyai_emulator)
     started, release = asyncio.Event(), asyncio.Event()
 
