@@ -6,12 +6,12 @@ import gc
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from aiocopyai._text import excerpt
 
@@ -20,6 +20,9 @@ try:
     import msgspec
 except ImportError:
     msgspec = None  # type: ignore[assignment]  # the module or None
+
+HAS_MSGSPEC: Final = msgspec is not None
+T = TypeVar("T")
 
 MAX_DIGITS: Final = 4300
 """Digits from which an integer is kept as text: Python refuses to convert larger ones between text and number."""
@@ -40,16 +43,28 @@ def loads(body: bytes) -> object:
         ValueError: it is not JSON.
         RecursionError: it is nested too deeply for the parser.
     """
-    body = body.removeprefix(_BYTE_ORDER_MARK)
     if msgspec is not None:
-        try:
-            return cast("object", _DECODER.decode(body))
-        except ValueError as error:
-            # msgspec rejects numbers beyond the range of a float, integers of too many digits, and half a surrogate
-            # pair. None of them may cost a page. Anything else is not parsed again, which would take long.
-            if not isinstance(error, msgspec.ValidationError) and _LONE_SURROGATE.search(body) is None:
-                raise
-    return _loads_tolerantly(body)
+        with suppress(TypeError):
+            return decode(body, _DECODER.decode)
+    return _loads_tolerantly(body.removeprefix(_BYTE_ORDER_MARK))
+
+
+def decode(body: bytes, decoder: Callable[[bytes], T]) -> T:
+    """Parse JSON in UTF-8, perhaps with a byte order mark, with the method of a decoder of msgspec.
+
+    Raises:
+        ValueError: it is not JSON.
+        TypeError: it does not fit the decoder's types, or only `loads` can read it.
+        RecursionError: it is nested too deeply for the parser.
+    """
+    try:
+        return decoder(body.removeprefix(_BYTE_ORDER_MARK))
+    except ValueError as error:
+        # msgspec rejects numbers beyond the range of a float, integers of too many digits, and half a surrogate pair.
+        # None of them may cost a page. Anything else is not parsed again, which would take long.
+        if not isinstance(error, _VALIDATION_ERROR) and _LONE_SURROGATE.search(body) is None:
+            raise
+    raise TypeError
 
 
 def is_deep(values: Iterable[Any], depth: int) -> bool:
@@ -240,5 +255,6 @@ _INFINITY: Final = re.compile(r'("(?:[^"\\]++|\\.)*+")|-?Infinity|NaN', re.DOTAL
 """A number that is not JSON; or a string, which may contain the same text."""
 if msgspec is not None:
     _DECODER: Final = msgspec.json.Decoder()
+    _VALIDATION_ERROR: Final = msgspec.ValidationError
     # The hook is also called for subclasses of `str`, which it rejects.
     _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain_mapping)

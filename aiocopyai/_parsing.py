@@ -7,24 +7,16 @@ The rules, each from a vendor page or a captured payload:
 - ``input``, ``output`` and ``metadata`` are objects, null or absent; null means empty.
 - ``id`` may be missing if ``workflowRunId`` has the same value.
 - Any other field, and any value that does not fit its field, is kept in ``extra`` under its name in the JSON.
-
-A page of runs is structured by columns, with a function that cattrs generates once: that takes half the time of one
-run after another. If some value of a page does not fit its column, its runs are read one by one, field by field, by
-the tolerant reader.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import cache
-from itertools import chain, repeat, starmap
-from operator import attrgetter, itemgetter
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from aiocopyai._json import MAX_DEPTH, MAX_DIGITS, find_nested_object, is_deep, loads
 from aiocopyai._text import excerpt
@@ -55,40 +47,19 @@ def parse_json(body: bytes) -> JSON:
         InvalidResponseError: it is not JSON, which is retryable, as gateways respond with their own pages; or it is
             nested too deeply.
     """
+    return cast("JSON", parse_with(loads, body))
+
+
+def parse_with(parser: Callable[[bytes], T], body: bytes) -> T:
+    """Parse JSON with a function that raises a ValueError if it is not JSON; raise the same errors as `parse_json`."""
     try:
-        return cast("JSON", loads(body))
+        return parser(body)
     except RecursionError:
         error = _nesting_error(body)
     except ValueError:
         beginning = excerpt(body[:1000].decode(errors="replace")) if body else "nothing"
         error = InvalidResponseError("the response is not JSON", excerpt=beginning, retryable=True)
     raise error
-
-
-def read_run_page(response: JSON, number: int, size: int, workflow_id: str | None = None) -> Page[Run]:
-    """Read a response of ``GET /workflow/{id}/run`` for the page `number` of `size` runs.
-
-    A run that does not name its workflow belongs to `workflow_id`.
-
-    Raises:
-        InvalidResponseError: it has no list of runs, or an item is not an object or has no id.
-        RecursionError: a run is nested too deeply.
-    """
-    data = _data_object(response)
-    items = data.get("data")
-    if not isinstance(items, list):
-        raise InvalidResponseError("expected a list of runs", "data.data", excerpt(items))
-    runs, invalid = list[Run](), frozenset[str]()
-    for start in range(0, len(items), _SLICE):
-        part = items[start : start + _SLICE]
-        try:
-            runs += _read_columns(part, workflow_id)
-        except _MISFITS:
-            _check_depth(part)
-            read = [_read_run_item(item, f"data.data[{index}]", workflow_id) for index, item in enumerate(part, start)]
-            runs += [run for run, _ in read]
-            invalid = invalid.union(*(misfits for _, misfits in read))
-    return Page(number, size, read_total(data.get("total")), runs, invalid)
 
 
 def read_run(response: JSON, workflow_id: str) -> Run:
@@ -100,9 +71,9 @@ def read_run(response: JSON, workflow_id: str) -> Run:
         InvalidResponseError: it has no run, or one without an id.
         RecursionError: the run is nested too deeply.
     """
-    item = _data_object(response)
-    _check_depth([item])
-    return _read_run_item(item, "data", workflow_id)[0]
+    item = data_object(response)
+    check_depth([item])
+    return read_run_item(item, "data", workflow_id)[0]
 
 
 def read_started_id(response: JSON) -> str:
@@ -112,8 +83,8 @@ def read_started_id(response: JSON) -> str:
         InvalidResponseError: there is none.
         RecursionError: the response is nested too deeply.
     """
-    item = _data_object(response)
-    _check_depth([item])
+    item = data_object(response)
+    check_depth([item])
     return _item_id(item, "data", "run")
 
 
@@ -124,8 +95,8 @@ def read_webhook(response: JSON) -> Webhook:
         InvalidResponseError: it has no webhook, or one without an id.
         RecursionError: the webhook is nested too deeply.
     """
-    item = _data_object(response)
-    _check_depth([item])
+    item = data_object(response)
+    check_depth([item])
     webhook, _ = _read_webhook_item(item, "data")
     return webhook
 
@@ -138,27 +109,27 @@ def read_webhook_page(response: JSON, number: int, size: int) -> Page[Webhook]:
         RecursionError: a webhook is nested too deeply.
     """
     if isinstance(response, dict) and isinstance(response.get("data"), dict):
-        response = _data_object(response)
+        response = data_object(response)
     if not isinstance(response, dict):
         raise InvalidResponseError("expected an object", "", excerpt(response))
     items = response.get("data")
     if not isinstance(items, list):
         raise InvalidResponseError("expected a list of webhooks", "data", excerpt(items))
-    _check_depth(items)
+    check_depth(items)
     read = [_read_webhook_item(item, f"data[{index}]") for index, item in enumerate(items)]
     invalid = frozenset[str]().union(*(misfits for _, misfits in read))
     return Page(number, size, read_total(response.get("total")), [webhook for webhook, _ in read], invalid)
 
 
-def read_nothing(_response: JSON) -> None:
-    """Read a response without content, such as the ``{}`` of a deletion."""
+def read_nothing(_body: bytes) -> None:
+    """Read a response whose status says it all: to a deletion, it is ``{}``, ``Accepted`` or nothing."""
 
 
 def read_total(total: JSON) -> int | None:
     """Read a list's ``total``: an integer of at most 63 bits, or one in a string; None for anything else."""
     try:
         count = read_integer(total)
-    except _MISFITS:
+    except MISFITS:
         return None
     return count if count is not None and 0 <= count < _MAX_TOTAL else None
 
@@ -185,13 +156,13 @@ def _nesting_error(body: bytes) -> InvalidResponseError:
     return InvalidResponseError(f"{subject} is nested too deeply", place)
 
 
-def _check_depth(values: Iterable[JSON]) -> None:
+def check_depth(values: Iterable[JSON]) -> None:
     """Raise if one of some values, which are kept as they came, is nested so deeply that other functions would fail."""
     if is_deep(values, MAX_DEPTH):
         raise RecursionError
 
 
-def _data_object(response: JSON) -> dict[str, JSON]:
+def data_object(response: JSON) -> dict[str, JSON]:
     """Return the object in ``{"status": "success", "data": {…}}``."""
     if not isinstance(response, dict):
         raise InvalidResponseError("expected an object", "", excerpt(response))
@@ -203,7 +174,7 @@ def _data_object(response: JSON) -> dict[str, JSON]:
     return data
 
 
-# The values of fields. Each function returns the value of an attribute, or raises one of `_MISFITS`.
+# The values of fields. Each function returns the value of an attribute, or raises one of `MISFITS`.
 
 
 def _id(value: JSON) -> str:
@@ -272,8 +243,8 @@ def _any(value: JSON) -> JSON:
     return value
 
 
-_Value = Callable[[JSON], object]
-_RUN_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
+ReadValue = Callable[[JSON], object]
+RUN_FIELDS: Final[dict[str, tuple[str, ReadValue]]] = {
     "id": ("id", _id),
     "workflow_id": ("workflowId", _string),
     "status": ("status", _status),
@@ -285,7 +256,7 @@ _RUN_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
     "error": ("error", _any),
 }
 """For each attribute of a `Run` its name in the JSON and its value."""
-_WEBHOOK_FIELDS: Final[dict[str, tuple[str, _Value]]] = {
+_WEBHOOK_FIELDS: Final[dict[str, tuple[str, ReadValue]]] = {
     "id": ("id", _webhook_id),
     "url": ("url", _string),
     "event_type": ("eventType", _event_type),
@@ -298,16 +269,16 @@ _EXACT_INTEGERS: Final = 2.0**53
 _MAX_TOTAL: Final = 2**63
 """Totals that do not fit into 64 bits would overflow where they are divided, as in a progress bar."""
 _NUMERAL: Final = re.compile(r"(-?[0-9]+)(?:\.0*)?")
-_MISFITS: Final = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
+MISFITS: Final = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 _MAX_ERROR_TEXT: Final = 2_000
 _MAX_ERROR_DEPTH: Final = 100
 
 
-def _read_run_item(item: JSON, place: str, workflow_id: str | None) -> tuple[Run, set[str]]:
+def read_run_item(item: JSON, place: str, workflow_id: str | None) -> tuple[Run, set[str]]:
     """Read one run, and name the fields whose values do not fit."""
     if not isinstance(item, dict):
         raise InvalidResponseError("a run that is not an object", place, excerpt(item))
-    values, misfits = _read_fields(item, _RUN_FIELDS)
+    values, misfits = _read_fields(item, RUN_FIELDS)
     if "id" not in values:
         values["id"] = _item_id(item, place, "run")
     run = Run(**values)  # type: ignore[arg-type]  # each value has the type of its field
@@ -323,7 +294,9 @@ def _read_webhook_item(item: JSON, place: str) -> tuple[Webhook, set[str]]:
     return Webhook(**values), misfits  # type: ignore[arg-type]  # each value has the type of its field
 
 
-def _read_fields(item: dict[str, JSON], table: Mapping[str, tuple[str, _Value]]) -> tuple[dict[str, object], set[str]]:
+def _read_fields(
+    item: dict[str, JSON], table: Mapping[str, tuple[str, ReadValue]]
+) -> tuple[dict[str, object], set[str]]:
     """Read the fields of a table from an item; return the attributes, and the names of fields that do not fit."""
     known = {json_name for json_name, _ in table.values()}
     attributes: dict[str, object] = {}
@@ -334,7 +307,7 @@ def _read_fields(item: dict[str, JSON], table: Mapping[str, tuple[str, _Value]])
             continue
         try:
             attributes[name] = convert(item[json_name])
-        except _MISFITS:
+        except MISFITS:
             extra[json_name] = item[json_name]
             misfits.add(json_name)
     attributes["extra"] = extra
@@ -350,127 +323,3 @@ def _item_id(item: dict[str, JSON], place: str, kind: str) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
     raise InvalidResponseError(f"a {kind} without an id", place, excerpt(item))
-
-
-# Columns: the same fields of all runs of a page.
-
-_Column = Sequence[Any]
-
-
-@frozen
-class _RunColumns:
-    """The attributes of all runs of a page, in the order of the runs."""
-
-    id: _Column
-    workflow_id: _Column
-    status: _Column
-    input: _Column
-    output: _Column
-    metadata: _Column
-    created_at: _Column
-    credits: _Column
-    error: _Column
-
-
-_SETTERS: Final[dict[str, Callable[[Run, object], None]]] = {
-    name: vars(Run)[name].__set__ for name in (*_RUN_FIELDS, "extra")
-}
-"""What sets an attribute of a new run: the descriptors of its slots, as the class itself is frozen."""
-_KNOWN: Final = frozenset(json_name for json_name, _ in _RUN_FIELDS.values())
-_STATUSES: Final[dict[JSON, RunStatus | None]] = {None: None, **{status.value: status for status in RunStatus}}
-
-
-def _read_columns(items: list[Any], workflow_id: str | None) -> list[Run]:
-    """Read the runs of a page whose values all fit; otherwise raise one of `_MISFITS`."""
-    if not items:
-        return []
-    if set(map(type, items)) != {dict}:
-        raise TypeError
-    names = tuple(items[0])
-    columns: dict[str, _Column]
-    extra: list[dict[str, JSON]]
-    if len(names) > 1 and set(map(len, items)) == {len(names)}:
-        # All items have the same fields, or a KeyError is raised.
-        columns = dict(zip(names, zip(*map(itemgetter(*names), items), strict=True), strict=True))
-        extra = [{} for _ in items]
-        for name in [name for name in names if name not in _KNOWN]:
-            for other, value in zip(extra, columns[name], strict=True):
-                other[name] = value
-    else:
-        columns = {name: [item.get(name) for item in items] for name in _KNOWN}
-        extra = [{name: value for name, value in item.items() if name not in _KNOWN} for item in items]
-    absent = (None,) * len(items)
-    read = _column_reader()({name: columns.get(name, absent) for name in _KNOWN}, _RunColumns)
-    _check_depth(chain(read.input, read.output, read.metadata, read.error, extra))
-    runs = list(map(Run.__new__, repeat(Run, len(items))))
-    for name, setter in _SETTERS.items():
-        values = extra if name == "extra" else getattr(read, name)
-        if name == "workflow_id" and workflow_id is not None and not all(values):
-            values = [value or workflow_id for value in values]
-        # No Python code runs for a value: the `deque` of length 0 consumes what the setter returns.
-        deque(starmap(setter, zip(runs, values, strict=True)), maxlen=0)
-    return runs
-
-
-@cache
-def _column_reader() -> Callable[[Mapping[str, _Column], type[_RunColumns]], _RunColumns]:
-    """Return the function that structures the columns of a page, which cattrs generates once in a process."""
-    # Imported with the first page: cattrs takes longer to import than the rest of this package.
-    from cattrs import Converter  # noqa: PLC0415
-    from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
-
-    faster: dict[str, Callable[[_Column], _Column]] = {
-        "id": _ids,
-        "workflow_id": lambda column: _unchanged(column, str, type(None)),
-        "status": lambda column: list(map(_STATUSES.__getitem__, column)),
-        "input": lambda column: _unchanged(column, dict),
-        "output": lambda column: _unchanged(column, dict),
-        "metadata": _objects,
-        "created_at": _times,
-        "credits": lambda column: _unchanged(column, int, type(None)),
-        "error": lambda column: column,
-    }
-    return make_dict_structure_fn(
-        _RunColumns,
-        Converter(detailed_validation=False),
-        _cattrs_detailed_validation=False,
-        **{  # type: ignore[arg-type]  # cattrs types its own options and the overrides with one signature
-            name: override(rename=json_name, struct_hook=_column_hook(faster[name], convert))
-            for name, (json_name, convert) in _RUN_FIELDS.items()
-        },
-    )
-
-
-def _column_hook(fast: Callable[[_Column], _Column], convert: _Value) -> Callable[[_Column, object], _Column]:
-    """Return a hook that converts a whole column if its values are of the common types, and else value by value."""
-
-    def structure(column: _Column, _: object) -> _Column:
-        try:
-            return fast(column)
-        except _MISFITS:
-            return [convert(value) for value in column]
-
-    return structure
-
-
-def _unchanged(column: _Column, *types: type) -> _Column:
-    if not set(types).issuperset(map(type, column)):
-        raise TypeError
-    return column
-
-
-def _ids(column: _Column) -> _Column:
-    if "" in column:
-        raise ValueError
-    return _unchanged(column, str)
-
-
-def _objects(column: _Column) -> _Column:
-    return [{} if value is None else value for value in _unchanged(column, dict, type(None))]
-
-
-def _times(column: _Column) -> _Column:
-    times = list(map(datetime.fromisoformat, column))
-    if set(map(attrgetter("tzinfo"), times)) != {UTC}:
-        raise ValueError
-    return times

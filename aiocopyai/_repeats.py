@@ -116,7 +116,7 @@ class RecentIds:
         """Return those of the ids that are remembered."""
         # All of the first page are among the others until ids are forgotten.
         remembered = (self._newer, self._older, self._first) if self.has_forgotten else (self._newer, self._older)
-        return set[str]().union(*[known.intersection(ids) for known in remembered])
+        return set[str]().union(*[known.intersection(ids) for known in remembered if known])
 
     def add(self, ids: Collection[str]) -> int:
         """Remember the ids of a page; return how many of them are not among the newer half of the remembered ids."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from types import EllipsisType, TracebackType
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self, TypeVar
 from weakref import WeakSet
 
 import aiohttp
@@ -23,9 +23,9 @@ from aiocopyai._key_search import CLOCK_SKEW, KEY_NAME, KeySearch
 from aiocopyai._logging import configure_from_environment
 from aiocopyai._pager import MAX_PREFETCH, Pager, Plan
 from aiocopyai._parsing import (
+    parse_response,
     read_nothing,
     read_run,
-    read_run_page,
     read_started_id,
     read_webhook,
     read_webhook_page,
@@ -34,6 +34,7 @@ from aiocopyai._redaction import Secret
 from aiocopyai._request_options import AttemptInfo, RequestOptions, RetryInfo
 from aiocopyai._retry import RetryPolicy
 from aiocopyai._run_many import Inputs, RunManyPlan, RunResults
+from aiocopyai._run_pages import RunPageParser
 from aiocopyai._tasks import TaskSet
 from aiocopyai._text import escape
 from aiocopyai._transport import APIRequest, Connections, Transport, proxy_from_environment
@@ -64,6 +65,8 @@ from aiocopyai.errors import (
 )
 from aiocopyai.models import JSON, Page, Run, Webhook, WebhookEventType
 
+
+T = TypeVar("T")
 
 DEFAULT_BASE_URL: Final = "https://api.copy.ai/api"
 
@@ -139,6 +142,7 @@ class CopyAISession:
         self._parent = parent
         self._views: WeakSet[CopyAISession] = WeakSet()
         self._tasks = TaskSet()
+        self._run_pages = RunPageParser()
         self._starter: Starter = Starter(
             post=self._post_run,
             list_runs=lambda workflow_id, since: self.runs(workflow_id, since=since, prefetch=0),
@@ -327,7 +331,7 @@ class CopyAISession:
             CopyAIError: the request failed.
         """
         request = APIRequest("GET", f"{_runs_path(workflow_id)}/{path_segment('run_id', run_id)}")
-        return await self._transport.send(request, partial(read_run, workflow_id=workflow_id))
+        return await self._send(request, partial(read_run, workflow_id=workflow_id))
 
     async def start_run(
         self,
@@ -699,7 +703,7 @@ class CopyAISession:
         body: dict[str, JSON] = {"url": url, "eventType": str(event_type)}
         if workflow_id is not None:
             body["workflowId"] = workflow_id
-        return await self._transport.send(APIRequest("POST", "webhook", encode_json("the webhook", body)), read_webhook)
+        return await self._send(APIRequest("POST", "webhook", encode_json("the webhook", body)), read_webhook)
 
     async def ensure_webhook(
         self, url: str, event_type: WebhookEventType | str, workflow_id: str | None = None
@@ -738,7 +742,7 @@ class CopyAISession:
             CopyAIError: the request failed.
         """
         request = APIRequest("GET", f"webhook/{path_segment('webhook_id', webhook_id)}")
-        return await self._transport.send(request, read_webhook)
+        return await self._send(request, read_webhook)
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook: ``DELETE /webhook/{id}``.
@@ -773,9 +777,8 @@ class CopyAISession:
     async def _fetch_runs(self, workflow_id: str, page: int, size: int) -> Page[Run]:
         # The vendor's pages differ on whether this path ends in a slash.
         request = APIRequest("GET", f"{_runs_path(workflow_id)}?size={size}&page={page}")
-        return await self._transport.send(
-            request, partial(read_run_page, number=page, size=size, workflow_id=workflow_id)
-        )
+        parse = partial(self._run_pages.parse, number=page, size=size, workflow_id=workflow_id)
+        return await self._transport.send(request, parse)
 
     async def _find_webhook(self, url: str, event_type: str, workflow_id: str | None) -> Webhook | None:
         wanted = _webhook_identity(url, event_type, workflow_id)
@@ -786,14 +789,17 @@ class CopyAISession:
 
     async def _fetch_webhooks(self, page: int, size: int) -> Page[Webhook]:
         request = APIRequest("GET", f"webhook?size={size}&page={page - 1}")
-        return await self._transport.send(request, partial(read_webhook_page, number=page, size=size))
+        return await self._send(request, partial(read_webhook_page, number=page, size=size))
+
+    async def _send(self, request: APIRequest, read: Callable[[JSON], T]) -> T:
+        return await self._transport.send(request, partial(parse_response, read=read))
 
     async def _post_run(self, start: StartRequest) -> Run:
         body: dict[str, JSON] = {"startVariables": dict(start.inputs)}
         if start.metadata:
             body["metadata"] = dict(start.metadata)
         request = APIRequest("POST", _runs_path(start.workflow_id), encode_json("the inputs", body))
-        return start.to_run(await self._transport.send(request, read_started_id))
+        return start.to_run(await self._send(request, read_started_id))
 
 
 def _runs_path(workflow_id: str) -> str:

@@ -23,7 +23,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from aiocopyai._decompression import ACCEPT_ENCODING, SUPPORTED_ENCODINGS, decompress
-from aiocopyai._parsing import parse_response, read_error
+from aiocopyai._parsing import read_error
 from aiocopyai._rate_limit import RateLimiter
 from aiocopyai._redaction import Secret, redact
 from aiocopyai._request_options import AttemptInfo, RequestOptions, RetryInfo, call_hook
@@ -40,7 +40,6 @@ from aiocopyai.errors import (
     RequestInfo,
     status_error,
 )
-from aiocopyai.models import JSON
 
 
 T = TypeVar("T")
@@ -194,11 +193,10 @@ class Transport:
         if with_connections:
             await self._connections.close()
 
-    async def send(self, request: APIRequest, read: Callable[[JSON], T]) -> T:
-        """Send a request, retry it according to the policy, and return what `read` makes of the response's JSON.
+    async def send(self, request: APIRequest, parse: Callable[[bytes], T]) -> T:
+        """Send a request, retry it according to the policy, and return what `parse` makes of the response's body.
 
-        A POST is sent again only if the server did not execute it: no connection was made, or 429. The body of a
-        response to a DELETE is not parsed, and `read` is called with None.
+        A POST is sent again only if the server did not execute it: no connection was made, or 429.
 
         Raises:
             CopyAIError: see `aiocopyai.errors`. Its `ambiguous` says whether the server may have executed a POST.
@@ -212,7 +210,7 @@ class Transport:
             started = sent if number == 1 else await self._rate_limiter.acquire(is_retry=True)
             attempt = _Attempt(number, started)
             try:
-                return await self._attempt(request, read, attempt)
+                return await self._attempt(request, parse, attempt)
             finally:
                 self._rate_limiter.release()
                 self._report(request, attempt)
@@ -226,7 +224,7 @@ class Transport:
 
         return await self._options.retry.call(attempt, str(request), lambda: self._rate_limiter.delay, announce)
 
-    async def _attempt(self, request: APIRequest, read: Callable[[JSON], T], attempt: _Attempt) -> T:
+    async def _attempt(self, request: APIRequest, parse: Callable[[bytes], T], attempt: _Attempt) -> T:
         """Send a request that was admitted by the rate limiter."""
         address = f"{self._base_url}/{request.path}"
         url = URL(address, encoded=True)
@@ -239,10 +237,7 @@ class Transport:
                 response = await self._exchange("GET", target, None)
             attempt.status = response.status
             if _is_success(response.status):
-                if request.method == "DELETE":
-                    # `{}`, "Accepted" or nothing: the status says it all.
-                    return read(None)
-                return await _parse(response.body, read)
+                return await _parse(response.body, parse)
             problem = self._status_error(response, info)
         except InvalidResponseError as error:
             # A reason may name a run, and a place the fields in which a value is.
@@ -404,16 +399,16 @@ async def _append(body: BytesIO, pieces: AsyncIterable[bytes], limit: int) -> bo
     return False
 
 
-async def _parse(body: bytes, read: Callable[[JSON], T]) -> T:
+async def _parse(body: bytes, parse: Callable[[bytes], T]) -> T:
     if len(body) < _LARGE_BODY:
-        return parse_response(body, read)
+        return parse(body)
 
-    def parse() -> T:
+    def count_and_parse() -> T:
         if _has_too_many_values(body):
             raise InvalidResponseError("the response has too many JSON values: request smaller pages")
-        return parse_response(body, read)
+        return parse(body)
 
-    return await asyncio.to_thread(parse)
+    return await asyncio.to_thread(count_and_parse)
 
 
 def _has_too_many_values(body: bytes) -> bool:

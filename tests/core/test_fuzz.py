@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 from aiocopyai import CopyAIError, CopyAISession, InvalidEventError, InvalidResponseError, RetryPolicy, WebhookEvent
 from aiocopyai._parsing import (
-    parse_json,
+    parse_response,
     read_error,
     read_run,
-    read_run_page,
     read_started_id,
     read_webhook,
     read_webhook_page,
 )
 from aiocopyai._redaction import redact
 from aiocopyai._retry import parse_retry_after
+from aiocopyai._run_pages import RunPageParser
 from aiocopyai._text import excerpt
 from aiocopyai.emulator import Emulator, Fault
 from tests.support.strategies import BODIES, JSON_VALUES
@@ -31,12 +31,12 @@ from tests.support.strategies import BODIES, JSON_VALUES
 
 KEY: Final = "a-secret-key-0123456789"
 STATUSES: Final = (200, 201, 202, 203, 226, 300, 302, 307, 400, 401, 402, 403, 404, 408, 409, 418, 422, 429, 500, 599)
-READERS: Final[dict[str, Callable[[Any], object]]] = {
-    "run page": lambda response: read_run_page(response, 1, 10),
-    "run": lambda response: read_run(response, "WCFG-1"),
-    "started": read_started_id,
-    "webhook": read_webhook,
-    "webhook page": lambda response: read_webhook_page(response, 1, 10),
+READERS: Final[dict[str, Callable[[bytes], object]]] = {
+    "run page": lambda body: RunPageParser().parse(body, 1, 10),
+    "run": lambda body: parse_response(body, lambda response: read_run(response, "WCFG-1")),
+    "started": lambda body: parse_response(body, read_started_id),
+    "webhook": lambda body: parse_response(body, read_webhook),
+    "webhook page": lambda body: parse_response(body, lambda response: read_webhook_page(response, 1, 10)),
 }
 
 
@@ -45,7 +45,7 @@ READERS: Final[dict[str, Callable[[Any], object]]] = {
 def test_readers(reader: str, body: bytes) -> None:
     """Each reader returns a page or a hashable value, or raises an `InvalidResponseError` of one line."""
     try:
-        value = READERS[reader](parse_json(body))
+        value = READERS[reader](body)
     except InvalidResponseError as error:
         assert str(error).isprintable()
         assert len(str(error)) < 300

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +15,18 @@ from attrs import asdict, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiocopyai import JSON, InvalidResponseError, Page, Run, RunStatus, _json
+from aiocopyai import JSON, InvalidResponseError, Page, Run, RunStatus, _json, _parsing, _run_pages
 from aiocopyai._json import dump_json, find_nested_object, loads
 from aiocopyai._parsing import (
     parse_json,
     parse_response,
     read_error,
     read_run,
-    read_run_page,
     read_started_id,
     read_webhook,
     read_webhook_page,
 )
+from aiocopyai._run_pages import RunPageParser, read_run_page
 from aiocopyai._text import excerpt
 from tests.support.strategies import JSON_VALUES
 
@@ -47,15 +48,47 @@ ITEMS = st.dictionaries(
 )
 
 
+def read_page(response: JSON, workflow_id: str | None = None) -> Page[Run]:
+    """Read a page of runs, and check that it is the same for a parser that has read runs with the same fields."""
+    body = json.dumps(response).encode()
+    try:
+        page = read_run_page(copy.deepcopy(response), 1, 10, workflow_id)
+    except InvalidResponseError as error:
+        with pytest.raises(InvalidResponseError) as caught:
+            parser_for(response).parse(body, 1, 10, workflow_id)
+        assert (caught.value.place, caught.value.excerpt) == (error.place, error.excerpt)
+        raise
+    parser = parser_for(response)
+    for _ in range(2):
+        again = parser.parse(body, 1, 10, workflow_id)
+        assert again == page
+        assert repr(again) == repr(page)
+    return page
+
+
+def parser_for(response: JSON) -> RunPageParser:
+    """Return a parser that has read a page with one run, which has all fields of the runs of this page."""
+    data = response.get("data") if isinstance(response, dict) else None
+    items = data.get("data") if isinstance(data, dict) else None
+    names = {name for item in items if isinstance(item, dict) for name in item} if isinstance(items, list) else set()
+    run: JSON = {**dict.fromkeys(names), "id": "W"}
+    parser = RunPageParser()
+    page = parser.parse(json.dumps({"data": {"data": [run]}}).encode(), 1, 10)
+    assert not page.invalid_fields
+    return parser
+
+
 def page_of(*items: JSON, total: JSON = 1) -> Page[Run]:
-    response: JSON = {"status": "success", "data": {"total": total, "data": list(items)}}
-    return read_run_page(copy.deepcopy(response), 1, 10)
+    return read_page({"status": "success", "data": {"total": total, "data": list(items)}})
 
 
 def page_from(body: str) -> Page[Run]:
     """Read a page whose only item is this JSON."""
     response = f'{{"status": "success", "data": {{"total": 1, "data": [{body}]}}}}'
-    return parse_response(response.encode(), lambda value: read_run_page(value, 1, 10))
+    parser = RunPageParser()
+    page = parser.parse(response.encode(), 1, 10)
+    assert parser.parse(response.encode(), 1, 10) == page
+    return page
 
 
 def run_from(body: str) -> Run:
@@ -64,7 +97,7 @@ def run_from(body: str) -> Run:
 
 
 def sample(name: str) -> Page[Run]:
-    return read_run_page(parse_json((SAMPLES / name).read_bytes()), 1, 100)
+    return read_page(json.loads((SAMPLES / name).read_bytes()))
 
 
 def test_example_with_strings() -> None:
@@ -137,7 +170,7 @@ def test_only_documented_errors(response: JSON) -> None:
     ]
     for candidate in candidates:
         try:
-            page = read_run_page(copy.deepcopy(candidate), 1, 10)
+            page = read_page(candidate)
         except InvalidResponseError as error:
             assert str(error)
         else:
@@ -291,12 +324,12 @@ def test_a_missing_workflow_is_the_requested_one() -> None:
     response: JSON = {
         "data": {"total": 2, "data": [{"id": "1", "workflowId": "other"}, {"id": "2"}, {"id": "3", "workflowId": 4}]}
     }
-    page = read_run_page(response, 1, 10, "mine")
+    page = read_page(response, "mine")
 
     assert [run.workflow_id for run in page.items] == ["other", "mine", "mine"]
 
     items: list[JSON] = [{"id": "1", "workflowId": "other"}, {"id": "2", "workflowId": ""}]
-    page = read_run_page({"data": {"data": items}}, 1, 10, "mine")
+    page = read_page({"data": {"data": items}}, "mine")
 
     assert [run.workflow_id for run in page.items] == ["other", "mine"]
 
@@ -381,12 +414,13 @@ def test_not_a_run(item: JSON) -> None:
         ({"data": []}, "data"),
         ({"data": {"total": 3}}, "data.data"),
         ({"status": "error", "errorCode": "NOT_FOUND"}, "status"),
+        ({"status": "error", "data": {"total": 1, "data": [{"id": "W"}]}}, "status"),
     ],
 )
 def test_not_a_page(response: JSON, place: str) -> None:
     """A response of another structure is an error with the place and an excerpt."""
     with pytest.raises(InvalidResponseError) as caught:
-        read_run_page(response, 1, 10)
+        read_page(response)
 
     assert caught.value.place == place
     assert caught.value.excerpt
@@ -479,10 +513,72 @@ def test_large_page_is_read_in_slices() -> None:
     """A page of more runs than are read in one step keeps their order, and names invalid fields and runs of all."""
     items: list[JSON] = [{"id": str(number), "credits": 1} for number in range(2001)]
     items[1500] = {"id": "1500", "credits": "many", "output": {"big": 2**70}}
-    page = read_run_page(parse_json(json.dumps({"data": {"data": items}}).encode()), 1, 100)
+    page = read_page({"data": {"data": items}})
     assert [run.id for run in page.items] == [str(number) for number in range(2001)]
     assert page.invalid_fields == {"credits"}
     assert page.items[1500].output == {"big": 2**70}
     items[2000] = None
     with pytest.raises(InvalidResponseError, match=r"data\.data\[2000\]"):
-        read_run_page({"data": {"data": items}}, 1, 100)
+        read_page({"data": {"data": items}})
+
+
+def page_body(*items: dict[str, JSON]) -> bytes:
+    return json.dumps({"status": "success", "data": {"total": len(items), "data": list(items)}}).encode()
+
+
+def test_page_with_the_fields_of_the_page_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With msgspec, a page is parsed into structs if its runs have no other fields than those of the page before."""
+    pytest.importorskip("msgspec")
+    read: list[JSON] = []
+
+    def read_and_note(response: JSON, number: int, size: int, workflow_id: str | None) -> Page[Run]:
+        read.append(response)
+        return read_run_page(response, number, size, workflow_id)
+
+    monkeypatch.setattr(_run_pages, "read_run_page", read_and_note)
+    parser = RunPageParser()
+
+    def is_parsed_into_structs(*items: dict[str, JSON]) -> bool:
+        read.clear()
+        page = parser.parse(page_body(*items), 1, 10)
+        assert page == read_run_page(json.loads(page_body(*items)), 1, 10)
+        return not read
+
+    assert not is_parsed_into_structs({"id": "1", "new": 1})
+    assert is_parsed_into_structs({"id": "2", "new": 1}, {"id": "3"}, {"id": "4", "new": None, "status": "PAUSED"})
+    assert is_parsed_into_structs()
+    assert not is_parsed_into_structs({"id": "5", "other": 1})
+    assert is_parsed_into_structs({"id": "6", "other": {"a": [2**70]}, "metadata": None, "input": {"b": None}})
+    assert not is_parsed_into_structs({"id": "7", "credits": "2"})
+    assert is_parsed_into_structs({"id": "8", "createdAt": "2026-01-31T09:00:00+01:00"})
+    assert not is_parsed_into_structs({"id": "9", "credits": "many"})
+    assert not is_parsed_into_structs({"id": "10"})
+    assert is_parsed_into_structs({"id": "11"})
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "\n", "\ud800", "", "x" * 10_001, "data", "field_0", "_ABSENT"])
+def test_any_field_name(name: str) -> None:
+    """A field without an attribute is kept under any name, even one that msgspec does not accept."""
+    parser = RunPageParser()
+    for _ in range(3):
+        assert parser.parse(page_body({"id": "1", name: 1}, {"id": "2"}), 1, 10).items[0].extra == {name: 1}
+
+
+def test_broken_page_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that is not JSON is not parsed again by a parser for other types."""
+    pytest.importorskip("msgspec")
+    parser = RunPageParser()
+    parser.parse(page_body({"id": "1"}), 1, 10)
+    monkeypatch.setattr(_parsing, "loads", None)
+    with pytest.raises(InvalidResponseError, match="not JSON"):
+        parser.parse(page_body({"id": "1"})[:-1], 1, 10)
+
+
+def test_deep_run_after_a_page_with_the_same_fields() -> None:
+    """A run that is nested too deeply is named by any parser."""
+    parser = RunPageParser()
+    parser.parse(page_body({"id": "1", "output": {}}), 1, 10)
+    body = page_body({"id": "2", "output": {"a": "deep"}}).replace(b'"deep"', b"[" * 960 + b"]" * 960)
+    # In a thread, where the stack is empty, msgspec parses more levels than are read.
+    with ThreadPoolExecutor(1) as pool, pytest.raises(InvalidResponseError, match="run 2 is nested too deeply"):
+        pool.submit(parser.parse, body, 1, 10).result()

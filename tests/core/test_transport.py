@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
 import pickle
 import re
@@ -170,7 +171,7 @@ async def test_a_redirect_that_changes_the_slash_is_followed(status: int, slash:
     async with serving(handle) as url, CopyAISession(KEY, base_url=url, retry=ONCE) as session:
         page = await session._transport.send(
             _transport.APIRequest("GET", f"workflow/W/run{'' if slash else '/'}?size=1&page=1"),
-            lambda response, **_: response,
+            json.loads,
         )
 
     assert page == NO_RUNS
@@ -375,14 +376,15 @@ async def test_a_rate_limit_pauses_the_whole_session(copyai_emulator: Emulator) 
     """After a 429 all requests of the session wait."""
     copyai_emulator.add_runs(3)
     copyai_emulator.inject(Fault(status=429, headers={"Retry-After": "0.05"}), page=1)
-    async with session_on(copyai_emulator) as session:
-        first = asyncio.create_task(session.runs_page(copyai_emulator.workflow_id))
-        while not session._transport._rate_limiter.delay:
-            await asyncio.sleep(0.001)
+    is_retrying = asyncio.Event()
+    async with session_on(copyai_emulator, on_retry=lambda _: is_retrying.set()) as session:
         start = time.monotonic()
+        first = asyncio.create_task(session.runs_page(copyai_emulator.workflow_id))
+        async with asyncio.timeout(5):
+            await is_retrying.wait()
         await session.runs_page(copyai_emulator.workflow_id, 2)
 
-        assert time.monotonic() - start >= 0.04
+        assert time.monotonic() - start >= 0.05
         await first
 
 
