@@ -45,13 +45,25 @@ def replace_file(path: Path, parts: Iterable[bytes]) -> None:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{token_hex(4)}.part")
     try:
-        with create_beside(temporary, target) as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        move_into_place(temporary, target)
+        with file_errors(path):
+            with create_beside(temporary, target) as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+            move_into_place(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def file_errors(path: Path) -> Generator[None]:
+    """Add a path to the errors of the operating system that have none, such as that of a write to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def create_beside(path: Path, target: Path) -> BinaryIO:

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, Self
 
 from attrs import define
 
-from aiocopyai._files import replace_file
+from aiocopyai._files import file_errors, replace_file
 from aiocopyai._json import dump_json
 from aiocopyai.batch._ledger import BatchError, LedgerState, RowEntry
 from aiocopyai.errors import AmbiguousStartError
@@ -72,16 +72,15 @@ class ResultsFile:
         self.check_path()
         line = dump_json(fields) + b"\n"
         size = os.fstat(self._file.fileno()).st_size
-        try:
-            written = 0
-            while written < len(line):
-                written += self._file.write(line[written:])
-            os.fsync(self._file.fileno())
-        except BaseException as error:
-            self._file.truncate(size)
-            if isinstance(error, OSError):
-                error.filename = str(self.path)  # write() does not set it
-            raise
+        with file_errors(self.path):
+            try:
+                written = 0
+                while written < len(line):
+                    written += self._file.write(line[written:])
+                os.fsync(self._file.fileno())
+            except BaseException:
+                self._file.truncate(size)
+                raise
 
     def close(self) -> None:
         """Close the file."""

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from attrs import frozen
 
 from aiocopyai import CopyAISession
-from aiocopyai._files import create_beside, move_into_place
+from aiocopyai._files import create_beside, file_errors, move_into_place
 from aiocopyai._incremental import Cursor
 from aiocopyai._threads import FileThread
 from aiocopyai._validation import check_datetime
@@ -302,14 +302,15 @@ def _write_file(journal: Journal, state: ExportState, options: _Options, output:
         _check_target(state, options.path)
         source = journal.output_path
         if output is not None:
-            output.finish()
+            with file_errors(source):
+                output.finish()
         elif state.base is None and options.format.writer is None:
             source = journal.seal()
         else:
             rows = journal.seal()
             base = options.path if state.base else None
             keep = journal.keep if state.refreshed else None
-            with create_beside(source, options.path) as out:
+            with file_errors(source), create_beside(source, options.path) as out:
                 yield from options.format.write(base, keep, rows, out)
                 out.flush()
                 os.fsync(out.fileno())

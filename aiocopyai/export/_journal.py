@@ -31,6 +31,7 @@ from aiocopyai._files import (
     FileInUseError,
     check_database,
     create_beside,
+    file_errors,
     open_locked,
     sqlite_errors,
 )
@@ -131,7 +132,7 @@ class Journal:
 
     def start(self, state: ExportState, head: bytes) -> None:
         """Start an export: create the rows file with the head of its format."""
-        with create_beside(self.rows_path, self._target) as file:
+        with file_errors(self.rows_path), create_beside(self.rows_path, self._target) as file:
             file.write(head)
         state.size = len(head)
         self.state = state
@@ -192,8 +193,8 @@ class Journal:
         """Truncate the rows file to its valid bytes, wait until it is on the disk, and return its path."""
         with self._errors():
             file, self._file = self._open_rows(), None
-        with file:
-            os.fsync(file.fileno())
+            with file:
+                os.fsync(file.fileno())
         return self.rows_path
 
     def close(self) -> None:
@@ -245,7 +246,7 @@ class Journal:
     @contextmanager
     def _errors(self) -> Generator[None]:
         try:
-            with sqlite_errors(self._database_path):
+            with sqlite_errors(self._database_path), file_errors(self.rows_path):
                 yield
         except FileInUseError:
             raise ExportError(f"another export to {self._target} is in progress") from None

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 from attrs import define, field, frozen
 
 from aiocopyai import CopyAIError, CopyAISession
+from aiocopyai._files import file_errors
 from aiocopyai._pagination import may_be_past_end
 from aiocopyai._threads import FileThread
 from aiocopyai.export._formats import FileWriter, Format
@@ -75,9 +76,10 @@ class OutputFile:
     def close(self) -> None:
         """Delete the file if it is not complete."""
         if not self.out.closed:
-            with suppress(OSError):
+            with suppress(OSError):  # closing writes the buffers, and may fail again on a full disk
                 self.writer.close()
-            self.out.close()
+            with suppress(OSError):
+                self.out.close()
             self.path.unlink(missing_ok=True)
 
 
@@ -186,7 +188,8 @@ class ListReader:
             self.state.lists[workflow_id] = list_state
             self.journal.commit()
         if self.output is not None:
-            self.output.writer.add(content)
+            with file_errors(self.output.path):
+                self.output.writer.add(content)
         return Progress.of(self.state)
 
     def _report_stored(self, stored: Future[Progress]) -> None:

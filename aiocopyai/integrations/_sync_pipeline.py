@@ -18,7 +18,7 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.extract import DltSource
 
 from aiocopyai import CopyAIError
-from aiocopyai._files import FileInUseError, open_locked
+from aiocopyai._files import FileInUseError, file_errors, open_locked
 
 
 _NAME: Final = "copyai"
@@ -156,7 +156,8 @@ def load(pipeline: dlt.Pipeline, source: DltSource, on_progress: Callable[[int],
         pipeline.run(source)
         total = _count_rows(pipeline)
     except Exception as error:  # noqa: BLE001 (each destination has its own errors)
-        _raise_cause(error)
+        with file_errors(Path(pipeline.working_dir)):
+            _raise_cause(error)
     return LoadResult(total - initial, max(0, read - (total - before_load)), total)
 
 

@@ -156,19 +156,20 @@ async def test_interrupted_export(emulator: Emulator, tmp_path: Path) -> None:
     assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
 
 
-async def test_full_disk_is_one_line(emulator: Emulator, tmp_path: Path) -> None:
-    """Without space the export ends with exit code 1; with space, it can be resumed."""
-    body = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000,) * 2)\n" + START
+@pytest.mark.parametrize("name", ["runs.jsonl", "runs.parquet"])
+async def test_full_disk_is_one_line(emulator: Emulator, tmp_path: Path, name: str) -> None:
+    """Without space the export ends with exit code 1 and the name of the file; with space, it can be resumed."""
+    body = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (90_000,) * 2)\n" + START
     code = body + "from aiocopyai.cli import main; main()"
-    arguments = ("export", emulator.workflow_id, "-o", "runs.jsonl")
+    arguments = ("export", emulator.workflow_id, "-o", name)
     full = await finish(await start("-c", code, *arguments, env=environment(emulator)))
     resumed = await cli(*arguments, "--resume", emulator=emulator)
 
     assert full.code == 1
-    assert re.fullmatch(r"aiocopyai: .*\n", full.err.splitlines(keepends=True)[-1])
+    assert re.fullmatch(rf"aiocopyai: .*{name}\.part.*\n", full.err.splitlines(keepends=True)[-1])
     assert "Traceback" not in full.err
     assert resumed.code == 0
-    assert ids_in(tmp_path / "runs.jsonl") == ids_of(emulator)
+    assert ids_in(tmp_path / name) == ids_of(emulator)
 
 
 async def test_ctrl_c(emulator: Emulator, tmp_path: Path) -> None:

@@ -240,6 +240,24 @@ async def test_api_error(emulator: Emulator, tmp_path: Path) -> None:
     assert leftovers(path) == []
 
 
+async def test_full_disk(emulator: Emulator, tmp_path: Path) -> None:
+    """If the disk is full, the message names the page, and the old page is kept."""
+    path = tmp_path / "report.html"
+    path.write_text("old", "utf-8")
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000,) * 2)\n"
+        "from aiocopyai.cli import main; main()"
+    )
+    done = await finish(
+        await start("-c", code, "report", emulator.workflow_id, "-o", "report.html", env=environment(emulator))
+    )
+
+    assert done.code == 1
+    assert re.fullmatch(r"stopped after .*\naiocopyai: \[Errno \d+\] File too large: 'report\.html'\n", done.err)
+    assert path.read_text("utf-8") == "old"
+    assert leftovers(path) == []
+
+
 async def test_page_replaces_the_target_of_a_link(emulator: Emulator, tmp_path: Path) -> None:
     """A link is kept, and the file that it refers to is replaced with the same permissions."""
     real = tmp_path / "real.html"

@@ -273,6 +273,20 @@ async def test_ctrl_c(emulator: Emulator, folder: Path) -> None:
     assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
 
 
+async def test_full_disk(emulator: Emulator, folder: Path) -> None:
+    """If dlt's folder cannot be written, the message names it, and a later load has every run."""
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000,) * 2)\n" + RUN
+    full = await finish(
+        await start("-c", limited, "sync", emulator.workflow_id, env=environment(emulator)), patience=LONG_PATIENCE
+    )
+    done = await sync(emulator.workflow_id, emulator=emulator)
+
+    assert full.code == 1
+    assert re.search(rf"\naiocopyai: \[Errno \d+\] File too large: '{folder}/dlt/.*'\n$", full.err)
+    assert done.code == 0, done.err
+    assert rows_in(folder / "runs.duckdb") == truth(emulator, emulator.workflow_id)
+
+
 @pytest.mark.slow
 async def test_kills(emulator: Emulator, folder: Path) -> None:
     """After kills at random times, and complete loads between them, the table has the runs of the server."""
