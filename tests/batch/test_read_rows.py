@@ -1,4 +1,4 @@
-"""`read_rows`: the rows of CSV and JSON lines files, and errors that name the line."""
+"""Tests of `read_rows`, which reads rows from CSV and JSON lines files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_any_csv_is_read_with_its_delimiter(
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_delimiter_is_found_in_the_header(tmp_path: Path, delimiter: str) -> None:
-    """A file with semicolons, tabs or pipes between its cells has the same rows as one with commas."""
+    """A file with semicolons, tabs or pipes as delimiters has the same rows as a file with commas."""
     content = (
         "\ufeff" + delimiter.join(["Company", '"To,ne;\t"']) + "\r\n" + delimiter.join(["Müller", '"a,;\t"']) + "\r\n"
     )
@@ -69,7 +69,7 @@ def test_one_column_needs_no_delimiter(tmp_path: Path) -> None:
 def test_an_ambiguous_header_is_an_error(
     tmp_path: Path, header: str, row: str, delimiter: str, expected: dict[str, str]
 ) -> None:
-    """A header that contains two delimiters is a ValueError unless `delimiter` is one of them."""
+    """A header that contains two delimiters raises ValueError unless `delimiter` is one of them."""
     with pytest.raises(
         ValueError, match=r"rows\.csv, line 1: the columns may be separated by .* or .*; pass the correct one"
     ):
@@ -84,7 +84,7 @@ def test_blank_lines_before_the_header_are_skipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delimiter", ["", "||", '"', "\n", "\0"])
 def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
-    """A delimiter of several characters, or one that cannot separate cells, is a ValueError."""
+    """A delimiter that has several characters, or cannot separate cells, raises ValueError."""
     with pytest.raises(ValueError, match="delimiter must be one character, such as a semicolon, got "):
         read(tmp_path, "rows.csv", "a\n1\n", delimiter)
 
@@ -95,7 +95,7 @@ def test_a_tsv_file_is_separated_by_tabs(tmp_path: Path) -> None:
 
 
 @given(runs=UNICODE)
-def test_json_lines_are_read_as_any_json(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_json_lines_may_have_any_values(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> None:
     """The values in a JSON lines file may be any JSON, and blank lines are skipped."""
     rows = [{"run": json.loads(json.dumps(run.input))} for run in runs] or [{}]
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
@@ -129,16 +129,16 @@ def test_json_lines_are_read_as_any_json(runs: list[Run], tmp_path_factory: pyte
         ("rows.xlsx", "a", r"rows are read from \.csv, \.tsv and \.jsonl files, got rows\.xlsx"),
     ],
 )
-def test_a_mistake_is_an_error_that_names_its_line(
+def test_an_invalid_file_raises_an_error_with_its_line(
     tmp_path: Path, name: str, content: str | bytes, message: str
 ) -> None:
-    """A mistake in a file is a ValueError that says what is wrong, with the line if there is one."""
+    """An invalid file raises ValueError, which says what is wrong, and in which line."""
     with pytest.raises(ValueError, match=message):
         read(tmp_path, name, content)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    """A file that does not exist, or is a folder, is a ValueError."""
+    """A file that does not exist, or is a folder, raises ValueError."""
     (tmp_path / "folder.csv").mkdir()
     for name in ("missing.csv", "folder.csv"):
         with pytest.raises(ValueError, match=rf"{name} does not exist, or is not a file"):

@@ -1,4 +1,4 @@
-"""`run_batch`: every row has one run and one result, even after crashes."""
+"""Tests of `run_batch`: every row has one run and one result, even after crashes."""
 
 # ruff: noqa: ASYNC240 (a test's own files are small, and nothing else waits)
 from __future__ import annotations
@@ -133,7 +133,7 @@ async def test_each_row_is_one_run_and_one_line(emulator: Emulator, session: Cop
 async def test_a_finished_batch_is_not_started_again(
     emulator: Emulator, session: CopyAISession, tmp_path: Path
 ) -> None:
-    """With `resume` nothing is sent or yielded; without it, or with other rows, it is a BatchError."""
+    """With `resume`, a finished batch sends nothing. Without it, or with other rows, BatchError is raised."""
     path = tmp_path / "results.jsonl"
     emulator.script_next_runs(Script(states=("FAILED",)))
     await collect(start(session, path))
@@ -152,8 +152,8 @@ async def test_a_finished_batch_is_not_started_again(
 
 @settings(max_examples=20)
 @given(data=st.data())
-def test_a_crash_at_any_request_costs_no_second_run(data: st.DataObject) -> None:
-    """Each row has one run and one line, however often the process crashes, and even if lists omit fields."""
+def test_a_crash_at_any_request_starts_no_second_run(data: st.DataObject) -> None:
+    """Each row has one run and one line after any number of crashes, even if lists omit fields."""
     quirks = data.draw(st.sampled_from(QUIRKS))
     crashes = data.draw(st.lists(st.integers(1, 25), max_size=4))
     wait = data.draw(st.booleans())
@@ -194,10 +194,8 @@ async def test_a_run_that_is_listed_late_is_found(emulator: Emulator, tmp_path: 
     assert len(emulator.runs()) == 1
 
 
-async def test_leaving_the_loop_keeps_what_was_started(
-    emulator: Emulator, session: CopyAISession, tmp_path: Path
-) -> None:
-    """After `async with` the files are closed; the next call waits for the runs in progress without a search."""
+async def test_leaving_the_loop_keeps_started_runs(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
+    """After `async with`, the files are closed. The next call waits for the runs in progress without a search."""
     path = tmp_path / "results.jsonl"
     emulator.run_time = 3600
     async with start(session, path, concurrency=3) as batch:
@@ -261,7 +259,7 @@ async def test_a_run_whose_id_cannot_be_recorded_is_logged(
 async def test_results_that_disappear_stop_the_batch(
     emulator: Emulator, session: CopyAISession, tmp_path: Path, removed: str
 ) -> None:
-    """After the file of results or its folder is moved, no row is started; the batch can be resumed when it is back."""
+    """If the results or their folder are moved, no row is started. When they are back, the batch can be resumed."""
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "results.jsonl"
@@ -320,7 +318,7 @@ async def test_a_batch_that_is_dropped_closes_its_files(
 async def test_unconfirmed_rows_are_logged_by_their_keys(
     emulator: Emulator, session: CopyAISession, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A batch that is cancelled logs the keys of the rows that may have been started, which end in the row numbers."""
+    """A cancelled batch logs the keys of the rows that may have been started. Each key ends with the row number."""
     path = tmp_path / "results.jsonl"
     await collect(start(session, path, limit=4))
     emulator.inject(Fault(delay=60), method="POST", times=None)
@@ -352,7 +350,7 @@ async def test_a_cancelled_step_ends_the_iteration(emulator: Emulator, session: 
 async def test_results_are_yielded_as_resumed_runs_end(
     emulator: Emulator, session: CopyAISession, tmp_path: Path
 ) -> None:
-    """The results of an earlier process's runs are yielded although another one of them is in progress."""
+    """The results of an earlier process's runs are yielded while another of its runs is in progress."""
     path = tmp_path / "batch" / "results.jsonl"
     path.parent.mkdir()
     emulator.run_time = 3600
@@ -368,7 +366,7 @@ async def test_results_are_yielded_as_resumed_runs_end(
     assert in_progress == 1
 
 
-async def test_lost_responses_cost_no_second_run(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
+async def test_lost_responses_start_no_second_run(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
     """The run of a start whose response was lost is found by the same process."""
     emulator.inject(Fault(reset="after"), method="POST", times=3)
     results = await collect(start(session, tmp_path / "results.jsonl"))
@@ -380,7 +378,7 @@ async def test_lost_responses_cost_no_second_run(emulator: Emulator, session: Co
 async def test_an_unconfirmed_start_is_not_sent_again(
     emulator: Emulator, session: CopyAISession, tmp_path: Path
 ) -> None:
-    """A row whose run cannot be searched for is unconfirmed; the resumed batch finds the run."""
+    """If the search for a run fails, its row is unconfirmed, and the resumed batch finds the run."""
     path = tmp_path / "results.jsonl"
     emulator.inject(Fault(reset="after"), method="POST")
     emulator.inject(Fault(status=403), method="GET")
@@ -395,7 +393,7 @@ async def test_an_unconfirmed_start_is_not_sent_again(
 
 
 async def test_used_up_credits_stop_the_batch(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
-    """No more rows are started without credits; a resumed batch with new credits starts the rest."""
+    """When the credits are used up, no more rows are started. A resumed batch with new credits starts the rest."""
     path = tmp_path / "results.jsonl"
     emulator.credits = 9
     stopped = start(session, path, concurrency=2)
@@ -411,7 +409,7 @@ async def test_used_up_credits_stop_the_batch(emulator: Emulator, session: CopyA
 
 
 async def test_a_row_that_fails_is_a_result(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
-    """A row whose run failed is finished; a row whose start was rejected is started when the batch is resumed."""
+    """A row whose run failed is finished. A row whose start was rejected is started when the batch is resumed."""
     path = tmp_path / "results.jsonl"
     emulator.script_next_runs(Script(states=("NEW", "FAILED"), error={"message": "no such site"}))
     emulator.inject(Fault(status=422), method="POST")
@@ -428,7 +426,7 @@ async def test_a_row_that_fails_is_a_result(emulator: Emulator, session: CopyAIS
 
 
 async def test_limit_leaves_rows_for_later(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
-    """With `limit` that many rows are started, a resumed batch starts the rest, and `pending` returns their indexes."""
+    """`limit` rows are started, a resumed batch starts the rest, and `pending` returns their indexes."""
     path = tmp_path / "results.jsonl"
     first = start(session, path, limit=2)
     assert first.pending() == [0, 1]
@@ -469,7 +467,7 @@ async def _half_done(emulator: Emulator, session: CopyAISession, tmp_path: Path)
         lambda _content: b"{}\n",
     ],
 )
-async def test_a_damaged_ledger_pays_for_nothing(
+async def test_a_damaged_ledger_starts_nothing(
     emulator: Emulator, session: CopyAISession, half_done: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     """An empty, truncated or overwritten ledger is an error that names every file; nothing is sent or changed."""
@@ -488,10 +486,10 @@ async def test_a_damaged_ledger_pays_for_nothing(
     assert {path.name: path.read_bytes() for path in half_done.parent.iterdir()} == before
 
 
-async def test_an_older_copy_of_the_ledger_pays_for_nothing(
+async def test_an_older_copy_of_the_ledger_starts_nothing(
     emulator: Emulator, session: CopyAISession, tmp_path: Path
 ) -> None:
-    """A ledger that does not know a row with a result is a BatchError, and nothing is sent."""
+    """A ledger without a row that has a result raises BatchError, and nothing is sent."""
     path = tmp_path / "results.jsonl"
     ledger = tmp_path / "results.jsonl.ledger"
     await collect(start(session, path, limit=1))
@@ -509,10 +507,10 @@ async def test_an_older_copy_of_the_ledger_pays_for_nothing(
     "content",
     ["", "{}\n", "[1]\n", '{"row": "1", "id": "1", "status": "COMPLETE", "problem": null}\n', "[" * 9999 + "\n"],
 )
-async def test_another_file_is_not_taken_for_results(
+async def test_another_file_is_rejected_as_results(
     emulator: Emulator, session: CopyAISession, tmp_path: Path, content: str
 ) -> None:
-    """A file without a ledger that does not hold these rows is a BatchError, and is not changed."""
+    """A file of results without a ledger and without these rows raises BatchError, and is not changed."""
     path = tmp_path / "results.jsonl"
     path.write_text(content, "utf-8")
 
@@ -523,7 +521,7 @@ async def test_another_file_is_not_taken_for_results(
 
 
 @pytest.mark.parametrize("count", [0, 2])
-async def test_results_without_their_ledger_pay_for_nothing(
+async def test_results_without_their_ledger_start_nothing(
     emulator: Emulator, session: CopyAISession, half_done: Path, count: int
 ) -> None:
     """If only the ledger is deleted, the error names it and the number of results, and nothing is sent."""
@@ -539,7 +537,7 @@ async def test_results_without_their_ledger_pay_for_nothing(
 async def test_a_read_only_ledger_is_reported_with_its_path(
     emulator: Emulator, session: CopyAISession, half_done: Path
 ) -> None:
-    """A ledger that SQLite may only read is an OSError that names it and what to check; nothing is sent."""
+    """A ledger that SQLite may only read raises OSError that names it and what to check; nothing is sent."""
     ledger = half_done.with_name("results.jsonl.ledger")
     content = bytearray(ledger.read_bytes())
     content[18] = 3  # a later version of the format; permissions do not apply to root
@@ -551,10 +549,8 @@ async def test_a_read_only_ledger_is_reported_with_its_path(
     assert emulator.requests == []
 
 
-async def test_results_that_are_missing_are_not_paid_for_again(
-    emulator: Emulator, session: CopyAISession, half_done: Path
-) -> None:
-    """A missing file of results is a BatchError; a line that is missing in it is written again from its run."""
+async def test_missing_results_start_nothing(emulator: Emulator, session: CopyAISession, half_done: Path) -> None:
+    """A missing file of results raises BatchError. A missing line is written again from its run."""
     saved = half_done.read_bytes()
     half_done.unlink()
     with pytest.raises(BatchError, match=r"delete results\.jsonl\.ledger and results\.jsonl\.ledger-journal to start"):
@@ -567,8 +563,8 @@ async def test_results_that_are_missing_are_not_paid_for_again(
     assert len(lines(half_done)) == started(emulator).total() == 6
 
 
-async def test_other_rows_are_another_batch(emulator: Emulator, session: CopyAISession, half_done: Path) -> None:
-    """Other rows, other metadata or another workflow is a BatchError, and nothing is sent."""
+async def test_other_rows_are_rejected(emulator: Emulator, session: CopyAISession, half_done: Path) -> None:
+    """Other rows, other metadata or another workflow raises BatchError, and nothing is sent."""
     batches = [
         start(session, half_done, ROWS[::-1], resume=True),
         start(session, half_done, metadata={"batch": 7}, resume=True),
@@ -581,7 +577,7 @@ async def test_other_rows_are_another_batch(emulator: Emulator, session: CopyAIS
 
 
 async def test_a_batch_in_use_is_an_error(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
-    """While a batch is iterated, another one with its files is an OSError."""
+    """While a batch is iterated, another batch with the same files raises OSError."""
     path = tmp_path / "results.jsonl"
     emulator.run_time = 60
     async with start(session, path, concurrency=1) as batch:
@@ -621,7 +617,7 @@ async def test_a_rejected_key_stops_the_batch(emulator: Emulator, tmp_path: Path
 async def test_invalid_arguments(
     session: CopyAISession, tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
-    """An invalid argument or row is a ValueError at the call, and no file is created."""
+    """An invalid argument or row raises ValueError at the call, and no file is created."""
     with pytest.raises(ValueError, match=message):
         start(session, tmp_path / "results.jsonl", **options)  # type: ignore[arg-type]  # that is the point
     assert list(tmp_path.iterdir()) == []
@@ -629,7 +625,7 @@ async def test_invalid_arguments(
 
 @pytest.mark.parametrize("name", ["results.csv", "missing/results.jsonl", "folder.jsonl"])
 async def test_invalid_path(emulator: Emulator, session: CopyAISession, tmp_path: Path, name: str) -> None:
-    """A path with another suffix, in a missing folder, or of a folder is a BatchError, and nothing is sent."""
+    """A path with another suffix, in a missing folder, or of a folder raises BatchError, and nothing is sent."""
     (tmp_path / "folder.jsonl").mkdir()
 
     with pytest.raises(BatchError, match=name.replace(".", r"\.") + "|must end in"):
@@ -638,7 +634,7 @@ async def test_invalid_path(emulator: Emulator, session: CopyAISession, tmp_path
 
 
 async def test_pending_during_an_iteration(emulator: Emulator, session: CopyAISession, tmp_path: Path) -> None:
-    """`pending` is an OSError while the batch is iterated, and does not reset the number of finished rows."""
+    """`pending` raises OSError while the batch is iterated, and does not reset the number of finished rows."""
     emulator.run_time = 0
     async with start(session, tmp_path / "results.jsonl", resume=True, concurrency=1) as batch:
         await anext(batch)

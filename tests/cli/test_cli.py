@@ -1,4 +1,4 @@
-"""What all commands have in common: usage errors, error messages, shared options, logs, help and completion."""
+"""Tests of all commands: usage errors, error messages, shared options, logs, help and completion."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ COMMANDS = (
     ],
 )
 async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
-    """Wrong usage is exit code 2 with the reason, which names options, and nothing is sent."""
+    """Wrong usage ends the command with exit code 2 and a message that names the options, and nothing is sent."""
     done = await cli(*arguments, emulator=emulator)
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
@@ -72,7 +72,7 @@ async def test_missing_key() -> None:
 async def test_invalid_environment_is_a_usage_error(
     emulator: Emulator, variable: str, value: str, message: str
 ) -> None:
-    """An invalid variable is named, in one line."""
+    """An invalid environment variable ends the command with one line that names it."""
     env = {"COPYAI_BASE_URL": emulator.url, "COPYAI_API_KEY": emulator.api_key, variable: value}
     done = await cli("runs", "WCFG-1", **env)
 
@@ -82,7 +82,7 @@ async def test_invalid_environment_is_a_usage_error(
 
 
 async def test_api_error_is_one_line(emulator: Emulator) -> None:
-    """A wrong key is exit code 1 and one readable line, without the key."""
+    """A wrong key ends the command with exit code 1 and one line, which does not contain the key."""
     done = await cli("runs", emulator.workflow_id, emulator=emulator, COPYAI_API_KEY="wrong-key")
 
     assert (done.code, done.out) == (1, "")
@@ -107,7 +107,7 @@ async def test_api_error_is_one_line(emulator: Emulator) -> None:
     ],
 )
 async def test_error_messages_name_options(emulator: Emulator, fault: Fault, seconds: str, message: str) -> None:
-    """The advice in an error message is about options and variables, not about parameters of the library."""
+    """The advice in an error message names options and variables, not parameters of the library."""
     emulator.inject(fault, times=None)
     done = await cli("runs", emulator.workflow_id, "--retries", "0", "--timeout", seconds, emulator=emulator)
 
@@ -116,7 +116,7 @@ async def test_error_messages_name_options(emulator: Emulator, fault: Fault, sec
 
 
 async def test_unreachable_server(emulator: Emulator) -> None:
-    """An unreachable server is exit code 1 and one line with its address."""
+    """An unreachable server ends the command with exit code 1 and one line with its address."""
     url, key = emulator.url, emulator.api_key
     await emulator.stop()
     done = await cli("runs", "WCFG-1", "--retries", "0", COPYAI_BASE_URL=url, COPYAI_API_KEY=key)
@@ -126,7 +126,7 @@ async def test_unreachable_server(emulator: Emulator) -> None:
 
 
 async def test_error_after_some_pages(emulator: Emulator) -> None:
-    """The runs read before an error are written and counted; the error names the page, without control characters."""
+    """The runs read before an error are written and counted. The error names the page, without control characters."""
     emulator.inject(Fault(status=403, body={"errorCode": "\x1b]0;title\x07"}), page=3, times=None)
     done = await cli("runs", emulator.workflow_id, emulator=emulator)
 
@@ -149,7 +149,7 @@ async def test_retries(emulator: Emulator, options: list[str], requests: int) ->
 
 
 async def test_max_rate(emulator: Emulator) -> None:
-    """With `--max-rate 4` the third request is sent at least half a second after the start of the command."""
+    """With `--max-rate 4`, the third request is sent at least half a second after the command started."""
     times: list[float] = []
     emulator.on_request = lambda _server, _request: times.append(asyncio.get_running_loop().time())
     started = asyncio.get_running_loop().time()
@@ -161,7 +161,7 @@ async def test_max_rate(emulator: Emulator) -> None:
 
 
 async def test_prefetch(emulator: Emulator) -> None:
-    """With `--prefetch 0` pages are requested in order, one after the other, and none twice."""
+    """With `--prefetch 0`, each page is requested once, in order, one at a time."""
     in_order: list[int | None] = []
 
     def note(_server: Emulator, request: Request) -> None:
@@ -176,7 +176,7 @@ async def test_prefetch(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("option", ["--quiet", "-q"])
 async def test_quiet(emulator: Emulator, option: str) -> None:
-    """`--quiet` leaves only results, without counts and warnings; errors are still printed."""
+    """With `--quiet`, only results and errors are printed, without counts and warnings."""
     emulator.inject(Fault(status=503, headers={"Retry-After": "0"}), page=1)
     done = await cli("runs", emulator.workflow_id, option, emulator=emulator)
     failed = await cli("runs", emulator.workflow_id, option, emulator=emulator, COPYAI_API_KEY="wrong-key")
@@ -187,7 +187,7 @@ async def test_quiet(emulator: Emulator, option: str) -> None:
 
 
 async def test_workflow_of_the_environment(emulator: Emulator) -> None:
-    """Without a WORKFLOW_ID commands use COPYAI_WORKFLOW_ID; `--demo` does not, and an argument comes first."""
+    """Without a WORKFLOW_ID, commands use COPYAI_WORKFLOW_ID. An argument and `--demo` have priority."""
     [run_id] = emulator.add_runs(1)
     variable = {"COPYAI_WORKFLOW_ID": emulator.workflow_id}
     listed = await cli("runs", "--limit", "1", emulator=emulator, **variable)
@@ -203,7 +203,7 @@ async def test_workflow_of_the_environment(emulator: Emulator) -> None:
 
 
 async def test_proxy_of_the_environment(emulator: Emulator) -> None:
-    """The proxy of HTTP_PROXY is used, but not for hosts in NO_PROXY, nor for the demo."""
+    """The proxy in HTTP_PROXY is used, except for hosts in NO_PROXY and for the demo."""
     proxied: list[str] = []
 
     async def proxy(request: web.BaseRequest) -> web.Response:
@@ -223,7 +223,7 @@ async def test_proxy_of_the_environment(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize(("options", "variables"), [(["--debug"], {}), ([], {"COPYAI_LOG": "debug"})])
 async def test_debug_log(emulator: Emulator, options: list[str], variables: dict[str, str]) -> None:
-    """`--debug` and COPYAI_LOG log each request: method, path, status, milliseconds, attempt; no key and no body."""
+    """`--debug` and COPYAI_LOG log method, path, status, milliseconds and attempt of each request, but no bodies."""
     emulator.inject(Fault(status=503, headers={"Retry-After": "0"}), page=1)
     path = f"/workflow/{emulator.workflow_id}/run"
     done = await cli("runs", emulator.workflow_id, "--prefetch", "0", *options, emulator=emulator, **variables)
@@ -236,7 +236,7 @@ async def test_debug_log(emulator: Emulator, options: list[str], variables: dict
 
 
 async def test_debug_shows_tracebacks(emulator: Emulator) -> None:
-    """With `--debug` the traceback of an error is printed as well, without the key."""
+    """With `--debug`, the traceback of an error is also printed, without the key."""
     done = await cli("runs", emulator.workflow_id, "--debug", emulator=emulator, COPYAI_API_KEY="wrong-key")
 
     assert done.code == 1
@@ -245,7 +245,7 @@ async def test_debug_shows_tracebacks(emulator: Emulator) -> None:
 
 
 async def test_unexpected_errors_are_one_line(emulator: Emulator) -> None:
-    """A defect of the program is exit code 1 and one line; `--debug` shows its traceback."""
+    """An unexpected exception ends the command with exit code 1 and one line. `--debug` shows its traceback."""
     code = (
         "import aiocopyai, aiocopyai.cli as cli\n"
         "aiocopyai.CopyAISession.check_key = lambda session: {}['defect']\n"
@@ -261,7 +261,7 @@ async def test_unexpected_errors_are_one_line(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("age", ["90m", "2h", "1d", "1w", "7200s"])
 async def test_since_takes_an_age(emulator: Emulator, age: str) -> None:
-    """`--since 7d` selects the runs of the last seven days; s, m, h and w are other units."""
+    """`--since 7d` selects the runs of the last seven days. The other units are s, m, h and w."""
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[age[-1]]
     limit = datetime.now(UTC) - timedelta(**{unit: int(age[:-1])})
     minute = timedelta(minutes=1)
@@ -278,7 +278,7 @@ async def test_since_takes_an_age(emulator: Emulator, age: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_help(command: str) -> None:
-    """`--help` shows examples as lines to copy, fits into 80 columns, and its sentences are complete."""
+    """`--help` has examples on lines that can be copied, fits into 80 columns, and has complete sentences."""
     done = await cli(*command.split(), "--help", COLUMNS="80")
     text, _, rest = done.out.partition("\n  Examples:\n")
     examples, _, options = rest.partition("\n\n")
@@ -315,7 +315,7 @@ async def test_shared_options(command: str) -> None:
 
 
 async def test_completion_of_commands_and_options() -> None:
-    """A shell that completes a word gets the commands, or a command's options."""
+    """Shell completion returns the commands, or the options of a command."""
     asked = {"_AIOCOPYAI_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     commands = await cli(COMP_WORDS="aiocopyai r", **asked)
     options = await cli(COMP_WORDS="aiocopyai runs --for", **{**asked, "COMP_CWORD": "2"})
@@ -328,7 +328,7 @@ async def test_completion_of_commands_and_options() -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 async def test_completion_script() -> None:
-    """`--show-completion` prints the script for the shell that it is called from."""
+    """`--show-completion` prints the script for the calling shell."""
     # Not the last command, as bash would be replaced by it, and not be found.
     command = f"{shlex.join([sys.executable, *MAIN])} --show-completion; true"
     process = await asyncio.create_subprocess_exec(
@@ -349,7 +349,7 @@ async def test_version() -> None:
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 async def test_missing_extra(missing: str) -> None:
-    """Without the extra `cli` there is one line that says how to install it, and exit code 2."""
+    """Without the extra `cli`, the command prints one line that says how to install it, and exits with code 2."""
     code = f"import sys; sys.modules[{missing!r}] = None; from aiocopyai.cli import main; main()"
     done = await finish(await start("-c", code, "runs", "--demo", env=environment()))
 
@@ -359,7 +359,7 @@ async def test_missing_extra(missing: str) -> None:
 
 
 async def test_missing_extra_with_closed_standard_error() -> None:
-    """The exit code is 2, although the message cannot be written."""
+    """Without the extra `cli`, the exit code is 2, even if the message cannot be written."""
     code = "import sys; sys.modules['typer'] = None; from aiocopyai.cli import main; main()"
     close = f"import os, sys; os.close(2); os.execv(sys.executable, [sys.executable, '-c', {code!r}])"
     done = await finish(await start("-c", close, env=environment()))

@@ -1,4 +1,4 @@
-"""``aiocopyai get``, ``watch``, ``check-key`` and ``emulate``."""
+"""Tests of ``aiocopyai get``, ``watch``, ``check-key`` and ``emulate``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def start_run(emulator: Emulator, script: Script) -> str:
 
 
 async def test_get(emulator: Emulator) -> None:
-    """A run is one line of JSON with every field; a run that failed is not a failure of the command."""
+    """A run is printed as one line of JSON with every field. The exit code is 0 even if the run failed."""
     [run_id] = emulator.add_runs(1, status="FAILED", error={"message": "no"})
     done = await cli("get", emulator.workflow_id, run_id, emulator=emulator)
 
@@ -67,7 +67,7 @@ async def test_get_wait(emulator: Emulator) -> None:
     [("no such site", "failed: 'no such site'"), (None, "failed, and the server does not say why")],
 )
 async def test_get_wait_for_a_run_that_fails(emulator: Emulator, error: str | None, reason: str) -> None:
-    """A run that failed is shown, the message says why, and the exit code is 1."""
+    """With `--wait`, a failed run is printed, the message says why it failed, and the exit code is 1."""
     run_id = await start_run(emulator, Script(states=("FAILED",), error=error))
     done = await cli("get", emulator.workflow_id, run_id, "--wait", emulator=emulator)
 
@@ -76,7 +76,7 @@ async def test_get_wait_for_a_run_that_fails(emulator: Emulator, error: str | No
 
 
 async def test_get_wait_for_a_run_that_does_not_finish(emulator: Emulator) -> None:
-    """A run that is not finished in time is exit code 1; the message has its status and the command that continues."""
+    """If a run is not finished in time, the exit code is 1. The message has its status and the command to continue."""
     run_id = await start_run(emulator, Script(states=("NEW",)))
     done = await cli("get", emulator.workflow_id, run_id, "--wait", "--timeout", "0.3", emulator=emulator)
 
@@ -90,24 +90,24 @@ async def test_get_wait_for_a_run_that_does_not_finish(emulator: Emulator) -> No
 
 
 async def test_get_wait_reports_failed_polls(emulator: Emulator) -> None:
-    """Failed polls are reported with the options of the command: a 404 when the time is up, and a 429 at once."""
+    """A 404 is reported when the time is up, and a 429 at once. The messages name options, not parameters."""
     emulator.inject(Fault(status=429), times=2, path="WRUN-2")
     arguments = ("--wait", "--timeout", "0.3", "--retries", "0")
     unknown = await cli("get", emulator.workflow_id, "WRUN-1", *arguments, emulator=emulator)
-    refused = await cli("get", emulator.workflow_id, "WRUN-2", *arguments, emulator=emulator)
+    rejected = await cli("get", emulator.workflow_id, "WRUN-2", *arguments, emulator=emulator)
 
-    assert (unknown.code, refused.code) == (1, 1)
+    assert (unknown.code, rejected.code) == (1, 1)
     assert re.search(
         r"WRUN-1 did not show a status after 0\.3 s; the last poll failed: HTTP 404 .*check the id.*; "
         r"`aiocopyai get .* --wait` continues to wait\n",
         unknown.err,
     )
-    assert "try a lower --max-rate; polling again\n" in refused.err
-    assert "max_rate" not in refused.err
+    assert "try a lower --max-rate; polling again\n" in rejected.err
+    assert "max_rate" not in rejected.err
 
 
 async def test_get_wait_can_be_interrupted(emulator: Emulator) -> None:
-    """Ctrl-C ends the wait with 130, and a message says that the run continues."""
+    """Ctrl-C ends the wait with exit code 130, and a message says that the run continues."""
     run_id = await start_run(emulator, Script(states=("NEW",)))
     emulator.requests.clear()
     process = await start("-c", RUN_MAIN, "get", emulator.workflow_id, run_id, "--wait", env=environment(emulator))
@@ -144,7 +144,7 @@ async def test_timeout_of_get_without_wait(emulator: Emulator) -> None:
     ],
 )
 async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
-    """Wrong usage is exit code 2, with the reason on standard error, and nothing sent."""
+    """Wrong usage ends the command with exit code 2 and the reason on standard error, and nothing is sent."""
     done = await cli(*arguments, emulator=emulator, COLUMNS="200")
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
@@ -153,7 +153,7 @@ async def test_usage_errors(emulator: Emulator, arguments: list[str], message: s
 
 
 async def test_get_of_an_unknown_run(emulator: Emulator) -> None:
-    """An unknown run is exit code 1 and one line."""
+    """An unknown run ends the command with exit code 1 and one line."""
     done = await cli("get", emulator.workflow_id, "WRUN-none", emulator=emulator)
 
     assert (done.code, done.out) == (1, "")
@@ -161,14 +161,14 @@ async def test_get_of_an_unknown_run(emulator: Emulator) -> None:
 
 
 async def test_check_key(emulator: Emulator) -> None:
-    """An accepted key is exit code 0, another one 1; each check is one request."""
+    """The exit code is 0 if the key is accepted, and 1 if it is rejected. Each check is one request."""
     accepted = await cli("check-key", emulator=emulator)
-    refused = await cli("check-key", emulator=emulator, COPYAI_API_KEY="wrong-key")
+    rejected = await cli("check-key", emulator=emulator, COPYAI_API_KEY="wrong-key")
 
     assert accepted == (0, "", "the key is accepted\n")
-    assert (refused.code, refused.out) == (1, "")
-    assert re.fullmatch(r"aiocopyai: .*401.*\n", refused.err)
-    assert "wrong-key" not in refused.err
+    assert (rejected.code, rejected.out) == (1, "")
+    assert re.fullmatch(r"aiocopyai: .*401.*\n", rejected.err)
+    assert "wrong-key" not in rejected.err
     assert [(request.method, request.path) for request in emulator.requests] == [("GET", "/api/webhook")] * 2
 
 
@@ -182,7 +182,7 @@ async def start_watch(emulator: Emulator, *options: str) -> asyncio.subprocess.P
 
 
 async def test_watch(emulator: Emulator) -> None:
-    """Each new run and each change of status is a line at once; Ctrl-C ends the command with 130 and a count."""
+    """Each new run and each change of status is printed at once. Ctrl-C prints a count and ends with exit code 130."""
     emulator.add_runs(5, status="COMPLETE")
     process = await start_watch(emulator)
     assert process.stdout is not None
@@ -205,7 +205,7 @@ async def test_watch(emulator: Emulator) -> None:
 
 
 async def test_watch_of_a_status(emulator: Emulator) -> None:
-    """With `--status` only changes to this status are shown."""
+    """With `--status`, only changes to this status are printed."""
     process = await start_watch(emulator, "--status", "failed", "--limit", "1")
     emulator.add_runs(2, status="COMPLETE")
     [run_id] = emulator.add_runs(1, status="FAILED")
@@ -214,7 +214,7 @@ async def test_watch_of_a_status(emulator: Emulator) -> None:
 
 
 async def test_watch_continues_after_an_outage(emulator: Emulator) -> None:
-    """A server that fails for a while is polled again; `--limit` ends the command after a number of changes."""
+    """After an outage, the server is polled again. `--limit` ends the command after a number of changes."""
     process = await start_watch(emulator, "--limit", "1")
     emulator.inject(Fault(status=503), times=3)
     [run_id] = emulator.add_runs(1, status="COMPLETE", createdAt="2999-01-01T00:00:00Z")
@@ -241,7 +241,7 @@ async def test_watch_into_a_closed_pipe(emulator: Emulator) -> None:
 
 
 async def test_demo_of_watch() -> None:
-    """`watch --demo` shows changes without a key and without a network."""
+    """`watch --demo` prints changes without a key and without a network."""
     done = await cli("watch", "--demo", "--limit", "2")
 
     assert done.code == 0
@@ -249,7 +249,7 @@ async def test_demo_of_watch() -> None:
 
 
 async def test_demo_of_get_and_check_key() -> None:
-    """`get --demo` shows the newest run; `check-key --demo` accepts the emulator's key."""
+    """`get --demo` prints the newest run, and `check-key --demo` accepts the emulator's key."""
     got, checked = await asyncio.gather(cli("get", "--demo", "--wait"), cli("check-key", "--demo"))
 
     assert got.code == checked.code == 0
@@ -259,7 +259,7 @@ async def test_demo_of_get_and_check_key() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_emulate(number: signal.Signals) -> None:
-    """The emulator prints how to reach it, serves there, and ends without a traceback when it is stopped."""
+    """The emulator prints its URL, serves requests at it, and ends without a traceback when it is stopped."""
     process = await start("-c", RUN_MAIN, "emulate", "--port", "0", "--runs", "7", env=environment())
     assert process.stderr is not None
     async with asyncio.timeout(PATIENCE):

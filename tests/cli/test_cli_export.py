@@ -1,4 +1,4 @@
-"""``aiocopyai export``, with the emulator."""
+"""Tests of ``aiocopyai export`` with the emulator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNTS = r"640 runs: \d+ COMPLETE, .*; [\d,]+ credits; in runs\.\S+\n"
 
 @pytest.mark.parametrize("ending", FORMATS)
 async def test_export(emulator: Emulator, tmp_path: Path, ending: str) -> None:
-    """Every run is in the file, standard output is empty, and standard error has one line of counts."""
+    """The file has every run, standard output is empty, and standard error has one line of counts."""
     path = tmp_path / f"runs.{ending}"
     done = await cli("export", emulator.workflow_id, "-o", path.name, emulator=emulator)
 
@@ -55,7 +55,7 @@ async def test_several_workflows_in_one_file(emulator: Emulator, tmp_path: Path)
 
 
 async def test_since_last_adds_and_refreshes(emulator: Emulator, tmp_path: Path) -> None:
-    """The same command exports everything at first, then what is new or was not finished, then nothing."""
+    """With `--since last`, the command first exports all runs, then new and unfinished runs, and then nothing."""
     command = ("export", emulator.workflow_id, "-o", "runs.parquet", "--resume", "--since", "last")
     first = await cli(*command, emulator=emulator)
     added = emulator.add_runs(3, status="NEW", credits=0)
@@ -104,7 +104,7 @@ async def test_since_date(emulator: Emulator, tmp_path: Path) -> None:
     ],
 )
 async def test_usage_errors(emulator: Emulator, tmp_path: Path, arguments: list[str], message: str) -> None:
-    """Wrong usage is exit code 2 with the reason, and nothing is sent or written."""
+    """Wrong usage ends the command with exit code 2 and the reason, and nothing is sent or written."""
     there = tmp_path / "there.csv"
     there.write_text("precious\n")
     done = await cli("export", *arguments, emulator=emulator)
@@ -116,7 +116,7 @@ async def test_usage_errors(emulator: Emulator, tmp_path: Path, arguments: list[
 
 
 async def test_parquet_without_pyarrow(emulator: Emulator) -> None:
-    """Without pyarrow, Parquet is exit code 2 with the command that installs it, and other formats are written."""
+    """Without pyarrow, an export to Parquet exits with code 2 and the command to install it. Other formats work."""
     code = "import sys; sys.modules['pyarrow'] = None; from aiocopyai.cli import main; main()"
     outcomes = [
         await finish(await start("-c", code, "export", emulator.workflow_id, "-o", name, env=environment(emulator)))
@@ -128,7 +128,7 @@ async def test_parquet_without_pyarrow(emulator: Emulator) -> None:
 
 
 async def test_api_error_is_one_line(emulator: Emulator, tmp_path: Path) -> None:
-    """A wrong key ends in exit code 1, is not shown, and leaves no files."""
+    """A wrong key ends the command with exit code 1, is not printed, and leaves no files."""
     done = await cli("export", emulator.workflow_id, "-o", "runs.csv", emulator=emulator, COPYAI_API_KEY="wrong-key")
 
     assert (done.code, done.out) == (1, "")
@@ -158,7 +158,7 @@ async def test_interrupted_export(emulator: Emulator, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["runs.jsonl", "runs.parquet"])
 async def test_full_disk_is_one_line(emulator: Emulator, tmp_path: Path, name: str) -> None:
-    """Without space the export ends with exit code 1 and the name of the file; with space, it can be resumed."""
+    """If the disk is full, the exit code is 1, and the message names the file. Later, the export can be resumed."""
     body = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (90_000,) * 2)\n" + START
     code = body + "from aiocopyai.cli import main; main()"
     arguments = ("export", emulator.workflow_id, "-o", name)
@@ -190,7 +190,7 @@ async def test_ctrl_c(emulator: Emulator, tmp_path: Path) -> None:
 
 
 async def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
-    """A terminal shows the total, the rate and the time left, and in the end only the counts."""
+    """A terminal shows the total, the rate and the remaining time during the export, and only the counts at the end."""
     async with Emulator(3000, latency=0.1) as emulator:
         env = environment(emulator, NO_COLOR="1", COLUMNS="100")
         code, shown = await terminal("export", emulator.workflow_id, "-o", "runs.csv", width=100, env=env)
@@ -204,7 +204,7 @@ async def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
 
 @define
 class ChangingWorkflow:
-    """A workflow whose list changes at every request, and what must and what may be in an export of it."""
+    """A workflow whose list changes at every request, with the runs that an export must have and may have."""
 
     workflow_id: str
     path: Path
@@ -216,7 +216,7 @@ class ChangingWorkflow:
     requests: int = 0
 
     def start(self) -> None:
-        """Take note of the list when an export starts."""
+        """Record the list when an export starts."""
         self.stayed = set(self.numbers)
         self.ever = set(self.numbers)
 
@@ -232,7 +232,7 @@ class ChangingWorkflow:
         emulator.replace_runs(map(small_run, self.numbers), workflow_id=self.workflow_id)
 
     def check(self) -> None:
-        """Check that the file has every run that stayed, none twice, and none that was never on the list."""
+        """Check that the file has every run that stayed in the list, and no run twice or from elsewhere."""
         found = [int(run_id.removeprefix("WRUN-")) for run_id in ids_in(self.path)]
         assert len(found) == len(set(found))
         assert self.stayed <= set(found) <= self.ever
@@ -246,13 +246,13 @@ def small_run(number: int) -> JSON:
 
 @define
 class Kills:
-    """How many processes are still to be killed."""
+    """The number of processes to kill."""
 
     left: int
 
 
 async def export_repeatedly(kills: Kills, workflow: ChangingWorkflow, emulator: Emulator) -> None:
-    """Make one export after the other, killing its processes, until no kills are left."""
+    """Make exports, one after the other, and kill their processes, until `kills` is 0."""
     while kills.left > 0:
         workflow.path.unlink(missing_ok=True)
         workflow.start()

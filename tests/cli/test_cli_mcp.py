@@ -1,4 +1,4 @@
-"""``aiocopyai mcp``, as a process, with the SDK's own client."""
+"""Tests of ``aiocopyai mcp`` as a process, with the SDK's own client."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_serves_http_until_it_is_interrupted(emulator: Emulator) -> None:
     ],
 )
 async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
-    """Wrong usage is exit code 2 with the reason, and nothing is sent."""
+    """Wrong usage ends the command with exit code 2 and the reason, and nothing is sent."""
     done = await cli("mcp", *arguments, emulator=emulator, COLUMNS="200")
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])

@@ -1,4 +1,4 @@
-"""The command as a process: signals, closed or full standard streams, terminals, and the prompt for the key."""
+"""Tests of the command as a process: signals, standard streams, terminals, and the prompt for the key."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="need
 )
 @pytest.mark.parametrize("statement", ["raise KeyboardInterrupt", "raise RuntimeError from KeyboardInterrupt()"])
 async def test_interrupt_during_imports(emulator: Emulator, module: str, statement: str) -> None:
-    """Ctrl-C while modules are loaded ends the command with 130, without a traceback."""
+    """Ctrl-C during the imports ends the command with exit code 130, without a traceback."""
     code = INTERRUPT_IMPORT.format(module=module, statement=statement)
     done = await finish(await start("-c", code, "runs", emulator.workflow_id, env=environment(emulator)))
 
@@ -50,7 +50,7 @@ async def test_interrupt_during_imports(emulator: Emulator, module: str, stateme
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_signals_stop_a_command(emulator: Emulator, number: signal.Signals) -> None:
-    """A signal ends the command with 130: the runs read until then are written and counted, without a traceback."""
+    """A signal ends the command with exit code 130. The runs read before it are written and counted."""
     emulator.inject(Fault(delay=60), page=2, times=None)
     process = await start("-c", RUN_MAIN, "runs", emulator.workflow_id, env=environment(emulator))
     assert process.stdout is not None
@@ -65,7 +65,7 @@ async def test_signals_stop_a_command(emulator: Emulator, number: signal.Signals
 
 
 async def test_signals_stop_a_command_that_ignores_ctrl_c(emulator: Emulator) -> None:
-    """SIGTERM works in the background of a shell script too, where SIGINT is ignored."""
+    """SIGTERM stops a command that ignores SIGINT, such as one in the background of a shell script."""
     emulator.inject(Fault(delay=60), page=2, times=None)
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom aiocopyai.cli import main; main()"
     process = await start("-c", code, "runs", emulator.workflow_id, env=environment(emulator))
@@ -79,8 +79,8 @@ async def test_signals_stop_a_command_that_ignores_ctrl_c(emulator: Emulator) ->
     assert "Traceback" not in done.err
 
 
-async def test_nohup_protects_a_command(emulator: Emulator) -> None:
-    """SIGHUP stays ignored where it was when the command started."""
+async def test_nohup_ignores_sighup(emulator: Emulator) -> None:
+    """A command that is started with SIGHUP ignored continues to ignore it."""
     emulator.inject(Fault(delay=0.3), page=2)
     code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom aiocopyai.cli import main; main()"
     process = await start("-c", code, "runs", emulator.workflow_id, env=environment(emulator))
@@ -94,7 +94,7 @@ async def test_nohup_protects_a_command(emulator: Emulator) -> None:
 
 
 async def test_sigterm_restores_the_terminal(emulator: Emulator, tmp_path: Path) -> None:
-    """SIGTERM during an export shows the cursor again that the progress bar hid, and says how to resume."""
+    """After SIGTERM during an export, the cursor is visible again, and the message says how to resume."""
     emulator.inject(Fault(delay=60), page=2, times=None)
     ours, theirs = pty.openpty()
     arguments = ("export", emulator.workflow_id, "-o", str(tmp_path / "runs.jsonl"))
@@ -115,7 +115,7 @@ async def test_sigterm_restores_the_terminal(emulator: Emulator, tmp_path: Path)
 
 @pytest.mark.parametrize("chosen", ["table", "jsonl", "csv"])
 async def test_closed_pipe_is_not_an_error(emulator: Emulator, chosen: str) -> None:
-    """`aiocopyai runs … | head -1` ends at once, without a message and with 0."""
+    """`aiocopyai runs … | head -1` ends at once, without a message and with exit code 0."""
     emulator.replace_runs([{"id": str(number), "output": {"text": "x" * 2000}} for number in range(300)])
     reader, writer = os.pipe()
     arguments = ("runs", emulator.workflow_id, "--format", chosen)
@@ -132,7 +132,7 @@ async def test_closed_pipe_is_not_an_error(emulator: Emulator, chosen: str) -> N
 @needs_dev_full
 @pytest.mark.parametrize("arguments", [["runs"], ["runs", "--format", "table"], ["--help"], ["--version"]])
 async def test_full_disk_is_one_line(emulator: Emulator, arguments: list[str]) -> None:
-    """Output that cannot be written ends in exit code 1 and one line."""
+    """If standard output cannot be written, the exit code is 1, and standard error has one line."""
     full = os.open("/dev/full", os.O_WRONLY)
     named = [emulator.workflow_id] if arguments[0] == "runs" else []
     process = await start(*MAIN, *arguments, *named, env=environment(emulator), stdout=full)
@@ -149,7 +149,7 @@ async def test_full_disk_is_one_line(emulator: Emulator, arguments: list[str]) -
     [(0, 0, "230 runs: "), (1, 1, "aiocopyai: cannot write to standard output: Bad file descriptor"), (2, 0, None)],
 )
 async def test_closed_stream(emulator: Emulator, closed: int, code: int, message: str | None) -> None:
-    """Only a closed standard output is an error; no file or connection takes the place of a closed stream."""
+    """Only a closed standard output is an error. No file or connection takes the file number of a closed stream."""
     close = f"import os, sys; os.close({closed}); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     process = await start("-c", close, *MAIN, "runs", emulator.workflow_id, env=environment(emulator))
     done = await finish(process)
@@ -163,7 +163,7 @@ async def test_closed_stream(emulator: Emulator, closed: int, code: int, message
 @needs_dev_full
 @pytest.mark.parametrize("arguments", [["runs"], ["runs", "--unknown"], ["unknown"]])
 async def test_wrong_usage_that_cannot_be_printed(arguments: list[str]) -> None:
-    """Wrong usage is exit code 2 even if standard error is a closed pipe."""
+    """The exit code of wrong usage is 2 even if standard error is a closed pipe."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     process = await start(*MAIN, *arguments, env=environment(), stderr=write_end)
@@ -181,7 +181,7 @@ async def test_wrong_usage_that_cannot_be_printed(arguments: list[str]) -> None:
     ],
 )
 async def test_control_characters_of_a_file_name_are_escaped(arguments: list[str]) -> None:
-    """Control characters in the name of a file are escaped in messages."""
+    """Control characters in a file name are escaped in messages."""
     done = await cli(*arguments, COPYAI_API_KEY="key")
 
     assert done.code == 2
@@ -202,7 +202,7 @@ async def test_full_standard_error(emulator: Emulator) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("arguments", [["runs", "--help"], ["runs", "WCFG-…", "--since", "…"], ["--vorgängig 🎉"]])
 async def test_help_and_errors_in_another_encoding(encoding: str, arguments: list[str]) -> None:
-    """Help and messages are printed even if the encoding lacks some of their characters."""
+    """Help and messages are printed even if the encoding does not have some of their characters."""
     done = await cli(*arguments, PYTHONIOENCODING=encoding)
 
     assert done.code == (0 if "--help" in arguments else 2)
@@ -212,7 +212,7 @@ async def test_help_and_errors_in_another_encoding(encoding: str, arguments: lis
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", "na\\u00efve \\ud83c\\udf89"), ("utf-8", "naïve 🎉")])
 async def test_json_on_a_terminal_in_another_encoding(emulator: Emulator, encoding: str, shown: str) -> None:
-    """`get` on a terminal escapes characters that the encoding lacks, so that the output remains valid JSON."""
+    """`get` on a terminal escapes characters that are not in the encoding, so that the output is valid JSON."""
     emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": "naïve 🎉"}}])
     env = environment(emulator, PYTHONIOENCODING=encoding)
     code, out = await terminal("get", emulator.workflow_id, "WRUN-1", env=env)
@@ -222,7 +222,7 @@ async def test_json_on_a_terminal_in_another_encoding(emulator: Emulator, encodi
 
 
 async def test_table_in_another_encoding(emulator: Emulator) -> None:
-    """A table shows escapes for characters that the encoding lacks."""
+    """A table shows escapes for characters that are not in the encoding."""
     emulator.replace_runs([{"id": "WRUN-1", "output": {"Post": "naïve 🎉"}}])
     arguments = ("runs", emulator.workflow_id, "--format", "table")
     done = await cli(*arguments, emulator=emulator, PYTHONIOENCODING="ascii")
@@ -249,7 +249,7 @@ async def test_deep_nesting_on_a_terminal(emulator: Emulator, command: str) -> N
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 81, 100])
 async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> None:
-    """Each run is one row of at most the terminal's width; the id is complete if it fits."""
+    """Each run is one row that is not wider than the terminal. The id is complete if it fits."""
     run_id = "WRUN-6fe9e53c-945a-4aa3-a87e-d64c3cc0dcb0"
     runs: list[JSON] = [
         {
@@ -274,7 +274,7 @@ async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> Non
 
 @pytest.mark.parametrize("credits_spent", [1234567, 123456789012])
 async def test_numbers_are_not_cut(emulator: Emulator, credits_spent: int) -> None:
-    """Credits that do not fit into their column shorten the id instead."""
+    """Credits are complete in a narrow table, and the id is shortened instead."""
     emulator.replace_runs([{"id": f"WRUN-{'9' * 36}", "status": "COMPLETE", "credits": credits_spent}])
     _, shown = await terminal(
         "runs", emulator.workflow_id, "--quiet", width=80, env=environment(emulator, NO_COLOR="1")
@@ -286,7 +286,7 @@ async def test_numbers_are_not_cut(emulator: Emulator, credits_spent: int) -> No
 
 
 async def test_terminal_prompts_for_the_key(emulator: Emulator) -> None:
-    """Without COPYAI_API_KEY a terminal prompts for the key; its echo is off before the prompt appears."""
+    """Without COPYAI_API_KEY, the command prompts for the key on a terminal, after it has turned off the echo."""
     ours, theirs = pty.openpty()
     env = environment(COPYAI_BASE_URL=emulator.url)
     arguments = ("runs", emulator.workflow_id, "--limit", "1")
@@ -306,7 +306,7 @@ async def test_terminal_prompts_for_the_key(emulator: Emulator) -> None:
 
 
 async def test_key_in_another_encoding(emulator: Emulator) -> None:
-    """A key that is not UTF-8 is wrong usage without a traceback."""
+    """A key that is not UTF-8 is a usage error without a traceback."""
     ours, theirs = pty.openpty()
     env = environment(COPYAI_BASE_URL=emulator.url)
     process = await start(*MAIN, "runs", "WCFG-1", env=env, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -324,7 +324,7 @@ async def test_key_in_another_encoding(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("reply", [b"\x03", b"\x04", signal.SIGTERM])
 async def test_question_can_be_interrupted(emulator: Emulator, reply: bytes | signal.Signals, tmp_path: Path) -> None:
-    """Ctrl-C, Ctrl-D and SIGTERM end the question before many runs with 130, and nothing is started."""
+    """Ctrl-C, Ctrl-D and SIGTERM end the question before many runs with exit code 130, and nothing is started."""
     (tmp_path / "rows.csv").write_text("n\n" + "1\n" * 101)
     ours, theirs = pty.openpty()
     code = START + "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + RUN_MAIN
@@ -350,7 +350,7 @@ async def test_question_can_be_interrupted(emulator: Emulator, reply: bytes | si
 
 @pytest.mark.parametrize("reply", [b"\x03", b"\x04", signal.SIGTERM])
 async def test_prompt_for_the_key_can_be_interrupted(emulator: Emulator, reply: bytes | signal.Signals) -> None:
-    """Ctrl-C, Ctrl-D and SIGTERM end the prompt with 130, restore the terminal's echo, and send nothing."""
+    """Ctrl-C, Ctrl-D and SIGTERM end the prompt with exit code 130, turn on the echo, and send nothing."""
     ours, theirs = pty.openpty()
     code = START + "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + RUN_MAIN
     env = environment(COPYAI_BASE_URL=emulator.url)

@@ -1,4 +1,4 @@
-"""``aiocopyai report``: its tables and its page, for the emulator and for exported files."""
+"""Tests of ``aiocopyai report``: its tables and its page, for the emulator and for exported files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_page_of_the_demo(tmp_path: Path) -> None:
 
 
 async def test_tables(emulator: Emulator) -> None:
-    """Without -o the command prints tables by day, status and metadata, of errors, and of the most expensive runs."""
+    """Without `-o`, the command prints tables by day, status and metadata, of errors and of the most expensive runs."""
     done = await cli("report", emulator.workflow_id, emulator=emulator)
     lines = lines_of(done.out)
 
@@ -88,7 +88,7 @@ async def test_days_are_in_the_users_time_zone(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("ending", FORMATS)
 async def test_report_of_a_file(emulator: Emulator, ending: str) -> None:
-    """The report of an export in any format is that of the workflow, and needs neither a key nor a network."""
+    """The report of an export in any format equals that of the workflow, and needs neither a key nor a network."""
     name = f"runs.{ending}"
     exported = await cli("export", emulator.workflow_id, "-o", name, emulator=emulator)
     assert exported.code == 0
@@ -156,7 +156,7 @@ async def test_deep_values(emulator: Emulator) -> None:
 
 
 async def test_progress_on_a_terminal(emulator: Emulator) -> None:
-    """A terminal shows the number of runs while it grows; NO_COLOR is respected, and ASCII output has no bars."""
+    """A terminal shows the number of runs while they are read. NO_COLOR is respected, and ASCII output has no bars."""
     env = environment(emulator, NO_COLOR="1")
     code, shown = await terminal("report", emulator.workflow_id, env=env)
     poor = await cli("report", emulator.workflow_id, emulator=emulator, PYTHONIOENCODING="ascii")
@@ -169,7 +169,7 @@ async def test_progress_on_a_terminal(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 79, 80, 120])
 async def test_rows_fit_into_the_terminal(emulator: Emulator, width: int) -> None:
-    """Each row is one line at any width: texts are cut, but numbers are complete."""
+    """At any width, each row is one line with complete numbers. Text may be truncated."""
     run_id = "WRUN-6fe9e53c-945a-4aa3-a87e-d64c3cc0dcb0"
     emulator.add_runs(1, id=run_id, credits=99, createdAt="2026-01-31T23:30:00Z", status="COMPLETE", metadata=None)
     done = await cli("report", emulator.workflow_id, emulator=emulator, COLUMNS=str(width))
@@ -215,7 +215,7 @@ async def test_usage_errors(emulator: Emulator, tmp_path: Path, arguments: list[
 
 @pytest.mark.parametrize("missing", ["plotly", "jinja2"])
 async def test_missing_extra(emulator: Emulator, missing: str) -> None:
-    """Without the extra, a page is exit code 2 with the command that installs it, and tables are printed."""
+    """Without the extra `report`, `-o` exits with code 2 and the command to install it. Tables are printed."""
     code = f"import sys; sys.modules[{missing!r}] = None; from aiocopyai.cli import main; main()"
     env = environment(emulator, COLUMNS="200")
     page = await finish(await start("-c", code, "report", emulator.workflow_id, "-o", "report.html", env=env))
@@ -227,7 +227,7 @@ async def test_missing_extra(emulator: Emulator, missing: str) -> None:
 
 
 async def test_api_error(emulator: Emulator, tmp_path: Path) -> None:
-    """If the runs cannot be read, the exit code is 1, and the old page is kept."""
+    """If the runs cannot be read, the exit code is 1, and an existing page is kept."""
     emulator.add_runs(300)
     emulator.inject(Fault(status=403), page=3, times=None)
     path = tmp_path / "report.html"
@@ -259,7 +259,7 @@ async def test_full_disk(emulator: Emulator, tmp_path: Path) -> None:
 
 
 async def test_page_replaces_the_target_of_a_link(emulator: Emulator, tmp_path: Path) -> None:
-    """A link is kept, and the file that it refers to is replaced with the same permissions."""
+    """If the page is a symbolic link, its target is replaced with the same permissions, and the link is kept."""
     real = tmp_path / "real.html"
     real.write_text("old", "utf-8")
     real.chmod(0o640)
@@ -274,7 +274,7 @@ async def test_page_replaces_the_target_of_a_link(emulator: Emulator, tmp_path: 
 
 
 async def test_changed_list(emulator: Emulator) -> None:
-    """A change of the list during the reading is reported on standard error."""
+    """A change of the list while it is read is reported on standard error."""
     emulator.add_runs(200)
 
     def start_one(server: Emulator, request: Request) -> None:
@@ -288,7 +288,7 @@ async def test_changed_list(emulator: Emulator) -> None:
 
 
 async def test_closed_pipe(emulator: Emulator) -> None:
-    """`report … | head -1` ends without a message, and with 0."""
+    """`report … | head -1` ends without a message and with exit code 0."""
     reader, writer = os.pipe()
     os.close(reader)
     process = await start(
@@ -301,7 +301,7 @@ async def test_closed_pipe(emulator: Emulator) -> None:
 
 
 async def test_ctrl_c() -> None:
-    """Ctrl-C ends the reading of a file of any size, with exit code 130."""
+    """Ctrl-C while a large file is read ends the command with exit code 130."""
     with gzip.open("runs.jsonl.gz", "wt") as file:
         file.write('{"id": "1"}\n')
     code = START + (

@@ -1,4 +1,4 @@
-"""``aiocopyai runs``: which runs it lists, and in which formats."""
+"""Tests of ``aiocopyai runs``: the selection of runs, and the formats."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_demo() -> None:
 
 
 async def test_pipe_gets_json_lines(emulator: Emulator) -> None:
-    """Every run is written once, in the server's order, with every field; all else goes to standard error."""
+    """Every run is written once, in the server's order, with every field. Standard output has nothing else."""
     emulator.add_runs(230)
     done = await cli("runs", emulator.workflow_id, emulator=emulator)
     spent = sum(int(str(row["credits"] or 0)) for row in done.rows)
@@ -73,7 +73,7 @@ async def test_limit(emulator: Emulator) -> None:
 
 
 async def test_since_is_in_the_users_time_zone(emulator: Emulator) -> None:
-    """A date without a zone is midnight in the user's zone; TST-2 is two hours ahead of UTC."""
+    """A date without a zone is midnight in the user's time zone, such as TST-2, which is UTC+2."""
     emulator.replace_runs(
         [{"id": "in", "createdAt": "2026-01-30T22:00:00Z"}, {"id": "out", "createdAt": "2026-01-30T21:59:59.999Z"}]
     )
@@ -83,7 +83,7 @@ async def test_since_is_in_the_users_time_zone(emulator: Emulator) -> None:
 
 
 async def test_since_with_a_zone(emulator: Emulator) -> None:
-    """A zone in the value of `--since` has priority."""
+    """The zone in the value of `--since` has priority over the user's time zone."""
     emulator.replace_runs([{"id": "in", "createdAt": "2026-01-31T09:00:00Z"}])
     done = await cli("runs", emulator.workflow_id, "--since", "2026-01-31T09:00Z", emulator=emulator, TZ="TST+5")
 
@@ -102,14 +102,14 @@ async def test_json_lines_are_exact_in_any_locale(emulator: Emulator) -> None:
 
 
 async def test_empty_list(emulator: Emulator) -> None:
-    """A workflow without runs is not an error."""
+    """The exit code for a workflow without runs is 0."""
     done = await cli("runs", emulator.workflow_id, emulator=emulator)
 
     assert done == (0, "", "0 runs; 0 credits\n")
 
 
 async def test_changed_list(emulator: Emulator) -> None:
-    """A change of the list during the reading is reported after the counts."""
+    """A change of the list while it is read is reported after the counts."""
     emulator.add_runs(230)
 
     def add_run(server: Emulator, request: Request) -> None:
@@ -123,7 +123,7 @@ async def test_changed_list(emulator: Emulator) -> None:
 
 
 async def test_table_on_a_terminal(emulator: Emulator) -> None:
-    """A table has columns of fixed width: the time in the user's zone, and the first output on one line, cut to fit."""
+    """A table has columns of fixed width, times in the user's zone, and the start of the first output on one line."""
     emulator.replace_runs(RUNS)
     env = environment(emulator, NO_COLOR="1", TZ="TST-2")
     code, shown = await terminal("runs", emulator.workflow_id, env=env)
@@ -154,7 +154,7 @@ async def test_control_characters_are_escaped(emulator: Emulator, chosen: str) -
 
 
 async def test_colors(emulator: Emulator) -> None:
-    """On a terminal statuses have colors, unless `NO_COLOR` is set; in a pipe they have none."""
+    """Statuses have colors on a terminal, unless `NO_COLOR` is set, and no colors in a pipe."""
     emulator.replace_runs(RUNS)
     _, shown = await terminal("runs", emulator.workflow_id, env=environment(emulator))
     _, plain = await terminal("runs", emulator.workflow_id, env=environment(emulator, NO_COLOR="1"))
@@ -182,7 +182,7 @@ async def test_colors(emulator: Emulator) -> None:
     ],
 )
 async def test_filters(emulator: Emulator, options: str, ids: str) -> None:
-    """One of the given statuses and, for each given metadata key, one of its values must match."""
+    """A run is listed if it has one of the given statuses and, for each given metadata key, one of the given values."""
     emulator.replace_runs(TAGGED)
     arguments = [option.replace("_", " ") for option in options.split()]
     done = await cli("runs", emulator.workflow_id, *arguments, emulator=emulator)
@@ -192,7 +192,7 @@ async def test_filters(emulator: Emulator, options: str, ids: str) -> None:
 
 
 async def test_limit_with_a_filter(emulator: Emulator) -> None:
-    """With a filter the limit counts matching runs, and reading stops when it is reached."""
+    """With a filter, the limit counts matching runs, and no more pages are read when it is reached."""
     emulator.replace_runs([{"id": str(number), "status": ("FAILED", "NEW")[number % 2]} for number in range(2_000)])
     done = await cli("runs", emulator.workflow_id, "--status", "NEW", "--limit", "60", emulator=emulator)
 
@@ -202,7 +202,7 @@ async def test_limit_with_a_filter(emulator: Emulator) -> None:
 
 
 async def test_limit_of_zero(emulator: Emulator) -> None:
-    """`--limit 0` with a filter sends no request."""
+    """`--limit 0` with a filter does not send a request."""
     done = await cli("runs", emulator.workflow_id, "--status", "NEW", "--limit", "0", emulator=emulator)
 
     assert (done.code, done.out, emulator.requests) == (0, "", [])

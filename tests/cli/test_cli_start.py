@@ -1,4 +1,4 @@
-"""``aiocopyai start`` against the emulator: its options, what it prints, and that it never pays twice."""
+"""Tests of ``aiocopyai start`` with the emulator: its options, its output, and one run per row."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ cli.main()
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command in this process waits less for runs that are listed late."""
+    """Make the command in this process wait less for runs that are listed late."""
     monkeypatch.setattr("aiocopyai.batch.run_batch", partial(run_batch, listing_delay=LISTING_DELAY))
 
 
@@ -67,7 +67,7 @@ def lines(name: str = "results.jsonl") -> list[dict[str, object]]:
 
 
 def unwrapped(text: str) -> str:
-    """Return a message without the box that it is shown in."""
+    """Return a message without its box."""
     return " ".join(text.replace("│", " ").split())
 
 
@@ -98,7 +98,7 @@ async def test_one_run(emulator: Emulator) -> None:
 
 
 async def test_wait(emulator: Emulator) -> None:
-    """With `--wait` the run is printed with its outputs."""
+    """With `--wait`, the run is printed with its outputs."""
     emulator.script_next_runs(Script(output={"Fit": "good"}, credits=5))
     done = await cli("start", emulator.workflow_id, "--no-input", "--wait", emulator=emulator)
 
@@ -107,7 +107,7 @@ async def test_wait(emulator: Emulator) -> None:
 
 
 async def test_one_run_on_a_terminal(emulator: Emulator) -> None:
-    """A single run is printed on a terminal as indented JSON, and is not cut."""
+    """A single run is printed on a terminal as indented JSON, and is not truncated."""
     emulator.script_next_runs(Script(output={"Fit": "good " * 100}))
     code, shown = await terminal(
         "start", emulator.workflow_id, "--no-input", "--wait", width=80, env=environment(emulator)
@@ -118,7 +118,7 @@ async def test_one_run_on_a_terminal(emulator: Emulator) -> None:
 
 
 async def test_failed_run(emulator: Emulator) -> None:
-    """A failed run is printed like any other, standard error has the reason, and the exit code is 1."""
+    """A failed run is printed like any other run, standard error has the reason, and the exit code is 1."""
     emulator.script_next_runs(Script(states=("NEW", "FAILED"), error={"message": "no such site"}))
     done = await cli("start", emulator.workflow_id, "--no-input", "--wait", emulator=emulator)
 
@@ -129,7 +129,7 @@ async def test_failed_run(emulator: Emulator) -> None:
 
 
 async def test_csv_file(emulator: Emulator) -> None:
-    """Each row of a CSV file is a run with the inputs of `-i` too, and each result has the number of its row."""
+    """Each row of a CSV file starts a run with the inputs of the row and of `-i`. Each result has its row number."""
     write_rows(25)
     arguments = ("--input-file", "rows.csv", "-i", "Tone=Formal", "--wait", "--concurrency", "4")
     done = await cli("start", emulator.workflow_id, *arguments, emulator=emulator)
@@ -142,7 +142,7 @@ async def test_csv_file(emulator: Emulator) -> None:
 
 
 async def test_tab_as_delimiter() -> None:
-    r"""`--delimiter '\t'` is a tab."""
+    r"""`--delimiter '\t'` selects tabs."""
     write("rows.csv", "a,b\tc\n1\t2\n")
     done = await cli("start", "WCFG-1", "--input-file", "rows.csv", "--delimiter", r"\t", "--dry-run")
 
@@ -171,7 +171,7 @@ async def test_table_on_a_terminal(emulator: Emulator) -> None:
 
 
 async def test_output_file(emulator: Emulator) -> None:
-    """With `-o` each row has one line in the file, and nothing else is left; a second command starts nothing."""
+    """With `-o`, the file has one line per row, and no other file is left. A second command starts nothing."""
     write_rows(9)
     done = await batch(emulator, "--wait")
     again = await batch(emulator, "--wait")
@@ -202,7 +202,7 @@ async def test_output_file(emulator: Emulator) -> None:
     ],
 )
 async def test_invalid_file(emulator: Emulator, name: str, content: str, message: str) -> None:
-    """An invalid file is exit code 2 with a message that names the line, and no run is started."""
+    """An invalid file ends the command with exit code 2 and a message that names the line, and no run is started."""
     write(name, content)
     arguments = ("--input-file", name, "-o", "results.jsonl")
     done = await cli("start", emulator.workflow_id, *arguments, emulator=emulator, COLUMNS="200")
@@ -257,7 +257,7 @@ async def test_lost_responses(emulator: Emulator) -> None:
 
 
 async def test_used_up_credits(emulator: Emulator) -> None:
-    """When the credits are used up, no more rows are started; later, `--resume` starts only the rest."""
+    """When the credits are used up, no more rows are started. Later, `--resume` starts only the rest."""
     write_rows(20)
     emulator.credits = 30
     stopped = await batch(emulator, "--wait")
@@ -321,7 +321,7 @@ async def test_resume_with_other_rows(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_interrupt(emulator: Emulator, number: int) -> None:
-    """After Ctrl-C or SIGTERM the message has the ids of the runs in progress, and how to resume."""
+    """After Ctrl-C or SIGTERM, the message has the ids of the runs in progress, and says how to resume."""
     write_rows(3)
     emulator.run_time = 3600
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
@@ -373,7 +373,7 @@ async def test_resume_after_a_kill(emulator: Emulator, quirks: Quirks) -> None:
 
 
 async def test_interrupted_search(emulator: Emulator) -> None:
-    """SIGTERM during the search for the runs of a killed process is reported with how to resume."""
+    """After SIGTERM during the search for the runs of a killed process, the message says how to resume."""
     write_rows(2)
     await batch(emulator, "--limit", "1")
     with closing(sqlite3.connect("results.jsonl.ledger")) as ledger:
@@ -390,7 +390,7 @@ async def test_interrupted_search(emulator: Emulator) -> None:
 
 
 async def test_batch_in_use(emulator: Emulator) -> None:
-    """While a process works on a batch, another process reports that it is in use, and starts nothing."""
+    """While a process works on a batch, another process reports that the batch is in use, and starts nothing."""
     write_rows(3)
     emulator.run_time = 3600
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "--wait", "-o", "results.jsonl")
@@ -426,7 +426,7 @@ async def test_missing_results(emulator: Emulator) -> None:
 
 
 async def test_exit_code_of_a_complete_batch(emulator: Emulator) -> None:
-    """If a run of a batch failed, the exit code is 1, also for a later command that has nothing to do."""
+    """If a run of a batch failed, the exit code is 1, even of a later command that has nothing to start."""
     write_rows(2)
     emulator.script_next_runs(Script(states=("FAILED",)))
     first = await batch(emulator, "--wait")
@@ -480,7 +480,7 @@ async def test_invalid_values_in_the_ledger(emulator: Emulator, change: str) -> 
 
 @pytest.mark.parametrize("content", [b"notes", None])
 async def test_other_file_in_place_of_the_ledger(emulator: Emulator, content: bytes | None) -> None:
-    """A text or a database that is not a ledger is a usage error, and is not changed."""
+    """A text file or a database that is not a ledger is a usage error, and is not changed."""
     write_rows(1)
     if content is not None:
         write("results.jsonl.ledger", content)
@@ -506,7 +506,7 @@ async def test_other_file_in_place_of_the_results(emulator: Emulator, content: s
 
 
 async def test_dry_run(emulator: Emulator) -> None:
-    """`--dry-run` prints the rows that would be started, needs no key, and sends and writes nothing."""
+    """`--dry-run` prints the rows that would be started. It does not need a key, and sends and writes nothing."""
     write_rows(4)
     dry = await cli("start", "WCFG-1", "--input-file", "rows.csv", "-i", "Tone=Formal", "--limit", "2", "--dry-run")
     await batch(emulator, "--limit", "3")
@@ -539,7 +539,7 @@ async def test_limit(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize(("typed", "options", "runs"), [("n", (), 0), ("y", (), 101), ("", ("--yes",), 101)])
 async def test_question_before_many_rows(emulator: Emulator, typed: str, options: tuple[str, ...], runs: int) -> None:
-    """More than 100 rows are started from a terminal only after a yes; `--yes` asks nothing."""
+    """On a terminal, more than 100 rows are started only after a confirmation or with `--yes`."""
     write_rows(101)
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv", "-o", "results.jsonl", *options)
     code, shown = await terminal(*arguments, key=typed, env=environment(emulator))
@@ -584,7 +584,7 @@ async def test_run_that_cannot_be_printed(emulator: Emulator) -> None:
 
 
 async def test_full_disk(emulator: Emulator) -> None:
-    """On a full disk the message names the run whose result is lost, and `--resume` finds it."""
+    """If the disk is full, the message names the run whose result is lost, and `--resume` finds it."""
     write_rows(30)
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n" + HASTY
     emulator.script_next_runs(Script(output={"Post": "x" * 1_000}), times=None)
@@ -612,7 +612,7 @@ async def test_ledger_that_cannot_be_opened(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("options", [("-o", "results.jsonl"), ()])
 async def test_deep_outputs(emulator: Emulator, options: tuple[str, ...]) -> None:
-    """An output nested hundreds of levels deep is written like any other."""
+    """An output that is nested hundreds of levels deep is written like any other output."""
     deep: JSON = "bottom"
     for _ in range(900):
         deep = [deep]
@@ -635,7 +635,7 @@ async def test_changed_file(emulator: Emulator) -> None:
 
 
 async def test_closed_pipe(emulator: Emulator) -> None:
-    """`start … | head -1` ends without a traceback, with exit code 1, as not every row was started."""
+    """`start … | head -1` ends without a traceback. The exit code is 1, because not every row was started."""
     write_rows(20)
     reader, writer = os.pipe()
 
@@ -655,7 +655,7 @@ async def test_closed_pipe(emulator: Emulator) -> None:
 
 
 async def test_wrong_key(emulator: Emulator) -> None:
-    """A wrong key is reported once, regardless of the number of rows, and no row is printed."""
+    """A wrong key is reported once for any number of rows, and no row is printed."""
     write_rows(20)
     arguments = ("start", emulator.workflow_id, "--input-file", "rows.csv")
     done = await cli(*arguments, emulator=emulator, COPYAI_API_KEY="wrong-key")

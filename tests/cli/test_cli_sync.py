@@ -1,4 +1,4 @@
-"""``aiocopyai sync``, with the emulator."""
+"""Tests of ``aiocopyai sync`` with the emulator."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def sync(*arguments: str, emulator: Emulator) -> Done:
 
 
 async def test_sync(emulator: Emulator, folder: Path) -> None:
-    """All runs are loaded at first, then those that are new or changed, also into a restored backup."""
+    """The first load has all runs, and later loads have new and changed runs, even after a backup is restored."""
     emulator.replace_runs([raw_run(number) for number in range(300, 0, -1)])
     first = await sync(emulator.workflow_id, emulator=emulator)
     shutil.copy(folder / "runs.duckdb", folder / "older.duckdb")
@@ -81,7 +81,7 @@ async def test_sync(emulator: Emulator, folder: Path) -> None:
 
 @pytest.mark.slow
 async def test_several_workflows_and_files(emulator: Emulator, folder: Path) -> None:
-    """`--to` names a file anywhere, and each file has its own state, also after it was moved."""
+    """`--to` may name any file. Each file has its own state, even after it is moved."""
     emulator.add_runs(5, workflow_id="WCFG-2")
     both = (emulator.workflow_id, "WCFG-2")
     here = await sync(*both, "--to", "duckdb:///here.duckdb", emulator=emulator)
@@ -96,7 +96,7 @@ async def test_several_workflows_and_files(emulator: Emulator, folder: Path) -> 
 
 
 async def test_demo_connects_to_no_other_machine(folder: Path) -> None:
-    """`--demo` loads the sample runs of an emulator; neither it nor dlt connects to another machine."""
+    """`--demo` loads the sample runs of an emulator, without a connection to another machine, even by dlt."""
     hosts = set[object]()
     has_ended = False
 
@@ -132,7 +132,7 @@ async def test_demo_connects_to_no_other_machine(folder: Path) -> None:
     ],
 )
 async def test_usage_errors(emulator: Emulator, folder: Path, arguments: list[str], message: str) -> None:
-    """Wrong usage is exit code 2 with the reason, nothing is sent, and no database is created."""
+    """Wrong usage ends the command with exit code 2 and the reason. Nothing is sent, and no database is created."""
     done = await sync(*arguments, emulator=emulator)
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
@@ -142,7 +142,7 @@ async def test_usage_errors(emulator: Emulator, folder: Path, arguments: list[st
 
 
 async def test_destination_without_merge(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A destination is rejected if dlt can only append rows to it, as each load would repeat them."""
+    """A destination to which dlt can only append rows is rejected, because each load would repeat them."""
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (folder / "bucket").as_uri())
     done = await sync(emulator.workflow_id, "--to", "filesystem", emulator=emulator)
 
@@ -154,7 +154,7 @@ async def test_destination_without_merge(emulator: Emulator, folder: Path, monke
 async def test_destination_in_dlts_configuration(
     emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a name without a URL, the rest is in dlt's configuration."""
+    """If `--to` is a name, the address of the destination is read from dlt's configuration."""
     monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", f"duckdb:///{folder}/configured.duckdb")
     done = await sync(emulator.workflow_id, "--to", "duckdb", emulator=emulator)
 
@@ -163,7 +163,7 @@ async def test_destination_in_dlts_configuration(
 
 
 async def test_missing_extra(emulator: Emulator) -> None:
-    """Without dlt the exit code is 2, and the message has the command that installs it."""
+    """Without dlt, the exit code is 2, and the message has the command to install it."""
     code = f"import sys; sys.modules['dlt'] = None; {RUN}"
     done = await finish(await start("-c", code, "sync", emulator.workflow_id, env=environment(emulator)))
 
@@ -172,7 +172,7 @@ async def test_missing_extra(emulator: Emulator) -> None:
 
 
 async def test_api_error_is_one_line(emulator: Emulator) -> None:
-    """A wrong key ends in exit code 1, and is not shown."""
+    """A wrong key ends the command with exit code 1, and is not printed."""
     done = await cli(
         "sync", emulator.workflow_id, emulator=emulator, patience=LONG_PATIENCE, COPYAI_API_KEY="wrong-key"
     )
@@ -183,7 +183,7 @@ async def test_api_error_is_one_line(emulator: Emulator) -> None:
 
 
 async def test_no_key(emulator: Emulator) -> None:
-    """Without a key the exit code is 2."""
+    """Without a key, the exit code is 2."""
     done = await cli("sync", emulator.workflow_id)
 
     assert (done.code, done.out) == (2, "")
@@ -192,7 +192,7 @@ async def test_no_key(emulator: Emulator) -> None:
 
 @pytest.mark.slow
 async def test_interrupted_load_is_repeated(emulator: Emulator, folder: Path) -> None:
-    """After an error nothing is loaded, and the next sync loads everything; `--debug` shows the traceback."""
+    """After an error, nothing is loaded, and the next sync loads everything. `--debug` shows the traceback."""
     emulator.inject(Fault(status=403), page=5)
     broken = await sync(emulator.workflow_id, emulator=emulator)
     emulator.inject(Fault(status=403), page=5)
@@ -208,7 +208,7 @@ async def test_interrupted_load_is_repeated(emulator: Emulator, folder: Path) ->
 
 
 async def test_database_in_use(emulator: Emulator) -> None:
-    """While another program has locked the file the exit code is 1, and later the sync works."""
+    """While another program has locked the file, the exit code is 1. Afterwards, the sync works."""
     code = (
         "import duckdb, time; connection = duckdb.connect('runs.duckdb'); print('locked', flush=True); time.sleep(300)"
     )
@@ -228,7 +228,7 @@ async def test_database_in_use(emulator: Emulator) -> None:
 
 @pytest.mark.slow
 async def test_one_sync_at_a_time(emulator: Emulator, folder: Path) -> None:
-    """While a sync is in progress, another one to the same database ends at once; a killed one leaves no lock."""
+    """While a sync is in progress, another sync to the same database ends at once. A killed sync leaves no lock."""
     emulator.inject(Fault(delay=300), page=5)
     process = await start(*MAIN, "sync", emulator.workflow_id, env=environment(emulator))
     await await_event(process, lambda: any(request.page == 5 for request in emulator.requests), LONG_PATIENCE)
@@ -259,7 +259,7 @@ async def test_pending_package_is_loaded_first(emulator: Emulator, folder: Path)
 
 @pytest.mark.slow
 async def test_ctrl_c(emulator: Emulator, folder: Path) -> None:
-    """Ctrl-C ends the command at once, with exit code 130; the next sync loads everything."""
+    """Ctrl-C ends the command at once with exit code 130, and the next sync loads everything."""
     emulator.inject(Fault(delay=300), page=5)
     process = await start("-c", START + RUN, "sync", emulator.workflow_id, env=environment(emulator))
     await await_event(process, lambda: any(request.page == 7 for request in emulator.requests), LONG_PATIENCE)
@@ -315,7 +315,7 @@ async def test_kills(emulator: Emulator, folder: Path) -> None:
 
 
 async def test_progress_on_a_terminal() -> None:
-    """A terminal shows the number of runs read, and in the end only the result."""
+    """A terminal shows the number of runs read during the load, and only the result at the end."""
     async with Emulator(300, latency=0.1) as emulator:
         env = environment(emulator, COLUMNS="100")
         code, shown = await terminal("sync", emulator.workflow_id, width=100, patience=LONG_PATIENCE, env=env)

@@ -1,4 +1,4 @@
-"""``aiocopyai webhooks``: list, create, delete and listen."""
+"""Tests of ``aiocopyai webhooks``: list, create, delete and listen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRET = "a-secret-nobody-guesses"
 
 @pytest.mark.parametrize("command", [("webhooks", "listen"), ("mcp", "--http")])
 async def test_invalid_address(emulator: Emulator, command: tuple[str, ...]) -> None:
-    """A port in use and an empty host are reported with the option to change."""
+    """The messages for a port in use and for an empty host name the option to change."""
     port = emulator.url.rpartition(":")[2].partition("/")[0]
     used = await cli(*command, "--port", port, emulator=emulator)
     empty = await cli(*command, "--host", "", emulator=emulator, COLUMNS="200")
@@ -55,7 +55,7 @@ async def test_create_list_and_delete(emulator: Emulator) -> None:
 
 
 async def test_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
-    """Each webhook is one line of a table on a terminal of any width, with the whole id and URL."""
+    """Each webhook is one line of a table with the complete id and URL, on a terminal of any width."""
     await cli("webhooks", "create", HOOK, "workflowRun.completed", emulator=emulator)
     [webhook] = emulator.webhooks
     csv = await cli("webhooks", "list", "--format", "csv", emulator=emulator)
@@ -84,7 +84,7 @@ async def test_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
     ],
 )
 async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:
-    """Wrong usage is exit code 2, with the reason on standard error, and nothing sent."""
+    """Wrong usage ends the command with exit code 2 and the reason on standard error, and nothing is sent."""
     done = await cli("webhooks", *arguments, emulator=emulator, COLUMNS="200")
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
@@ -93,7 +93,7 @@ async def test_usage_errors(emulator: Emulator, arguments: list[str], message: s
 
 
 async def test_weak_secret(emulator: Emulator) -> None:
-    """A secret that can be guessed is a usage error, and is not shown."""
+    """A secret that can be guessed is a usage error, and is not printed."""
     done = await cli("webhooks", "listen", emulator=emulator, COPYAI_WEBHOOK_SECRET="short one")
 
     assert (done.code, emulator.requests) == (2, [])
@@ -102,7 +102,7 @@ async def test_weak_secret(emulator: Emulator) -> None:
 
 
 async def test_delete_an_unknown_webhook(emulator: Emulator) -> None:
-    """An unknown webhook is exit code 1; the webhooks that were deleted before it are named."""
+    """An unknown webhook ends the command with exit code 1. The message names the webhooks already deleted."""
     await cli("webhooks", "create", HOOK, "workflowRun.completed", emulator=emulator)
     webhook_id = str(emulator.webhooks[0]["id"])
     done = await cli("webhooks", "delete", webhook_id, "none", emulator=emulator)
@@ -128,7 +128,7 @@ async def post(url: str, body: object) -> int:
 
 
 async def test_listen(emulator: Emulator) -> None:
-    """A confirmed event is a line with its run as the API returns it; a forged one is not shown."""
+    """A confirmed event is printed as a line with its run as the API returns it. A forged event is not printed."""
     [complete, failed] = emulator.add_runs(1, status="COMPLETE") + emulator.add_runs(1, status="FAILED")
     process, url = await start_listening(emulator, "--limit", "2", COPYAI_WEBHOOK_SECRET=SECRET)
     body = {"workflowId": emulator.workflow_id}
@@ -151,7 +151,7 @@ async def test_listen(emulator: Emulator) -> None:
 
 
 async def test_listen_without_confirmation(emulator: Emulator) -> None:
-    """With `--no-confirm` nothing is read from the API, and every event is shown as it was received."""
+    """With `--no-confirm`, nothing is read from the API, and every event is printed as it was received."""
     process, url = await start_listening(emulator, "--limit", "1", "--no-confirm")
     await post(url, {"type": "workflowCreditLimit.reached", "workflowId": "WCFG-1", "left": 0})
     done = await finish(process)
@@ -166,7 +166,7 @@ async def test_listen_without_confirmation(emulator: Emulator) -> None:
 
 
 async def test_listen_creates_and_deletes_webhooks(emulator: Emulator) -> None:
-    """With a URL there are webhooks for it until Ctrl-C; those that existed before are kept."""
+    """With a URL, webhooks for it are created, and deleted on Ctrl-C. Existing webhooks are kept."""
     await cli("webhooks", "create", HOOK, "workflowRun.completed", emulator=emulator)
     before = emulator.webhooks
     process, url = await start_listening(emulator, "https://tunnel.example.com", "--workflow", emulator.workflow_id)
@@ -199,7 +199,7 @@ async def test_webhook_that_cannot_be_deleted(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
 async def test_signals_delete_the_webhooks(emulator: Emulator, end: signal.Signals) -> None:
-    """SIGTERM and SIGHUP delete the webhooks, even if one is already deleted and the URL ends in a slash."""
+    """SIGTERM and SIGHUP delete the webhooks, even if one is already deleted or the URL ends with a slash."""
     process, url = await start_listening(emulator, f"{emulator.url}/")
     assert process.stderr is not None
     await process.stderr.readline()
@@ -214,7 +214,7 @@ async def test_signals_delete_the_webhooks(emulator: Emulator, end: signal.Signa
 
 
 async def test_demo_of_listen() -> None:
-    """`listen --demo` shows the events of runs that it starts in an emulator."""
+    """`listen --demo` prints the events of runs that it starts in an emulator."""
     done = await cli("webhooks", "listen", "--demo", "--limit", "1")
 
     assert done.code == 0
@@ -224,7 +224,7 @@ async def test_demo_of_listen() -> None:
 
 
 async def test_demo_of_list() -> None:
-    """`list --demo` shows the webhooks of an emulator."""
+    """`list --demo` prints the webhooks of an emulator."""
     done = await cli("webhooks", "list", "--demo")
 
     assert len(done.rows) == 2
