@@ -7,10 +7,11 @@ Deliveries are neither signed nor fully documented. Three bodies of a completed 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from attrs import field, frozen
 
+from aiocopyai._json import is_deep
 from aiocopyai._parsing import parse_json, read_integer
 from aiocopyai._text import excerpt
 from aiocopyai.errors import InvalidEventError, InvalidResponseError
@@ -18,6 +19,10 @@ from aiocopyai.models import JSON, Run, WebhookEventType
 
 
 T = TypeVar("T")
+
+_MAX_DEPTH: Final = 500
+"""Levels of arrays and objects in each other that a delivery may have: fewer than any version of Python parses."""
+_TOO_DEEP: Final = f"a delivery must not be nested more than {_MAX_DEPTH} levels deep"
 
 
 @frozen
@@ -63,12 +68,15 @@ class WebhookEvent:
             body: the body as bytes, as a string, or as parsed JSON.
 
         Raises:
-            InvalidEventError: the body is not JSON, not an object, or has no ``type``.
+            InvalidEventError: the body is not JSON, not an object, is nested more than 500 levels deep, or has no
+                ``type``.
         """
         if isinstance(body, Mapping):
             fields, body_excerpt = dict(body), excerpt(", ".join(map(str, body)))
         else:
             fields, body_excerpt = _decode(body)
+        if is_deep([fields], _MAX_DEPTH):
+            raise InvalidEventError(_TOO_DEEP, body_excerpt)
         event_type = _take(fields, "type", _read_string)
         if event_type is None:
             raise InvalidEventError("a delivery must have a type", body_excerpt)
@@ -99,8 +107,9 @@ def _decode(body: bytes | str) -> tuple[dict[str, JSON], str]:
     body_excerpt = excerpt(beginning if isinstance(beginning, str) else beginning.decode(errors="replace"))
     try:
         value = parse_json(body.encode() if isinstance(body, str) else bytes(body))
-    except (InvalidResponseError, UnicodeEncodeError):
-        raise InvalidEventError("a delivery must be JSON", body_excerpt) from None
+    except (InvalidResponseError, UnicodeEncodeError) as error:
+        is_nested = isinstance(error, InvalidResponseError) and not error.retryable
+        raise InvalidEventError(_TOO_DEEP if is_nested else "a delivery must be JSON", body_excerpt) from None
     if not isinstance(value, dict):
         raise InvalidEventError("a delivery must be a JSON object", body_excerpt)
     return value, body_excerpt

@@ -48,8 +48,8 @@ class WebhookReceiver:
     not documented. With ``confirm=False``, the handler receives all events, including forged ones.
 
     The response is 202 for a queued event, 200 for a repeated one, 404 for a wrong secret, 405 for a method other than
-    POST, 413 for a body that is too large, 400 for a body that is not an event in JSON, and 503 if the queue is full or
-    the receiver is not running.
+    POST, 413 for a body that is too large, 400 for a body that is not an event in JSON or is nested more than 500
+    levels deep, and 503 if the queue is full or the receiver is not running.
 
     Args:
         session: the `CopyAISession` that reads the runs.

@@ -168,7 +168,7 @@ def test_id_of_the_run() -> None:
         (b'{"type": NaN}', "must be JSON"),
         (b"\xff\xfe", "must be JSON"),
         ("\ud800", "must be JSON"),
-        (b"[" * 100_000, "must be JSON"),
+        (b"[" * 100_000, "must not be nested more than 500 levels deep"),
         (b"[" * 900 + b"]" * 900, "must be a JSON object"),
         (b"null", "must be a JSON object"),
         ('["type"]', "must be a JSON object"),
@@ -186,6 +186,23 @@ def test_invalid_bodies(body: bytes | str | dict[str, JSON], reason: str) -> Non
     assert isinstance(caught.value, CopyAIError)
     assert len(str(caught.value)) < 200
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+@pytest.mark.parametrize(("levels", "is_accepted"), [(499, True), (500, False), (900, False), (200_000, False)])
+def test_depth(levels: int, is_accepted: bool, opening: str) -> None:  # noqa: FBT001 (a parameter of the test)
+    """A body of up to 500 levels is accepted with every version of Python, and a deeper one rejected."""
+    closing = {"[": "]", '{"a":': "}"}[opening]
+    body = f'{{"type": "x", "y": {opening * levels}0{closing * levels}}}'
+    if is_accepted:
+        assert WebhookEvent.parse(body) == WebhookEvent.parse(json.loads(body))
+        return
+    with pytest.raises(InvalidEventError, match="more than 500 levels deep") as caught:
+        WebhookEvent.parse(body)
+    assert len(str(caught.value)) < 250
+    if levels < 900:  # deeper JSON is not parsed by some versions
+        with pytest.raises(InvalidEventError, match="more than 500 levels deep"):
+            WebhookEvent.parse(json.loads(body))
 
 
 def test_events_are_values() -> None:
