@@ -41,6 +41,10 @@ NO_RANGE: Final = -1
 """The range index of rows that do not show whether a run is missing between two ranges."""
 _MAX_ATTEMPTS: Final = 4
 """The maximum number of attempts to read a range of a list that changes. The last pass reads missing runs."""
+_LIKELY_TOTAL: Final = 10_000_000
+"""The largest `total` that is used without checking that the list is so long."""
+_MAX_DIVIDED: Final = 1_000_000_000
+"""The maximum number of runs that are divided into ranges. The last range has all other runs."""
 _MAX_EARLY_PAGES: Final = 2
 """The maximum number of pages to read before a range. If there are more, reading starts again at the right page."""
 
@@ -84,7 +88,33 @@ class ReadPage:
     """The time in nanoseconds since 1970, by the clock of the process that read the page."""
 
 
-def plan_ranges(totals: Mapping[str, int], max_pages: int, threads: int) -> list[list[PageRange]]:
+async def count_listed(session: CopyAISession, workflow_id: str) -> tuple[int, int]:
+    """Return the `total` of a list, and the number of its leading runs to divide into ranges.
+
+    If the total is unlikely, the second number is at most about twice the number of runs on the list. A total of 10**15
+    would otherwise require more ranges than fit into memory.
+    """
+    total = await session.count_runs(workflow_id)
+    if total <= _LIKELY_TOTAL:
+        return total, total
+    pages = 1
+    while pages * PAGE_SIZE < min(total, _MAX_DIVIDED) and await _has_runs(session, workflow_id, pages):
+        pages *= 2
+    return total, min(total, _MAX_DIVIDED, pages * PAGE_SIZE)
+
+
+async def _has_runs(session: CopyAISession, workflow_id: str, page: int) -> bool:
+    try:
+        return bool((await session.runs_page(workflow_id, page, size=PAGE_SIZE)).items)
+    except CopyAIError as error:
+        if may_be_past_end(error):
+            return False
+        raise
+
+
+def plan_ranges(
+    totals: Mapping[str, int], max_pages: int, threads: int, divided: Mapping[str, int] | None = None
+) -> list[list[PageRange]]:
     """Divide lists into partitions that `threads` threads read in about the same time, and return their ranges.
 
     All partitions have the same number of pages, except that the last one may be shorter. Each thread reads the same
@@ -94,8 +124,11 @@ def plan_ranges(totals: Mapping[str, int], max_pages: int, threads: int) -> list
         totals: the number of runs of each list.
         max_pages: the maximum number of pages in a partition.
         threads: the number of partitions that are read at the same time.
+        divided: the number of leading runs of each list to divide, if it is not the total. The last range of a list
+            has all runs that follow.
     """
-    lengths = {workflow_id: max(1, ceil(total / PAGE_SIZE)) for workflow_id, total in totals.items()}
+    divided = totals if divided is None else divided
+    lengths = {workflow_id: max(1, ceil(runs / PAGE_SIZE)) for workflow_id, runs in divided.items()}
     pages = sum(lengths.values())
     min_partitions = ceil(pages / max_pages)
     partition_pages = ceil(
@@ -110,7 +143,8 @@ def plan_ranges(totals: Mapping[str, int], max_pages: int, threads: int) -> list
                 partitions.append([])
                 free_pages = partition_pages
             end = min(start + free_pages, length)
-            upper, lower = total - start * PAGE_SIZE, max(0, total - end * PAGE_SIZE)
+            upper = total - start * PAGE_SIZE
+            lower = max(0, total - end * PAGE_SIZE) if end < length else 0
             partitions[-1].append(PageRange(index, workflow_id, total, upper, lower))
             free_pages -= end - start
             start = end
@@ -251,7 +285,9 @@ async def _bridge(
     width = PAGE_SIZE // 2
     while True:
         upper = page_range.total if above is None else page_range.upper + width
-        bridge = evolve(page_range, index=NO_RANGE, upper=upper, lower=max(0, page_range.upper - width))
+        # If no run below is known, the bridge reaches to the end of the list.
+        lower = max(0, page_range.upper - width) if below else 0
+        bridge = evolve(page_range, index=NO_RANGE, upper=upper, lower=lower)
         pages = await read_range(session, bridge, is_last_pass=True)
         read += pages
         found = {id_hash for page in pages if page.is_connected for id_hash in page.hashes}

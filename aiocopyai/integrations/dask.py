@@ -28,7 +28,15 @@ from aiocopyai import CopyAISession, RetryPolicy
 from aiocopyai._tasks import TaskSet
 from aiocopyai._threads import LoopThread
 from aiocopyai._validation import check_integer, path_segment
-from aiocopyai.integrations._page_ranges import NO_RANGE, PageRange, ReadPage, plan_ranges, read_between, read_range
+from aiocopyai.integrations._page_ranges import (
+    NO_RANGE,
+    PageRange,
+    ReadPage,
+    count_listed,
+    plan_ranges,
+    read_between,
+    read_range,
+)
 from aiocopyai.integrations.arrow import SCHEMA
 
 
@@ -54,7 +62,8 @@ def read_runs(
 ) -> dd.DataFrame:
     """Return a data frame of all runs of one or more workflows, with the columns of `aiocopyai.integrations.arrow`.
 
-    This call counts the runs of each workflow, with one request each. Each computation of the frame reads the list:
+    This call counts the runs of each workflow, with one request each. For more than 10 million runs, it sends up to 24
+    more requests to find the end of the list. Each computation of the frame reads the list:
     first ranges of pages in parallel, and then, in a last pass, the runs that were added at the head and those between
     two ranges that have no run in common. Short lists share a partition. A shuffle makes the ids unique; until it ends,
     the cluster keeps all rows in memory. If a run was read twice, the frame has the later copy, according to the
@@ -93,8 +102,13 @@ def read_runs(
         path_segment("workflow_id", workflow_id)
     check_integer("partition_pages", partition_pages, 1)
     reader = _PartitionReader(base_url, retry, max_rate)
-    totals = dict(zip(chosen, reader.count(chosen), strict=True))
-    plan = plan_ranges(totals, partition_pages, _count_threads(get_client))
+    counts = dict(zip(chosen, reader.count(chosen), strict=True))
+    plan = plan_ranges(
+        {workflow_id: total for workflow_id, (total, _) in counts.items()},
+        partition_pages,
+        _count_threads(get_client),
+        {workflow_id: divided for workflow_id, (_, divided) in counts.items()},
+    )
     count, all_ranges = len(plan), [page_range for ranges in plan for page_range in ranges]
     reader = evolve(reader, partitions=count)
 
@@ -125,9 +139,9 @@ class _PartitionReader:
     max_rate: float | None
     partitions: int = 1
 
-    def count(self, workflow_ids: Sequence[str]) -> list[int]:
-        """Return the number of runs of each workflow."""
-        return self._map(CopyAISession.count_runs, workflow_ids, self.max_rate)
+    def count(self, workflow_ids: Sequence[str]) -> list[tuple[int, int]]:
+        """Return the number of runs of each workflow, and the number of runs to divide."""
+        return self._map(count_listed, workflow_ids, self.max_rate)
 
     def read(self, ranges: Sequence[PageRange]) -> pd.DataFrame:
         """Read a partition."""

@@ -336,6 +336,18 @@ async def test_partitions_are_divided_among_the_threads(copyai_emulator: Emulato
     assert frame.npartitions == 4
 
 
+@pytest.mark.usefixtures("small_pages")
+async def test_absurd_total(copyai_emulator: Emulator) -> None:
+    """A total that the list does not have costs a few partitions more, and no run is lost."""
+    copyai_emulator.add_runs(33)
+    copyai_emulator.quirks = Quirks(total=lambda _: 10**15)
+
+    frame = await compute(copyai_emulator, partition_pages=2, scheduler="sync")
+
+    assert sorted(frame["id"]) == sorted(ids_of(copyai_emulator))
+    assert len(copyai_emulator.requests) < 150
+
+
 @pytest.mark.parametrize(("partitions", "threads", "share"), [(100, 4, 2.5), (2, 4, 5.0), (1, 4, 10.0), (100, 1, 10.0)])
 def test_rate_is_divided(partitions: int, threads: int, share: float) -> None:
     """Each partition gets the rate of one thread, or more if there are fewer partitions than threads."""

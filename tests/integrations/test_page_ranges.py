@@ -14,11 +14,19 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiocopyai import CopyAISession, NotFoundError, Page, Pager, Run
+from aiocopyai import CopyAISession, NotFoundError, Page, Pager, PermissionDeniedError, Run
 from aiocopyai._pager import Plan
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from aiocopyai.integrations import _page_ranges
-from aiocopyai.integrations._page_ranges import PageRange, ReadPage, hash_id, plan_ranges, read_between, read_range
+from aiocopyai.integrations._page_ranges import (
+    PageRange,
+    ReadPage,
+    count_listed,
+    hash_id,
+    plan_ranges,
+    read_between,
+    read_range,
+)
 from tests.support.exporting import ids_of, raw_run
 from tests.support.strategies import KINDS_OF_CHANGE, ChangingList, changing_lists
 
@@ -48,8 +56,8 @@ class Ranges:
     @classmethod
     async def of(cls, session: CopyAISession, workflow_id: str, pages: int) -> Ranges:
         """Plan ranges of some pages each."""
-        total = await session.count_runs(workflow_id)
-        partitions = plan_ranges({workflow_id: total}, pages, threads=1)
+        total, divided = await count_listed(session, workflow_id)
+        partitions = plan_ranges({workflow_id: total}, pages, threads=1, divided={workflow_id: divided})
         return cls(session, [page_range for partition in partitions for page_range in partition])
 
     async def read_in(self, order: list[PageRange]) -> None:
@@ -301,6 +309,50 @@ async def test_quirks_lose_no_run(
     await ranges.read_in(ranges.plan[::-1] if is_reversed else ranges.plan)
 
     assert await ranges.finish() == set(ids_of(copyai_emulator))
+
+
+@pytest.mark.parametrize("total", [10**7 + 1, 10**15, 2**63 - 1])
+@pytest.mark.parametrize("past_end", [404, 422, "empty"])
+async def test_absurd_total(
+    copyai_emulator: Emulator,
+    session: CopyAISession,
+    total: int,
+    past_end: Any,  # noqa: ANN401 (a quirk)
+) -> None:
+    """A total of a billion times as many runs costs a few requests and ranges more, and no run is lost."""
+    copyai_emulator.add_runs(58)
+    copyai_emulator.quirks = Quirks(total=lambda _: total, past_end=past_end)
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 2)
+    await ranges.read_in(ranges.plan)
+
+    assert len(ranges.plan) <= 2 * 58 / 5 / 2 + 1
+    assert await ranges.finish() == set(ids_of(copyai_emulator))
+    assert len(copyai_emulator.requests) < 200
+
+
+async def test_total_that_was_too_low(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """The last of the ranges of an absurd total has all runs that follow, even if the list has grown tenfold."""
+    copyai_emulator.add_runs(10)
+    copyai_emulator.quirks = Quirks(total=lambda _: 10**15)
+    ranges = await Ranges.of(session, copyai_emulator.workflow_id, 2)
+    copyai_emulator.add_runs(100, at="tail")
+    await ranges.read_in(ranges.plan)
+
+    assert await ranges.finish() == set(ids_of(copyai_emulator))
+
+
+async def test_long_list_is_divided(copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long list whose last page exists is divided by its total; one without an end, up to a limit."""
+    monkeypatch.setattr(_page_ranges, "_LIKELY_TOTAL", 100)
+    monkeypatch.setattr(_page_ranges, "_MAX_DIVIDED", 1_000)
+    copyai_emulator.add_runs(300)
+    async with CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url) as session:
+        assert await count_listed(session, copyai_emulator.workflow_id) == (300, 300)
+        copyai_emulator.quirks = Quirks(total=lambda _: 10**15, past_end="last")
+        assert await count_listed(session, copyai_emulator.workflow_id) == (10**15, 1_000)
+        copyai_emulator.inject(Fault(status=403), page=4)
+        with pytest.raises(PermissionDeniedError):
+            await count_listed(session, copyai_emulator.workflow_id)
 
 
 async def test_list_that_grew_since_it_was_counted(copyai_emulator: Emulator, session: CopyAISession) -> None:
