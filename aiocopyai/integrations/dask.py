@@ -63,11 +63,11 @@ def read_runs(
     """Return a data frame of all runs of one or more workflows, with the columns of `aiocopyai.integrations.arrow`.
 
     This call counts the runs of each workflow, with one request each. For more than 10 million runs, it sends up to 24
-    more requests to find the end of the list. Each computation of the frame reads the list:
-    first ranges of pages in parallel, and then, in a last pass, the runs that were added at the head and those between
-    two ranges that have no run in common. Short lists share a partition. A shuffle makes the ids unique; until it ends,
-    the cluster keeps all rows in memory. If a run was read twice, the frame has the later copy, according to the
-    workers' clocks. The order of the rows and the index have no meaning.
+    more requests to find the end of the list. Each computation of the frame reads the list: first ranges of pages in
+    parallel, and then, in a last pass, the runs that were added at the head and those between two ranges that have no
+    run in common. Short lists share a partition. A shuffle makes the ids unique; until it ends, the cluster keeps all
+    rows in memory. If a run was read twice, the frame has the later copy, according to the workers' clocks. The order
+    of the rows and the index have no meaning.
 
     The frame has each run that is in the list when the last pass starts, and is not removed before it ends. This holds
     if the list is sorted from newest to oldest, grows only at its head, and has a correct `total`. Any number of runs
@@ -187,14 +187,19 @@ class _PartitionReader:
 
 def _count_threads(find: Callable[[], object]) -> int:
     """Return how many partitions are read at the same time. `find` raises a `ValueError` if there is no cluster."""
+    threads = 0
     try:
         find()
         client = get_client()
     except ValueError:
-        client = None
-    if client is None or client.asynchronous:  # an asynchronous client cannot be called here
-        return int(config.get("num_workers", None) or CPU_COUNT)
-    return max(1, sum(cast("dict[str, int]", client.nthreads()).values()))
+        pass
+    else:
+        if client.asynchronous:  # it cannot be called here, but has the scheduler's latest report
+            info = cast("dict[str, Any]", client.scheduler_info())
+            threads = info.get("total_threads") or sum(each["nthreads"] for each in info["workers"].values())
+        else:
+            threads = max(1, sum(cast("dict[str, int]", client.nthreads()).values()))
+    return threads or int(config.get("num_workers", None) or CPU_COUNT)
 
 
 def _frame(read: Iterable[Sequence[ReadPage]]) -> pd.DataFrame:

@@ -425,6 +425,17 @@ async def test_partitions_are_divided_among_the_threads_of_a_cluster(
     assert frame.npartitions == 4
 
 
+async def test_threads_of_an_asynchronous_client(copyai_emulator: Emulator, client: Client) -> None:
+    """With an asynchronous client, the threads of its cluster are counted, and not those of this machine."""
+    copyai_emulator.add_runs(8_000)
+
+    async with Client(client.scheduler.address, asynchronous=True):
+        with dask.config.set(num_workers=1):
+            frame = await asyncio.to_thread(read_runs, copyai_emulator.workflow_id, base_url=copyai_emulator.url)
+
+    assert frame.npartitions == 4
+
+
 async def test_killed_worker_loses_no_run(slow_emulator: Emulator, client: Client) -> None:
     """A worker is killed in the middle, while the list changes: what stays on the list is in the frame, once."""
     before = ids_of(slow_emulator)
