@@ -89,6 +89,12 @@ def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
         read(tmp_path, "rows.csv", "a\n1\n", delimiter)
 
 
+def test_json_lines_have_no_delimiter(tmp_path: Path) -> None:
+    """A delimiter for a JSON lines file is a ValueError."""
+    with pytest.raises(ValueError, match=r"delimiter is for \.csv and \.tsv files, got rows\.jsonl"):
+        read(tmp_path, "rows.jsonl", "{}\n", ";")
+
+
 def test_a_tsv_file_is_separated_by_tabs(tmp_path: Path) -> None:
     """The delimiter of a .tsv file is a tab, even if the header contains a comma."""
     assert read(tmp_path, "rows.tsv", "a,b\tc\n1\t2\n") == [{"a,b": "1", "c": "2"}]

@@ -65,6 +65,11 @@ async def test_serves_http_until_it_is_interrupted(emulator: Emulator) -> None:
         (["--demo", "WCFG-1"], "pass either a WORKFLOW_ID or --demo"),
         ([".."], "must be an id such as 'WCFG-"),
         (["--max-runs", "0"], "--max-runs"),
+        (["--host", "127.0.0.1"], "--host requires --http"),
+        (["--port", "8042"], "--port requires --http"),
+        (["--http", "--host", ""], "--host must be an address"),
+        (["--max-runs", "10"], "--max-runs requires --allow-start"),
+        (["--max-credits", "100"], "--max-credits requires --allow-start"),
     ],
 )
 async def test_usage_errors(emulator: Emulator, arguments: list[str], message: str) -> None:

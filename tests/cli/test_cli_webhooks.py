@@ -19,7 +19,7 @@ RUN_MAIN = START + "from aiocopyai.cli import main; main()"
 SECRET = "a-secret-nobody-guesses"
 
 
-@pytest.mark.parametrize("command", [("webhooks", "listen"), ("mcp", "--http")])
+@pytest.mark.parametrize("command", [("webhooks", "listen"), ("webhooks", "listen", "--demo"), ("mcp", "--http")])
 async def test_invalid_address(emulator: Emulator, command: tuple[str, ...]) -> None:
     """The messages for a port in use and for an empty host name the option to change."""
     port = emulator.url.rpartition(":")[2].partition("/")[0]
@@ -80,6 +80,8 @@ async def test_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
         (["delete", ".."], "WEBHOOK_ID must be"),
         (["listen", "--port", "70000"], "port"),
         (["listen", "https://tunnel.example.com", "--demo"], "pass either a URL or --demo"),
+        (["listen", "--event", "workflowRun.failed"], "--event requires a URL"),
+        (["listen", "--workflow", "WCFG-1"], "--workflow requires a URL"),
         (["register"], "register"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
     from aiocopyai import CopyAISession
+
+
+_MAX_RUNS: Final = 10
+_MAX_CREDITS: Final = 100
+_HOST: Final = "127.0.0.1"
+_PORT: Final = 8042
 
 
 @shared_options
@@ -37,19 +43,44 @@ def mcp(
     allow_start: Annotated[
         bool, typer.Option("--allow-start", help="Let agents start runs, which spend credits.")
     ] = False,
-    max_runs: Annotated[int, typer.Option(min=1, metavar="N", help="Start at most this many runs.")] = 10,
+    max_runs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help=f"With --allow-start, start at most this many runs, by default {_MAX_RUNS}.",
+            show_default=False,
+        ),
+    ] = None,
     max_credits: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Start no more runs when the started ones have cost this many credits."),
-    ] = 100,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --allow-start, start no more runs when the started ones have cost this many credits, by default "
+            f"{_MAX_CREDITS}.",
+            show_default=False,
+        ),
+    ] = None,
     http: Annotated[
         bool, typer.Option("--http", help="Serve streamable HTTP, instead of standard input and output.")
     ] = False,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="With --http, listen on this address.")] = "127.0.0.1",
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help=f"With --http, listen on this address, by default {_HOST}.", show_default=False
+        ),
+    ] = None,
     port: Annotated[
-        int,
-        typer.Option(min=0, max=65535, metavar="PORT", help="With --http, listen on this port; 0 selects a free one."),
-    ] = 8042,
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help=f"With --http, listen on this port, by default {_PORT}; 0 selects a free one.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve runs to agents with the Model Context Protocol.
 
@@ -65,7 +96,13 @@ def mcp(
       aiocopyai mcp WCFG-6db59f06-… --http
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     require_packages("the server", ["mcp"], extra="mcp")
-    if not host:
+    for option, value in (("--host", host), ("--port", port)):
+        if value is not None and not http:
+            raise typer.BadParameter(f"{option} requires --http")
+    for option, value in (("--max-runs", max_runs), ("--max-credits", max_credits)):
+        if value is not None and not allow_start:
+            raise typer.BadParameter(f"{option} requires --allow-start")
+    if host == "":
         raise typer.BadParameter("--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0")
     if settings.demo and workflow_ids:
         raise typer.BadParameter("pass either a WORKFLOW_ID or --demo")
@@ -75,9 +112,15 @@ def mcp(
         from aiocopyai.integrations.mcp import make_server  # noqa: PLC0415 (loads a server)
 
         with usage_errors():
-            server = make_server(session, chosen, allow_start=allow_start, max_runs=max_runs, max_credits=max_credits)
+            server = make_server(
+                session,
+                chosen,
+                allow_start=allow_start,
+                max_runs=max_runs or _MAX_RUNS,
+                max_credits=max_credits or _MAX_CREDITS,
+            )
         if http:
-            await _serve_http(server, host, port)
+            await _serve_http(server, host or _HOST, _PORT if port is None else port)
         else:
             await _serve_stdio(server, session)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aiocopyai import CopyAISession
 
 
+_INTERVAL: Final = 10.0
 _DEMO_INTERVAL: Final = 1.0
 
 
@@ -28,8 +29,14 @@ def watch(
     workflow_id: WorkflowId = None,
     *,
     interval: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="Wait this long between two polls.")
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="SECONDS",
+            help=f"Wait this long between two polls, by default {_INTERVAL:g} s, or with --demo {_DEMO_INTERVAL:g} s.",
+            show_default=False,
+        ),
+    ] = None,
     since: Since = None,
     status: Annotated[
         list[str] | None,
@@ -50,8 +57,8 @@ def watch(
       aiocopyai watch WCFG-6db59f06-… | jq -r --unbuffered .id
     """  # noqa: D301 (the backspace makes click keep the line breaks)
     chosen = choose_workflow(workflow_id, settings)
-    if settings.demo:
-        interval = min(interval, _DEMO_INTERVAL)
+    if interval is None:
+        interval = _DEMO_INTERVAL if settings.demo else _INTERVAL
     shown = ItemCount("change")
 
     async def show_changes(session: CopyAISession) -> None:

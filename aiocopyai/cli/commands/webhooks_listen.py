@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _DELETION_TIMEOUT: Final = 5.0
 """The time limit, in seconds, for deleting the webhooks at the end."""
+_PORT: Final = 8041
 _DEFAULT_EVENTS: Final = ("workflowRun.completed", "workflowRun.failed")
 
 
@@ -53,8 +54,15 @@ def listen(
     workflow: WebhookWorkflow = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Listen on this address.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="Listen on this port; 0 selects a free one.")
-    ] = 8041,
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help=f"Listen on this port, by default {_PORT}, or with --demo a free one; 0 selects a free one.",
+            show_default=False,
+        ),
+    ] = None,
     confirm: Annotated[
         bool, typer.Option(help="Confirm each event with the API; --no-confirm shows forged events too.")
     ] = True,
@@ -76,6 +84,10 @@ def listen(
         raise typer.BadParameter("--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0")
     if settings.demo and url is not None:
         raise typer.BadParameter("pass either a URL or --demo, whose emulator sends webhooks to this machine")
+    if url is None and not settings.demo and (event or workflow):
+        raise typer.BadParameter(f"{'--event' if event else '--workflow'} requires a URL to create webhooks for")
+    if port is None:
+        port = 0 if settings.demo else _PORT
     shown = ItemCount("event")
 
     async def receive(session: CopyAISession) -> None:
@@ -85,7 +97,7 @@ def listen(
         with usage_errors():
             secret = os.environ.get("COPYAI_WEBHOOK_SECRET")
             receiver = WebhookReceiver(session, events.put, secret=secret, confirm=confirm, grace=0)
-        async with receiver, _serve(receiver, host, 0 if settings.demo else port) as address:
+        async with receiver, _serve(receiver, host, port) as address:
             public_url = (url or (address if settings.demo else "")).rstrip("/")
             webhooks = _temporary_webhooks(
                 session, public_url + receiver.path, event or _DEFAULT_EVENTS, workflow, settings
