@@ -90,9 +90,11 @@ def shared_options(command: Callable[Concatenate[Settings, P], None]) -> Callabl
     """
     # Typer reads a command's parameters from its signature and its annotations.
     hints = get_type_hints(command, include_extras=True)
-    own = [parameter.replace(annotation=hints[parameter.name]) for parameter in signature(command).parameters.values()]
+    own_parameters = [
+        parameter.replace(annotation=hints[parameter.name]) for parameter in signature(command).parameters.values()
+    ]
     shared_hints = get_type_hints(Settings, include_extras=True)
-    shared = [
+    shared_parameters = [
         Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=shared_hints[field.name])
         for field in fields(Settings)
         if field.name not in hints
@@ -100,12 +102,14 @@ def shared_options(command: Callable[Concatenate[Settings, P], None]) -> Callabl
 
     @wraps(command)
     def with_settings(*args: P.args, **options: P.kwargs) -> None:
-        values: dict[str, Any] = {parameter.name: options.pop(parameter.name) for parameter in shared}
+        values: dict[str, Any] = {parameter.name: options.pop(parameter.name) for parameter in shared_parameters}
         command(Settings(**values), *args, **options)
 
     typed: Any = with_settings
-    typed.__signature__ = Signature([*own[1:], *shared])
-    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own[1:], *shared)}
+    typed.__signature__ = Signature([*own_parameters[1:], *shared_parameters])
+    typed.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in (*own_parameters[1:], *shared_parameters)
+    }
     return with_settings
 
 

@@ -41,7 +41,7 @@ DEFAULT_WORKFLOW_ID: Final = "WCFG-6db59f06-2f6c-4d3e-9a51-7c0b8e4d1f27"
 _HOST: Final = "127.0.0.1"
 _MAX_PORT: Final = 65_535
 _MAX_ADDED: Final = 10_000_000
-"""Sample runs that are added at a time: more would fill the memory."""
+"""The maximum number of sample runs to add at a time. More would fill the memory."""
 # Short, because requests in progress may hang on purpose, and their responses are no longer needed.
 _SHUTDOWN_SECONDS: Final = 0.01
 
@@ -276,11 +276,11 @@ class Emulator:
         return self._state.credits
 
     @credits.setter  # noqa: A003 (the API's own word)
-    def credits(self, left: int | None) -> None:
-        if left is not None:
-            check_integer("credits", left, 0)
+    def credits(self, credits_left: int | None) -> None:
+        if credits_left is not None:
+            check_integer("credits", credits_left, 0)
         with self._state.lock:
-            self._state.set_credits(left)
+            self._state.set_credits(credits_left)
 
     @property
     def workflow_ids(self) -> list[str]:
@@ -334,7 +334,7 @@ class Emulator:
             The ids of the new runs, in the order of the list.
 
         Raises:
-            ValueError: `count` is not an integer from 0 to 10 million, `at` is neither of the two, or a field is not
+            ValueError: `count` is not an integer from 0 to 10 million, `at` is invalid, or a field is not
                 JSON.
         """
         check_json("fields", fields)

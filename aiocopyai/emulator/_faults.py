@@ -15,7 +15,7 @@ from aiohttp.hdrs import CONTENT_TYPE
 from attrs import define, field, frozen
 
 from aiocopyai.emulator._http import EmulatorResponse, Request, encode_json
-from aiocopyai.emulator._validation import check_choice, check_integer, check_json, check_seconds, shown
+from aiocopyai.emulator._validation import check_choice, check_integer, check_json, check_seconds, short_repr
 
 
 _DRIP_PIECES: Final = 16
@@ -42,7 +42,7 @@ class Fault:
         drip: send the body in 16 pieces, with this many seconds before each.
 
     Raises:
-        ValueError: a value is not one of those that are accepted, or a field would have no effect beside `reset`.
+        ValueError: a value is invalid, or a field has no effect because of `reset`.
     """
 
     status: int | None = None
@@ -85,12 +85,12 @@ class Fault:
 def _check_headers(headers: Mapping[str, str]) -> None:
     """Check that headers can be sent."""
     if not isinstance(headers, Mapping):
-        raise ValueError(f"headers must be a mapping of names to strings, got {shown(headers)}")  # noqa: TRY004 (as in the client)
+        raise ValueError(f"headers must be a mapping of names to strings, got {short_repr(headers)}")  # noqa: TRY004 (as in the client)
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"headers must have valid names, got {shown(name)}")
+            raise ValueError(f"headers must have valid names, got {short_repr(name)}")
         if not isinstance(value, str) or _LINE_BREAK.search(value):
-            raise ValueError(f"headers[{name!r}] must be a string on one line, got {shown(value)}")
+            raise ValueError(f"headers[{name!r}] must be a string on one line, got {short_repr(value)}")
 
 
 @define(eq=False)

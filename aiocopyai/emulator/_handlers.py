@@ -89,8 +89,8 @@ class APICall:
         size = self._size()
         page = self._page(last=max(1, -(-count // size)))
         items = workflow.slice((page - 1) * size, min(page * size, count), now=now, visible_until=visible_until)
-        sent = items[: max(0, len(items) - self.quirks.short_pages)]
-        return success(self._list_body(count, apply_list_quirks(sent, self.quirks)))
+        page_items = items[: max(0, len(items) - self.quirks.short_pages)]
+        return success(self._list_body(count, apply_list_quirks(page_items, self.quirks)))
 
     def get_run(self, workflow_id: str, run_id: str) -> EmulatorResponse:
         """Get one run."""

@@ -46,7 +46,7 @@ class Quirks:
             reference; with `result.output`, as in an older one; or the whole run with a `type`, as captured in 2025.
 
     Raises:
-        ValueError: a value is not one of those that are accepted.
+        ValueError: a value is invalid.
     """
 
     total: TotalQuirk = "int"

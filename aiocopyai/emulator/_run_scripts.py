@@ -10,7 +10,7 @@ from typing import Any, Final
 from attrs import define, field, frozen
 
 from aiocopyai.emulator._http import JSON
-from aiocopyai.emulator._validation import check_integer, check_json, check_string, shown
+from aiocopyai.emulator._validation import check_integer, check_json, check_string, short_repr
 
 
 _PROCESSING: Final = "PROCESSING"
@@ -59,7 +59,7 @@ class Script:
             check_string("states", state)
         check_integer("credits", self.credits, 0)
         if not isinstance(self.output, Mapping | None):
-            raise ValueError(f"output must be a mapping of names to JSON values, got {shown(self.output)}")  # noqa: TRY004 (as in the client)
+            raise ValueError(f"output must be a mapping of names to JSON values, got {short_repr(self.output)}")  # noqa: TRY004 (as in the client)
         check_json("output", None if self.output is None else dict(self.output))
         check_json("error", self.error)
 

@@ -56,9 +56,9 @@ class SampleRun:
     @property
     def id(self) -> str:
         """The run's id, in the vendor's form `WRUN-<uuid>` unless `fields` has another."""
-        given = self.fields.get("id")
-        if isinstance(given, str):
-            return given
+        custom_id = self.fields.get("id")
+        if isinstance(custom_id, str):
+            return custom_id
         digits = self._digest()[:16].hex()
         return "-".join(("WRUN", digits[:8], digits[8:12], f"4{digits[13:16]}", f"a{digits[17:20]}", digits[20:]))
 

@@ -1,6 +1,6 @@
-"""Checks of the arguments of a test, with the wording of the client's own checks.
+"""Validation of arguments, with the same messages as in the client.
 
-Each raises a `ValueError` that says what is accepted and what was passed: ``max_size must be at least 1, got 0``.
+Each function raises a `ValueError` with the accepted values and the value: ``max_size must be at least 1, got 0``.
 """
 
 from __future__ import annotations
@@ -16,70 +16,70 @@ _REPR: Final = Repr()
 _REPR.maxstring = _REPR.maxother = 80
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return the beginning of a value's `repr`, on one line."""
     try:
         text = _REPR.repr(value)
-    except ValueError:  # Python refuses to write an integer of more than 4,300 digits
+    except ValueError:  # Python does not convert an integer of more than 4,300 digits
         return f"an object of type {type(value).__name__}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def check_integer(name: str, value: object, minimum: int | None, maximum: int = sys.maxsize) -> None:
-    """Check that a value is an integer in a range. Without a minimum, it is that of a 64-bit integer."""
+    """Check that a value is an integer in a range. A minimum of None means the least 64-bit integer."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be an integer, got {shown(value)}")  # noqa: TRY004 (as in the client)
+        raise ValueError(f"{name} must be an integer, got {short_repr(value)}")  # noqa: TRY004 (as in the client)
     least = -sys.maxsize if minimum is None else minimum
     if least <= value <= maximum:
         return
     if maximum < sys.maxsize:
-        raise ValueError(f"{name} must be between {least} and {maximum}, got {shown(value)}")
+        raise ValueError(f"{name} must be between {least} and {maximum}, got {short_repr(value)}")
     bound = f"at least {least}" if value < least else f"at most {maximum}"
-    raise ValueError(f"{name} must be {bound}, got {shown(value)}")
+    raise ValueError(f"{name} must be {bound}, got {short_repr(value)}")
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Check that a value is a number of seconds, 0 or more; an infinite one is for what never happens."""
+    """Check that a value is a number of seconds, 0 or more. It may be infinite."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ValueError(f"{name} must be a number of seconds, 0 or more, got {shown(value)}")
+        raise ValueError(f"{name} must be a number of seconds, 0 or more, got {short_repr(value)}")
     if isinstance(value, int) and value > sys.float_info.max:
-        raise ValueError(f"{name} must be at most 1.79e+308, got {shown(value)}")
+        raise ValueError(f"{name} must be at most 1.79e+308, got {short_repr(value)}")
 
 
 def check_boolean(name: str, value: object) -> None:
     """Check that a value is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {shown(value)}")  # noqa: TRY004 (as in the client)
+        raise ValueError(f"{name} must be True or False, got {short_repr(value)}")  # noqa: TRY004 (as in the client)
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """Check that a value is one of those that are listed, and of the same type."""
+    """Check that a value equals one of the choices, and has the same type."""
     choices = list(choices)
     if not any(type(value) is type(choice) and value == choice for choice in choices):
-        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {shown(value)}")
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {short_repr(value)}")
 
 
 def check_string(name: str, value: object) -> None:
-    """Check that a value is a string, and not empty."""
+    """Check that a value is a string that is not empty."""
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be a string that is not empty, got {shown(value)}")
+        raise ValueError(f"{name} must be a string that is not empty, got {short_repr(value)}")
 
 
 def check_type(name: str, value: object, kind: type) -> None:
     """Check that a value is an instance of a class."""
     if not isinstance(value, kind):
-        raise ValueError(f"{name} must be a {kind.__name__}, got {shown(value)}")  # noqa: TRY004 (as in the client)
+        raise ValueError(f"{name} must be a {kind.__name__}, got {short_repr(value)}")  # noqa: TRY004 (as in the client)
 
 
 def check_items(name: str, value: object) -> None:
-    """Check that a value has several items, and is not a single one."""
-    text = shown(value)  # before its type is known in part only
+    """Check that a value is an iterable of items, and not a single item."""
+    text = short_repr(value)  # before the type checkers narrow its type
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
         raise ValueError(f"{name} must be a list, got {text}; pass a single one as [{name[:-1]}]")  # noqa: TRY004 (as in the client)
 
 
 def check_json(name: str, value: object) -> None:
-    """Check that a value can be sent as JSON: no datetime, for example, and nothing nested too deeply."""
+    """Check that a value can be sent as JSON: it contains no datetime, for example, and is not nested too deeply."""
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:

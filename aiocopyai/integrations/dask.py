@@ -95,14 +95,14 @@ def read_runs(
         InvalidResponseError: a response has no `total`.
         CopyAIError: a request failed, in this call or while the frame is computed. No page is skipped.
     """
-    chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
-    if not chosen:
+    unique_ids = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
+    if not unique_ids:
         raise ValueError("workflow_ids must contain at least one id")
-    for workflow_id in chosen:
+    for workflow_id in unique_ids:
         path_segment("workflow_id", workflow_id)
     check_integer("partition_pages", partition_pages, 1)
     reader = _PartitionReader(base_url, retry, max_rate)
-    counts = dict(zip(chosen, reader.count(chosen), strict=True))
+    counts = dict(zip(unique_ids, reader.count(unique_ids), strict=True))
     plan = plan_ranges(
         {workflow_id: total for workflow_id, (total, _) in counts.items()},
         partition_pages,

@@ -84,9 +84,9 @@ def copyai_source(
         ValueError: there is no workflow id, or a time is negative.
         CopyAIError: the runs cannot be read; raised during the load, as the cause of dlt's error. Nothing is loaded.
     """
-    chosen = list(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
-    if not chosen:
-        raise ValueError("workflow_ids must have at least one id, got none")
+    unique_ids = list(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
+    if not unique_ids:
+        raise ValueError("workflow_ids must contain at least one id")
     check_timedelta("look_back", look_back, zero=True)
     check_timedelta("open_for", open_for, zero=True)
 
@@ -107,16 +107,16 @@ def copyai_source(
                     state[workflow_id] = cursor.dump()
 
     all_runs = dlt.resource(read, name="runs", write_disposition="merge", primary_key=(_KEY_NAME, "id"))
-    yield all_runs(chosen)
-    for workflow_id in chosen:
+    yield all_runs(unique_ids)
+    for workflow_id in unique_ids:
         name = f"runs_{workflow_id}"
         table = name
         if not _WORKFLOW_ID.fullmatch(workflow_id):  # dlt may normalize different ids to the same name
             table += "_" + blake2b(workflow_id.encode(), digest_size=4).hexdigest()
-        own_runs = dlt.resource(
+        workflow_runs = dlt.resource(
             read, name=name, table_name=table, write_disposition="merge", primary_key="id", selected=False
         )
-        yield own_runs([workflow_id])
+        yield workflow_runs([workflow_id])
 
 
 def _read_lists(

@@ -204,7 +204,7 @@ class Summary:
     @property
     def costliest(self) -> list[CostlyRun]:
         """The ten most expensive runs, the most expensive first."""
-        return [costly for *_, costly in sorted(self._costliest, reverse=True)]
+        return [run for *_, run in sorted(self._costliest, reverse=True)]
 
     @property
     def ranked_keys(self) -> list[tuple[str, KeySummary]]:
@@ -245,9 +245,9 @@ class Summary:
         self.first = created if self.first is None else min(self.first, created)
         self.last = created if self.last is None else max(self.last, created)
         local = local_time(created, self.zone)
-        known = len(self.days.totals)
+        day_count = len(self.days.totals)
         self.days.add((local.date(), status), run)
-        if len(self.days.totals) > known:
+        if len(self.days.totals) > day_count:
             self.zones[local.tzname() or "?"] = None
 
     def _add_to_keys(self, run: Run) -> None:
@@ -278,9 +278,9 @@ class Summary:
         heap = self._costliest
         if cost <= 0 or (len(heap) >= MAX_COSTLIEST and cost <= heap[0][0]):
             return
-        costly = CostlyRun(run.id[:_TEXT_LENGTH], status, run.created_at, cost, preview(run)[:_TEXT_LENGTH])
+        costly_run = CostlyRun(run.id[:_TEXT_LENGTH], status, run.created_at, cost, preview(run)[:_TEXT_LENGTH])
         # Of equally expensive runs, the first is kept. The number of runs differs, so that runs are never compared.
-        entry = (cost, -self.total.runs, costly)
+        entry = (cost, -self.total.runs, costly_run)
         heappush(heap, entry) if len(heap) < MAX_COSTLIEST else heappushpop(heap, entry)
 
 

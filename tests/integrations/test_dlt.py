@@ -379,7 +379,7 @@ async def test_unusual_values_are_loaded(loads: Loads) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workflow_ids": []}, "at least one id, got none"),
+        ({"workflow_ids": []}, "must contain at least one id"),
         ({"workflow_ids": ["WCFG-1"], "look_back": -DAY}, "look_back must be a timedelta of 0 or more, such as"),
         ({"workflow_ids": ["WCFG-1"], "open_for": -DAY}, "open_for must be a timedelta of 0 or more, such as"),
     ],

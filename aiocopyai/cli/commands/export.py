@@ -68,7 +68,7 @@ def export(
       aiocopyai export WCFG-6db59f06-… WCFG-d0f4f3eb-… -o runs.parquet
       aiocopyai export WCFG-6db59f06-… -o runs.jsonl.gz --resume --since last
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    chosen = choose_workflows(workflow_ids, settings)
+    workflow_ids = choose_workflows(workflow_ids, settings)
     if output is None:  # some combinations of typer and click do not support a required option that may be None
         raise typer.BadParameter("pass the file to write with -o FILE")
     if resume and force:
@@ -84,7 +84,13 @@ def export(
         with usage_errors(workflow_ids="WORKFLOW_ID"), progress.bar:
             try:
                 exported = await export_runs(
-                    session, chosen, output, resume=resume, since=parsed_since, force=force, on_progress=progress.update
+                    session,
+                    workflow_ids,
+                    output,
+                    resume=resume,
+                    since=parsed_since,
+                    force=force,
+                    on_progress=progress.update,
                 )
             except ExportError as error:
                 advice = re.sub(r"\b(force|resume)\b(?! it)", r"--\1", error.advice)

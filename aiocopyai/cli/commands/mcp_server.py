@@ -106,7 +106,7 @@ def mcp(
         raise typer.BadParameter("--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0")
     if settings.demo and workflow_ids:
         raise typer.BadParameter("pass either a WORKFLOW_ID or --demo")
-    chosen = [_demo.WORKFLOW_ID] if settings.demo else workflow_ids or []
+    workflow_ids = [_demo.WORKFLOW_ID] if settings.demo else workflow_ids or []
 
     async def serve(session: CopyAISession) -> None:
         from aiocopyai.integrations.mcp import make_server  # noqa: PLC0415 (loads a server)
@@ -114,7 +114,7 @@ def mcp(
         with usage_errors():
             server = make_server(
                 session,
-                chosen,
+                workflow_ids,
                 allow_start=allow_start,
                 max_runs=max_runs or _MAX_RUNS,
                 max_credits=max_credits or _MAX_CREDITS,

@@ -62,7 +62,7 @@ def runs(
       aiocopyai runs WCFG-6db59f06-… --metadata batch=7 --format csv > batch-7.csv
       aiocopyai runs WCFG-6db59f06-… | jq -r 'select(.status == "FAILED") | .id'
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    chosen = choose_workflow(workflow_id, settings)
+    workflow_id = choose_workflow(workflow_id, settings)
     pairs = read_pairs("--metadata", metadata or [])
     metadata_filter = {key: [value for other, value in pairs if other == key] for key, _ in pairs}
     for unknown in sorted({name.upper() for name in status or []}.difference(aiocopyai.RunStatus)):
@@ -72,7 +72,7 @@ def runs(
     async def list_runs(session: CopyAISession) -> None:
         with usage_errors():
             pager = session.runs(
-                chosen,
+                workflow_id,
                 limit=limit,
                 since=since,
                 status=status or None,

@@ -277,11 +277,11 @@ class StartProgress:
         parts = [f"{plural(started, 'run')} started" if self.options.timeout is None else str(self.tally)]
         if self.results is not None and self.results.in_progress:
             parts.append(f"in progress: {', '.join(run.id for run in self.results.in_progress)}")
-        left = total - self.finished
-        if left:
-            parts.append(f"{left:,} of {total:,} rows are left")
+        remaining = total - self.finished
+        if remaining:
+            parts.append(f"{remaining:,} of {total:,} rows are left")
         if output is not None:
-            parts.append("continue with --resume" if left else f"{plural(total, 'row')} in {output}")
+            parts.append("continue with --resume" if remaining else f"{plural(total, 'row')} in {output}")
         return "; ".join(parts)
 
 

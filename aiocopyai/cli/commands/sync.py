@@ -42,7 +42,7 @@ def sync(
 
     The first time, all runs are loaded into the table copyai.runs. Later, only runs that are new or may have changed
     are loaded: the runs of the last day, and runs of the last 30 days that were not finished.
-    If a load is interrupted, the next one continues from what is in the database.
+    If a load is interrupted, the next one continues from the rows in the database.
     The command requires the extra `dlt`. With --to NAME, configure the destination as for any dlt pipeline.
     The key is read from COPYAI_API_KEY, or from a prompt on a terminal.
 
@@ -52,7 +52,7 @@ def sync(
       aiocopyai sync WCFG-6db59f06-… WCFG-d0f4f3eb-… --to duckdb:///runs.duckdb
       aiocopyai sync WCFG-6db59f06-… --to bigquery
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    chosen = choose_workflows(workflow_ids, settings)
+    workflow_ids = choose_workflows(workflow_ids, settings)
     require_packages("sync", ("dlt", "duckdb", "pyarrow"), extra="dlt")
     # By default, sample runs are not mixed with real ones.
     url = to or ("duckdb:///demo.duckdb" if settings.demo else "duckdb:///runs.duckdb")
@@ -73,10 +73,10 @@ def sync(
                 with usage_errors():
                     pipeline = destination.open_pipeline()
                     session = make_session()
-                    for workflow_id in chosen:
+                    for workflow_id in workflow_ids:
                         session.runs(workflow_id)  # checks the id, and sends nothing
                 with progress.status:
-                    loaded = load(pipeline, copyai_source(chosen, session=make_session), progress.update)
+                    loaded = load(pipeline, copyai_source(workflow_ids, session=make_session), progress.update)
         except DestinationError as error:
             raise CommandError(str(error)) from error
         new = plural(loaded.new, "new run")

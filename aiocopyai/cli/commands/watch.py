@@ -56,14 +56,14 @@ def watch(
       aiocopyai watch WCFG-6db59f06-… --interval 30 --status failed
       aiocopyai watch WCFG-6db59f06-… | jq -r --unbuffered .id
     """  # noqa: D301 (the backspace makes click keep the line breaks)
-    chosen = choose_workflow(workflow_id, settings)
+    workflow_id = choose_workflow(workflow_id, settings)
     if interval is None:
         interval = _DEMO_INTERVAL if settings.demo else _INTERVAL
     shown = ItemCount("change")
 
     async def show_changes(session: CopyAISession) -> None:
         with usage_errors():
-            changes = session.watch(chosen, interval=interval, since=since, statuses=status or None)
+            changes = session.watch(workflow_id, interval=interval, since=since, statuses=status or None)
         writer = open_run_writer(output_format)
         writer.flush()  # the header of a table or of CSV
         async with _demo.starting_runs(session) if settings.demo else nullcontext():
