@@ -50,6 +50,7 @@ from aiocopyai._validation import (
     check_rows,
     check_string,
     check_webhook,
+    is_loopback,
     json_object,
     normalized_base_url,
     path_segment,
@@ -86,8 +87,8 @@ class CopyAISession:
             for no limit. Waiting for a free connection or for `max_rate` does not count.
         retry: how often, and with which waits, a request is retried; ``3`` is the same as ``RetryPolicy(attempts=3)``.
         max_rate: the maximum number of requests per second of this session; None for no limit.
-        trust_env: use the proxy in ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``, but no logins in ``~/.netrc``.
-            With `http_session`, set a proxy there instead.
+        trust_env: use the proxy in ``HTTPS_PROXY``, except for the hosts in ``NO_PROXY`` and loopback addresses, but no
+            logins in ``~/.netrc``. With `http_session`, set a proxy there instead.
         default_headers: headers to send with each request, such as those for a gateway. The values must be printable
             ASCII, and no `repr` shows them. Headers that the client sets itself, and those for the key, are rejected.
         user_agent: the ``User-Agent`` header; by default ``aiocopyai/`` and its version.
@@ -134,7 +135,8 @@ class CopyAISession:
             check_rate("max_rate", max_rate)
         if trust_env and http_session is not None:
             raise ConfigurationError("trust_env cannot be combined with http_session: set a proxy on your own session")
-        proxy = proxy_from_environment(url) if trust_env else None
+        # A proxy could not reach this machine's own address, and would receive the key unencrypted with ``http://``.
+        proxy = proxy_from_environment(url) if trust_env and not is_loopback(URL(url).host or "") else None
         self._set_up(Transport(api_key, url, Connections.create(http_session, max_rate), options, proxy=proxy))
 
     def _set_up(self, transport: Transport, parent: CopyAISession | None = None) -> None:

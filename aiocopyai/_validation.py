@@ -133,12 +133,13 @@ def normalized_base_url(value: str) -> str:
         raise ConfigurationError("base_url must be an http(s) URL such as 'https://api.copy.ai/api'")
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
         raise ConfigurationError("base_url must not contain a user, password, query or fragment")
-    if url.scheme == "http" and not _is_loopback(url.host):
+    if url.scheme == "http" and not is_loopback(url.host):
         raise ConfigurationError(f"base_url would send the API key without encryption to {url.host}: use https")
     return str(url).rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -10,11 +10,10 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from aiohttp import web
 
 from aiocopyai.emulator import Emulator, Fault, Request
 from tests.support.commands import MAIN, cli, environment, finish, start
-from tests.support.proxying import serving
+from tests.support.proxying import refusing_proxy
 
 
 EMULATOR_RUNS = 230
@@ -203,21 +202,19 @@ async def test_workflow_of_the_environment(emulator: Emulator) -> None:
 
 
 async def test_proxy_of_the_environment(emulator: Emulator) -> None:
-    """The proxy in HTTP_PROXY is used, except for hosts in NO_PROXY and for the demo."""
-    proxied: list[str] = []
+    """The proxy in HTTPS_PROXY is used, except for hosts in NO_PROXY, for a loopback address and for the demo."""
+    async with refusing_proxy() as (proxy_url, heads):
+        proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), proxy_url)
+        remote = {"COPYAI_API_KEY": "a-key-of-16-chars", "COPYAI_BASE_URL": "https://copyai.invalid/api"}
+        check = ("check-key", "--retries", "0")
+        through = await cli(*check, **proxies, **remote, NO_PROXY="", no_proxy="")
+        direct = await cli(*check, **proxies, **remote, NO_PROXY="copyai.invalid", no_proxy="copyai.invalid")
+        local = await cli(*check, emulator=emulator, **proxies, NO_PROXY="", no_proxy="")
+        demo = await cli(*check, "--demo", **proxies, NO_PROXY="", no_proxy="")
 
-    async def proxy(request: web.BaseRequest) -> web.Response:
-        proxied.append(str(request.url.path))
-        return web.json_response({"status": "success", "data": {"total": 0, "data": []}})
-
-    async with serving(proxy) as proxy_url:
-        variables = {"HTTP_PROXY": proxy_url.removesuffix("/api"), "http_proxy": proxy_url.removesuffix("/api")}
-        through = await cli("check-key", emulator=emulator, **variables, NO_PROXY="", no_proxy="")
-        direct = await cli("check-key", emulator=emulator, **variables, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
-        demo = await cli("check-key", "--demo", **variables, NO_PROXY="", no_proxy="")
-
-    assert through.code == direct.code == demo.code == 0
-    assert proxied == ["/api/webhook"]
+    assert 0 not in {through.code, direct.code}
+    assert (local.code, demo.code) == (0, 0)
+    assert [head.split()[:2] for head in heads] == [["CONNECT", "copyai.invalid:443"]]
     assert len(emulator.requests) == 1
 
 

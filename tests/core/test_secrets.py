@@ -20,12 +20,12 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai import (
     AmbiguousStartError,
+    APIConnectionError,
     ConfigurationError,
     CopyAIError,
     CopyAISession,
@@ -37,7 +37,7 @@ from aiocopyai._parsing import parse_json
 from aiocopyai._redaction import Secret, redact
 from aiocopyai.emulator import Emulator, Fault
 from aiocopyai.webhooks import WebhookReceiver
-from tests.support.proxying import serving
+from tests.support.proxying import refusing_proxy
 from tests.support.strategies import JSON_VALUES
 
 
@@ -275,23 +275,34 @@ async def test_the_environment_is_ignored(
 async def test_trust_env_uses_only_the_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With `trust_env` the proxy of the environment is used, NO_PROXY is honoured, and no login is sent."""
     set_environment(monkeypatch, tmp_path)
-    proxied: list[web.BaseRequest] = []
-
-    async def proxy(http: web.BaseRequest) -> web.Response:
-        proxied.append(http)
-        return web.json_response({"total": 0, "data": []})
-
-    async with Emulator(api_key=KEY) as emulator, serving(proxy) as proxy_url:
+    async with refusing_proxy() as (proxy_url, heads):
         set_proxy(monkeypatch, proxy_url)
-        async with CopyAISession(KEY, base_url=emulator.url, trust_env=True) as session:
-            await session.check_key()
-        monkeypatch.setenv("NO_PROXY", "example.com,127.0.0.1")
-        async with CopyAISession(KEY, base_url=emulator.url, trust_env=True) as session:
+        for direct in ("", "copyai.invalid"):
+            monkeypatch.setenv("NO_PROXY", f"example.com,{direct}")
+            async with CopyAISession(KEY, base_url="https://copyai.invalid/api", trust_env=True, retry=1) as session:
+                with pytest.raises(APIConnectionError):
+                    await session.check_key()
+
+    (head,) = heads
+    assert head.startswith("CONNECT copyai.invalid:443 ")
+    assert "authorization" not in head.lower()
+    assert leaks([head], spellings()) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_no_proxy_receives_the_key_for_a_loopback_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
+) -> None:
+    """Requests to this machine do not go through a proxy, which would receive the key unencrypted."""
+    set_environment(monkeypatch, tmp_path)
+    async with Emulator(api_key=KEY) as emulator, Emulator() as proxy:
+        set_proxy(monkeypatch, proxy.url)
+        url = emulator.url.replace("127.0.0.1", host)
+        async with CopyAISession(KEY, base_url=url, trust_env=True) as session:
             await session.check_key()
 
     assert len(emulator.requests) == 1
-    assert [str(request.url.path_qs) for request in proxied] == ["/api/webhook?size=1&page=0"]
-    assert not {"authorization", "cookie"} & {name.lower() for name in proxied[0].headers}
+    assert proxy.requests == []
 
 
 @pytest.mark.parametrize("proxy", ["socks5://me:password@localhost:1", "http://", "http://[me:password"])

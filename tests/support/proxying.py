@@ -142,6 +142,20 @@ class CutProxy:
             yield f"http://{HOST}:{port}"
 
 
+@asynccontextmanager
+async def refusing_proxy() -> AsyncIterator[tuple[str, list[str]]]:
+    """Serve a proxy that responds to each request with a 502; yield its URL, and the heads of the requests."""
+    heads: list[str] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with listening(refuse) as port:
+        yield f"http://{HOST}:{port}", heads
+
+
 @define
 class Authority:
     """A certificate authority for tests."""
