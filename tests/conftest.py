@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: a session on the emulator, and the profiles of hypothesis."""
+"""Fixtures for all tests, and the profiles of Hypothesis."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0)
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run tests without the developer's own key and base URL."""
+    """Remove the developer's key and base URL from the environment."""
     monkeypatch.delenv("COPYAI_API_KEY", raising=False)
     monkeypatch.delenv("COPYAI_BASE_URL", raising=False)
 

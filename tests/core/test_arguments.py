@@ -1,4 +1,4 @@
-"""Numbers and durations in every public parameter: those that make no sense are a `ValueError`."""
+"""Tests of numbers and durations in every public parameter: absurd values raise `ValueError`."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_number_is_known() -> None:
 
 @pytest.mark.parametrize(("label", "name"), PARAMETERS, ids=str)
 async def test_absurd_numbers_are_rejected(label: str, name: str) -> None:
-    """A value that is not a sensible number or duration is a `ValueError` of one line that names the parameter."""
+    """An absurd number or duration raises `ValueError`. The message is one line and names the parameter."""
     for text, value in VALUES[PARAMETERS[label, name]].items():
         if (label, name, text) in MEANINGFUL:
             continue
@@ -119,14 +119,14 @@ def test_an_absurd_client_timeout_is_rejected(name: str, value: Any) -> None:  #
 
 @pytest.mark.parametrize("rate", [5e-324, 1e-310, 1e-10])
 def test_a_rate_of_less_than_one_request_in_decades_is_rejected(rate: float) -> None:
-    """A rate whose reciprocal no clock can express is a `ConfigurationError`."""
+    """A rate whose reciprocal is longer than any clock can express raises `ConfigurationError`."""
     with pytest.raises(ConfigurationError, match="max_rate must be at least 1e-09 requests per second, got"):
         CopyAISession(KEY, max_rate=rate)
 
 
 @pytest.mark.parametrize("call", ["runs", "watch"])
-def test_no_time_is_rejected(call: str) -> None:
-    """The NaT of pandas, such as the latest time of an empty column, is not a time since which runs could be read."""
+def test_nat_is_rejected(call: str) -> None:
+    """`since` rejects the NaT of pandas, such as the latest time of an empty column."""
     latest = pd.Series([], dtype="datetime64[us, UTC]").max()
 
     with pytest.raises(ValueError, match=r"since must be a datetime with a time zone, .* got NaT"):
@@ -134,7 +134,7 @@ def test_no_time_is_rejected(call: str) -> None:
 
 
 async def test_the_largest_numbers_are_accepted(copyai_emulator: Emulator) -> None:
-    """The largest values that are accepted work: none of them overflows a clock, a date or a limit."""
+    """The largest accepted values do not overflow a clock, a date or a limit."""
     workflow_id = copyai_emulator.workflow_id
     copyai_emulator.add_runs(3)
     largest, most = sys.float_info.max, sys.maxsize

@@ -1,4 +1,4 @@
-"""The calls apart from the list of runs: one run, webhooks, and the check of the key."""
+"""Tests of all calls except the list of runs: one run, webhooks, and the check of the key."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ COMPLETED = WebhookEventType.RUN_COMPLETED
 
 
 async def test_get_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that is read by its id equals the same run of the list."""
+    """A run that is read by its id equals the same run in the list."""
     copyai_emulator.add_runs(3)
     for listed in [run async for run in session.runs(copyai_emulator.workflow_id)]:
         assert await session.get_run(copyai_emulator.workflow_id, listed.id) == listed
 
 
 async def test_a_run_with_missing_and_invalid_fields(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run without a workflow gets the requested one; invalid and unknown fields are kept."""
+    """A run without a workflow id has the requested one. Invalid and unknown fields are kept."""
     copyai_emulator.inject(
         Fault(body={"status": "success", "data": {"workflowRunId": "WRUN-1", "credits": "many", "x": 1}})
     )
@@ -44,14 +44,14 @@ async def test_a_run_with_missing_and_invalid_fields(session: CopyAISession, cop
 
 @pytest.mark.parametrize("body", [[], {"data": []}, {"status": "success"}, {"data": {"status": "NEW"}}])
 async def test_a_response_without_a_run(session: CopyAISession, copyai_emulator: Emulator, body: Any) -> None:  # noqa: ANN401 (raw JSON)
-    """A response without a run is an `InvalidResponseError`."""
+    """A response without a run raises `InvalidResponseError`."""
     copyai_emulator.inject(Fault(body=body, status=200))
     with pytest.raises(InvalidResponseError):
         await session.get_run("WCFG-1", "WRUN-1")
 
 
 async def test_an_unknown_run(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An unknown run is a `NotFoundError`."""
+    """An unknown run raises `NotFoundError`."""
     with pytest.raises(NotFoundError):
         await session.get_run(copyai_emulator.workflow_id, "WRUN-0")
 
@@ -61,12 +61,12 @@ async def test_an_unknown_run(session: CopyAISession, copyai_emulator: Emulator)
     [('{"a": [1]}', {"a": [1]}), ("3", 3), ('"x"', "x"), (["as", "it", "is"], ["as", "it", "is"]), (None, None)],
 )
 def test_output_json(value: Any, expected: Any) -> None:  # noqa: ANN401 (raw JSON)
-    """JSON inside a string is parsed; any other value is returned as it is."""
+    """JSON in a string is parsed, and any other value is returned unchanged."""
     assert Run("WRUN-1", output={"Step": value}).output_json("Step") == expected
 
 
 def test_output_that_is_not_json() -> None:
-    """An output that is a string, but not JSON, is a `ValueError` that shows it."""
+    """An output that is a string, but not JSON, raises a `ValueError` that shows it."""
     run = Run("WRUN-1", output={"Step": "Dear Ada,", "Other": "NaN"})
     with pytest.raises(ValueError, match=r"output 'Step' of run WRUN-1 is not JSON .*: 'Dear Ada,'"):
         run.output_json("Step")
@@ -75,14 +75,14 @@ def test_output_that_is_not_json() -> None:
 
 
 def test_an_unknown_output() -> None:
-    """An output that the run does not have is a `KeyError` that lists those that it has."""
+    """An output that the run does not have raises a `KeyError` that lists the existing outputs."""
     run = Run("WRUN-1", output={"Step": "a", "Other": "b"})
     with pytest.raises(KeyError, match="has no output 'step', only: 'Step', 'Other'"):
         run.output_json("step")
 
 
 async def test_a_run_as_json(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run as a dict has the documented shape, and the same as JSON; a copy of it is the caller's own."""
+    """`to_dict` and `to_json` return the documented shape. The caller may change the dict."""
     copyai_emulator.inject(
         Fault(
             status=200,
@@ -133,7 +133,7 @@ async def test_webhooks(session: CopyAISession, copyai_emulator: Emulator) -> No
 
 @pytest.mark.parametrize("quirks", [Quirks(), Quirks(max_size=30), Quirks(total="string")], ids=repr)
 async def test_many_webhooks(session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks) -> None:
-    """All webhooks are listed, each once, although the pages of this list count from 0."""
+    """All webhooks are listed once, although the pages of this list start at 0."""
     copyai_emulator.quirks = quirks
     made = [(await session.create_webhook(f"{URL}/{number}", COMPLETED)).id for number in range(215)]
 
@@ -141,7 +141,7 @@ async def test_many_webhooks(session: CopyAISession, copyai_emulator: Emulator, 
 
 
 async def test_ensure_webhook(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """The same webhook is created once; another URL, event or workflow is another webhook."""
+    """The same webhook is created once. Another webhook is created for another URL, event or workflow."""
     first = await session.ensure_webhook(URL, COMPLETED)
 
     assert await session.ensure_webhook(URL, "workflowRun.completed") == first
@@ -168,7 +168,7 @@ async def test_ensure_webhook_compares_normalized_values(
     session: CopyAISession, copyai_emulator: Emulator, listed: str, url: str, workflow: dict[str, JSON],
     workflow_id: str | None,
 ) -> None:  # fmt: skip
-    """A webhook for an equivalent URL and for all workflows is found, however the API lists them."""
+    """A webhook with an equivalent URL, or for all workflows, is found in any form that the API may list."""
     item: dict[str, JSON] = {"id": "1", "eventType": COMPLETED, "url": listed, **workflow}
     copyai_emulator.inject(Fault(body={"total": 1, "data": [item]}))
 
@@ -183,7 +183,7 @@ async def test_ensure_webhook_compares_normalized_values(
 async def test_ensure_webhook_keeps_other_urls_apart(
     session: CopyAISession, copyai_emulator: Emulator, url: str
 ) -> None:
-    """A URL that another resource may have, or an invalid one in the list, is another webhook."""
+    """Another webhook is created if the listed URL is invalid, or may be that of another resource."""
     items: list[JSON] = [
         {"id": str(number), "eventType": COMPLETED, "url": listed}
         for number, listed in enumerate(["https://example.com/hook", "http://[", "", None, 5])
@@ -195,7 +195,7 @@ async def test_ensure_webhook_keeps_other_urls_apart(
 
 
 async def test_ensure_webhook_after_a_lost_response(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A webhook whose creation was not confirmed is found, and one that was not created is an error."""
+    """After a lost response, a created webhook is found, and one that was not created raises the error."""
     copyai_emulator.inject(Fault(reset="after"), method="POST")
     await session.ensure_webhook(URL, COMPLETED)
     copyai_emulator.inject(Fault(status=503), method="POST")
@@ -207,7 +207,7 @@ async def test_ensure_webhook_after_a_lost_response(session: CopyAISession, copy
 
 
 async def test_a_deletion_after_a_lost_response(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A deletion whose response was lost succeeds if the webhook does not exist any more."""
+    """A deletion whose response is lost succeeds if the webhook no longer exists."""
     hook = await session.create_webhook(URL, COMPLETED)
     copyai_emulator.inject(Fault(truncate=1), method="DELETE")
     await session.delete_webhook(hook.id)
@@ -216,7 +216,7 @@ async def test_a_deletion_after_a_lost_response(session: CopyAISession, copyai_e
 
 
 async def test_an_unknown_event_is_kept(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A webhook for an undocumented event is listed like any other."""
+    """A webhook for an undocumented event is listed."""
     copyai_emulator.inject(
         Fault(body={"total": 1, "data": [{"id": "1", "eventType": "step.done", "url": 5, "createdAt": "x"}]})
     )
@@ -227,7 +227,7 @@ async def test_an_unknown_event_is_kept(session: CopyAISession, copyai_emulator:
 
 @pytest.mark.parametrize("body", [[], {"total": 0}, {"total": 1, "data": [{"url": "x"}]}, {"total": 1, "data": [3]}])
 async def test_a_response_without_webhooks(session: CopyAISession, copyai_emulator: Emulator, body: Any) -> None:  # noqa: ANN401 (raw JSON)
-    """A response without a list of webhooks is an `InvalidResponseError`."""
+    """A response without a list of webhooks raises `InvalidResponseError`."""
     copyai_emulator.inject(Fault(body=body, status=200))
     with pytest.raises(InvalidResponseError):
         [webhook async for webhook in session.webhooks()]
@@ -235,7 +235,7 @@ async def test_a_response_without_webhooks(session: CopyAISession, copyai_emulat
 
 @pytest.mark.parametrize("url", ["", "example.com", "ftp://example.com/x", "http://", 3, "http://[x"])
 async def test_invalid_urls(session: CopyAISession, copyai_emulator: Emulator, url: Any) -> None:  # noqa: ANN401 (bad on purpose)
-    """A URL that cannot be posted to is a `ValueError` before anything is sent."""
+    """A URL that cannot receive deliveries raises `ValueError` before anything is sent."""
     with pytest.raises(ValueError, match="url must be"):
         await session.ensure_webhook(url, COMPLETED)
 
@@ -243,7 +243,7 @@ async def test_invalid_urls(session: CopyAISession, copyai_emulator: Emulator, u
 
 
 async def test_a_webhook_for_an_invalid_workflow(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An invalid workflow id is a `ValueError` before the list of webhooks is requested."""
+    """An invalid workflow id raises `ValueError` before the list of webhooks is requested."""
     for call in (session.ensure_webhook, session.create_webhook):
         with pytest.raises(ValueError, match="workflow_id"):
             await call(URL, COMPLETED, "..")
@@ -252,7 +252,7 @@ async def test_a_webhook_for_an_invalid_workflow(session: CopyAISession, copyai_
 
 
 async def test_check_key(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A valid key is confirmed with one request that costs nothing; an invalid one is an `AuthenticationError`."""
+    """A valid key is confirmed with one request that costs nothing; an invalid one raises `AuthenticationError`."""
     await session.check_key()
 
     assert [(request.method, request.page, request.size) for request in copyai_emulator.requests] == [("GET", 0, 1)]

@@ -1,4 +1,4 @@
-"""A method that is cancelled in any phase ends at once and leaves nothing behind, and the session keeps working."""
+"""Tests of cancellation: a cancelled method ends at once and leaves nothing open, and the session keeps working."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ METHODS: Final = (runs, start_run, run_many, watch, wait_run, watch_run, ensure_
 
 @define
 class Resolver(AbstractResolver):
-    """Resolves every name to this machine, and hangs while it is blocked."""
+    """A resolver that resolves every name to this machine, and hangs while it is blocked."""
 
     requests: int = 0
     blocked: asyncio.Event | None = None
@@ -84,7 +84,7 @@ class Resolver(AbstractResolver):
 
 @define
 class Setup:
-    """A session on an emulator, with the parts that the tests inspect."""
+    """A session with an emulator, and the parts that the tests inspect."""
 
     emulator: Emulator
     session: CopyAISession
@@ -152,7 +152,7 @@ async def test_receiving(method: Method, fault: Fault) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_waiting_to_retry(method: Method) -> None:
-    """A method that is cancelled while it waits for the next attempt does not make it."""
+    """A method that is cancelled while it waits for the next attempt does not send another request."""
     async with connected(RetryPolicy(wait_initial=9, wait_jitter=0)) as setup:
         setup.emulator.inject(Fault(status=503), times=8)
         await cancel_in_phase(method, setup, lambda: len(setup.emulator.requests) > 0 and not setup.connector._acquired)
@@ -179,7 +179,7 @@ async def test_waiting_for_the_rate_limit(method: Method) -> None:
 
 @pytest.mark.parametrize("method", [runs, start_run, run_many, ensure_webhook])
 async def test_after_any_number_of_loop_iterations(method: Method) -> None:
-    """A method that is cancelled after any number of loop iterations leaves nothing behind."""
+    """A method that is cancelled after any number of loop iterations leaves nothing open."""
     async with connected() as setup:
         for turns in range(60):
             task = asyncio.ensure_future(method(setup.session, "W"))

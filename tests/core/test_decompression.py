@@ -1,4 +1,4 @@
-"""Decompression: compressed bodies are restored in bounded pieces, and incomplete ones are detected."""
+"""Tests of decompression: bodies are restored in bounded pieces, and incomplete bodies are detected."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_body_is_restored(body: bytes, compression: tuple[str, type[bytes]
 @pytest.mark.parametrize(("encoding", "compress"), COMPRESSIONS)
 @pytest.mark.parametrize("surplus", [-1, 0, 1, 21, 100, 1_000, PIECE_SIZE])
 def test_a_body_of_about_a_piece_is_restored(encoding: str, compress: type[bytes], surplus: int) -> None:
-    """A body of about the size of a piece is restored, although its input is consumed before its output."""
+    """A body of about the size of a piece is restored, although its input is consumed before its output is read."""
     body = b" " * (PIECE_SIZE + surplus)
 
     assert restore(encoding, [compress(body)]) == (body, True)
@@ -87,7 +87,7 @@ def test_a_cut_body_is_incomplete(encoding: str, compress: type[bytes]) -> None:
     ],
 )
 def test_an_invalid_body(encoding: str, body: bytes) -> None:
-    """A body that is not in its encoding, or has other data after its end, is a ValueError or incomplete."""
+    """A body that is not in its encoding, or has other data after its end, raises ValueError or is incomplete."""
     try:
         is_complete = restore(encoding, [body])[1]
     except ValueError as error:
@@ -98,7 +98,7 @@ def test_an_invalid_body(encoding: str, body: bytes) -> None:
 
 @given(st.binary(max_size=60), st.sampled_from(sorted(SUPPORTED_ENCODINGS)))
 def test_any_bytes(body: bytes, encoding: str) -> None:
-    """Any bytes are decompressed, or are a ValueError of one line."""
+    """Any bytes are decompressed, or raise a ValueError of one line."""
     try:
         restore(encoding, [body])
     except ValueError as error:
@@ -106,14 +106,14 @@ def test_any_bytes(body: bytes, encoding: str) -> None:
 
 
 def test_pieces_are_bounded() -> None:
-    """No piece is larger than `PIECE_SIZE`, even of a few bytes that expand to very many."""
+    """No piece is larger than `PIECE_SIZE`, even if a few bytes expand to very many."""
     pieces = Decompressor("gzip").feed(gzip.compress(bytes(64 * PIECE_SIZE)))
 
     assert [len(next(pieces)) for _ in range(3)] == [PIECE_SIZE] * 3
 
 
 def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body of very many empty members, each of which takes time, is a ValueError."""
+    """A body of very many empty members, each of which takes time, raises ValueError."""
     monkeypatch.setattr(_decompression, "_MAX_MEMBERS", 3)
 
     assert restore("gzip", [gzip.compress(b"x") * 3]) == (b"xxx", True)
@@ -128,7 +128,7 @@ async def chunks_of(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 async def test_other_tasks_run_between_pieces() -> None:
-    """Other tasks run after each piece of a large body that is decompressed."""
+    """Other tasks run after each piece of a large body."""
     turns = 0
 
     async def count() -> None:
@@ -146,6 +146,6 @@ async def test_other_tasks_run_between_pieces() -> None:
 
 
 async def test_an_incomplete_body_is_an_error() -> None:
-    """A body that ends too early is a ValueError."""
+    """A body that ends too early raises ValueError."""
     with pytest.raises(ValueError, match="incomplete"):
         [piece async for piece in decompress(chunks_of(gzip.compress(b"x" * 99)[:-3]), "gzip")]

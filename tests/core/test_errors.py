@@ -1,4 +1,4 @@
-"""The error tree: complete, plain data, and clear messages."""
+"""Tests of the error classes: their tree, their attributes and their messages."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ EXAMPLES: list[CopyAIError] = [
 
 
 def test_tree_is_complete() -> None:
-    """Every error has the base class, is named in the tree of the module's docstring, and has an example here."""
+    """Every error has the base class, is in the tree of the module's docstring, and has an example in this file."""
     classes = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)]
 
     assert all(issubclass(cls, CopyAIError) for cls in classes)
@@ -70,7 +70,7 @@ def test_errors_are_plain_data(error: CopyAIError) -> None:
 
 
 def test_builtin_bases() -> None:
-    """A time-out is also a `TimeoutError`, and an invalid configuration or event a `ValueError`."""
+    """Time-outs are also `TimeoutError`s. Errors of the configuration or of an event are also `ValueError`s."""
     assert issubclass(APITimeoutError, TimeoutError)
     assert issubclass(RunTimeoutError, TimeoutError)
     assert issubclass(ConfigurationError, ValueError)
@@ -94,7 +94,7 @@ def test_builtin_bases() -> None:
     ],
 )
 def test_status_to_class(status: int, code: str | None, expected: str) -> None:
-    """Each status has its class, and a credit limit is a kind of bad request."""
+    """Each status has its class, and `CreditLimitReachedError` is a `BadRequestError`."""
     assert status_error(status, code).__name__ == expected
     assert issubclass(CreditLimitReachedError, BadRequestError)
 
@@ -115,7 +115,7 @@ def test_status_to_class(status: int, code: str | None, expected: str) -> None:
     ],
 )
 def test_retryable(error: CopyAIError, retryable: bool) -> None:  # noqa: FBT001
-    """An error that may be temporary is retryable, any other is not."""
+    """Only errors that may be temporary are retryable."""
     assert error.retryable is retryable
 
 
@@ -181,13 +181,13 @@ GET_TWICE = RequestInfo("GET", "https://h/x", 2)
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_messages(error: CopyAIError, text: str) -> None:
-    """A message says what went wrong, where, for which request, how often it was sent, and what to do."""
+    """A message says what went wrong, where, in which request, after how many attempts, and what to do."""
     assert str(error) == text
     assert text.startswith(error.summary)
 
 
 def test_the_page_comes_first() -> None:
-    """While listing, a message begins with the page; the summary has neither page nor request nor advice."""
+    """The message of an error while listing begins with the page. The summary has no page, request or advice."""
     error = NotFoundError(404, "NOT_FOUND", request=GET)
     error.page = 3
 
@@ -196,7 +196,7 @@ def test_the_page_comes_first() -> None:
 
 
 def test_the_request_of_an_error() -> None:
-    """Method, URL and attempts come from the request; an error without a request has none of them."""
+    """An error has the method, URL and attempts of its request, or None if it has no request."""
     error = APIConnectionError("reset", GET_TWICE)
 
     assert (error.method, error.url, error.attempts) == ("GET", "https://h/x", 2)
@@ -204,7 +204,7 @@ def test_the_request_of_an_error() -> None:
 
 
 def test_repr_is_short() -> None:
-    """The `repr` is the class and the message, and short regardless of what the server or the caller sent."""
+    """The `repr` is the class and the message, and is short for any data from the server or the caller."""
     long = "x" * 100_000
     error = BadRequestError(400, long, {"a": long}, long, {"x-a": long}, RequestInfo("GET", f"https://h/{long}"))
     error.page = 3

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, and databases that are locked for one process."""
+"""Tests of files that are replaced atomically, and of databases that are locked for one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def mode_of(path: Path) -> int:
 
 
 class TestReplaceFile:
-    """`replace_file`."""
+    """Tests of `replace_file`."""
 
     def test_link_is_followed_and_permissions_are_kept(self, tmp_path: Path) -> None:
         """The target of a symbolic link is replaced, and keeps its permissions."""
@@ -33,7 +33,7 @@ class TestReplaceFile:
         assert {path.name for path in tmp_path.iterdir()} == {"link", "real"}
 
     def test_failure_leaves_previous_content(self, tmp_path: Path) -> None:
-        """If the new content is incomplete, the file keeps the previous one, and no temporary file remains."""
+        """If the new content is incomplete, the file keeps its content, and no temporary file remains."""
         path = tmp_path / "file"
         path.write_bytes(b"old")
 
@@ -72,10 +72,10 @@ class TestReplaceFile:
 
 
 class TestOpenLocked:
-    """`open_locked` and `sqlite_errors`."""
+    """Tests of `open_locked` and `sqlite_errors`."""
 
     def test_second_connection_fails_until_the_first_is_closed(self, tmp_path: Path) -> None:
-        """The lock lasts as long as the connection, between its transactions too."""
+        """The lock lasts as long as the connection, even between its transactions."""
         path = tmp_path / "file.db"
         with closing(open_locked(path)) as database:
             database.execute("CREATE TABLE a (b)")
@@ -97,7 +97,7 @@ class TestOpenLocked:
         assert ended.returncode == -9
 
     def test_database_is_as_private_as_its_target(self, tmp_path: Path) -> None:
-        """The database and its write-ahead log are created with the permissions of the file they are for."""
+        """The database and its write-ahead log are created with the permissions of their target file."""
         target = tmp_path / "file"
         target.touch(mode=0o600)
         with closing(open_locked(tmp_path / "file.db", target)) as database:
@@ -108,7 +108,7 @@ class TestOpenLocked:
         assert modes == {"file": 0o600, "file.db": 0o600, "file.db-wal": 0o600}
 
     def test_other_content_is_damage(self, tmp_path: Path) -> None:
-        """A file that is not a database is a `DamagedFileError` with its name, and is not changed."""
+        """A file that is not a database raises a `DamagedFileError` with its name, and is not changed."""
         path = tmp_path / "file.db"
         path.write_bytes(b"not a database" * 1000)
         with pytest.raises(DamagedFileError, match=r"file\.db cannot be read"):
@@ -117,14 +117,14 @@ class TestOpenLocked:
         assert path.read_bytes() == b"not a database" * 1000
 
     def test_missing_table_is_damage(self, tmp_path: Path) -> None:
-        """A database without an expected table is a `DamagedFileError`."""
+        """A database without an expected table raises `DamagedFileError`."""
         path = tmp_path / "file.db"
         expected = pytest.raises(DamagedFileError, match="no such table")
         with closing(open_locked(path)) as database, expected, sqlite_errors(path):
             database.execute("SELECT * FROM missing")
 
     def test_unusable_place_is_an_os_error(self, tmp_path: Path) -> None:
-        """A database in a folder that does not exist is an `OSError` with its path."""
+        """A database in a folder that does not exist raises an `OSError` with its path."""
         with pytest.raises(
             OSError, match=r"missing/file\.db cannot be used \(unable to open .*\): check that it is a file"
         ):

@@ -1,4 +1,4 @@
-"""Any bytes from a server or a sender raise only documented errors, of one line and without the key."""
+"""Fuzz tests: any bytes from a server or a sender raise only documented errors, without the key."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ READERS: Final[dict[str, Callable[[bytes], object]]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 @given(body=BODIES)
-def test_readers(reader: str, body: bytes) -> None:
-    """Each reader returns a page or a hashable value, or raises an `InvalidResponseError` of one line."""
+def test_parsers(reader: str, body: bytes) -> None:
+    """Each parser returns a page or a hashable value, or raises an `InvalidResponseError` of one line."""
     try:
         value = READERS[reader](body)
     except InvalidResponseError as error:
@@ -68,7 +68,7 @@ def test_error_bodies(body: bytes) -> None:
 
 @given(BODIES)
 def test_deliveries(body: bytes) -> None:
-    """A delivery is an event, or an `InvalidEventError` of one line."""
+    """Any delivery is parsed to an event, or raises an `InvalidEventError` of one line."""
     try:
         event = WebhookEvent.parse(body)
     except InvalidEventError as error:
@@ -119,14 +119,14 @@ CALLS: Final[dict[str, Callable[[CopyAISession], Awaitable[object]]]] = {
 
 @pytest.fixture(name="runner", scope="module")
 def _runner() -> Iterator[asyncio.Runner]:
-    """One loop for all examples."""
+    """An event loop for all examples."""
     with asyncio.Runner() as runner:
         yield runner
 
 
 @pytest.fixture(name="emulator", scope="module")
 def _emulator(runner: asyncio.Runner) -> Iterator[Emulator]:
-    """One server for all examples."""
+    """An emulator for all examples."""
     emulator = Emulator(api_key=KEY)
     runner.run(emulator.start())
     yield emulator

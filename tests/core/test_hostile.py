@@ -1,4 +1,4 @@
-"""Hostile responses do not control a log, fill the memory or stop the client."""
+"""Tests of hostile responses: they do not control a log, fill the memory or stop the client."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def printed(caplog: pytest.LogCaptureFixture) -> list[str]:
     ],
     ids=range(7),
 )
-async def test_no_error_controls_a_log(
+async def test_control_characters_in_an_error_are_escaped(
     copyai_emulator: Emulator, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Errors and log lines show a server's text on one line, with control characters escaped."""
@@ -96,10 +96,10 @@ def test_every_message_is_one_line(error: CopyAIError) -> None:
     assert len(str(error)) <= 1_001
 
 
-async def test_an_id_controls_no_log(
+async def test_an_id_with_line_breaks_is_escaped_in_the_log(
     session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A run's id with line breaks is escaped in the log, even if it names a run that is left in progress."""
+    """A run's id with line breaks is escaped in the log, even in the warning about runs in progress."""
     caplog.set_level(logging.DEBUG, "aiocopyai")
     copyai_emulator.inject(Fault(body={"status": "success", "data": {"id": EVIL}}), method="POST", times=None)
     results = session.run_many(copyai_emulator.workflow_id, [{}, {}])
@@ -112,7 +112,7 @@ async def test_an_id_controls_no_log(
     assert all(line.isprintable() for line in printed(caplog))
 
 
-async def test_huge_strings_fill_no_log(
+async def test_huge_strings_are_shortened(
     session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Ids, codes and details of a million characters are shortened in errors and log lines."""
@@ -134,7 +134,7 @@ async def test_huge_strings_fill_no_log(
 
 @pytest.mark.parametrize("run_id", ["..", ".", EVIL])
 async def test_an_id_that_cannot_be_requested(session: CopyAISession, copyai_emulator: Emulator, run_id: str) -> None:
-    """A run whose id cannot be requested is still listed and watched, and does not affect the others."""
+    """A run whose id cannot be sent in a URL is listed and watched, and does not affect other runs."""
     old = {"status": "PROCESSING", "createdAt": "2026-01-01T00:00:00Z", "metadata": None, "input": {}}
     new = {"id": "WRUN-new", "status": "COMPLETE", "createdAt": "2026-03-01T00:00:00Z", "input": {"a": 1}}
     copyai_emulator.replace_runs([new, {**old, "id": run_id}, {**old, "id": "WRUN-old"}])
@@ -153,7 +153,7 @@ async def test_an_id_that_cannot_be_requested(session: CopyAISession, copyai_emu
 @pytest.mark.parametrize("status", [200, 422, 500])
 @pytest.mark.parametrize("body", [DEEP, b'{"data":' + DEEP + b"}", b'{"errorCode":"E","details":' + DEEP + b"}"])
 async def test_deep_json(session: CopyAISession, copyai_emulator: Emulator, status: int, body: bytes) -> None:
-    """Very deeply nested JSON is an error that can be shown and pickled."""
+    """Very deeply nested JSON raises an error that can be shown and pickled."""
     copyai_emulator.inject(Fault(status=status, body=body), times=None)
     with pytest.raises(CopyAIError) as caught:
         await session.count_runs("W")
@@ -173,10 +173,10 @@ BOMBS = {"gzip": 31, "deflate": 15, "Deflate": -15}
 
 @pytest.mark.parametrize("encoding", BOMBS)
 @pytest.mark.parametrize("status", [200, 500])
-async def test_a_bomb_is_never_held_in_memory(
+async def test_a_decompression_bomb_is_not_held_in_memory(
     copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, encoding: str, status: int
 ) -> None:
-    """A few bytes that expand to very many are an error at the limit, and are not held in memory."""
+    """A small body that expands beyond the limit raises an error, and is not held in memory."""
     monkeypatch.setattr(_transport, "MAX_BODY", 2**20)
     bomb = compressed(64 * 2**20, BOMBS[encoding])
     copyai_emulator.inject(Fault(status=status, body=bomb, headers={"Content-Encoding": encoding}), times=None)
@@ -195,7 +195,7 @@ async def test_a_bomb_is_never_held_in_memory(
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "gzip\tx"])
 async def test_other_encodings_are_rejected(session: CopyAISession, copyai_emulator: Emulator, encoding: str) -> None:
-    """Only gzip and deflate are requested, and a response with another encoding is an error."""
+    """Only gzip and deflate are requested, and a response with another encoding raises an error."""
     copyai_emulator.inject(Fault(body=gzip.compress(b"{}"), headers={"Content-Encoding": encoding}))
     with pytest.raises(InvalidResponseError, match="compressed in a way that was not requested"):
         await session.count_runs("W")
@@ -221,7 +221,7 @@ async def test_compressed_errors_are_read(session: CopyAISession, copyai_emulato
 
 
 async def test_a_wide_response_is_shown_in_part(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """The error of a very large invalid response shows only its beginning."""
+    """The error for a very large invalid response shows only its beginning."""
     wide: Any = {str(number): [number] * 10 for number in range(20_000)}
     copyai_emulator.inject(Fault(body=wide))
     with pytest.raises(InvalidResponseError) as caught:
@@ -243,7 +243,7 @@ async def test_a_run_that_never_finishes(session: CopyAISession, copyai_emulator
 @pytest.mark.parametrize(
     "path", ["../admin", "..%2fadmin", "%2e%2e", "a/../../b", "a?b=c", "a#b", "a;b", "//h/x", "\\"]
 )
-async def test_no_id_leads_elsewhere(session: CopyAISession, copyai_emulator: Emulator, path: str) -> None:
+async def test_an_id_does_not_change_the_url(session: CopyAISession, copyai_emulator: Emulator, path: str) -> None:
     """Any id is sent as one segment of the path, and does not change the path, the query or the host."""
     ids: list[JSON] = [{"id": path, "status": "COMPLETE"}]
     copyai_emulator.replace_runs(ids, workflow_id=path)
@@ -258,8 +258,10 @@ async def test_no_id_leads_elsewhere(session: CopyAISession, copyai_emulator: Em
 
 
 @pytest.mark.parametrize("bad", ["a\r\nX-Evil: 1", "a\nb", "\x00", "\x1b[2J"])
-async def test_no_id_ends_a_header(session: CopyAISession, copyai_emulator: Emulator, bad: str) -> None:
-    """An id with a line break or another control character is an error before a request is sent."""
+async def test_control_characters_in_an_id_are_rejected(
+    session: CopyAISession, copyai_emulator: Emulator, bad: str
+) -> None:
+    """An id with a line break or another control character raises an error before a request is sent."""
     for call in (
         session.count_runs(bad),
         session.get_run("W", bad),

@@ -1,4 +1,4 @@
-"""Starting runs on the emulator: each is started once, even if responses are lost and sessions or callers end."""
+"""Tests of starts with a key: each run is started once, even if responses are lost, or sessions or callers end."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ async def test_start(session: CopyAISession, copyai_emulator: Emulator) -> None:
 
 
 async def test_start_without_metadata(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A start without metadata sends no `metadata` field, as the API might reject null."""
+    """A start without metadata sends no `metadata` field, because the API might reject null."""
     await session.start_run(copyai_emulator.workflow_id, {})
 
     assert posts(copyai_emulator)[0].body == {"startVariables": {}}
 
 
 async def test_invalid_json(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """The error of inputs that are not JSON names the place and the type of the first such value."""
+    """The error for inputs that are not JSON names the place and the type of the first invalid value."""
     when = datetime(2026, 1, 31, tzinfo=UTC)
     for inputs, message in (
         ({"leads": [{"name": "Ada"}, {"since": when}]}, r"inputs['leads'][1]['since'] is of type datetime, which is"),
@@ -126,7 +126,7 @@ async def test_any_mapping_is_an_input(session: CopyAISession, copyai_emulator: 
     ],
 )
 async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
-    """An invalid argument is a ValueError before anything is sent."""
+    """An invalid argument raises ValueError before anything is sent."""
     with pytest.raises(ValueError, match=r"inputs|metadata|idempotency_key|workflow_id|reuse_within"):
         await session.start_run(**{"workflow_id": copyai_emulator.workflow_id, **arguments})
 
@@ -134,11 +134,11 @@ async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulat
 
 
 class TestWithoutAKey:
-    """Without a key a start is sent again only if the server cannot have accepted it."""
+    """Without a key, a start is sent again only if the server cannot have accepted it."""
 
     @pytest.mark.parametrize("fault", LOST, ids=repr)
     async def test_lost_response(self, session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
-        """A lost response is an AmbiguousStartError, and nothing is sent again."""
+        """A lost response raises AmbiguousStartError, and the start is not sent again."""
         copyai_emulator.inject(fault, method="POST")
         with pytest.raises(AmbiguousStartError, match="may have been started") as caught:
             await session.start_run(copyai_emulator.workflow_id, {})
@@ -188,7 +188,7 @@ class TestWithoutAKey:
 async def test_rejected_start(
     session: CopyAISession, copyai_emulator: Emulator, fault: Fault, expected: type[Exception]
 ) -> None:
-    """A rejected start is an error after one request, and its key can be used again, also for other inputs."""
+    """A rejected start raises an error after one request, and its key can be used again, even for other inputs."""
     copyai_emulator.inject(fault, method="POST")
     with pytest.raises(expected) as caught:
         await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="a")
@@ -216,14 +216,14 @@ async def test_success_without_an_id(
 
 
 class TestLostResponse:
-    """With a key the run of a lost response is searched for before the start is sent again."""
+    """With a key, the client searches for the run of a lost response before it sends the start again."""
 
     @pytest.mark.parametrize("fault", LOST, ids=lambda fault: f"{fault.status}-{fault.reset}-{fault.truncate}")
     @pytest.mark.parametrize("quirks", [Quirks(), Quirks(lists_metadata=False), Quirks(sparse=True)], ids=repr)
     async def test_one_run(
         self, session: CopyAISession, copyai_emulator: Emulator, fault: Fault, quirks: Quirks
     ) -> None:
-        """The run is found if it was started, and is started again if it was not, so that there is one run."""
+        """There is one run: if it was started, it is found, and otherwise it is started again."""
         copyai_emulator.add_runs(30)
         copyai_emulator.quirks = quirks
         copyai_emulator.inject(fault, method="POST")
@@ -236,7 +236,7 @@ class TestLostResponse:
         assert len(posts(copyai_emulator)) == (2 if fault.skips_call else 1)
 
     async def test_search_fails(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """If the runs cannot be searched, the start is not sent again."""
+        """If the search fails, the start is not sent again."""
         copyai_emulator.inject(Fault(reset="after"), method="POST")
         copyai_emulator.inject(Fault(status=403), method="GET")
         with pytest.raises(AmbiguousStartError, match="could not be searched"):
@@ -259,7 +259,7 @@ class TestLostResponse:
         assert [run.id] == [listed["id"] for listed in copyai_emulator.runs()]
 
     async def test_every_response_lost(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """After the policy's attempts a start without a response is an AmbiguousStartError with its key."""
+        """A start without a response raises an AmbiguousStartError with its key after the policy's attempts."""
         copyai_emulator.inject(Fault(status=503), method="POST", times=None)
         with pytest.raises(AmbiguousStartError, match="find_run") as caught:
             await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
@@ -269,7 +269,7 @@ class TestLostResponse:
     async def test_searches_take_some_seconds(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """The searches continue for a few seconds until the list shows the run, even if the policy retries faster."""
+        """The client searches for a few seconds until the list shows the run, even if the policy retries faster."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
         clock = Clock(monkeypatch, "aiocopyai._idempotency")
         copyai_emulator.quirks = Quirks(late_runs=60)
@@ -288,11 +288,11 @@ class TestLostResponse:
         assert run.id == copyai_emulator.runs()[0]["id"]
 
     def test_default_delays(self) -> None:
-        """By default the first search is immediate, and the start is sent again after 6 s at the earliest."""
+        """By default, the first search is immediate, and the start is sent again after at least 6 s."""
         assert (SEARCH_DELAYS[0], SEARCH_DELAYS[-1]) == (0.0, 6.0)
 
     async def test_policy_timeout(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator) -> None:
-        """The policy's time-out limits a start with a key, even without a limit of attempts."""
+        """The policy's time-out limits a start with a key, even if the number of attempts is not limited."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
         clock = Clock(monkeypatch, "aiocopyai._idempotency")
         copyai_emulator.inject(Fault(status=503), method="POST", times=None)
@@ -307,7 +307,7 @@ class TestLostResponse:
 
     @pytest.mark.parametrize("seconds", [9, 60])
     async def test_retry_after(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator, seconds: int) -> None:
-        """A start is sent again no earlier than Retry-After says, and not at all if that is too late."""
+        """A start is sent again after the time in Retry-After, and is not sent again if that is after the time-out."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", SEARCH_DELAYS)
         clock = Clock(monkeypatch, "aiocopyai._idempotency")
         copyai_emulator.inject(Fault(status=503, headers={"Retry-After": str(seconds)}), method="POST")
@@ -323,7 +323,7 @@ class TestLostResponse:
         assert clock.now == pytest.approx(start + (6 if seconds == 60 else 9))
 
     async def test_closing_the_session(self, copyai_emulator: Emulator) -> None:
-        """Closing the session during a start is an AmbiguousStartError with the key."""
+        """Closing the session during a start raises an AmbiguousStartError with the key."""
         copyai_emulator.inject(Fault(delay=60), method="POST")
         session = other_process(copyai_emulator)
         start = asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
@@ -339,7 +339,7 @@ class TestLostResponse:
 
 
 class TestHiddenMetadata:
-    """A run that does not show its key is ruled out only by what it shows in full."""
+    """A run without a visible key is excluded only if its complete data differ."""
 
     CHANGED: ClassVar[list[tuple[dict[str, JSON], dict[str, JSON]]]] = [
         ({"n": 1, "text": "x" * 300}, {"n": "1", "text": "x" * 300}),
@@ -379,7 +379,7 @@ class TestHiddenMetadata:
         assert len(posts(copyai_emulator)) == 1
 
     async def test_other_new_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A run as new as the start that never shows metadata leaves the start unconfirmed, with any inputs."""
+        """If a run that was created at the time of the start never shows metadata, the start is unconfirmed."""
         copyai_emulator.inject(Fault(status=502), method="POST")
         copyai_emulator.add_runs(1, input={"b": 2}, metadata=None, createdAt=datetime.now(UTC).isoformat())
         with pytest.raises(AmbiguousStartError, match="does not show the metadata"):
@@ -388,7 +388,7 @@ class TestHiddenMetadata:
         assert len(posts(copyai_emulator)) == 1
 
     async def test_older_run_with_other_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A run that is older than the start is ruled out by its inputs, and the start is sent again."""
+        """A run that is older than the start and has other inputs is excluded, and the start is sent again."""
         half_an_hour_ago = datetime.now(UTC) - timedelta(minutes=30)
         copyai_emulator.inject(Fault(status=502), method="POST")
         copyai_emulator.add_runs(1, input={"b": 2}, metadata=None, createdAt=half_an_hour_ago.isoformat())
@@ -397,7 +397,7 @@ class TestHiddenMetadata:
         assert len(posts(copyai_emulator)) == 2
 
     async def test_own_runs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Runs that this session has started are ruled out, although they do not show their keys."""
+        """Runs that this session has started are excluded, although they do not show their keys."""
         for run in [await session.start_run(copyai_emulator.workflow_id, {"n": n}) for n in range(3)]:
             others = [other for other in copyai_emulator.runs() if other["id"] != run.id]
             hidden: dict[str, JSON] = {
@@ -413,7 +413,7 @@ class TestHiddenMetadata:
         assert len(posts(copyai_emulator)) == 5
 
     async def test_unreadable_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A run that is listed without metadata and cannot be read is not ruled out."""
+        """A run that is listed without metadata and cannot be read is not excluded."""
         copyai_emulator.quirks = Quirks(lists_metadata=False)
         copyai_emulator.add_runs(1, input={"b": 2}, createdAt=datetime.now(UTC).isoformat())
         copyai_emulator.inject(Fault(status=502), method="POST")
@@ -426,7 +426,7 @@ class TestHiddenMetadata:
     async def test_later_run(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """A run that was created hours after the lost response is ruled out by its inputs."""
+        """A run that was created hours after the lost response and has other inputs is excluded."""
         copyai_emulator.inject(Fault(status=502), method="POST")
         copyai_emulator.inject(Fault(status=403), method="GET")
         with monkeypatch.context() as patch, pytest.raises(AmbiguousStartError):
@@ -438,7 +438,7 @@ class TestHiddenMetadata:
         assert len(posts(copyai_emulator)) == 2
 
     async def test_many_unreadable_runs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """If runs cannot be read, 20 of them are tried, and none is ruled out."""
+        """If runs cannot be read, the client tries 20 of them, and excludes none."""
         copyai_emulator.quirks = Quirks(lists_metadata=False)
         copyai_emulator.add_runs(200, input={"b": 2})
         copyai_emulator.inject(Fault(status=404), method="GET", path="/run/", times=None)
@@ -457,10 +457,10 @@ class TestHiddenMetadata:
 
 
 class TestInOneSession:
-    """Within a session the same workflow and key give the same run."""
+    """In a session, the same workflow and key always return the same run."""
 
     async def test_one_after_the_other(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A second call with the same key returns the run of the first one without a request."""
+        """A second call with the same key returns the run of the first call without a request."""
         first = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
         second = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
 
@@ -490,7 +490,7 @@ class TestInOneSession:
         assert len({run.id for run in runs}) == len(copyai_emulator.runs()) == 1
 
     async def test_other_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """The same key with other inputs is a ValueError, during the first call and after it."""
+        """The same key with other inputs raises ValueError, during the first call and after it."""
         copyai_emulator.latency = 0.02
         first = asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1"))
         await asyncio.sleep(0)
@@ -510,7 +510,7 @@ class TestInOneSession:
         assert len(posts(copyai_emulator)) == 2
 
     async def test_error_is_shared(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Calls that wait for one that is rejected raise the same error, without another request."""
+        """If a start is rejected, the calls that wait for it raise the same error, without another request."""
         copyai_emulator.inject(Fault(status=422, delay=0.02), method="POST")
         results = await asyncio.gather(
             *(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1") for _ in range(3)),
@@ -521,7 +521,7 @@ class TestInOneSession:
         assert len(posts(copyai_emulator)) == 1
 
     async def test_first_call_cancelled(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """If the first call is cancelled, the next one searches for its run."""
+        """If the first call is cancelled, the next call searches for its run."""
         copyai_emulator.inject(Fault(delay=60), method="POST")
         first, second = (
             asyncio.create_task(session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1"))
@@ -559,7 +559,7 @@ class TestInOneSession:
     async def test_hours_later(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """A second call, hours after a lost response, looks back from the first call."""
+        """A second call, hours after a lost response, searches the runs since the first call."""
         first_call = datetime.now(UTC) - timedelta(hours=9)
         copyai_emulator.inject(Fault(status=502), method="POST")
         copyai_emulator.inject(Fault(status=403), method="GET")
@@ -577,7 +577,7 @@ class TestInOneSession:
         assert len(posts(copyai_emulator)) == 1
 
     async def test_memory_is_bounded(self) -> None:
-        """The oldest finished keys are forgotten first, before those that are unconfirmed."""
+        """The oldest finished keys are forgotten first, and unconfirmed keys last."""
 
         async def post(request: StartRequest) -> Run:
             if request.key == "lost":
@@ -608,7 +608,7 @@ class TestInOneSession:
 
 
 class TestReuseWithin:
-    """With `reuse_within` a start first searches for a run that another process has started."""
+    """With `reuse_within`, a start first searches for a run that another process has started."""
 
     async def test_start_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """A run of another process is found and returned, with its workflow and inputs, and nothing is sent."""
@@ -640,7 +640,7 @@ class TestReuseWithin:
         assert len(copyai_emulator.runs()) == 1
 
     async def test_other_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A run with the key but other inputs is a ValueError; a run whose inputs the list shows changed is reused."""
+        """A run with the key and other inputs raises ValueError. A run with changed inputs in the list is reused."""
         shown = {"n": "1", "text": "x" * 97 + "..."}
         copyai_emulator.add_runs(1, metadata={"idempotencyKey": "key-1"}, createdAt=f"{datetime.now(UTC)}", input=shown)
         arguments: Any = {"idempotency_key": "key-1", "reuse_within": timedelta(hours=1)}
@@ -660,7 +660,7 @@ class TestReuseWithin:
 
     @pytest.mark.parametrize("method", ["start_run", "run_many"])
     async def test_restart(self, monkeypatch: pytest.MonkeyPatch, copyai_emulator: Emulator, method: str) -> None:
-        """A run that is listed late is found by a process that begins right after its start."""
+        """A run that is listed late is found by a process that is started right after its start."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 0.15))
         copyai_emulator.quirks = Quirks(late_runs=0.1)
         workflow_id, hour = copyai_emulator.workflow_id, timedelta(hours=1)
@@ -680,7 +680,7 @@ class TestReuseWithin:
     async def test_other_options(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """A session from `with_options` is as old as its original, and does not wait to search a second time."""
+        """A session from `with_options` is as old as the original session, and does not wait for a second search."""
         monkeypatch.setattr("aiocopyai._idempotency.SEARCH_DELAYS", (0.0, 60.0))
         monkeypatch.setattr(session._starter._used_keys, "created_at", time.monotonic() - 60)
         async with asyncio.timeout(30):
@@ -702,7 +702,7 @@ class TestReuseWithin:
         assert len(posts(copyai_emulator)) == (0 if is_reused else 1)
 
     async def test_search_fails(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """If the runs cannot be searched, nothing is started, and the error is not ambiguous."""
+        """If the search fails, nothing is started, and the error is not ambiguous."""
         copyai_emulator.inject(Fault(status=422), method="GET")
         with pytest.raises(RequestInvalidError) as caught:
             await session.start_run(
@@ -740,7 +740,7 @@ class TestFindRun:
     async def test_partial_lists(
         self, session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks, inputs: dict[str, JSON] | None
     ) -> None:
-        """A run is found although lists omit its key or inputs, and has its workflow and its inputs."""
+        """A run is found if lists omit its key or inputs, and has its workflow and its inputs."""
         copyai_emulator.quirks = quirks
         async with other_process(copyai_emulator) as other:
             run = await other.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
@@ -751,7 +751,7 @@ class TestFindRun:
         assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs=inputs) is None
 
     async def test_unknown_listed_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A 404 for a listed run does not rule it out; a run that was started in the app is ruled out."""
+        """A listed run that is a 404 is not excluded. A run that was started in the app is excluded."""
         copyai_emulator.quirks = Quirks(sparse=True, lists_metadata=False)
         copyai_emulator.add_runs(1, metadata={"webapp": True})
         await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
@@ -762,7 +762,7 @@ class TestFindRun:
         assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs={}) is None
 
     async def test_replaced_metadata_and_added_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A run with other metadata and added inputs is unconfirmed, unless it shows its key when it is read."""
+        """If a run has other metadata and added inputs, the start is unconfirmed, unless the run shows its key."""
         async with other_process(copyai_emulator) as other:
             run = await other.start_run(copyai_emulator.workflow_id, {"a": 1, "b": ""}, idempotency_key="key-1")
         listed: dict[str, JSON] = {"metadata": {"api": True}, "input": {"a": "1", "c": "default"}}
@@ -829,7 +829,7 @@ def test_any_calls_with_any_keys(faults: list[Fault | None], keys: list[int]) ->
 
 @pytest.mark.slow
 async def test_a_thousand_starts_with_lost_responses(copyai_emulator: Emulator) -> None:
-    """Of 1,000 starts, 30 % lose their response after the run was started: exactly 1,000 runs are created."""
+    """If 300 of 1,000 starts lose their response after the run was started, exactly 1,000 runs are created."""
     dice = random.Random(7)  # noqa: S311 (a repeatable test)
 
     def lose(emulator: Emulator, request: Request) -> None:

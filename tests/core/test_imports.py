@@ -1,4 +1,4 @@
-"""What an import loads: modules that are needed, and no others."""
+"""Tests of imports: only the modules that are needed are loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def loaded_after(statement: str) -> set[str]:
-    """Return the modules that a fresh interpreter has loaded after a statement."""
+    """Return the modules that a new interpreter has loaded after a statement."""
     code = f"import sys\n{statement}\nsys.stderr.write(' '.join(sys.modules))"
     # The measurement of coverage loads SQLite into every process.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
@@ -17,7 +17,7 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def test_library_loads_no_extra() -> None:
-    """A program that calls the API loads neither the command line's packages, nor the emulator, nor test tools."""
+    """A program that calls the API does not load the packages of the command line, the emulator or test tools."""
     loaded = loaded_after("from aiocopyai import *")
 
     assert loaded & {"typer", "rich", "click", "pydantic", "pytest", "hypothesis", "aiocopyai.emulator"} == set()
@@ -34,7 +34,7 @@ def test_library_loads_no_server() -> None:
 
 
 def test_help_loads_no_command() -> None:
-    """`aiocopyai --help` loads nothing that only a command needs: that takes longer than the rest."""
+    """`aiocopyai --help` does not load modules that only a command needs, because that takes longer than the rest."""
     loaded = loaded_after(
         "import contextlib, aiocopyai.cli; sys.argv = ['aiocopyai', '--help']\n"
         "with contextlib.suppress(SystemExit): aiocopyai.cli.main()"
@@ -46,7 +46,7 @@ def test_help_loads_no_command() -> None:
 
 
 def test_batch_loads_no_pandas() -> None:
-    """Runs become an Arrow batch, and a Parquet file, without the import of pandas, which takes longer than that."""
+    """Runs are converted to an Arrow batch and to Parquet without importing pandas, which would take longer."""
     loaded = loaded_after(
         "import io, aiocopyai, pyarrow, pyarrow.parquet, aiocopyai.integrations.arrow as arrow\n"
         "batch = arrow.record_batch([aiocopyai.Run('a', credits=1, input={'b': 1}), aiocopyai.Run('b')])\n"

@@ -1,4 +1,4 @@
-"""Tests of `Cursor`: the `since` of the next reading."""
+"""Tests of `Cursor`: where the next reading starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing of JSON values."""
+"""Tests of JSON: values are written and read unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_any_value_is_read_as_it_was_written(value: JSON) -> None:
 
 @given(st.lists(JSON_VALUES))
 def test_dump_each_matches_dump_json(values: list[JSON]) -> None:
-    """Values that are written in one call have the same bytes as if each is written by itself."""
+    """Values that are written in one call have the same bytes as values that are written one by one."""
     values += ["\n,", {",\n": [[], {}]}, None]
 
     assert dump_each(values) == [dump_json(value) for value in values]
@@ -42,7 +42,7 @@ def test_infinity_is_null() -> None:
 
 @pytest.mark.parametrize("inner", [[math.inf, "\ud800"], (math.inf, "\ud800")])
 def test_infinity_in_a_deep_value_is_null(inner: Sequence[JSON]) -> None:
-    """An infinity is null in a value with as many levels as are read, and inside of a tuple."""
+    """An infinity is null in a value of the maximum depth, and in a tuple."""
     value: Any = inner
     for _ in range(MAX_DEPTH - 1):
         value = [value]
@@ -52,7 +52,7 @@ def test_infinity_in_a_deep_value_is_null(inner: Sequence[JSON]) -> None:
 
 @pytest.mark.parametrize("text", ["Infinity", "-Infinity", "NaN", '"Infinity', "\\", "\n\\\\NaN"])
 def test_text_like_infinity_is_kept(text: str) -> None:
-    """A string is unchanged beside an infinity, even if it looks like one."""
+    """A string that looks like an infinity is unchanged, even next to an infinity."""
     assert json.loads(dump_json({text: [text, math.inf, "\ud800"]})) == {text: [text, None, "\ud800"]}
 
 
@@ -70,7 +70,7 @@ def test_subclass_of_str_is_a_string(text: str) -> None:
 
 
 def test_output_is_the_same_without_msgspec() -> None:
-    """If the extra `speedups` is not installed, the standard library writes the same bytes."""
+    """Without the extra `speedups`, the standard library writes the same bytes."""
     code = (
         "import sys; sys.modules['msgspec'] = None\n"
         "from datetime import UTC, datetime\n"

@@ -1,4 +1,4 @@
-"""``COPYAI_LOG``: the library's log without a change to the program."""
+"""Tests of ``COPYAI_LOG``, which prints the library's log without a change to the program."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _logger() -> Iterator[None]:
 
 
 async def count_twice(emulator: Emulator) -> None:
-    """Count runs with two sessions, each of which has to retry."""
+    """Count runs with two sessions, and one retry in each."""
     for _ in range(2):
         async with CopyAISession(emulator.api_key, base_url=emulator.url, retry=AT_ONCE) as session:
             emulator.inject(Fault(status=503))
@@ -51,7 +51,7 @@ async def test_levels(
 
 
 async def test_requests(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """At `debug` a request is logged with method, path, status, time and attempt, without key, query and body."""
+    """At `debug`, a request is logged with method, path, status, time and attempt, but no key, query or body."""
     monkeypatch.setenv("COPYAI_LOG", "debug")
     async with Emulator(7) as emulator, CopyAISession(emulator.api_key, base_url=emulator.url) as session:
         run = await session.start_run(emulator.workflow_id, {"Name": "confidential"})
@@ -82,7 +82,7 @@ async def test_own_handlers_have_priority(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_invalid_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A level that does not exist is a `ConfigurationError`."""
+    """A level that does not exist raises `ConfigurationError`."""
     monkeypatch.setenv("COPYAI_LOG", "verbose")
     with pytest.raises(ConfigurationError, match="COPYAI_LOG must be debug, info, warning or not set, got 'verbose'"):
         CopyAISession("key")

@@ -1,4 +1,4 @@
-"""The pager over a fake `fetch`: what is requested ahead, and that nothing is left running when an iteration ends."""
+"""Tests of the pager with a fake `fetch`: prefetching, errors, and the end of an iteration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PLAN = Plan("runs of W", page_size=10)
 
 
 class Server:
-    """Serves pages of a list, counts the requests in progress, and can be stopped or made to fail."""
+    """A server of the pages of a list, which counts the requests in progress, and can hang or fail."""
 
     def __init__(self, changing: ChangingList, turns: int = 1) -> None:
         self.changing = changing
@@ -67,7 +67,7 @@ class Server:
 
 
 async def assert_no_task_is_left() -> None:
-    """Give cancelled tasks the two turns of the loop that they need, then check that none is left."""
+    """Let cancelled tasks end in two iterations of the loop, then check that none is left."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
@@ -76,7 +76,7 @@ async def assert_no_task_is_left() -> None:
 
 @given(changing_lists("unchanged"), st.integers(1, 12), st.integers(0, 9), st.none() | st.integers(0, 130))
 def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, limit: int | None) -> None:
-    """An unchanged list is yielded in order, up to the limit, with no request that the limit does not need."""
+    """An unchanged list is yielded in order up to the limit, with only the requests that the limit needs."""
 
     async def check() -> None:
         server = Server(changing)
@@ -133,7 +133,7 @@ async def listing_server(changing: ChangingList, delays: Callable[[], float]) ->
 
 @pytest.mark.parametrize("prefetch", [0, 1, 4, 16])
 async def test_capped_list_over_a_socket(prefetch: int) -> None:
-    """No run of a list of constant length is missing, although its responses are sent out of order."""
+    """No run of a list of constant length is missing, even if its responses are out of order."""
     count = 0
 
     def delay() -> float:
@@ -174,7 +174,7 @@ async def test_nothing_is_requested_before_iteration() -> None:
 
 
 async def test_prefetch_limits_the_requests_in_progress() -> None:
-    """At most `prefetch` pages are requested at a time, and no more of them while the caller works."""
+    """At most `prefetch` pages are requested at a time, and no further pages while the caller works."""
     server = Server(ChangingList.of(200))
     iterator = aiter(Pager(server.fetch, evolve(PLAN, prefetch=3)))
     await anext(iterator)
@@ -195,7 +195,7 @@ async def test_prefetch_limits_the_requests_in_progress() -> None:
 
 @pytest.mark.parametrize(("pause", "most"), [(0, 16), (100, 4)])
 async def test_window_grows_while_the_caller_waits(pause: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `prefetch`, up to 16 pages are requested at a time if the caller waits for them, and otherwise 4."""
+    """By default, up to 16 pages are requested at a time if the caller waits for them, and otherwise 4."""
     monkeypatch.setattr(_pager, "_LONG_WAIT", 0)
     server = Server(ChangingList.of(600), turns=20)
     async for _ in Pager(server.fetch, PLAN).pages():
@@ -206,7 +206,7 @@ async def test_window_grows_while_the_caller_waits(pause: int, most: int, monkey
 
 
 async def test_window_shrinks_after_a_429(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `prefetch`, fewer pages are requested at a time after a 429."""
+    """By default, fewer pages are requested at a time after a 429."""
     monkeypatch.setattr(_pager, "_LONG_WAIT", 0)
     server = Server(ChangingList.of(1_000), turns=20)
     plan = evolve(PLAN, slowdowns=lambda: max(0, len(server.requested) - 50))
@@ -220,7 +220,7 @@ async def test_window_shrinks_after_a_429(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_older_page_is_requested_again() -> None:
-    """A page that is older than the page before it is requested again, and those after it are not."""
+    """A page that is older than the page before it is requested again, and the pages after it are not."""
     before = ChangingList.of(58)
     old = {number: before.page(number, 10) for number in (3, 4)}
     changing = ChangingList(["new", *before.ids])
@@ -249,7 +249,7 @@ async def test_pages() -> None:
 
 
 async def test_proven_pages() -> None:
-    """The iterator over pages has the position before which no run can be missing, and the server's page length."""
+    """The iterator over pages has the position up to which no run is missing, and the server's page length."""
     changing = ChangingList.of(45)
 
     async def fetch(number: int, _size: int) -> Page[Run]:
@@ -265,7 +265,7 @@ async def test_proven_pages() -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 async def test_break(prefetch: int) -> None:
-    """`break` leaves no task behind."""
+    """No task is left after `break`."""
     server = Server(ChangingList.of(100))
     async for _ in Pager(server.fetch, evolve(PLAN, prefetch=prefetch)):
         server.open.clear()
@@ -276,7 +276,7 @@ async def test_break(prefetch: int) -> None:
 
 
 async def test_exception_in_the_loop_body() -> None:
-    """An exception in the body of the loop is raised, and leaves no task behind."""
+    """An exception in the body of the loop is raised, and no task is left."""
     server = Server(ChangingList.of(100))
     with pytest.raises(ZeroDivisionError):
         async for _ in Pager(server.fetch, PLAN):
@@ -287,7 +287,7 @@ async def test_exception_in_the_loop_body() -> None:
 
 @pytest.mark.parametrize("turns", range(0, 45, 4))
 async def test_cancellation(turns: int) -> None:
-    """An iteration that is cancelled after any iteration of the event loop ends at once, and leaves no task behind."""
+    """An iteration that is cancelled at any time ends at once, and no task is left."""
     server = Server(ChangingList.of(100))
 
     async def consume() -> None:
@@ -357,7 +357,7 @@ async def test_failed_proof_is_requested_again() -> None:
 
 
 async def test_page_of_an_error_counts_full_pages() -> None:
-    """The page of an error counts pages of `page_size`, even if a small limit made the requested ones smaller."""
+    """The page of an error is counted in pages of `page_size`, even if a limit makes the requested pages smaller."""
     server = Server(ChangingList.of(50))
     server.failures[2] = [APIConnectionError("gone")]
 
@@ -389,7 +389,7 @@ async def test_status_that_ends_the_list(error: APIStatusError, count: int, tota
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 async def test_status_that_does_not_end_the_list(prefetch: int) -> None:
-    """A response of 404 after a full page is an error if the total promises more runs."""
+    """A response of 404 after a full page raises an error if the total is higher than the number of runs read."""
     server = Server(ChangingList.of(50))
     server.failures[3] = [NotFoundError(404)] * 2
     with pytest.raises(NotFoundError) as caught:
@@ -399,7 +399,7 @@ async def test_status_that_does_not_end_the_list(prefetch: int) -> None:
 
 
 async def test_list_that_does_not_advance() -> None:
-    """A list that does not advance raises `PaginationError` with a page to continue at."""
+    """A list that does not advance raises a `PaginationError` with a page to continue from."""
     changing = ChangingList.of(100)
 
     async def always_the_first(number: int, size: int) -> Page[Run]:
@@ -413,7 +413,7 @@ async def test_list_that_does_not_advance() -> None:
 
 
 async def test_two_consumers() -> None:
-    """Two tasks that step one iteration share it: each page goes to one of them."""
+    """Two tasks that use the same iterator receive different pages."""
     server = Server(ChangingList.of(29))
     iterator = aiter(Pager(server.fetch, evolve(PLAN, prefetch=0)).pages())
     pages = await asyncio.gather(anext(iterator), anext(iterator), anext(iterator))
@@ -449,7 +449,7 @@ async def test_aclose_while_another_task_waits() -> None:
 
 @pytest.mark.parametrize("what", ["pager", "items", "pages"])
 async def test_aclosing(what: str) -> None:
-    """`contextlib.aclosing` works on a pager and on its iterators, and leaves no request behind."""
+    """`contextlib.aclosing` works with a pager and its iterators, and no request is left."""
     server = Server(ChangingList.of(100))
     pager = Pager(server.fetch, PLAN)
     if what == "pager":
@@ -469,7 +469,7 @@ async def test_aclosing(what: str) -> None:
 
 
 async def test_unclaimed_failure_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """An error of a prefetched page is not logged if the iteration was dropped."""
+    """The error of a prefetched page is not logged if the iterator is dropped."""
     server = Server(ChangingList.of(100))
     server.failures[2] = [APIConnectionError("gone")]
     iterator = aiter(Pager(server.fetch, PLAN))
@@ -484,7 +484,7 @@ async def test_unclaimed_failure_is_quiet(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_last_reference_dropped_in_another_thread() -> None:
-    """An iterator that is dropped in another thread leaves no task behind."""
+    """No task is left after an iterator is dropped in another thread."""
     server = Server(ChangingList.of(100))
     holder = [aiter(Pager(server.fetch, PLAN))]
     await anext(holder[0])
@@ -502,7 +502,7 @@ async def test_last_reference_dropped_in_another_thread() -> None:
 
 
 def test_iterator_outlives_its_loop() -> None:
-    """An iterator that outlives its event loop is dropped without a warning."""
+    """An iterator that is dropped after its event loop was closed causes no warning."""
     iterator = aiter(Pager(Server(ChangingList.of(100)).fetch, PLAN))
     asyncio.run(_step(iterator.__anext__))
     del iterator

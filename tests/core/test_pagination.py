@@ -1,4 +1,4 @@
-"""Which page comes next, what is new on it, and where the list ends: without an event loop."""
+"""Tests of pagination without an event loop: the next page, the new runs on a page, and the end of the list."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def runs(*ids: object) -> list[Run]:
 
 @define
 class Reading:
-    """What was read of a list, and which pages were requested."""
+    """The ids that were read from a list, and the requested pages."""
 
     listing: Listing[Run]
     ids: list[str]
@@ -58,7 +58,7 @@ def read(
     start_page: int = 1,
     stop_at: int | None = None,
 ) -> Reading:
-    """Read a list to its end, with several requests in progress, of which `choose` picks the next response.
+    """Read a list to its end, with several requests in progress; `choose` selects the next response.
 
     With `stop_at`, it is read only up to that position, as it is after the first response.
 
@@ -92,7 +92,7 @@ def read(
 
 
 def take(listing: Listing[Run], page: Page[Run]) -> Sequence[Run]:
-    """Take the page that has to be requested next."""
+    """Return the page to request next."""
     request = listing.next_request()
     assert request is not None
     assert request.page == page.number
@@ -105,7 +105,7 @@ def take(listing: Listing[Run], page: Page[Run]) -> Sequence[Run]:
 def test_each_run_is_yielded_once(
     kind: str, data: st.DataObject, size: int, prefetch: int, order: random.Random
 ) -> None:
-    """Each run that stays on the list is yielded once, with any changes of the list and any order of responses."""
+    """Each run that stays in the list is yielded once, with any changes of the list and any order of responses."""
     changing = data.draw(changing_lists(kind))
     reading = read(changing.page, size, prefetch, order.choice)
 
@@ -118,7 +118,7 @@ def test_each_run_is_yielded_once(
 @pytest.mark.parametrize("kind", ["unchanged", "growing", "shrinking", "purged"])
 @given(data=st.data(), size=SIZES, prefetch=PREFETCHES, order=ORDERS)
 def test_stop_at_a_position(kind: str, data: st.DataObject, size: int, prefetch: int, order: random.Random) -> None:
-    """No run is missing that stays on the list and was before the position at the first response."""
+    """With a stop position, no run is missing that was before it at the first response and stays in the list."""
     changing, position = data.draw(changing_lists(kind)), data.draw(st.integers(0, 150))
     first = list[str]()
 
@@ -137,7 +137,7 @@ def test_stop_at_a_position(kind: str, data: st.DataObject, size: int, prefetch:
 def test_stop_in_an_unchanged_list(
     changing: ChangingList, size: int, prefetch: int, order: random.Random, position: int
 ) -> None:
-    """Pages after the position are not requested."""
+    """Pages after the stop position are not requested."""
     position = min(position, max(0, len(changing.ids) - 1))
     reading = read(changing.page, size, prefetch, order.choice, stop_at=position)
     pages = max(1, ceil(position / size))
@@ -148,7 +148,7 @@ def test_stop_in_an_unchanged_list(
 
 @given(changing_lists("unchanged"), SIZES, PREFETCHES, ORDERS)
 def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, order: random.Random) -> None:
-    """The requests of an unchanged list are its pages, one more after a full last page, and proofs if it prefetches."""
+    """An unchanged list takes one request per page, one more after a full last page, and proofs if it is prefetched."""
     count = len(changing.ids)
     reading = read(changing.page, size, prefetch, order.choice)
     pages = ceil(count / size) + (count % size == 0)
@@ -163,7 +163,7 @@ def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, order:
 @pytest.mark.parametrize("prefetch", [0, 1, 4, 16])
 @pytest.mark.parametrize("seed", range(5))
 def test_capped_list(prefetch: int, seed: int) -> None:
-    """If each new run removes the oldest, no run is missing after about twice the requests."""
+    """If each new run removes the oldest, no run is missing after about twice as many requests."""
     order = random.Random(seed)  # noqa: S311 (repeatable)
     changes = ((1, [AT_THE_END]) if order.random() < 0.2 else (0, []) for _ in range(10_000))
     changing = ChangingList.of(600, changes)
@@ -195,7 +195,7 @@ def test_two_pages_need_no_proof() -> None:
 @pytest.mark.parametrize("prefetch", [0, 4, 16])
 @pytest.mark.parametrize("seed", range(5))
 def test_growing_list(prefetch: int, seed: int) -> None:
-    """If runs are only added, pages whose changes the total explains are not read again."""
+    """If runs are only added, few pages are read again."""
     order = random.Random(seed)  # noqa: S311 (repeatable)
     changing = ChangingList.of(600, ((1, []) if order.random() < 0.1 else (0, []) for _ in range(10_000)))
     reading = read(changing.page, 10, prefetch, order.choice)
@@ -208,7 +208,7 @@ def test_growing_list(prefetch: int, seed: int) -> None:
 @pytest.mark.parametrize("prefetch", [0, 1, 2, 4, 16])
 @pytest.mark.parametrize("period", [2, 3, 4])
 @pytest.mark.parametrize("place", [0, AT_THE_END])
-def test_total_falls_in_step(prefetch: int, period: int, place: float) -> None:
+def test_total_falls_at_every_second_request(prefetch: int, period: int, place: float) -> None:
     """No run is missing if a run is removed at every second request."""
     changing = ChangingList.of(600, ((0, [] if number % period else [place]) for number in range(10_000)))
     reading = read(changing.page, 10, prefetch)
@@ -231,7 +231,7 @@ def test_list_that_shrinks_all_the_time(prefetch: int, seed: int) -> None:
 
 
 def test_only_the_pages_since_the_last_proof_are_read_again() -> None:
-    """After a change late in a long list, pages that were proven before are not read again."""
+    """After a change late in a long list, pages that are already proven are not read again."""
     pages = 3 * PROOF_INTERVAL
     changing = ChangingList.of(2 * pages, ((1, [AT_THE_END]) if n == pages - 20 else (0, []) for n in range(2 * pages)))
     reading = read(changing.page, 2, 4)
@@ -244,7 +244,7 @@ def test_only_the_pages_since_the_last_proof_are_read_again() -> None:
 @pytest.mark.parametrize("group", [2, 5, 30])
 @given(count=st.integers(0, 90), size=SIZES, prefetch=PREFETCHES, order=ORDERS)
 def test_equal_times(group: int, count: int, size: int, prefetch: int, order: random.Random) -> None:
-    """Runs that change places between two requests are found, or counted as missing."""
+    """Runs with equal times that change places between two requests are found, or counted as missing."""
     changing = ChangingList.of(count)
     pages = set[tuple[str, ...]]()
 
@@ -295,7 +295,7 @@ def test_start_page() -> None:
 def test_start_page_of_a_changing_list(
     changing: ChangingList, size: int, start_page: int, prefetch: int, order: random.Random
 ) -> None:
-    """With any start page, no run that is after it and stays on the list is missing."""
+    """With any start page, no later run that stays in the list is missing."""
     first: list[list[str]] = []
 
     def respond(page: int, size: int) -> Page[Run]:
@@ -312,7 +312,7 @@ def test_start_page_of_a_changing_list(
 @pytest.mark.parametrize("start_page", [1, 4, 8, 10])
 @pytest.mark.parametrize("prefetch", [0, 4])
 def test_server_limits_the_page_size(start_page: int, prefetch: int) -> None:
-    """A server that sends 5 runs where 10 are requested is read to its end, from any page."""
+    """A list is read to its end, from any page, if the server sends 5 runs instead of the requested 10."""
     changing = ChangingList.of(47)
     reading = read(lambda page, _: changing.page(page, 5), 10, prefetch, start_page=start_page)
 
@@ -321,7 +321,7 @@ def test_server_limits_the_page_size(start_page: int, prefetch: int) -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 def test_server_ignores_the_page_size(prefetch: int) -> None:
-    """A server that always sends 20 runs a page is read to its end."""
+    """A list is read to its end if the server always sends 20 runs per page."""
     changing = ChangingList.of(90)
 
     assert read(lambda page, _: changing.page(page, 20), 10, prefetch).ids == changing.ids
@@ -340,7 +340,7 @@ def test_server_sends_everything_at_once(count: int, prefetch: int) -> None:
 
 
 def test_placeholder_ids_of_the_reference() -> None:
-    """Two items of one page with the same id are two if their content differs, and one if it is the same."""
+    """Two items of one page with the same id are two runs if their content differs, and otherwise one."""
     first, second = Run("<run_id>", credits=1), Run("<run_id>", credits=2)
     listing: Listing[Run] = Listing(100)
 
@@ -407,7 +407,7 @@ def test_example_of_the_reference() -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 def test_total_too_high(prefetch: int) -> None:
-    """If a page is empty although the total is higher, one more is requested, and the difference is missing."""
+    """If a page is empty although the total is higher, one more page is requested, and the difference is missing."""
     changing = ChangingList.of(25)
     reading = read(lambda page, size: Page(page, size, 1000, changing.page(page, size).items), 10, prefetch)
 
@@ -417,7 +417,7 @@ def test_total_too_high(prefetch: int) -> None:
 
 
 def test_empty_page_in_the_middle() -> None:
-    """One empty page does not end a list if its total is higher."""
+    """An empty page does not end a list if its total is higher."""
     listing: Listing[Run] = Listing(2)
     take(listing, Page(1, 2, 5, runs(1, 2)))
     take(listing, Page(2, 2, 5, []))
@@ -429,7 +429,7 @@ def test_empty_page_in_the_middle() -> None:
 @pytest.mark.parametrize(("size", "total"), [(10, 640), (10, 100), (10, 15), (10, None)])
 @pytest.mark.parametrize("prefetch", [0, 4])
 def test_server_ignores_the_page(size: int, total: int | None, prefetch: int) -> None:
-    """A server that sends the first page for every page causes an error after a bounded number of requests."""
+    """A server that sends the first page for every page causes an error after a limited number of requests."""
     listing_requests: list[int] = []
 
     def respond(page: int, size: int) -> Page[Run]:
@@ -494,7 +494,7 @@ def test_new_runs_explain_repeats() -> None:
 @pytest.mark.parametrize("prefetch", [0, 4])
 @pytest.mark.parametrize(("count", "total", "missing"), [(25, 40, 15), (25, None, 0), (20, 20, 0), (1, 3, 2)])
 def test_error_after_the_last_page_ends_the_list(count: int, total: int | None, missing: int, prefetch: int) -> None:
-    """An error that may mean the end ends the list after a short page, or if the total promises no more runs."""
+    """A 400, 404 or 422 ends the list after a short page, or after `total` runs."""
     changing = ChangingList.of(count)
     listing: Listing[Run] = Listing(10)
     ids: list[str] = []
@@ -519,7 +519,7 @@ def test_error_after_the_last_page_ends_the_list(count: int, total: int | None, 
 
 
 def test_error_before_the_last_page_does_not_end_the_list() -> None:
-    """An error of the first page, or after a full page if the total promises more runs, does not end the list."""
+    """An error of the first page, or after a full page before `total` runs, does not end the list."""
     listing: Listing[Run] = Listing(2, start_page=7)
 
     assert listing.take_error(PageRequest(7)) is None
@@ -532,7 +532,7 @@ def test_error_before_the_last_page_does_not_end_the_list() -> None:
 
 
 def test_errors_that_may_mean_the_end() -> None:
-    """400, 404 and 422 may mean that a page is past the end; nothing else does."""
+    """Only 400, 404 and 422 may mean that a page is after the end."""
     assert all(map(may_be_past_end, [BadRequestError(400), NotFoundError(404), RequestInvalidError(422)]))
     assert not may_be_past_end(ServerError(500))
 
@@ -573,7 +573,7 @@ def test_large_pages_are_proven_while_they_are_remembered() -> None:
 
 
 def test_border() -> None:
-    """A border moves back by as much as the total fell, at most to the start of the list."""
+    """A border moves back by the decrease of the total, at most to the start of the list."""
     border = Border(200, 1000)
 
     assert border.after(1010) == Border(200, 1010)
@@ -584,7 +584,7 @@ def test_border() -> None:
     assert [Border(position, 9).next_page(100) for position in (0, 99, 100)] == [1, 1, 2]
 
 
-def test_proven_border_lags_behind_pages_requested_ahead() -> None:
+def test_prefetched_pages_are_proven_by_the_first_page() -> None:
     """Prefetched pages count as proven when the first page shows that no run was added."""
     listing: Listing[Run] = Listing(2)
     changing = ChangingList.of(10)
@@ -615,7 +615,7 @@ def test_proven_border_lags_behind_pages_requested_ahead() -> None:
 
 
 def test_limit() -> None:
-    """A limit ends the list, and no page is prefetched that it does not need."""
+    """A limit ends the list, and only the pages that it needs are requested."""
     listing: Listing[Run] = Listing(10, limit=25)
     changing = ChangingList.of(100)
     take(listing, changing.page(1, 10))
@@ -647,7 +647,7 @@ def run_at(minutes: int | None) -> Run:
     ],
 )
 def test_since(minutes: list[int | None], kept: list[int | None], is_past: bool) -> None:  # noqa: FBT001
-    """`since` keeps runs that are new enough or have no date, and ends only a list that is newest first."""
+    """`since` selects runs that are new enough or have no date, and ends only a list that is newest first."""
     since = Since(NOON)
     page = [run_at(minute) for minute in minutes]
 
@@ -671,7 +671,7 @@ def test_since_omits_nothing(minutes: list[int | None], size: int, newest_first:
 
 
 def test_since_ends_early_after_a_change() -> None:
-    """With `since`, a list that was partly read again after a change ends at the first older run."""
+    """With `since`, a list that is partly read again after a change ends at the first older run."""
     times = {f"run-{number}": NOON - timedelta(minutes=number) for number in range(100)}
     changing = ChangingList.of(100, ((0, []), (0, []), (0, [0.05])))
     listing: Listing[Run] = Listing(10, since=NOON - timedelta(minutes=35))
@@ -688,7 +688,7 @@ def test_since_ends_early_after_a_change() -> None:
 
 
 def test_repr() -> None:
-    """The repr of a listing shows the position up to which it was read."""
+    """The repr of a listing shows its position."""
     listing: Listing[Run] = Listing(2)
     take(listing, Page(1, 2, 3, runs(1, 2)))
 

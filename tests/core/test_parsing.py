@@ -1,4 +1,4 @@
-"""From bytes to models: the vendor's examples, odd values, and every field kept."""
+"""Tests of parsing: the vendor's examples, unexpected values, and fields that are kept."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def page_of(*items: JSON, total: JSON = 1) -> Page[Run]:
 
 
 def page_from(body: str) -> Page[Run]:
-    """Read a page whose only item is this JSON."""
+    """Parse a page whose only item is this JSON."""
     response = f'{{"status": "success", "data": {{"total": 1, "data": [{body}]}}}}'
     parser = RunPageParser()
     page = parser.parse(response.encode(), 1, 10)
@@ -92,7 +92,7 @@ def page_from(body: str) -> Page[Run]:
 
 
 def run_from(body: str) -> Run:
-    """Read a single run from this JSON."""
+    """Parse a single run from this JSON."""
     return parse_response(f'{{"data": {body}}}'.encode(), lambda value: read_run(value, "V"))
 
 
@@ -101,7 +101,7 @@ def sample(name: str) -> Page[Run]:
 
 
 def test_example_with_strings() -> None:
-    """The vendor's example with total and credits as strings, and without status, input and output, is read."""
+    """The vendor's example with strings for total and credits, and without status, input and output, is read."""
     page = sample("runs_strings.json")
 
     assert (page.total, page.invalid_fields) == (3, frozenset())
@@ -128,7 +128,7 @@ def test_example_with_integers() -> None:
 
 @given(ITEMS, st.text(min_size=1))
 def test_no_field_is_lost(item: dict[str, JSON], run_id: str) -> None:
-    """Each field of an item with an id is an attribute, or is in `extra` unchanged."""
+    """Each field of an item with an id is an attribute, or is unchanged in `extra`."""
     item["id"] = run_id
     page = page_of(item)
     run = page.items[0]
@@ -179,7 +179,7 @@ def test_only_documented_errors(response: JSON) -> None:
 
 @given(st.binary())
 def test_any_bytes(body: bytes) -> None:
-    """Any bytes are JSON, or a retryable `InvalidResponseError` on one line."""
+    """Any bytes are parsed, or raise a retryable `InvalidResponseError` of one line."""
     try:
         parse_json(body)
     except InvalidResponseError as error:
@@ -189,7 +189,7 @@ def test_any_bytes(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"a": NaN}', b'{"status":"succ', b"\xff", b'["\\ud800'])
 def test_not_json(body: bytes) -> None:
-    """A body that is not JSON is rejected, and is worth a retry."""
+    """A body that is not JSON raises a retryable error."""
     with pytest.raises(InvalidResponseError, match="the response is not JSON") as caught:
         parse_json(body)
 
@@ -197,7 +197,7 @@ def test_not_json(body: bytes) -> None:
 
 
 def test_nested_too_deeply() -> None:
-    """A body that is nested too deeply is rejected, and not requested again."""
+    """A body that is nested too deeply raises an error that is not retryable."""
     with pytest.raises(InvalidResponseError, match="nested too deeply") as caught:
         parse_json(b"[" * 100_000 + b"]" * 100_000)
 
@@ -207,7 +207,7 @@ def test_nested_too_deeply() -> None:
 @pytest.mark.parametrize("depth", [960, 1_000, 1_015, 5_000])
 @pytest.mark.parametrize("field", ["output", "error", "extra"])
 def test_nested_too_deeply_names_the_run(field: str, depth: int) -> None:
-    """Deep nesting is an error that names the run and its place, whether the parser accepts it or not."""
+    """The error for deep nesting names the run and its place, even if the parser accepts the body."""
     deep = f'{{"a": {"[" * depth + "]" * depth}}}'
     first = '{"id": "W1", "output": {"id": "x", "a": ["]", "\\"["]}}'
     items = f'{first}, {{"id": "W2", "{field}": {deep}}}, {{"id": "W3"}}'
@@ -219,8 +219,8 @@ def test_nested_too_deeply_names_the_run(field: str, depth: int) -> None:
 
 @pytest.mark.parametrize("number", [1e300, 10**30])
 @pytest.mark.parametrize("first", [0, 1_500])
-def test_nested_too_deeply_beside_a_large_number(first: int, number: float) -> None:
-    """A value that is nested too deeply is an error, even if a large number is before it."""
+def test_nested_too_deeply_after_a_large_number(first: int, number: float) -> None:
+    """A value that is nested too deeply raises an error, even after a large number."""
     deep = "[" * 960 + "]" * 960
     runs = [f'{{"id": "W{index}", "output": {{}}, "big": 1}}' for index in range(first + 1)]
     runs[0] = f'{{"id": "W0", "output": {{}}, "big": {number}}}'
@@ -320,7 +320,7 @@ def test_dates(text: str) -> None:
 
 
 def test_a_missing_workflow_is_the_requested_one() -> None:
-    """A run that does not name its workflow belongs to the one whose list it is on."""
+    """A run without a workflow id has the id of the workflow whose list it is in."""
     response: JSON = {
         "data": {"total": 2, "data": [{"id": "1", "workflowId": "other"}, {"id": "2"}, {"id": "3", "workflowId": 4}]}
     }
@@ -378,7 +378,7 @@ def test_invalid_field(field: str, value: JSON) -> None:
 
 @pytest.mark.parametrize("total", [None, "many", -1, "-1", 2.5, True, [3], {}, "", 2**63, 10**400, "1" * 400])
 def test_unknown_total(total: JSON) -> None:
-    """A total that is not a count is unknown."""
+    """An invalid or impossibly large total is None."""
     assert page_of(total=total).total is None
 
 
@@ -399,7 +399,7 @@ def test_other_ids(item: dict[str, JSON], run_id: str) -> None:
     "item", [None, 3, "W", [], [0, 1], [2, None], {}, {"id": ""}, {"id": {}}, {"id": True}, {"id": 1.5}]
 )
 def test_not_a_run(item: JSON) -> None:
-    """An item that is not an object or has no id is an error that names its place."""
+    """An item that is not an object, or has no id, raises an error that names its place."""
     with pytest.raises(InvalidResponseError, match=r"data\.data\[1\]: a run "):
         page_of({"id": "W"}, item)
     with pytest.raises(InvalidResponseError, match=r"data\.data\[0\]: a run "):
@@ -418,7 +418,7 @@ def test_not_a_run(item: JSON) -> None:
     ],
 )
 def test_not_a_page(response: JSON, place: str) -> None:
-    """A response of another structure is an error with the place and an excerpt."""
+    """A response of another structure raises an error with the place and an excerpt."""
     with pytest.raises(InvalidResponseError) as caught:
         read_page(response)
 
@@ -510,7 +510,7 @@ def test_slow_parser_is_used_only_if_it_is_needed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_large_page_is_read_in_slices() -> None:
-    """A page of more runs than are read in one step keeps their order, and names invalid fields and runs of all."""
+    """A page that is parsed in several steps has all runs in order, and all invalid fields."""
     items: list[JSON] = [{"id": str(number), "credits": 1} for number in range(2001)]
     items[1500] = {"id": "1500", "credits": "many", "output": {"big": 2**70}}
     page = read_page({"data": {"data": items}})

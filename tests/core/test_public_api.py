@@ -1,4 +1,4 @@
-"""The public names."""
+"""Tests of the public names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TYPED = sorted((ROOT / "typing").glob("*.py"))
     ],
 )
 def test_every_public_name_is_typed(module_name: str) -> None:
-    """The files that are read by type checkers use each public name."""
+    """The files for type checkers use each public name."""
     module = importlib.import_module(module_name)
     public = getattr(
         module, "__all__", [name for name, value in vars(module).items() if _is_own(name, value, module_name)]
@@ -68,7 +68,7 @@ def test_every_error_is_public() -> None:
 
 
 def test_every_error_has_the_same_base() -> None:
-    """Every error class of the package is a `CopyAIError`, except those that never leave the package."""
+    """Every error class of the package is a `CopyAIError`, except internal ones that callers never receive."""
     internal = {"HTTPError", "CommandError", "UnconfirmedError", "_DisconnectedError"}
     bases: dict[str, set[str]] = {}  # read from the sources, as importing all modules takes seconds
     for path in Path(aiocopyai.__file__).parent.rglob("*.py"):
@@ -90,14 +90,14 @@ def test_version() -> None:
 
 
 def test_unknown_name() -> None:
-    """A misspelt name is an `AttributeError`."""
+    """A misspelt name raises `AttributeError`."""
     with pytest.raises(AttributeError, match="CopyAiSession"):
         getattr(aiocopyai, "CopyAiSession")  # noqa: B009 (the name does not exist)
 
 
 @pytest.mark.parametrize("value", [models.Run(id="WRUN-1"), models.Page(1, 10, None, []), models.Changes()])
 def test_models_are_frozen_and_slotted(value: object) -> None:
-    """A value cannot be changed, and assigning a misspelt attribute is an error."""
+    """A value cannot be changed, and assigning a misspelt attribute raises an error."""
     with pytest.raises(AttributeError):
         value.misspelt = 1  # type: ignore[attr-defined]
 

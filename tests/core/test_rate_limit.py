@@ -1,4 +1,4 @@
-"""The rate limiter: `max_rate`, the pause and the pace after a 429, and the order of requests."""
+"""Tests of the rate limiter: `max_rate`, the pause and the pace after a 429, and the order of requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def test_nothing_is_limited_at_first(clock: Clock) -> None:
-    """Without `max_rate` and before any 429, requests are sent at once."""
+    """Without `max_rate`, requests are sent at once before the first 429."""
     limiter = RateLimiter(None)
     for _ in range(500):
         await limiter.acquire()
@@ -48,7 +48,7 @@ async def test_a_429_pauses_all_requests(clock: Clock) -> None:
 
 
 async def test_requests_are_released_one_by_one(clock: Clock) -> None:
-    """After a pause the waiting requests are released one after the other at the pace, in the order of their calls."""
+    """After a pause, the waiting requests are released one by one at the pace, in the order of their calls."""
     limiter = RateLimiter(None)
     limiter.slow_down(clock.now, 60)
     released: list[tuple[int, float]] = []
@@ -65,7 +65,7 @@ async def test_requests_are_released_one_by_one(clock: Clock) -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_the_pace_is_halved_once_for_requests_sent_together() -> None:
-    """Of many 429 to requests sent before the pace was halved, only the first halves it."""
+    """If many requests that were sent together get a 429, the pace is halved once."""
     limiter = RateLimiter(None)
     sent = [await limiter.acquire() for _ in range(60)]
     for at in sent:
@@ -79,7 +79,7 @@ async def test_the_pace_is_halved_once_for_requests_sent_together() -> None:
 
 
 async def test_the_pace_has_a_minimum(clock: Clock) -> None:
-    """After any number of 429, the pace is at least one request in two seconds."""
+    """After any number of 429s, the pace is at least one request in two seconds."""
     limiter = RateLimiter(None)
     for second in range(1, 50):
         limiter.slow_down(clock.now + second, 0.0)
@@ -88,7 +88,7 @@ async def test_the_pace_has_a_minimum(clock: Clock) -> None:
 
 
 async def test_the_pace_grows_again(clock: Clock) -> None:
-    """Without a 429 the pace grows, and finally is not limited any more."""
+    """Without further 429s, the pace grows until it is unlimited."""
     limiter = RateLimiter(None)
     limiter.slow_down(await limiter.acquire(), 0.0)
 
@@ -98,7 +98,7 @@ async def test_the_pace_grows_again(clock: Clock) -> None:
 
 
 async def test_the_pace_grows_slowly_near_one_that_was_too_fast(clock: Clock) -> None:
-    """The pace grows quickly to near that of the last 429, slowly past it, and then quickly again."""
+    """The pace grows slowly near the pace of the last 429, and quickly below and above it."""
     limiter = RateLimiter(None)
     for _ in range(2):
         limiter.slow_down(await limiter.acquire(), 0.0)  # at 20, and at about 10 requests per second
@@ -114,7 +114,7 @@ async def test_the_pace_grows_slowly_near_one_that_was_too_fast(clock: Clock) ->
 
 @pytest.mark.usefixtures("clock")
 async def test_retries_go_before_new_requests() -> None:
-    """A request that is sent again does not wait behind new requests."""
+    """A retried request is sent before new requests."""
     limiter = RateLimiter(None)
     limiter.slow_down(await limiter.acquire(), 60)
     order: list[str] = []
@@ -130,7 +130,7 @@ async def test_retries_go_before_new_requests() -> None:
 
 @pytest.mark.parametrize("waits_for", ["pause", "connection"])
 async def test_a_cancelled_request_releases_its_turn(waits_for: str) -> None:
-    """A request that is cancelled while it waits delays no other request, and occupies no connection."""
+    """A request that is cancelled while it waits does not delay other requests, and does not use a connection."""
     limiter = RateLimiter(None, 1)
     sent = await limiter.acquire()
     if waits_for == "pause":
@@ -162,14 +162,14 @@ async def test_max_rate() -> None:
 
 
 async def test_a_max_rate_below_1() -> None:
-    """A rate of less than one request per second admits the first request at once."""
+    """With a rate of less than one request per second, the first request is sent at once."""
     async with asyncio.timeout(1):
         await RateLimiter(0.5).acquire()
 
 
 @define
 class TokenBucket:
-    """A server that admits a number of requests per second, and a burst of them, and responds to others with 429."""
+    """A server that accepts a number of requests per second, with a burst, and responds to others with a 429."""
 
     rate: float
     burst: float
@@ -200,7 +200,7 @@ class TokenBucket:
 
 @pytest.mark.parametrize("retry_after", ["0.05", "0"])
 async def test_run_many_loses_no_row_to_a_rate_limit(retry_after: str) -> None:
-    """`run_many` starts every row against a server that admits far less than it sends, with few rejected requests."""
+    """`run_many` starts every row on a server with a low rate limit, with few rejected requests."""
     bucket = TokenBucket(rate=20, burst=2, retry_after=retry_after)
     policy = RetryPolicy(attempts=2, timeout=30, wait_initial=0.01, wait_max=0.2, wait_jitter=0.01)
     async with serving(bucket.handle) as url, CopyAISession(KEY, base_url=url, retry=policy) as session:
@@ -213,7 +213,7 @@ async def test_run_many_loses_no_row_to_a_rate_limit(retry_after: str) -> None:
 
 
 async def test_one_attempt_is_one_request() -> None:
-    """With `attempts=1` a 429 is raised at once."""
+    """With `attempts=1`, a 429 is raised at once."""
     bucket = TokenBucket(rate=0, burst=0, retry_after="0")
     async with (
         serving(bucket.handle) as url,
@@ -226,7 +226,7 @@ async def test_one_attempt_is_one_request() -> None:
 
 
 async def test_retries_slow_down_with_retry_after_0() -> None:
-    """A server that always asks to retry at once receives few requests, even with a policy without waits."""
+    """A server that always sends `Retry-After: 0` receives few requests, even with a policy without waits."""
     bucket = TokenBucket(rate=0, burst=0, retry_after="0")
     policy = RetryPolicy(timeout=0.2, wait_initial=0, wait_max=0)
     async with serving(bucket.handle) as url, CopyAISession(KEY, base_url=url, retry=policy) as session:

@@ -1,4 +1,4 @@
-"""How requests are sent: `with_options`, headers and hooks, over a socket."""
+"""Tests of `with_options`, headers and hooks, over a socket."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.conftest import AT_ONCE
 
 
 async def test_with_options_shares_connections(copyai_emulator: Emulator) -> None:
-    """A view uses the connections and the options of its session, apart from those that it changes."""
+    """A view uses the connections of its session, and the options that it does not change."""
     async with CopyAISession(
         copyai_emulator.api_key, base_url=copyai_emulator.url, retry=AT_ONCE, user_agent="own/1"
     ) as session:
@@ -65,7 +65,7 @@ async def test_with_options_shares_keys_and_rate(copyai_emulator: Emulator) -> N
 
 
 async def test_closing_a_view(copyai_emulator: Emulator) -> None:
-    """Closing a view ends its lists and not its session; closing the session closes its views."""
+    """Closing a view ends its iterations, but not its session. Closing the session closes its views."""
     copyai_emulator.add_runs(30)
     async with aclosing(CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)) as session:
         async with session.with_options(retry=2) as view:
@@ -106,7 +106,7 @@ async def test_headers(copyai_emulator: Emulator) -> None:
 
 
 async def test_hooks(copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
-    """Hooks get each attempt and each retry, without the query, the key or a body; their exceptions are logged only."""
+    """Hooks receive each attempt and each retry, but no query, key or body. Their exceptions are only logged."""
     attempts: list[AttemptInfo] = []
     retries: list[RetryInfo] = []
 

@@ -1,4 +1,4 @@
-"""The retry policy: its waits and limits, what counts as an attempt, and how Retry-After is read."""
+"""Tests of the retry policy: its waits and limits, the count of attempts, and Retry-After."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REQUEST = RequestInfo("GET", "https://api.copy.ai/api/workflow/W/run")
 
 
 class Flaky:
-    """Fails with the given errors, one per attempt, and then succeeds."""
+    """A function that fails with the given errors, one per attempt, and then succeeds."""
 
     def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
@@ -42,7 +42,7 @@ class Flaky:
 
 
 async def test_retryable_errors_are_retried(caplog: pytest.LogCaptureFixture) -> None:
-    """Retryable errors are retried until success, with one log line each that names request, wait and reason."""
+    """Retryable errors are retried until success. Each retry is a log line with the request, wait and reason."""
     policy = RetryPolicy(attempts=5, wait_initial=0.01, wait_jitter=0)
     reset = APIConnectionError("ClientOSError: Connection reset by peer", REQUEST)
     flaky = Flaky(reset, ServerError(503, request=REQUEST))
@@ -56,7 +56,7 @@ async def test_retryable_errors_are_retried(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_the_last_error_is_raised() -> None:
-    """After the last attempt the error itself is raised, not tenacity's."""
+    """After the last attempt, its error is raised, not tenacity's."""
     flaky = Flaky(*(ServerError(500 + number) for number in range(9)))
     with pytest.raises(ServerError) as caught:
         await AT_ONCE.call(flaky)
@@ -69,7 +69,7 @@ async def test_the_last_error_is_raised() -> None:
 @pytest.mark.parametrize("error", [NotFoundError(404), KeyError("bug"), asyncio.CancelledError()], ids=repr)
 @pytest.mark.parametrize("before", [0, 1])
 async def test_other_errors_are_raised_at_once(error: BaseException, before: int) -> None:
-    """An error that is not retryable, not ours, or a cancellation is raised at once, also after a retry."""
+    """A cancellation, or an error that is not retryable, is raised at once, even after a retry."""
     flaky = Flaky(*[ServerError(500)] * before, error)
     with pytest.raises(type(error)):
         await AT_ONCE.call(flaky)
@@ -99,7 +99,7 @@ async def test_no_wait_extends_beyond_the_timeout() -> None:
 
 
 async def test_the_first_attempt_counts_against_the_timeout() -> None:
-    """The time-out begins with the first attempt, not with its failure."""
+    """The time-out starts with the first attempt, not with its failure."""
     attempts: list[int] = []
 
     async def slow(attempt: int) -> str:
@@ -114,7 +114,7 @@ async def test_the_first_attempt_counts_against_the_timeout() -> None:
 
 
 async def test_without_limits(caplog: pytest.LogCaptureFixture) -> None:
-    """Without a number of attempts and a time-out it is retried until it succeeds."""
+    """Without a limit of attempts and of time, a request is retried until it succeeds."""
     policy = RetryPolicy(attempts=None, timeout=None, wait_initial=0, wait_max=0)
 
     assert await policy.call(Flaky(*(ServerError(500) for _ in range(50))), "GET /webhook") == "done"
@@ -123,7 +123,7 @@ async def test_without_limits(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_a_429_uses_no_attempt(caplog: pytest.LogCaptureFixture) -> None:
-    """Any number of 429 leaves all attempts for other errors, within the policy's time-out."""
+    """429s do not count as attempts, so all attempts remain for other errors."""
     errors = [ServerError(503), *(RateLimitedError(429) for _ in range(30)), ServerError(503)]
     flaky = Flaky(*errors)
 
@@ -147,7 +147,7 @@ async def test_a_429_uses_no_attempt(caplog: pytest.LogCaptureFixture) -> None:
     ids=["one attempt", "no time-out"],
 )
 async def test_a_429_counts_as_an_attempt(policy: RetryPolicy, attempts: int) -> None:
-    """With one attempt a 429 is raised at once, and without a time-out it counts as an attempt."""
+    """With one attempt, a 429 is raised at once. Without a time-out, it counts as an attempt."""
     flaky = Flaky(*(RateLimitedError(429) for _ in range(9)))
     with pytest.raises(RateLimitedError):
         await policy.call(flaky)
@@ -156,7 +156,7 @@ async def test_a_429_counts_as_an_attempt(policy: RetryPolicy, attempts: int) ->
 
 
 async def test_a_429_uses_the_time() -> None:
-    """If each response is a 429, it is raised at the end of the policy's time-out."""
+    """If each response is a 429, the error is raised at the end of the policy's time-out."""
     flaky = Flaky(*(RateLimitedError(429, retry_after=0.01) for _ in range(1_000)))
     with pytest.raises(RateLimitedError):
         await RetryPolicy(timeout=0.05, wait_initial=0, wait_max=0).call(flaky)
@@ -181,7 +181,7 @@ def test_waits_are_bounded(attempt: int, initial: float, longest: float, jitter:
 
 
 def test_waits_grow() -> None:
-    """Without jitter waits double up to `wait_max`; with jitter they differ there too."""
+    """Without jitter, waits double up to `wait_max`. With jitter, they also differ at `wait_max`."""
     plain = RetryPolicy(wait_jitter=0)
 
     assert [plain.wait_after(attempt) for attempt in (1, 2, 3, 9)] == [0.5, 1, 2, 30]
@@ -190,7 +190,7 @@ def test_waits_grow() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_a_minimum(status: int) -> None:
-    """The server's Retry-After is the shortest wait, for any status, also beyond `wait_max`."""
+    """The wait is at least the server's Retry-After, for any status, even beyond `wait_max`."""
     error = RateLimitedError if status == 429 else ServerError
 
     assert RetryPolicy().wait_after(1, error(status, retry_after=60.0)) == 60
@@ -241,7 +241,7 @@ def test_an_invalid_policy(arguments: dict[str, float], message: str) -> None:
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
-    """Retry-After is a number of seconds, fractions included, several of them, or a date; anything else is ignored."""
+    """Retry-After may be seconds, with fractions, or a date, and may have several values. Other values are ignored."""
     assert parse_retry_after(value) == seconds
 
 

@@ -1,4 +1,4 @@
-"""The table of docs/retries.md: each row says what the client does."""
+"""Tests of the table in docs/retries.md: the client does what each row says."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def untrusted_certificate(emulator: Emulator) -> AsyncIterator[CopyAISessi
 
 @asynccontextmanager
 async def rate_limit(emulator: Emulator) -> AsyncIterator[CopyAISession]:
-    """Respond with 429, and the second time with a wait that is longer than the policy's time."""
+    """Respond with a 429, and then with one whose Retry-After is longer than the policy's time-out."""
     emulator.inject(Fault(status=429), times=1)
     emulator.inject(Fault(status=429, headers={"Retry-After": "3600"}), times=None)
     async with session(emulator) as opened:
@@ -113,5 +113,5 @@ async def outcome(request: Awaitable[object]) -> str:
 
 
 def test_every_row_is_tested() -> None:
-    """Each row of the page's table has its causes here, and no other has; following a slash is tested elsewhere."""
+    """Each row of the page's table is tested here, except the redirect of a slash, and no other row."""
     assert [cause for cause in TABLE if not cause.startswith("307 or 308")] == list(CAUSES)

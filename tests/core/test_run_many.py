@@ -1,4 +1,4 @@
-"""Many runs on the emulator: bounded concurrency, one result per row, and no run started twice."""
+"""Tests of `run_many`: bounded concurrency, one result per row, and no run started twice."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def raised_by(awaitable: Awaitable[object]) -> type[BaseException] | None:
 
 
 async def test_one_result_per_row(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Each row has one result, with its inputs, its key and its finished run."""
+    """Each row has one result with its inputs, its key and its finished run."""
     results = await collect(session, copyai_emulator, 25, idempotency_key=lambda index, _row: f"key-{index}")
 
     assert sorted(result.index for result in results) == list(range(25))
@@ -124,7 +124,7 @@ async def test_callback_after_each_start(session: CopyAISession, copyai_emulator
 
 @pytest.mark.parametrize("error", [OSError("disk is full"), ValueError("no such order")])
 async def test_callback_that_fails(session: CopyAISession, copyai_emulator: Emulator, error: Exception) -> None:
-    """After an exception of `on_start` no more runs are started, and it is raised after the other runs' results."""
+    """After an exception in `on_start`, no more runs are started. It is raised after the results of the other runs."""
 
     def on_start(index: int, _run: Run) -> None:
         if index == 1:
@@ -161,7 +161,7 @@ async def test_callback_that_fails(session: CopyAISession, copyai_emulator: Emul
     ],
 )
 async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
-    """An invalid argument is a ValueError at the call; one key for all rows is invalid."""
+    """An invalid argument, such as one key for all rows, raises ValueError at the call."""
     with pytest.raises(ValueError, match=next(iter(arguments))):
         session.run_many(copyai_emulator.workflow_id, rows(3), **arguments)
 
@@ -170,7 +170,7 @@ async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulat
 
 @pytest.mark.parametrize("wrong", ["abc", b"abc", {"a": 1}, None, 3])
 def test_invalid_rows(wrong: Any) -> None:  # noqa: ANN401 (invalid on purpose)
-    """Rows that are a string, a mapping or not iterable are a ValueError at the call."""
+    """Rows that are a string, a mapping or not iterable raise ValueError at the call."""
     with pytest.raises(ValueError, match="rows must be an iterable of mappings"):
         CopyAISession("key").run_many("WCFG-1", wrong)
 
@@ -178,7 +178,7 @@ def test_invalid_rows(wrong: Any) -> None:  # noqa: ANN401 (invalid on purpose)
 async def test_failures_are_results(
     monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
 ) -> None:
-    """A failed run, a timeout and invalid inputs are results, and the other rows are run."""
+    """A failed run, a time-out and invalid inputs are results, and the other rows are run."""
     copyai_emulator.script_next_runs(Script(states=("NEW", "FAILED"), error="x"))
     copyai_emulator.script_next_runs(Script(states=("NEW",)))
 
@@ -206,7 +206,7 @@ async def test_failures_are_results(
 
 
 async def test_same_key_twice(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """Rows with the same key and inputs share a run; one with other inputs is an error of that row."""
+    """Rows with the same key and inputs share a run. A row with the same key and other inputs has an error."""
     many = session.run_many(
         copyai_emulator.workflow_id,
         [{"a": 1}, {"a": 1}, {"a": 2}],
@@ -222,23 +222,23 @@ async def test_same_key_twice(session: CopyAISession, copyai_emulator: Emulator)
 
 
 class TestStopping:
-    """After an error that every later start would get, nothing more is started."""
+    """After an error that every later start would raise, no more runs are started."""
 
     async def test_credit_limit(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """At the credit limit no more runs are started, and the results of the started ones are still yielded."""
+        """At the credit limit, no more runs are started, and the results of the started runs are yielded."""
         copyai_emulator.credits = 15
         many = session.run_many(copyai_emulator.workflow_id, rows(100), concurrency=3, max_poll_interval=SOON)
         results = [result async for result in many]
-        refused = [result for result in results if not result.ok]
+        failed = [result for result in results if not result.ok]
 
         assert len(copyai_emulator.runs()) == sum(result.ok for result in results) == 5
-        assert 1 <= len(refused) <= 3
-        assert all(isinstance(result.error, CreditLimitReachedError) for result in refused)
+        assert 1 <= len(failed) <= 3
+        assert all(isinstance(result.error, CreditLimitReachedError) for result in failed)
         assert isinstance(many.stopped_by, CreditLimitReachedError)
 
     @pytest.mark.parametrize("status", [401, 402, 403])
-    async def test_refused_key(self, session: CopyAISession, copyai_emulator: Emulator, status: int) -> None:
-        """After a 401, 402 or 403 no more rows are started."""
+    async def test_rejected_key(self, session: CopyAISession, copyai_emulator: Emulator, status: int) -> None:
+        """After a 401, 402 or 403, no more rows are started."""
         copyai_emulator.inject(Fault(status=status), method="POST", times=None)
         many = session.run_many(copyai_emulator.workflow_id, rows(50), concurrency=2)
         results = [result async for result in many]
@@ -256,7 +256,7 @@ class TestStopping:
         assert many.stopped_by is None
 
     async def test_idle_source(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """After a stop the iteration does not wait for the next row of its source, and closes it."""
+        """After a stop, the iteration closes its source and does not wait for the next row."""
         closed = asyncio.Event()
         copyai_emulator.credits = 0
 
@@ -276,7 +276,7 @@ class TestStopping:
     async def test_source_that_swallows_its_cancellation(
         self, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """After a stop a source that continues when it is cancelled is closed, and its further rows are not started."""
+        """After a stop, a source that suppresses its cancellation is closed, and its further rows are not started."""
         copyai_emulator.credits = 0
         closed = asyncio.Event()
 
@@ -298,10 +298,10 @@ class TestStopping:
 
 
 class TestSource:
-    """The source of rows."""
+    """Tests of the source of rows."""
 
     async def test_read_on_demand(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """An endless asynchronous source is read no further than the concurrency allows."""
+        """Of an infinite asynchronous source, only as many rows are read as the concurrency allows."""
         taken = 0
 
         async def source() -> AsyncIterator[dict[str, JSON]]:
@@ -334,7 +334,7 @@ class TestSource:
         assert [result.index async for result in many] == [1]
 
     async def test_one_task(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """An asynchronous source runs in one task, so that context variables and time-outs span its yields."""
+        """An asynchronous source runs in one task, so that context variables and time-outs work across its yields."""
         variable: ContextVar[int] = ContextVar("variable")
         tasks: set[asyncio.Task[Any] | None] = set()
 
@@ -353,7 +353,7 @@ class TestSource:
         assert len(tasks) == 1
 
     async def test_timeout_across_a_yield(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A time-out of the source that expires between two rows is raised in the source, which may continue."""
+        """A time-out in the source that expires between two rows is raised in the source, which may continue."""
         caught: list[BaseException] = []
 
         async def source() -> AsyncIterator[dict[str, JSON]]:
@@ -374,7 +374,7 @@ class TestSource:
 
     @pytest.mark.parametrize("ending", ["aclose", "break", "drop", "cancel"])
     async def test_closed(self, session: CopyAISession, copyai_emulator: Emulator, ending: str) -> None:
-        """An asynchronous source is closed in its task, however the iteration ends."""
+        """An asynchronous source is closed in its task at any end of the iteration."""
         tasks: list[asyncio.Task[Any] | None] = []
         closed = asyncio.Event()
         copyai_emulator.run_time = 60
@@ -412,7 +412,7 @@ class TestSource:
     async def test_closing_is_not_interrupted(
         self, session: CopyAISession, copyai_emulator: Emulator, reason: str
     ) -> None:
-        """A source that closes slowly is not cancelled if the iteration is closed meanwhile."""
+        """A source that closes slowly is not cancelled if the iteration is closed in the meantime."""
         closing, proceed, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         copyai_emulator.credits = 0 if reason == "credit limit" else None
 
@@ -460,7 +460,7 @@ class TestSource:
 
     @pytest.mark.parametrize("kind", ["iterable", "async iterable", "key"])
     async def test_error(self, session: CopyAISession, copyai_emulator: Emulator, kind: str) -> None:
-        """An exception of the rows, or of a key, is raised once the results of the rows before it were yielded."""
+        """An exception from the rows or a key is raised after the results of the rows before it were yielded."""
 
         def read() -> Iterator[dict[str, JSON]]:
             yield from rows(2)
@@ -491,13 +491,13 @@ class TestSource:
 
 
 class TestEnding:
-    """An iteration that ends early stops polling, and reports the runs that may exist."""
+    """An iteration that ends early stops polling, and reports the runs that continue or may exist."""
 
     @pytest.mark.parametrize("wait", [True, False])
     async def test_known_results_are_kept(
         self, session: CopyAISession, copyai_emulator: Emulator, caplog: pytest.LogCaptureFixture, *, wait: bool
     ) -> None:
-        """The runs of results that were not yielded when the iteration ends are logged, and can still be iterated."""
+        """If the iteration ends early, the runs of unyielded results are logged, and these results can be iterated."""
         copyai_emulator.run_time = 0
         many = session.run_many(copyai_emulator.workflow_id, rows(4), concurrency=4, wait=wait, max_poll_interval=SOON)
         first = await anext(many)
@@ -536,7 +536,7 @@ class TestEnding:
 
     @pytest.mark.parametrize("ending", ["break", "raise", "drop", "drop in a thread", "return"])
     async def test_leaving_the_loop(self, session: CopyAISession, copyai_emulator: Emulator, ending: str) -> None:
-        """Leaving the loop ends the polling, without `aclose`, although the results are still referenced."""
+        """Leaving the loop ends the polling without `aclose`, even if the results are still referenced."""
         copyai_emulator.run_time = 60
         copyai_emulator.script_next_runs(Script(states=("COMPLETE",)))
         many = session.run_many(copyai_emulator.workflow_id, rows(50), concurrency=3, max_poll_interval=SOON)
@@ -577,7 +577,7 @@ class TestEnding:
         assert len(copyai_emulator.runs()) <= 4
 
     async def test_unconfirmed_keys(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """The runs of rows whose start was being sent can be found by the keys in `unconfirmed_keys`."""
+        """If a start is interrupted, its run can be found with the key in `unconfirmed_keys`."""
         copyai_emulator.inject(Fault(delay=60), method="POST", times=None)
         many = session.run_many(copyai_emulator.workflow_id, rows(9), concurrency=3)
         waiting = asyncio.ensure_future(anext(many))
@@ -593,7 +593,7 @@ class TestEnding:
         assert found.keys() == inputs.keys()
 
     async def test_unconfirmed_row(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A row whose start stays unconfirmed is a result with its key."""
+        """A row whose start remains unconfirmed has a result with its key."""
         copyai_emulator.inject(Fault(status=503), method="POST", times=None)
         results = await collect(session, copyai_emulator, 1)
 
@@ -601,7 +601,7 @@ class TestEnding:
         assert results[0].idempotency_key == results[0].error.idempotency_key
 
     async def test_closing_the_session(self, copyai_emulator: Emulator) -> None:
-        """Closing the session is a RuntimeError in the iteration, and `in_progress` has the runs that continue."""
+        """Closing the session raises a RuntimeError in the iteration, and `in_progress` has the runs that continue."""
         copyai_emulator.run_time = 60
         session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
         many = session.run_many(copyai_emulator.workflow_id, rows(3), max_poll_interval=SOON)
@@ -620,7 +620,7 @@ class TestEnding:
     async def test_closing_at_any_turn(
         self, copyai_emulator: Emulator, turns: int, reuse_within: timedelta | None
     ) -> None:
-        """Closing the results or the session ends an iteration at any time, even before its tasks have started."""
+        """Closing the results or the session ends an iteration at any time, even before its tasks start."""
         for closed, expected in (("results", StopAsyncIteration), ("session", RuntimeError)):
             session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
             many = session.run_many(
@@ -638,7 +638,7 @@ class TestEnding:
             await session.close()
 
     async def test_nothing_is_left(self, copyai_emulator: Emulator) -> None:
-        """A complete iteration, and one that was never started, leave no task or socket open."""
+        """No task or socket is left after a complete iteration, or by one that was never started."""
         async with leaving_nothing(), CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url) as session:
             assert len(await collect(session, copyai_emulator, 3)) == 3
             await session.run_many(copyai_emulator.workflow_id, rows(3)).aclose()
@@ -658,7 +658,7 @@ class TestReuseWithin:
     async def test_reused(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """All rows are searched for in one listing; the runs found are reused, and the other rows are started."""
+        """All rows are searched for in one listing. The runs found are reused, and the other rows are started."""
         monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 30)
         ids = await self.start_elsewhere(copyai_emulator, 5)
         copyai_emulator.requests.clear()
@@ -758,7 +758,7 @@ class TestReuseWithin:
     async def test_overlapping_jobs(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """A row that another process starts while it waits for its turn is searched for again, and not started."""
+        """A row that has waited is searched for again, and is not started if another process has started it."""
         clock = Clock(monkeypatch, "aiocopyai._run_many")
         many = session.run_many(
             copyai_emulator.workflow_id,
@@ -779,7 +779,7 @@ class TestReuseWithin:
         assert rest[0].run.id == run.id
 
     async def test_unclear(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A row whose run might exist without showing its key is an AmbiguousStartError, and is not started."""
+        """A row whose run may exist without showing its key has an AmbiguousStartError, and is not started."""
         copyai_emulator.add_runs(1, input={"n": 0}, metadata=None, createdAt=datetime.now(UTC).isoformat())
         results = await collect(
             session,
@@ -794,7 +794,7 @@ class TestReuseWithin:
         assert posts(copyai_emulator) == 1
 
     async def test_invalid_row(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """A row with invalid inputs affects no other row."""
+        """A row with invalid inputs does not affect other rows."""
         many = session.run_many(
             copyai_emulator.workflow_id,
             [{"n": float("nan")}, {"n": 1}],
@@ -806,7 +806,7 @@ class TestReuseWithin:
         assert {result.index: type(result.error) async for result in many} == {0: ValueError, 1: type(None)}
 
     async def test_search_fails(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """If the search fails, each row is a result with its error, and none is started."""
+        """If the search fails, each row has a result with the error, and none is started."""
         copyai_emulator.inject(Fault(status=403), method="GET")
         many = session.run_many(
             copyai_emulator.workflow_id,
@@ -820,7 +820,7 @@ class TestReuseWithin:
         assert posts(copyai_emulator) == 0
 
     async def test_leaving_during_the_search(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """An iteration that is cancelled while it searches has started nothing, and cancels the listing."""
+        """Cancelling an iteration while it searches cancels the listing, and starts nothing."""
         copyai_emulator.inject(Fault(delay=60), method="GET")
         many = session.run_many(
             copyai_emulator.workflow_id,
@@ -867,7 +867,7 @@ async def test_lists_that_show_little(
     rate=st.sampled_from([0.1, 0.4]),
 )
 def test_runs_through_faults(seed: int, count: int, concurrency: int, rate: float) -> None:
-    """Through random faults on every call: as many runs as rows, each with one result."""
+    """With random faults in every call, each row has one run and one result."""
     dice = random.Random(seed)  # noqa: S311 (a repeatable test)
     faults = [Fault(reset="after"), Fault(reset="before"), Fault(truncate=9), Fault(status=503), Fault(status=429)]
 

@@ -1,4 +1,4 @@
-"""API keys and other secrets: they are sent only to the server, and never shown."""
+"""Tests of API keys and other secrets: they are sent only to the server, and are never shown."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ TWICE: Final = RetryPolicy(attempts=2, timeout=1, wait_initial=0, wait_max=0)
 
 
 def spellings(text: str = KEY) -> list[str]:
-    """Return the ways in which a text can be shown."""
+    """Return the forms in which text can be shown."""
     return [text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text).replace("/", "\\/")[1:-1]]
 
 
 def everything_shown(error: BaseException) -> Iterator[str]:
-    """Yield all texts of an error and of its causes, with the variables of each frame outside of the tests."""
+    """Yield all strings of an error and its causes, with the variables of each frame outside the tests."""
     cause: BaseException | None = error
     while cause is not None:
         yield from (str(cause), repr(cause), repr(cause.args), repr(vars(cause)))
@@ -67,7 +67,7 @@ def everything_shown(error: BaseException) -> Iterator[str]:
 
 
 def leaks(shown: Iterator[str] | list[str], secrets: list[str]) -> list[str]:
-    """Return the texts that show a secret, in any case."""
+    """Return the strings that contain a secret, in upper or lower case."""
     return [text for text in shown if any(secret.lower() in text.lower() for secret in secrets)]
 
 
@@ -98,7 +98,7 @@ ECHOES: Final = [
 
 @pytest.mark.parametrize("fault", ECHOES, ids=range(len(ECHOES)))
 async def test_no_error_shows_the_key(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    """No error and no log shows the key, even if the server echoes it."""
+    """No error and no log line shows the key, even if the server echoes it."""
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
     is_rejected = fault.delay or fault.status in {302, 401, 403, 422}
@@ -152,7 +152,7 @@ async def test_no_traceback_shows_the_key(fault: Fault) -> None:
 
 
 async def test_no_repr_shows_the_key() -> None:
-    """No `repr` shows the key: not of the session, of its parts, or of aiohttp's data about its requests."""
+    """No `repr` shows the key, including those of the session's parts and of aiohttp's requests."""
     traced: list[str] = []
 
     async def trace(*parts: Any) -> None:  # noqa: ANN401 (the arguments depend on the event)
@@ -177,7 +177,7 @@ async def test_no_repr_shows_the_key() -> None:
 
 
 async def test_traced_headers_can_be_copied() -> None:
-    """A tool that copies the headers of a request, as tracing tools do, neither fails nor shows the key."""
+    """A tracing tool can copy the headers of a request, and does not show the key."""
     copies: list[Any] = []
 
     async def trace(_session: object, _context: object, parameters: aiohttp.TraceRequestStartParams) -> None:
@@ -198,7 +198,7 @@ async def test_traced_headers_can_be_copied() -> None:
 
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_session_is_neither_pickled_nor_copied(duplicate: Callable[[object], object]) -> None:
-    """A session cannot be pickled or copied, so that the key does not end up in a file or a task graph by accident."""
+    """A session cannot be pickled or copied, so that the key is not stored in a file or a task graph."""
     with pytest.raises(TypeError, match="cannot be pickled or copied"):
         duplicate(CopyAISession(KEY))
     with pytest.raises(TypeError, match="cannot be pickled"):
@@ -228,7 +228,7 @@ def test_a_failed_construction_does_not_show_the_key(key: str, arguments: dict[s
 
 
 def test_a_half_constructed_session_has_a_repr() -> None:
-    """A session whose constructor raised can be shown, as debuggers show the variables of a frame."""
+    """A session whose constructor has failed has a repr, for debuggers that show the variables of a frame."""
     session = CopyAISession.__new__(CopyAISession)
 
     assert repr(session) == "<CopyAISession: invalid>"
@@ -273,7 +273,7 @@ async def test_the_environment_is_ignored(
 
 
 async def test_trust_env_uses_only_the_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With `trust_env` the proxy of the environment is used, NO_PROXY is honoured, and no login is sent."""
+    """With `trust_env`, the proxy in the environment is used, NO_PROXY is respected, and no login is sent."""
     set_environment(monkeypatch, tmp_path)
     async with refusing_proxy() as (proxy_url, heads):
         set_proxy(monkeypatch, proxy_url)
@@ -307,7 +307,7 @@ async def test_no_proxy_receives_the_key_for_a_loopback_address(
 
 @pytest.mark.parametrize("proxy", ["socks5://me:password@localhost:1", "http://", "http://[me:password"])
 def test_an_invalid_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    """A proxy that cannot be used is a `ConfigurationError`, without the password in it."""
+    """An invalid proxy raises a `ConfigurationError` without the proxy's password."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(ConfigurationError, match="HTTPS_PROXY must be an http") as caught:
@@ -317,14 +317,14 @@ def test_an_invalid_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch, proxy: s
 
 
 async def test_trust_env_and_an_own_session() -> None:
-    """`trust_env` is rejected with a caller's own `aiohttp.ClientSession`, which has its own setting."""
+    """`trust_env` is rejected together with `http_session`, which has its own setting."""
     async with aiohttp.ClientSession() as http:
         with pytest.raises(ConfigurationError, match="trust_env cannot be combined with http_session"):
             CopyAISession(KEY, http_session=http, trust_env=True)
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Set a login for the server in a netrc file, and no exception from proxies."""
+    """Set a login for the server in a netrc file, and unset NO_PROXY."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password netrc-secret\n", "ascii")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -333,13 +333,13 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def set_proxy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Name a proxy in the environment."""
+    """Set a proxy in the environment."""
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, url.removesuffix("/api"))
 
 
 def test_no_webhook_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
-    """A receiver's secret, and a webhook's URL, which may hold it, are not shown."""
+    """A receiver's secret, and a webhook's URL, which may contain it, are not shown."""
     receiver = WebhookReceiver(CopyAISession(KEY), lambda event: ignore(event), secret="s3cret-" * 4)  # noqa: PLW0108
     with pytest.raises(ValueError, match="url must be") as caught:
         asyncio.run(CopyAISession(KEY).create_webhook("ftp://example.com/s3cret-path", "workflowRun.failed"))
@@ -364,7 +364,7 @@ async def ignore(_event: WebhookEvent) -> None:
 
 
 def test_a_secret_is_masked() -> None:
-    """A secret equals its string, but its `repr` and those of its parts are masked."""
+    """A secret equals its string, but its `repr` and those of its substrings are masked."""
     secret = Secret(KEY)
 
     assert (f"{secret}", secret.encode(), secret) == (KEY, KEY.encode(), KEY)
@@ -411,7 +411,7 @@ def test_data_without_the_key_is_unchanged(data: Any) -> None:  # noqa: ANN401 (
 
 
 def test_a_beginning_of_a_long_key_is_redacted() -> None:
-    """The beginning of a long key is redacted, as the rest may have been cut off; that of a short key is not."""
+    """The beginning of a long key is redacted, as the rest may be truncated. The beginning of a short key is not."""
     key = "b9c1f7d0-3a52-4e0b-8f55-0123456789ab"
 
     assert redact(f"got '{key[:20]}…", key) == "got '***…"
@@ -421,7 +421,7 @@ def test_a_beginning_of_a_long_key_is_redacted() -> None:
 @pytest.mark.parametrize("body", [b"\\" * 2**18, KEY[:-1].encode() * 2**12, b"\\u0061" * 2**15])
 @pytest.mark.parametrize("key", [KEY, "\\" * 40, "a" * 40, "a\\" * 20])
 def test_redaction_takes_linear_time(body: bytes, key: str) -> None:
-    """No body makes the search for a key slow: one that backtracks takes hours."""
+    """The search for a key takes linear time for any body, unlike one that backtracks."""
     started = time.process_time()
     redact(body, key)
 

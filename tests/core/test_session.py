@@ -1,4 +1,4 @@
-"""A session: its construction and end, and the list of runs over a socket."""
+"""Tests of a session: its construction, its end, and the list of runs over a socket."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_runs_fields(session: CopyAISession, copyai_emulator: Emulator) 
     ],
 )
 async def test_quirks(session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks, prefetch: int) -> None:
-    """Every run is yielded once, for each behavior that the API reference leaves open."""
+    """Every run is yielded once with each behavior that the API reference leaves open."""
     copyai_emulator.add_runs(95)
     copyai_emulator.quirks = quirks
 
@@ -95,7 +95,7 @@ async def test_quirks(session: CopyAISession, copyai_emulator: Emulator, quirks:
 
 @pytest.mark.parametrize("prefetch", [0, 1, 4, 9])
 async def test_a_repeated_last_page(session: CopyAISession, copyai_emulator: Emulator, prefetch: int) -> None:
-    """If the last page is repeated without end, and `total` is ten times the runs, that is a `PaginationError`."""
+    """If the last page is repeated forever, and `total` is ten times too high, `PaginationError` is raised."""
     copyai_emulator.add_runs(95)
     copyai_emulator.quirks = Quirks(total=lambda count: count * 10, past_end="last")
     with pytest.raises(PaginationError):
@@ -106,7 +106,7 @@ async def test_a_repeated_last_page(session: CopyAISession, copyai_emulator: Emu
 
 @pytest.mark.parametrize("past_end", ["empty", "last", 400, 404, 422])
 async def test_vendors_example(session: CopyAISession, copyai_emulator: Emulator, past_end: Any) -> None:  # noqa: ANN401 (a quirk)
-    """A total of 3 with two items ends after two runs, without an error and after a few requests."""
+    """A list of two runs with a total of 3 ends after two runs, without an error and after a few requests."""
     copyai_emulator.add_runs(3)
     copyai_emulator.quirks = Quirks(total="string", short_pages=1, past_end=past_end)
 
@@ -115,7 +115,7 @@ async def test_vendors_example(session: CopyAISession, copyai_emulator: Emulator
 
 
 async def test_page_ignored(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A server that ignores `page` is a `PaginationError` after a few requests."""
+    """A server that ignores `page` raises `PaginationError` after a few requests."""
     copyai_emulator.add_runs(640)
     copyai_emulator.quirks = Quirks(ignore_page=True)
     with pytest.raises(PaginationError):
@@ -127,7 +127,7 @@ async def test_page_ignored(session: CopyAISession, copyai_emulator: Emulator) -
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("prefetch", [0, 4])
 async def test_a_changing_list(session: CopyAISession, copyai_emulator: Emulator, seed: int, prefetch: int) -> None:
-    """Runs that are added and removed between any two requests neither hide nor repeat another one."""
+    """If runs are added and removed between any two requests, no other run is lost or repeated."""
     dice = random.Random(seed)  # noqa: S311 (repeatable)
     copyai_emulator.add_runs(150)
     stayed = set(ids(copyai_emulator))
@@ -152,7 +152,7 @@ async def test_a_changing_list(session: CopyAISession, copyai_emulator: Emulator
 async def test_limit(
     session: CopyAISession, copyai_emulator: Emulator, limit: int, requests: int, prefetch: int
 ) -> None:
-    """`limit` is exact, and no more pages are requested than it needs."""
+    """`limit` is exact, and only the pages that it needs are requested."""
     copyai_emulator.add_runs(95)
 
     assert (
@@ -172,7 +172,7 @@ async def test_a_small_limit_requests_a_small_page(session: CopyAISession, copya
 
 
 async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """`since` yields the runs created from that time on, and stops early on a list that is newest first."""
+    """`since` selects the runs created at or after that time, and stops early in a list that is newest first."""
     copyai_emulator.add_runs(95)
     start = datetime.fromisoformat(str(copyai_emulator.runs()[24]["createdAt"]))
 
@@ -181,7 +181,7 @@ async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
 
 
 async def test_since_on_a_list_that_is_oldest_first(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """On a list in another order, `since` reads all of it and loses nothing."""
+    """With `since`, a list that is oldest first is read completely, and no run is lost."""
     copyai_emulator.add_runs(95)
     copyai_emulator.replace_runs(reversed(copyai_emulator.runs()))
     start = datetime.fromisoformat(str(copyai_emulator.runs()[70]["createdAt"]))
@@ -209,7 +209,7 @@ async def test_since_on_a_list_that_is_oldest_first(session: CopyAISession, copy
 async def test_status_and_metadata(
     session: CopyAISession, copyai_emulator: Emulator, arguments: dict[str, Any], selected: list[int]
 ) -> None:
-    """One of the given statuses and, for each given metadata key, one of its values must match; limit counts those."""
+    """A run is selected by its status and by one value for each metadata key, and `limit` counts selected runs."""
     tags: list[dict[str, JSON]] = [
         {"status": "FAILED", "metadata": {"api": True, "batch": 7}},
         {"status": "COMPLETE", "metadata": {"api": True, "batch": "7"}},
@@ -228,7 +228,7 @@ async def test_status_and_metadata(
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 async def test_first(session: CopyAISession, copyai_emulator: Emulator, prefetch: int) -> None:
-    """`first` returns the first run with one request for one run."""
+    """`first` returns the first run, and requests only one run."""
     copyai_emulator.add_runs(25)
     pager = session.runs(copyai_emulator.workflow_id, page_size=5, prefetch=prefetch)
     first = await pager.first()
@@ -263,7 +263,7 @@ async def test_first_of_no_runs(session: CopyAISession, copyai_emulator: Emulato
 
 @pytest.mark.parametrize("prefetch", [0, 4])
 async def test_collect(session: CopyAISession, copyai_emulator: Emulator, prefetch: int) -> None:
-    """`collect` returns all runs, or as many as its limit or that of the list allows, each time from the beginning."""
+    """`collect` returns all runs, up to its limit and that of the list, each time from the beginning."""
     copyai_emulator.add_runs(25)
     listed = ids(copyai_emulator)
     pager = session.runs(copyai_emulator.workflow_id, page_size=5, prefetch=prefetch)
@@ -302,7 +302,7 @@ async def test_start_page_continues_after_an_error(session: CopyAISession, copya
 
 
 async def test_a_failed_page_is_requested_again(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """After an error the same iterator continues, and loses nothing."""
+    """After an error, the same iterator continues without losing a run."""
     copyai_emulator.add_runs(95)
     copyai_emulator.inject(Fault(body=b"<html>"), times=5, page=3)
     runs, got = aiter(session.runs(copyai_emulator.workflow_id, page_size=20)), list[str]()
@@ -315,7 +315,7 @@ async def test_a_failed_page_is_requested_again(session: CopyAISession, copyai_e
 
 
 async def test_a_malformed_item(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An item without an id is an error that names the page and the position."""
+    """An item without an id raises an error that names the page and the position."""
     copyai_emulator.replace_runs([*copyai_emulator.runs(), {"id": "a"}, {"credits": 3}])
     with pytest.raises(InvalidResponseError, match=r"page 1: data\.data\[1\]: a run without an id, got {'credits': 3}"):
         await read_ids(session, copyai_emulator)
@@ -335,7 +335,7 @@ async def test_runs_page(session: CopyAISession, copyai_emulator: Emulator) -> N
 
 
 async def test_count_runs(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """The number of runs is the server's total, with one request for one run; without a total it is an error."""
+    """`count_runs` returns the server's total after one request, and raises an error if there is no total."""
     copyai_emulator.add_runs(25)
 
     assert await session.count_runs(copyai_emulator.workflow_id) == 25
@@ -347,7 +347,7 @@ async def test_count_runs(session: CopyAISession, copyai_emulator: Emulator) -> 
 
 
 async def test_unknown_workflow(session: CopyAISession) -> None:
-    """An unknown workflow is an error and not an empty list, with any start page."""
+    """An unknown workflow raises an error with any start page, and is not an empty list."""
     for start_page in (1, 5):
         with pytest.raises(NotFoundError):
             _ = [run async for run in session.runs("WCFG-none", start_page=start_page)]
@@ -390,7 +390,7 @@ async def test_an_id_is_one_segment(session: CopyAISession, copyai_emulator: Emu
     ],
 )
 async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, name: str, value: object) -> None:
-    """An invalid argument is a `ValueError` that names it, before anything is sent."""
+    """An invalid argument raises a `ValueError` that names it, before anything is sent."""
     arguments: dict[str, Any] = {"workflow_id": "W", name: value}
     with pytest.raises(ValueError, match=name):
         session.runs(**arguments)
@@ -407,7 +407,7 @@ async def test_invalid_arguments_of_a_page(session: CopyAISession) -> None:
 
 
 def test_key_and_url_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Key and URL come from the arguments, then from the environment; the default URL is the vendor's."""
+    """The key and the URL are the arguments, or else those in the environment. The default URL is the vendor's."""
     with pytest.raises(ConfigurationError, match="COPYAI_API_KEY"):
         CopyAISession()
     monkeypatch.setenv("COPYAI_API_KEY", "from-environment")
@@ -486,7 +486,7 @@ async def test_closed_session(copyai_emulator: Emulator) -> None:
 
 
 def test_second_loop() -> None:
-    """A session that is used in a second event loop raises an error that says so."""
+    """A session that is used in another event loop raises an error that says so."""
     session = CopyAISession("key", base_url="http://127.0.0.1:9", retry=1)
 
     async def use() -> None:
@@ -503,7 +503,7 @@ def test_second_loop() -> None:
 
 
 async def test_close_cancels_requests_in_progress(copyai_emulator: Emulator) -> None:
-    """Closing a session cancels the requests of pages ahead, and waits until their tasks are done."""
+    """Closing a session cancels the requests of prefetched pages, and waits until their tasks are done."""
     copyai_emulator.add_runs(95)
     session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
     runs = aiter(session.runs(copyai_emulator.workflow_id, page_size=10))
@@ -522,7 +522,7 @@ async def test_close_cancels_requests_in_progress(copyai_emulator: Emulator) -> 
 
 
 async def test_close_while_a_consumer_waits(copyai_emulator: Emulator) -> None:
-    """A consumer that waits for a page when the session is closed gets an error that says so, and is not cancelled."""
+    """If the session is closed, a consumer that waits for a page gets an error that says so, and is not cancelled."""
     copyai_emulator.inject(Fault(delay=9))
     session = CopyAISession(copyai_emulator.api_key, base_url=copyai_emulator.url)
     waiting = asyncio.ensure_future(anext(aiter(session.runs(copyai_emulator.workflow_id))))

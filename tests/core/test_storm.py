@@ -1,4 +1,4 @@
-"""Iterations, starts, `run_many` and watches with each kind of fault: nothing is lost, repeated or leaked.
+"""Fault injection: iterations, starts, `run_many` and watches lose, repeat and leak nothing.
 
 `nox -s storm` does the same on a larger scale. A failure names the seed, which ``AIOCOPYAI_STORM_SEED`` repeats.
 """
@@ -33,7 +33,7 @@ NOT_RETRIED = "JSON of another structure"
 
 
 def check(storm: Storm, counts: Counts, *, raises: bool = False) -> None:
-    """Check that requests failed, and that nothing is lost, repeated or leaked, or raised without `raises`."""
+    """Check that requests failed, and that nothing is lost, repeated or leaked, or raised unless `raises`."""
     assert storm.injected.total() > 10, f"seed {SEED}: {storm}"
     assert evolve(counts, errors=0) == Counts(counts.expected), f"seed {SEED}: {counts}"
     assert raises or counts.errors == 0, f"seed {SEED}: {counts}"
@@ -41,7 +41,7 @@ def check(storm: Storm, counts: Counts, *, raises: bool = False) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_one_kind_of_fault(kind: str) -> None:
-    """If two of five requests fail in one way, nothing is lost, repeated or leaked."""
+    """If 40 % of the requests fail in one way, nothing is lost, repeated or leaked."""
     check(*await with_faults(1, kind), raises=kind == NOT_RETRIED)
 
 
@@ -71,7 +71,7 @@ async def test_memory(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_leftovers_are_counted() -> None:
-    """A task and sockets that are left behind are counted."""
+    """A task and sockets that are left open are counted."""
     async with counting_leftovers(patience=0.02) as left:
         task = asyncio.create_task(asyncio.sleep(9))
         one_end, other_end = socket.socketpair()

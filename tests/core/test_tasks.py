@@ -1,4 +1,4 @@
-"""The set of running tasks: finished ones leave it, and all can be cancelled."""
+"""Tests of the set of running tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def fail() -> None:
 
 
 async def test_finished_tasks_leave() -> None:
-    """A task leaves the set when it returns, raises or is cancelled, and has the result of the coroutine."""
+    """A task is removed from the set when it returns, raises or is cancelled, and has the result of the coroutine."""
     tasks = TaskSet()
     returned = tasks.spawn(asyncio.sleep(0, "result"))
     failed = tasks.spawn(fail())

@@ -1,4 +1,4 @@
-"""Text from outside: escaped and shortened."""
+"""Tests of excerpts: text is escaped and shortened."""
 
 from __future__ import annotations
 

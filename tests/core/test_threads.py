@@ -1,4 +1,4 @@
-"""Blocking work in a thread."""
+"""Tests of blocking work in a thread."""
 
 from __future__ import annotations
 

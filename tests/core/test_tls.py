@@ -1,4 +1,4 @@
-"""Untrusted servers and proxies, with real TLS on the loopback interface."""
+"""Tests of certificates and proxies, with real TLS on the loopback interface."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_an_untrusted_certificate(
     trusted: bool,  # noqa: FBT001 (a table's column)
     reason: str,
 ) -> None:
-    """A server with an untrusted certificate does not receive the key, and the error says why, after one attempt."""
+    """A server with an untrusted certificate does not receive the key. The error says why, after one attempt."""
     connector = aiohttp.TCPConnector(ssl=authority.client_context()) if trusted else aiohttp.TCPConnector()
     async with (
         tls_front(copyai_emulator, authority.server_context(host, days=days)) as url,
@@ -68,7 +68,7 @@ async def test_a_trusted_certificate(copyai_emulator: Emulator, authority: Autho
 
 
 async def test_a_proxy_sees_no_key(authority: Authority) -> None:
-    """A proxy sees the host, but neither the key nor the request; its own password is sent only to it."""
+    """A proxy sees the host, but neither the key nor the request. The proxy's password is sent only to the proxy."""
     proxy = CutProxy(random.Random(0))  # noqa: S311 (cuts nothing)
     async with (
         Emulator(3, api_key=KEY) as emulator,

@@ -1,4 +1,4 @@
-"""One request over a socket: faults, retries, time-outs, size limits, redirects, connections, and the debug log."""
+"""Tests of one request over a socket: faults, retries, time-outs, limits, redirects, connections and the debug log."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def session_on(emulator: Emulator, **arguments: Any) -> CopyAISession:  # noqa: 
 async def test_temporary_faults(
     session: CopyAISession, copyai_emulator: Emulator, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A temporary fault is retried, with one warning in the log for each retry and no other effect."""
+    """A temporary fault is retried, and each retry is one warning in the log."""
     copyai_emulator.add_runs(3)
     copyai_emulator.inject(fault, times=2)
 
@@ -102,7 +102,7 @@ async def test_temporary_faults(
 async def test_errors(
     session: CopyAISession, copyai_emulator: Emulator, fault: Fault, error: type[CopyAIError], attempts: int
 ) -> None:
-    """Each kind of failure raises its own error, after one or all attempts, and the error pickles."""
+    """Each kind of failure raises its own error after one or all attempts, and the error can be pickled."""
     copyai_emulator.inject(fault, times=None)
     with pytest.raises(error) as caught:
         await session.runs_page(copyai_emulator.workflow_id)
@@ -144,7 +144,7 @@ async def test_only_listing_errors_name_a_page(session: CopyAISession, copyai_em
 
 
 async def test_redirects_are_not_followed(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A redirect to another server is an error that says so, and the key is not sent there."""
+    """A redirect to another server raises an error that says so, and the key is not sent there."""
     async with Emulator(3) as other:
         target = f"{other.url}/workflow/{other.workflow_id}/run"
         copyai_emulator.inject(Fault(status=307, headers={"Location": target}))
@@ -157,7 +157,7 @@ async def test_redirects_are_not_followed(session: CopyAISession, copyai_emulato
 @pytest.mark.parametrize("status", [307, 308])
 @pytest.mark.parametrize("slash", [True, False], ids=["adds", "removes"])
 async def test_a_redirect_that_changes_the_slash_is_followed(status: int, slash: bool) -> None:  # noqa: FBT001 (a parameter)
-    """A GET follows a redirect that only adds or removes the slash at the end, once, with its query and its key."""
+    """A GET follows a redirect that only adds or removes the slash at the end, with its query and its key."""
     paths: list[str] = []
 
     async def handle(http: web.BaseRequest) -> web.Response:
@@ -196,7 +196,7 @@ async def test_a_redirect_that_changes_the_slash_is_followed(status: int, slash:
 )
 @pytest.mark.parametrize("status", [307, 308])
 async def test_any_other_redirect_is_an_error(location: str, status: int) -> None:
-    """A redirect to another origin, path or query is an error, after one request."""
+    """A redirect to another origin, path or query raises an error after one request."""
     requests = 0
 
     async def handle(http: web.BaseRequest) -> web.Response:
@@ -212,7 +212,7 @@ async def test_any_other_redirect_is_an_error(location: str, status: int) -> Non
 
 
 async def test_a_slash_redirect_is_followed_once_and_never_for_a_post() -> None:
-    """Two redirects to each other are an error after two requests; a redirect of a POST is not followed."""
+    """Two redirects to each other raise an error after two requests. A redirect of a POST is not followed."""
     methods: list[str] = []
 
     async def handle(http: web.BaseRequest) -> web.Response:
@@ -231,7 +231,7 @@ async def test_a_slash_redirect_is_followed_once_and_never_for_a_post() -> None:
 
 
 async def test_no_server() -> None:
-    """If no server listens, the error is a connection error with the host and the port."""
+    """If no server is listening, a connection error with the host and the port is raised."""
     async with Emulator() as emulator:
         session = session_on(emulator)
     async with session:
@@ -259,7 +259,7 @@ async def test_timeout(copyai_emulator: Emulator, fault: Fault, timeout: Any, me
 
 
 async def test_a_callers_own_timeout(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A caller's own time-out is a plain `TimeoutError` at once, and the session stays usable."""
+    """A caller's own time-out raises a plain `TimeoutError` at once, and the session remains usable."""
     copyai_emulator.add_runs(3)
     copyai_emulator.inject(Fault(delay=9))
     with pytest.raises(TimeoutError) as caught:
@@ -312,7 +312,7 @@ async def test_a_connection_is_free_again_after_an_error(copyai_emulator: Emulat
 
 
 async def test_a_post_after_a_closed_connection_succeeds() -> None:
-    """A POST after the server has closed the kept-alive connection is sent on a new one, 10 of 10 times."""
+    """If the server has closed the kept-alive connection, a POST is sent on a new connection, 10 out of 10 times."""
     starts = 0
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -341,7 +341,7 @@ async def test_a_post_after_a_closed_connection_succeeds() -> None:
 
 
 async def test_a_callers_middleware_may_send_twice(copyai_emulator: Emulator) -> None:
-    """A middleware of the caller's session can send the body of a POST again."""
+    """A middleware of the caller's `aiohttp.ClientSession` can send the body of a POST again."""
 
     async def twice(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         (await handler(request)).close()
@@ -389,7 +389,7 @@ async def test_a_rate_limit_pauses_the_whole_session(copyai_emulator: Emulator) 
 
 
 async def test_a_retry_after_beyond_the_policy(copyai_emulator: Emulator) -> None:
-    """A Retry-After beyond the policy's time is raised at once, and does not pause the session for that time."""
+    """If Retry-After is beyond the policy's time-out, the error is raised at once, and the session is not paused."""
     copyai_emulator.add_runs(3)
     copyai_emulator.inject(Fault(status=429, headers={"Retry-After": "3600"}))
     async with session_on(copyai_emulator, retry=RetryPolicy()) as session:
@@ -401,7 +401,7 @@ async def test_a_retry_after_beyond_the_policy(copyai_emulator: Emulator) -> Non
 
 
 async def test_the_last_429_still_pauses_the_session(copyai_emulator: Emulator) -> None:
-    """A 429 that is not retried pauses the other requests for as long as the server asks."""
+    """A 429 that is not retried pauses the other requests for the time in Retry-After."""
     copyai_emulator.inject(Fault(status=429, headers={"Retry-After": "60"}))
     async with session_on(copyai_emulator, retry=ONCE) as session:
         with pytest.raises(RateLimitedError):
@@ -425,7 +425,7 @@ async def test_the_retry_after_of_a_503(copyai_emulator: Emulator, call: str) ->
 
 
 async def test_the_longest_retry_after_is_used() -> None:
-    """The longest valid one of several Retry-After headers, as gateways may send, is used."""
+    """The longest of several valid Retry-After headers, which gateways may send, is used."""
 
     async def handle(_: web.BaseRequest) -> web.Response:
         headers = [("Retry-After", value) for value in ("soon", "1", "7", "2")]
@@ -464,7 +464,7 @@ async def test_the_body_of_a_deletion_does_not_matter(
 
 
 async def test_a_large_response_is_rejected(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A response that is too large after decompression is an error at the first attempt."""
+    """A response that is too large after decompression raises an error at the first attempt."""
     bomb = gzip.compress(b" " * (_transport.MAX_BODY + 1))
     copyai_emulator.inject(Fault(body=bomb, headers={"Content-Encoding": "gzip"}), times=None)
     with pytest.raises(InvalidResponseError, match="the response is larger than 64 MiB"):
@@ -476,7 +476,7 @@ async def test_a_large_response_is_rejected(session: CopyAISession, copyai_emula
 async def test_a_large_body_is_read_in_a_thread(
     session: CopyAISession, copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large response is parsed outside of the event loop, with the same result and the same errors."""
+    """A large response is parsed in a thread, with the same result and the same errors."""
     monkeypatch.setattr(_transport, "_LARGE_BODY", 1)
     copyai_emulator.add_runs(3)
 
@@ -490,7 +490,7 @@ async def test_a_large_body_is_read_in_a_thread(
 async def test_many_json_values_are_rejected(
     session: CopyAISession, copyai_emulator: Emulator, unit: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few bytes of gzip that expand to very many JSON values are an error that is not retried."""
+    """A few bytes of gzip that expand to very many JSON values raise an error that is not retried."""
     monkeypatch.setattr(_transport, "_MAX_CONTAINERS", 10_000)
     monkeypatch.setattr(_transport, "_MAX_VALUES", 40_000)
     body = b'{"status":"success","data":{"total":0,"data":[' + unit * (2**21 // len(unit)) + b"0]}}"
@@ -524,7 +524,7 @@ async def test_a_large_error_body(session: CopyAISession, copyai_emulator: Emula
 
 
 async def test_a_server_without_tls(copyai_emulator: Emulator) -> None:
-    """An https URL of a server without TLS is a connection error."""
+    """An https URL of a server without TLS raises a connection error."""
     url = copyai_emulator.url.replace("http://", "https://")
     async with session_on(copyai_emulator, base_url=url, retry=ONCE) as session:
         with pytest.raises(APIConnectionError):
@@ -532,7 +532,7 @@ async def test_a_server_without_tls(copyai_emulator: Emulator) -> None:
 
 
 async def test_no_cookies(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A server cannot make the session send cookies."""
+    """The session ignores cookies from the server."""
     copyai_emulator.add_runs(1)
     copyai_emulator.inject(Fault(body={"data": {"total": 1, "data": []}}, headers={"Set-Cookie": "a=b"}))
     await session.count_runs(copyai_emulator.workflow_id)

@@ -1,4 +1,4 @@
-"""Waiting for runs on the emulator: through states and faults, and up to the time-out."""
+"""Tests of waiting for a run: its states, faults and the time-out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_failed_run(session: CopyAISession, copyai_emulator: Emulator) -> 
 
 
 async def test_timeout(monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that is not finished in time raises a RunTimeoutError, with whose ids the wait can continue."""
+    """A run that is not finished in time raises a RunTimeoutError, and its ids can be used to keep waiting."""
     (run_id,) = copyai_emulator.add_runs(1, status="WAITING")
 
     def expire(emulator: Emulator, _request: Request) -> None:
@@ -80,7 +80,7 @@ async def test_timeout_during_a_request(session: CopyAISession, copyai_emulator:
 
 
 async def test_timeout_of_the_caller(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A time-out around the call stays a plain TimeoutError."""
+    """A time-out around the call raises a plain TimeoutError."""
     (run_id,) = copyai_emulator.add_runs(1, status="PROCESSING")
     with pytest.raises(TimeoutError) as caught:
         async with asyncio.timeout(0.03):
@@ -103,7 +103,7 @@ async def test_temporary_errors(session: CopyAISession, copyai_emulator: Emulato
     ids=repr,
 )
 async def test_odd_responses(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
-    """Two invalid responses in a row do not end a wait, but a third one does unless it is a gateway's page."""
+    """A wait ends after three invalid responses in a row, unless the third is a gateway's page."""
     run = await session.start_run(copyai_emulator.workflow_id, {})
     copyai_emulator.inject(fault, times=2)
     assert (await session.wait_run(copyai_emulator.workflow_id, run.id, max_poll_interval=SOON)).status == "COMPLETE"
@@ -141,7 +141,7 @@ async def test_unknown_run(monkeypatch: pytest.MonkeyPatch, session: CopyAISessi
 async def test_404_in_a_wait(
     monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
 ) -> None:
-    """A 404 from a replica that lags behind is tolerated at any time."""
+    """A 404 from an outdated replica is tolerated at any time."""
     (run_id,) = copyai_emulator.add_runs(1, status="PROCESSING")
     clock = Clock(monkeypatch, "aiocopyai._waiting")
 
@@ -174,7 +174,7 @@ async def test_undocumented_status(
     copyai_emulator: Emulator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A status that the reference does not name is not final, and is logged once and named in the RunTimeoutError."""
+    """A status that the reference does not list is not final, is logged once, and is named in the RunTimeoutError."""
     (run_id,) = copyai_emulator.add_runs(1, status="CANCELLED")
 
     def expire(emulator: Emulator, _request: Request) -> None:
@@ -203,7 +203,7 @@ async def test_final_statuses(session: CopyAISession, copyai_emulator: Emulator,
 
 
 async def test_poll_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The intervals begin below 1 s, grow by half each time, and never exceed the maximum."""
+    """The first interval is less than 1 s. Each is 1.5 times as long as the one before it, up to the maximum."""
     clock = Clock(monkeypatch, "aiocopyai._waiting")
     runs = iter([Run("WRUN-1", status=RunStatus.PROCESSING)] * 9)
 
@@ -218,7 +218,7 @@ async def test_poll_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_late_output(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that is COMPLETE without output is polled again, and returned with the output if it has one by then."""
+    """A run that is COMPLETE without output is polled again, and returned with the output if it has one then."""
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE", output={})
 
     def add_output(emulator: Emulator, _request: Request) -> None:
@@ -252,7 +252,7 @@ async def test_no_output_at_all(
 
 
 async def test_complete_stays_complete() -> None:
-    """A COMPLETE run is returned even if a replica that lags behind shows an earlier status at the next poll."""
+    """A COMPLETE run is returned even if the next poll reads an earlier status from an outdated replica."""
     complete = Run("WRUN-1", status=RunStatus.COMPLETE)
     responses = iter([complete, evolve(complete, status=RunStatus.PROCESSING)])
 
@@ -263,7 +263,7 @@ async def test_complete_stays_complete() -> None:
 
 
 async def test_cancelling_a_wait(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A wait that is cancelled leaves no task behind."""
+    """No task is left after a wait is cancelled."""
     copyai_emulator.run_time = 60
     before = asyncio.all_tasks()
     waiting = asyncio.create_task(session.run_workflow(copyai_emulator.workflow_id, {}, max_poll_interval=SOON))
@@ -279,7 +279,7 @@ async def test_cancelling_a_wait(session: CopyAISession, copyai_emulator: Emulat
 
 
 async def test_swapped_ids(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run's id in place of a workflow's, or the reverse, is a ValueError that says so."""
+    """Swapped ids of a workflow and a run raise a ValueError that says so."""
     with pytest.raises(ValueError, match=r"workflow_id must be .*got a run's id"):
         await session.wait_run("WRUN-1", copyai_emulator.workflow_id)
     with pytest.raises(ValueError, match=r"workflow_id must be .*got a run's id"):
@@ -306,7 +306,7 @@ async def test_swapped_ids(session: CopyAISession, copyai_emulator: Emulator) ->
     ],
 )
 async def test_invalid_arguments(session: CopyAISession, copyai_emulator: Emulator, arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
-    """An invalid argument is a ValueError that names it, before the run is started."""
+    """An invalid argument raises a ValueError that names it, before the run is started."""
     with pytest.raises(ValueError, match=next(iter(arguments))):
         await session.run_workflow(copyai_emulator.workflow_id, {}, **arguments)
 

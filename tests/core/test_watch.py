@@ -1,4 +1,4 @@
-"""Watching a run and a workflow on the emulator: each new run and each change is reported once."""
+"""Tests of watching a run and a workflow: each new run and each change is reported once."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_statuses(session: CopyAISession, copyai_emulator: Emulator) -> No
 
 
 async def test_slow_responses(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A consumer whose steps are shorter than a request receives the run."""
+    """A consumer whose time-out for a step is shorter than a request receives the run."""
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE")
     copyai_emulator.inject(Fault(delay=0.05), times=None)
     watches = (
@@ -155,7 +155,7 @@ async def test_watch_run_ends(session: CopyAISession, copyai_emulator: Emulator,
 
 
 async def test_watch_run_errors(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """An outage, an HTML page and a first 404 are tolerated; after a rejected key is raised, the watch can continue."""
+    """An outage, an HTML page and a first 404 are tolerated. After a rejected key, the watch can continue."""
     copyai_emulator.add_runs(1, id="WRUN-1", workflowRunId="WRUN-1", status="COMPLETE")
     for fault in (Fault(status=404), Fault(status=403, body=b"<html>"), *[Fault(status=503)] * 6, Fault(status=401)):
         copyai_emulator.inject(fault)
@@ -184,7 +184,7 @@ async def test_aclose_of_watch_run(session: CopyAISession, copyai_emulator: Emul
 
 @pytest.mark.parametrize("ending", ["aclose", "next step"])
 async def test_request_that_ends_slowly(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
-    """A request that was cancelled has ended before another is sent, and before `aclose` returns."""
+    """A cancelled request ends before another request is sent, and before `aclose` returns."""
     monkeypatch.setattr("aiocopyai._watch._CONSUMER_GRACE", 0)
     cancelled, proceed = asyncio.Event(), asyncio.Event()
     requests = in_progress = most = 0
@@ -228,7 +228,7 @@ async def test_request_that_ends_slowly(monkeypatch: pytest.MonkeyPatch, ending:
 
 
 async def test_since(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A watch since a given time begins with the runs created since then, and continues with new ones."""
+    """With `since`, a watch starts with the runs created since then, and continues with new runs."""
     since = datetime(2026, 1, 1, tzinfo=UTC)
     copyai_emulator.replace_runs(
         [a_run(str(n), createdAt=(since - timedelta(days=n - 5)).isoformat()) for n in range(10)]
@@ -320,7 +320,7 @@ async def test_many_runs(session: CopyAISession, copyai_emulator: Emulator) -> N
 
 
 async def test_short_polls(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A consumer whose steps are shorter than the interval receives each run once."""
+    """A consumer whose time-out for a step is shorter than the interval receives each run once."""
     events = watch(session, copyai_emulator, interval=0.1, since=LONG_AGO)
     (first,) = copyai_emulator.add_runs(1, status="COMPLETE")
     assert await take(events, 1) == [(first, "COMPLETE")]
@@ -360,7 +360,7 @@ async def test_run_dated_in_the_future(session: CopyAISession, copyai_emulator: 
     ids=repr,
 )
 async def test_odd_response(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
-    """One invalid response, gateway's page, 404 or 400 does not end the watch."""
+    """A single invalid response, HTML page of a gateway, 404 or 400 does not end the watch."""
     events = watch(session, copyai_emulator, since=LONG_AGO)
     (first,) = copyai_emulator.add_runs(1, status="COMPLETE")
     assert await take(events, 1) == [(first, "COMPLETE")]
@@ -372,7 +372,7 @@ async def test_odd_response(session: CopyAISession, copyai_emulator: Emulator, f
 
 @pytest.mark.parametrize("status", [400, 403, 422, 500])
 async def test_unreadable_run(session: CopyAISession, copyai_emulator: Emulator, status: int) -> None:
-    """New runs and other unfinished runs are reported although one unfinished run can never be read."""
+    """New runs and other unfinished runs are reported even if one unfinished run can never be read."""
     old = [a_run(name, "PROCESSING", createdAt="2026-01-01T00:00:00Z") for name in ("odd", "other")]
     new = a_run("new", createdAt="2026-03-01T00:00:00Z")
     copyai_emulator.replace_runs([new, *old])
@@ -399,7 +399,7 @@ async def test_aclose_between_rounds(session: CopyAISession, copyai_emulator: Em
 
 
 async def test_unreadable_run_is_read_less_often(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that cannot be read is tried after 1, 2, 4, ... rounds."""
+    """A run that cannot be read is requested again after 1, 2, 4, ... rounds."""
     copyai_emulator.replace_runs(
         [a_run("new", createdAt="2026-03-01T00:00:00Z"), a_run("odd", "NEW", createdAt="2026-01-01T00:00:00Z")]
     )
@@ -443,7 +443,7 @@ async def test_unreadable_run_at_the_beginning(
 
 
 async def test_workflow_that_disappears(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A watch ends with a 404 that is repeated in five attempts."""
+    """A watch raises a 404 that is repeated in five attempts."""
     events = watch(session, copyai_emulator, since=LONG_AGO, interval=0.001)
     copyai_emulator.add_runs(1)
     await take(events, 1)
@@ -468,7 +468,7 @@ async def test_known_runs_without_status(session: CopyAISession, copyai_emulator
 
 
 async def test_404_at_first(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """A run that is listed without a status, and is a 404 at first, is reported as new once."""
+    """A run that is listed without a status, and is first a 404, is reported as new once."""
     copyai_emulator.quirks = Quirks(sparse=True)
     (run_id,) = copyai_emulator.add_runs(1, status="COMPLETE")
     copyai_emulator.inject(Fault(status=404), path=f"/run/{run_id}", times=3)
@@ -479,7 +479,7 @@ async def test_404_at_first(session: CopyAISession, copyai_emulator: Emulator) -
 
 
 async def test_lagging_replica(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """If every other response is from a replica that lags behind, each status of each run is reported once."""
+    """If every second response is from an outdated replica, each status of each run is reported once."""
     old = a_run("old", "PROCESSING")
     states = [
         [old],
@@ -551,7 +551,7 @@ async def test_other_lists(session: CopyAISession, copyai_emulator: Emulator, da
 
 @pytest.mark.parametrize("quirks", [Quirks(), Quirks(sparse=True)], ids=["status listed", "no status listed"])
 async def test_many_unfinished_runs(session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks) -> None:
-    """If there are more unfinished runs than are read in a round, each is read in some round."""
+    """If there are more unfinished runs than can be read in a round, each is read in a later round."""
     copyai_emulator.quirks = quirks
     runs = [a_run(str(n), "PROCESSING", createdAt="2026-01-01T00:00:00Z") for n in range(90)]
     newest = a_run("new", createdAt="2026-03-01T00:00:00Z")
@@ -579,7 +579,7 @@ async def test_aclosing(session: CopyAISession, copyai_emulator: Emulator) -> No
 
 
 def test_memory_is_bounded() -> None:
-    """Finished runs are remembered only as long as the list may show them again."""
+    """Finished runs are remembered only while the list may show them again."""
     known_runs = _KnownRuns()
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for number in range(20_000):
@@ -592,6 +592,6 @@ def test_memory_is_bounded() -> None:
 
 @pytest.mark.parametrize("arguments", [{"interval": 0}, {"since": datetime(2026, 1, 1)}, {"statuses": []}])  # noqa: DTZ001 (invalid on purpose)
 def test_invalid_arguments(arguments: Any) -> None:  # noqa: ANN401 (invalid on purpose)
-    """An invalid argument is a ValueError at the call."""
+    """An invalid argument raises ValueError at the call."""
     with pytest.raises(ValueError, match=next(iter(arguments))):
         CopyAISession("key").watch("WCFG-1", **arguments)
