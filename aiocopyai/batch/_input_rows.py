@@ -35,8 +35,8 @@ def read_rows(path: str | os.PathLike[str], *, delimiter: str | None = None) -> 
             comma, semicolon, tab or pipe that separates the names in the header.
 
     Raises:
-        ValueError: the delimiter is not one character, or the file has none, is missing, malformed, without rows, or of
-            another format. The message contains the line number. Raised while iterating.
+        ValueError: the delimiter is not one character, or is passed for ``.jsonl``; or the file is missing, malformed,
+            without rows, or of another format. The message contains the line number. Raised while iterating.
     """
     path = Path(path)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
@@ -44,7 +44,7 @@ def read_rows(path: str | os.PathLike[str], *, delimiter: str | None = None) -> 
     if path.suffix.lower() not in {".csv", ".tsv", ".jsonl"}:
         raise ValueError(f"rows are read from .csv, .tsv and .jsonl files, got {path.name}")
     if delimiter is not None and path.suffix.lower() == ".jsonl":
-        raise ValueError(f"delimiter is for .csv and .tsv files, got {path.name}")
+        raise ValueError(f"delimiter requires a .csv or .tsv file, got {path.name}")
     if not path.is_file():
         raise ValueError(f"{path} does not exist, or is not a file")
     is_empty = True

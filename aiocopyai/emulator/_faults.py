@@ -29,7 +29,7 @@ class Fault:
 
     A fault with a `status` or a `body` replaces the response, and the call is not executed. With `reset="before"`, the
     call is not executed either. Any other fault changes how the normal response is sent. All fields can be combined,
-    except that a `reset` sends nothing that another field than `delay` could change.
+    but only `delay` can be combined with `reset`, which sends no response.
 
     Attributes:
         status: the HTTP status, 200 to 999; 200 if only a `body` is given.

@@ -42,9 +42,9 @@ NO_RANGE: Final = -1
 _MAX_ATTEMPTS: Final = 4
 """The maximum number of attempts to read a range of a list that changes. The last pass reads missing runs."""
 _LIKELY_TOTAL: Final = 10_000_000
-"""The largest `total` that is used without checking that the list is so long."""
+"""If a `total` is larger, the length of the list is checked."""
 _MAX_DIVIDED: Final = 1_000_000_000
-"""The maximum number of runs that are divided into ranges. The last range has all other runs."""
+"""The maximum number of runs to divide into ranges. The last range has all later runs."""
 _MAX_EARLY_PAGES: Final = 2
 """The maximum number of pages to read before a range. If there are more, reading starts again at the right page."""
 
@@ -124,8 +124,8 @@ def plan_ranges(
         totals: the number of runs of each list.
         max_pages: the maximum number of pages in a partition.
         threads: the number of partitions that are read at the same time.
-        divided: the number of leading runs of each list to divide, if it is not the total. The last range of a list
-            has all runs that follow.
+        divided: the number of leading runs of each list to divide; by default, all. The last range of a list has all
+            later runs, too.
     """
     divided = totals if divided is None else divided
     lengths = {workflow_id: max(1, ceil(runs / PAGE_SIZE)) for workflow_id, runs in divided.items()}
@@ -285,7 +285,7 @@ async def _bridge(
     width = PAGE_SIZE // 2
     while True:
         upper = page_range.total if above is None else page_range.upper + width
-        # If no run below is known, the bridge reaches to the end of the list.
+        # If no run below the border is known, read to the end of the list.
         lower = max(0, page_range.upper - width) if below else 0
         bridge = evolve(page_range, index=NO_RANGE, upper=upper, lower=lower)
         pages = await read_range(session, bridge, is_last_pass=True)

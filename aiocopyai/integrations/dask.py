@@ -196,7 +196,7 @@ def _count_threads(find: Callable[[], object]) -> int:
     else:
         if client.asynchronous:  # it cannot be called here, but has the scheduler's latest report
             info = cast("dict[str, Any]", client.scheduler_info())
-            threads = info.get("total_threads") or sum(each["nthreads"] for each in info["workers"].values())
+            threads = info.get("total_threads") or sum(worker["nthreads"] for worker in info["workers"].values())
         else:
             threads = max(1, sum(cast("dict[str, int]", client.nthreads()).values()))
     return threads or int(config.get("num_workers", None) or CPU_COUNT)

@@ -21,7 +21,7 @@ from aiocopyai.models import JSON, Run, WebhookEventType
 T = TypeVar("T")
 
 _MAX_DEPTH: Final = 500
-"""Levels of arrays and objects in each other that a delivery may have: fewer than any version of Python parses."""
+"""The maximum number of nested levels in a delivery. Every version of Python can parse more."""
 _TOO_DEEP: Final = f"a delivery must not be nested more than {_MAX_DEPTH} levels deep"
 
 

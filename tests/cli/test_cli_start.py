@@ -228,7 +228,7 @@ async def test_invalid_file(emulator: Emulator, name: str, content: str, message
         (["WCFG-1", "--input-file", "missing.csv"], "missing.csv does not exist, or is not a file"),
         (["WCFG-1", "--input-file", __file__, "--delimiter", "||"], "--delimiter must be one character"),
         (["WCFG-1", "-i", "a=b", "--delimiter", ";"], "--delimiter requires --input-file"),
-        (["WCFG-1", "--input-file", "rows.jsonl", "--delimiter", ";"], "--delimiter is for .csv and .tsv files, got"),
+        (["WCFG-1", "--input-file", "rows.jsonl", "--delimiter", ";"], "--delimiter requires a .csv or .tsv file, got"),
         (["WCFG-1", "-i", "a=b", "--resume"], "--resume requires -o FILE.jsonl, the file with the results so far"),
         (["WCFG-1", "-i", "a=b", "--limit", "0"], "--limit"),
         (["WCFG-1", "-i", "a=b", "-o", "results.csv"], "the path must end in .jsonl, got results.csv"),
