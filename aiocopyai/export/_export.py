@@ -17,7 +17,7 @@ from aiocopyai import CopyAISession
 from aiocopyai._files import create_beside, file_errors, move_into_place
 from aiocopyai._incremental import Cursor
 from aiocopyai._threads import FileThread
-from aiocopyai._validation import check_datetime
+from aiocopyai._validation import check_callback, check_datetime
 from aiocopyai.export._formats import CSV, ExportError, Format, JSONLines, batched
 from aiocopyai.export._journal import DamagedJournalError, Journal
 from aiocopyai.export._list_reader import ListReader, OutputFile, Progress
@@ -62,7 +62,7 @@ async def export_runs(
     resume: bool = False,
     since: datetime | Literal["last"] | None = None,
     force: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
 ) -> Exported:
     """Write all runs of one or more workflows to one file, which is created when it is complete.
 
@@ -85,7 +85,8 @@ async def export_runs(
             runs to an existing file and refresh the unfinished ones, or write all runs if there is no file.
         force: discard an unfinished export, and replace an existing file. With ``since="last"``, an existing file is
             replaced only if it is not a readable export.
-        on_progress: called with a `Progress` at the start, at the end, and several times a second in between.
+        on_progress: called with a `Progress` at the start, at the end, and several times a second in between. If it
+            raises an exception, it is not called again, and the export ends with that exception and can be resumed.
 
     Raises:
         ExportError: there are conflicting files, the format is unknown, or the extra for it is not installed.
@@ -93,6 +94,7 @@ async def export_runs(
         CopyAIError: the runs cannot be read. The stored rows remain for `resume`.
         OSError: a file cannot be read or written.
     """
+    check_callback("on_progress", on_progress)
     # In a thread, because it may import pyarrow.
     options = await asyncio.to_thread(_check_options, path, workflow_ids, since, resume=resume, force=force)
     with ExitStack() as files, FileThread() as thread:
@@ -107,8 +109,7 @@ async def export_runs(
                 out = files.enter_context(create_beside(journal.output_path, options.path))
                 output = files.enter_context(closing(OutputFile(journal.output_path, out, writer(out))))
         if not state.is_complete:
-            report: Callable[[Progress], None] = on_progress or (lambda _: None)
-            await ListReader(session, journal, state, options.format, report, thread, output).read()
+            await ListReader(session, journal, state, options.format, on_progress, thread, output).read()
             await thread.run_steps(_write_file(journal, state, options, output))
         if state.source is not None:
             source = options.path.with_name(state.source)

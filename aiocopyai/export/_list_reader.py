@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections import deque
@@ -92,11 +91,11 @@ class ListReader:
     state: ExportState
     """The state that was stored last. `_read_from` has a later state of the list that it reads."""
     format: Format
-    on_progress: Callable[[Progress], None]
+    on_progress: Callable[[Progress], object] | None
     thread: FileThread
     output: OutputFile | None
     unstored: list[Run] = field(factory=list[Run])
-    storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
+    storing: deque[Future[Progress | None]] = field(factory=deque[Future[Progress | None]])
     """The batches in the thread; no other code uses the journal and the state until they are stored."""
     uncommitted: int = 0
     """The number of runs that were read since the last commit."""
@@ -107,7 +106,7 @@ class ListReader:
         for workflow_id, list_state in self.state.lists.items():
             if list_state.checkpoint is not None and not list_state.is_done:
                 list_state.total = (await self.session.runs_page(workflow_id, size=1)).total
-        self.on_progress(Progress.of(self.state))
+        self._report(Progress.of(self.state))
         for workflow_id, stored in list(self.state.lists.items()):
             if stored.is_done:
                 continue
@@ -153,16 +152,20 @@ class ListReader:
         """Collect runs, and store them when a batch is full or a commit is due. Wait if the thread is busy."""
         self.unstored += runs
         self.uncommitted += len(runs)
+        while self.storing and self.storing[0].done():
+            await self._finish_storing()
         is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
         if is_due or len(self.unstored) >= _BATCH_RUNS:
             if len(self.storing) >= _MAX_STORING:
-                await self.thread.wait(self.storing[0])
-                self.storing.popleft()
-            storing = self._submit(workflow_id, list_state, commit=is_due)
-            self.storing.append(storing)
-            if is_due:
-                loop = asyncio.get_running_loop()
-                storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
+                await self._finish_storing()
+            self.storing.append(self._submit(workflow_id, list_state, commit=is_due))
+
+    async def _finish_storing(self) -> None:
+        """Wait for the oldest batch in the thread, and report the progress if it was committed."""
+        progress = await self.thread.wait(self.storing[0])
+        self.storing.popleft()
+        if progress is not None:
+            self._report(progress)
 
     async def _store_rest(self, workflow_id: str, list_state: ListState) -> None:
         """Store and commit all runs that were read."""
@@ -171,9 +174,18 @@ class ListReader:
                 await self.thread.wait(storing)
         finally:
             self.storing.clear()
-        self.on_progress(await self.thread.wait(self._submit(workflow_id, list_state, commit=True)))
+        progress = await self.thread.wait(self._submit(workflow_id, list_state, commit=True))
+        if progress is not None:
+            self._report(progress)
 
-    def _submit(self, workflow_id: str, list_state: ListState, *, commit: bool) -> Future[Progress]:
+    def _report(self, progress: Progress) -> None:
+        """Call `on_progress`, unless it has raised an exception before."""
+        on_progress, self.on_progress = self.on_progress, None
+        if on_progress is not None:
+            on_progress(progress)
+            self.on_progress = on_progress
+
+    def _submit(self, workflow_id: str, list_state: ListState, *, commit: bool) -> Future[Progress | None]:
         # Encoded here, because the thread and the event loop would compete for the GIL.
         batch = Batch.of(self.unstored, self.format)
         storing = self.thread.submit(self._write, batch, workflow_id, copy(list_state), commit=commit)
@@ -182,7 +194,7 @@ class ListReader:
             self.uncommitted, self.committed_at = 0, time.monotonic()
         return storing
 
-    def _write(self, batch: Batch, workflow_id: str, list_state: ListState, *, commit: bool) -> Progress:
+    def _write(self, batch: Batch, workflow_id: str, list_state: ListState, *, commit: bool) -> Progress | None:
         content = self.journal.add(batch, self.format)
         if commit:
             self.state.lists[workflow_id] = list_state
@@ -190,8 +202,4 @@ class ListReader:
         if self.output is not None:
             with file_errors(self.output.path):
                 self.output.writer.add(content)
-        return Progress.of(self.state)
-
-    def _report_stored(self, stored: Future[Progress]) -> None:
-        if stored in self.storing and stored.exception() is None:  # otherwise, the export may have ended
-            self.on_progress(stored.result())
+        return Progress.of(self.state) if commit else None

@@ -7,10 +7,11 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from errno import ENOSPC
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -208,6 +209,47 @@ async def test_progress_is_reported(session: CopyAISession, emulator: Emulator, 
     assert (reports[0].runs, reports[0].total) == (0, 1060)
     assert (reports[-1].runs, reports[-1].total, reports[-1].credits) == (1060, 1060, 1060)
     assert reports[-1].by_status == {"COMPLETE": 1060}
+
+
+@pytest.mark.parametrize(
+    "is_reached",
+    [lambda _runs: True, lambda runs: 0 < runs < 1050, lambda runs: runs == 1050],
+    ids=["first", "middle", "last"],
+)
+@pytest.mark.parametrize("name", ["runs.jsonl", "runs.parquet"])
+async def test_error_of_the_callback_ends_the_export(
+    session: CopyAISession,
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    is_reached: Callable[[int], bool],
+) -> None:
+    """At any call, an exception of the callback is raised to the caller, and the export can be resumed."""
+    monkeypatch.setattr("aiocopyai.export._list_reader._COMMIT_SECONDS", 0)
+    path, reports = tmp_path / name, list[Progress]()
+
+    def fail(progress: Progress) -> None:
+        reports.append(progress)
+        if is_reached(progress.runs):
+            raise LookupError("no such window")
+
+    with pytest.raises(LookupError, match="no such window"):
+        await export_runs(session, [emulator.workflow_id], path, on_progress=fail)
+    assert not path.exists()
+    assert [is_reached(report.runs) for report in reports] == [*[False] * (len(reports) - 1), True]
+    await export_runs(session, [emulator.workflow_id], path, resume=True)
+
+    assert ids_in(path) == ids_of(emulator)
+    assert leftovers(path) == []
+
+
+@pytest.mark.parametrize("callback", [3, asyncio.sleep])
+async def test_invalid_callback(session: CopyAISession, emulator: Emulator, path: Path, callback: Any) -> None:  # noqa: ANN401 (invalid on purpose)
+    """A callback that cannot be called, or that is asynchronous, is a ValueError, and nothing is sent."""
+    with pytest.raises(ValueError, match="on_progress must be a function that is not asynchronous"):
+        await export_runs(session, [emulator.workflow_id], path, on_progress=callback)
+    assert emulator.requests == []
 
 
 @pytest.mark.parametrize("name", ["jsonl", "csv", "gz", "runs.xml", "runs.json"])
