@@ -190,7 +190,7 @@ Since = Annotated[
         parser=read_datetime,
         metavar="TIME|AGE",
         help="Include only runs created since this date, time or age, such as 2026-01-31, 2026-01-31T09:00Z, 7d or "
-        "12h; by default in your time zone.",
+        "12h; without an offset, a time is in your time zone.",
     ),
 ]
 Prefetch = Annotated[

@@ -192,8 +192,8 @@ def _check_options(
 ) -> _Options:
     if resume and force:
         raise ValueError("resume continues an unfinished export and force discards it: use only one of them")
-    chosen = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
-    if not chosen:
+    unique_ids = tuple(dict.fromkeys([workflow_ids] if isinstance(workflow_ids, str) else workflow_ids))
+    if not unique_ids:
         raise ValueError("workflow_ids must contain at least one id")
     if isinstance(since, datetime):
         check_datetime("since", since)
@@ -201,7 +201,7 @@ def _check_options(
     elif since is not None and since != LAST:
         raise ValueError(f'since must be a datetime, "last" or None, got {since!r}')
     target = Path(os.path.realpath(path))  # a link is kept, and its target is replaced
-    return _Options(target, _format_of(target), Selection(chosen, since), resume, force)
+    return _Options(target, _format_of(target), Selection(unique_ids, since), resume, force)
 
 
 # --- start or resume

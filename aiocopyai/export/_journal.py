@@ -237,9 +237,9 @@ class Journal:
                 raise DamagedFileError(f"{self._database_path} was written by another version of aiocopyai")
             if version == 0:
                 self._db.executescript(_TABLES)
-            found = self._db.execute("SELECT document FROM state").fetchone()
+            row = self._db.execute("SELECT document FROM state").fetchone()
             try:
-                return None if found is None else _CONVERTER.loads(found[0], ExportState)
+                return None if row is None else _CONVERTER.loads(row[0], ExportState)
             except (ValueError, KeyError, TypeError, ExceptionGroup) as error:
                 raise DamagedFileError(f"{self._database_path} cannot be read: {error}") from error
 

@@ -54,10 +54,10 @@ def report(
     ] = None,
     since: Since = None,
 ) -> None:
-    """Show how many runs a workflow had, and what they cost.
+    """Summarize the runs of a workflow: their number, credits and errors.
 
     The report counts runs and credits by day, status and metadata, and lists the errors and the most expensive runs.
-    It is printed as tables, or with -o written as an HTML page, which works offline. The page requires the extra
+    It is printed as tables. With -o, it is written as an HTML page, which works offline and requires the extra
     `report`.
     Days are in your time zone. Reading a FILE requires neither a key nor a network.
 

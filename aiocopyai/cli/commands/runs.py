@@ -52,7 +52,7 @@ def runs(
 ) -> None:
     """List all runs of a workflow.
 
-    The runs are printed on standard output, and then their number by status and their credits on standard error.
+    The runs are printed on standard output, followed by their number and credits on standard error.
     The key is read from COPYAI_API_KEY, or from a prompt on a terminal.
 
     \b

@@ -48,7 +48,7 @@ def watch(
     """Show new runs of a workflow, and changes of status.
 
     Each new run and each change of a run's status is shown at once, until Ctrl-C. Outages do not end the command.
-    Only runs created after the start of the command are watched, or after --since if it is given.
+    The command watches runs that were created after it was started, or after --since.
 
     \b
     Examples:
