@@ -4,11 +4,15 @@ Public names are loaded on first use: pytest imports this package in every run, 
 `aiocopyai.emulator`, and that import must not load aiohttp.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
 
 
+TYPE_CHECKING = False  # as in typing, whose import would take most of the time before the command handles Ctrl-C
 if TYPE_CHECKING:
+    from typing import Final
+
     from aiocopyai._pager import Pager
     from aiocopyai._request_options import AttemptInfo, RetryInfo
     from aiocopyai._retry import RetryPolicy

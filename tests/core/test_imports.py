@@ -33,6 +33,13 @@ def test_library_loads_no_server() -> None:
     assert "aiohttp.web" not in loaded_after("from aiocopyai import *")
 
 
+def test_command_loads_nothing_before_it_handles_interrupts() -> None:
+    """Before `main` is called, only two small modules are loaded, so that Ctrl-C hardly ever prints a traceback."""
+    added = loaded_after("import aiocopyai.cli") - loaded_after("import importlib, __future__")
+
+    assert added == {"aiocopyai", "aiocopyai.cli"}
+
+
 def test_help_loads_no_command() -> None:
     """`aiocopyai --help` does not load modules that only a command needs, because that takes longer than the rest."""
     loaded = loaded_after(
