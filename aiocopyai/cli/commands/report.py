@@ -54,7 +54,7 @@ def report(
     ] = None,
     since: Since = None,
 ) -> None:
-    """Summarize the runs of a workflow: their number, credits and errors.
+    """Summarize the runs of a workflow, their credits and errors.
 
     The report counts runs and credits by day, status and metadata, and lists the errors and the most expensive runs.
     It is printed as tables. With -o, it is written as an HTML page, which works offline and requires the extra
