@@ -1,4 +1,4 @@
-"""README.md, CONTRIBUTING.md and docs/: code blocks run, links resolve, and the reference is complete."""
+"""Tests of README.md, CONTRIBUTING.md and docs/: their code, their links, and the reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGES_WITH_CODE = [pytest.param(page, id=page.name) for page in PAGES if any(blo
 
 @pytest.fixture(name="reader")
 async def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reader]:
-    """A reader with an emulator of twelve runs, whose third started run fails."""
+    """A reader with an emulator that has twelve runs. The third started run fails."""
     async with Emulator(12, run_time=0) as emulator:
         emulator.script_next_runs(Script(output={"Output 1": "…"}), times=2)
         emulator.script_next_runs(Script(states=("FAILED",), error="no such site"))
@@ -41,7 +41,7 @@ async def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 @pytest.mark.filterwarnings("ignore:'click:DeprecationWarning")  # raised by older versions of typer
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
 async def test_code_of_a_page_runs(page: Path, reader: Reader) -> None:
-    """The code blocks of a page run in order without an error, and their output is as shown."""
+    """The code blocks of a page run in order without an error, and have the output that the page shows."""
     for block in blocks_of(page):
         try:
             await reader.follow(block)
@@ -78,7 +78,7 @@ def test_code_fits_the_page() -> None:
 
 
 def test_file_names_match_titles() -> None:
-    """A page has the file name that its title begins with or ends with."""
+    """The file name of a page is the beginning or the end of its title."""
     for page in set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "index.md"}:
         title = page.read_text("utf-8").partition("\n")[0]
         words = re.sub(r"[^a-z ]", "", title.lower()).split()
@@ -87,7 +87,7 @@ def test_file_names_match_titles() -> None:
 
 
 def test_errors_cookbook_has_every_error() -> None:
-    """The cookbook says what to do about each error."""
+    """The errors cookbook has each error."""
     cookbook = (ROOT / "docs" / "errors-cookbook.md").read_text("utf-8")
     names = [name for name in dir(errors) if name.endswith("Error") and name != "CopyAIError"]
 
@@ -116,7 +116,7 @@ def test_reference_has_every_public_name(module: str) -> None:
 
 @pytest.mark.parametrize("module", ["arrow", "dask", "dlt", "mcp"])
 def test_reference_has_every_integration(module: str) -> None:
-    """Every public function of an integration is in the reference, decorated or not."""
+    """Every public function of an integration is in the reference, even if it is decorated."""
     tree = ast.parse((ROOT / "aiocopyai" / "integrations" / f"{module}.py").read_text("utf-8"))
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     page = (ROOT / "docs" / "api" / f"{module}.rst").read_text("utf-8")
@@ -126,7 +126,7 @@ def test_reference_has_every_integration(module: str) -> None:
 
 
 def test_reference_has_every_method_of_the_session() -> None:
-    """Every public method of the session is described once, and is in the table at the top."""
+    """Every public method of the session is in the reference once, and in the table at the top."""
     page = (ROOT / "docs" / "api" / "session.rst").read_text("utf-8")
     public = sorted(name for name in vars(CopyAISession) if not name.startswith("_"))
 

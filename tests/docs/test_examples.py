@@ -1,4 +1,4 @@
-"""The files in docs/examples, each run as a process against the emulator."""
+"""Tests of the files in docs/examples, which run as processes with the emulator."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def _emulator() -> AsyncIterator[Emulator]:
 
 @asynccontextmanager
 async def running(base: str, *arguments: str, emulator: Emulator, **env: str) -> AsyncIterator[asyncio.StreamReader]:
-    """Run a server, and stop it at the end; yield its output as soon as it responds at its address."""
+    """Run a server until the end of the block; yield its output when it responds."""
     env = environment(emulator, COPYAI_WORKFLOW_ID=emulator.workflow_id, **env)
     process = await start(*arguments, env=env)
     assert process.stdout is not None
@@ -67,7 +67,7 @@ async def _responds(base: str) -> bool:
 
 
 async def test_aiohttp_bot_replies_when_a_run_ends(emulator: Emulator) -> None:
-    """A message starts one run; its confirmed webhook causes the reply, and a forged one causes none."""
+    """A message starts one run. The confirmed webhook of this run causes the reply, and a forged one causes none."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     forged = {"type": "workflowRun.completed", "workflowRunId": "WRUN-none", "workflowId": emulator.workflow_id}
@@ -95,7 +95,7 @@ async def test_aiohttp_bot_replies_when_a_run_ends(emulator: Emulator) -> None:
 
 
 async def test_service_awaits_a_run_inside_a_request(emulator: Emulator) -> None:
-    """Requests wait for their runs concurrently, a failed run is a 422, and webhooks and server-sent events work."""
+    """Requests wait for their runs concurrently. A failed run is a 422. Webhooks and server-sent events work."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     serve = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_service:app", "--no-access-log")
@@ -133,7 +133,7 @@ async def test_service_awaits_a_run_inside_a_request(emulator: Emulator) -> None
 
 
 async def test_pipeline_writes_a_result_for_each_row(emulator: Emulator, tmp_path: Path) -> None:
-    """Each line of the source is one run and one line of the result; the program fails when the credits run out."""
+    """Each line of the source is one run and one line of the results. The program fails when the credits run out."""
     source, target = tmp_path / "companies.txt", tmp_path / "results.jsonl"
     names = [f"Customer {number}" for number in range(20)]
     source.write_text("\n\n".join(names), encoding="utf-8")
@@ -152,7 +152,7 @@ async def test_pipeline_writes_a_result_for_each_row(emulator: Emulator, tmp_pat
 
 
 async def test_telegram_bot_replies_to_each_message(emulator: Emulator) -> None:
-    """Each message gets a reply with the output or the failure of one run; a lost response costs no second run."""
+    """Each message gets a reply with the output or the error of one run, even after a lost response."""
     emulator.script_next_runs(Script(output=OUTPUT), times=1)
     emulator.script_next_runs(Script(states=("FAILED",), error="no such company"))
     emulator.inject(Fault(reset="after"), method="POST")  # the response to the first start is lost
@@ -174,7 +174,7 @@ async def test_telegram_bot_replies_to_each_message(emulator: Emulator) -> None:
 
 
 async def test_own_session_uses_a_proxy_and_a_certificate_authority(emulator: Emulator, tmp_path: Path) -> None:
-    """The request goes through the proxy, which does not see the key, to a server with a company's certificate."""
+    """The request reaches a server with a company's certificate through the proxy, which does not see the key."""
     authority, proxy, file = Authority(), CutProxy(random.Random(0)), tmp_path / "ca.pem"  # noqa: S311 (not used for cuts here)
     authority.ca.cert_pem.write_to_path(str(file))
     emulator.add_runs(3)
@@ -190,7 +190,7 @@ async def test_own_session_uses_a_proxy_and_a_certificate_authority(emulator: Em
 
 @pytest.mark.parametrize("captured", ["", ".*"], ids=["by default", "with all headers"])
 async def test_each_attempt_is_a_span_without_the_key(emulator: Emulator, captured: str) -> None:
-    """Spans of all attempts are children of the caller's span; none contains the key, even with all headers."""
+    """Each attempt has a span in the caller's span. No span contains the key, even with all headers."""
     emulator.add_runs(15, status="COMPLETE")
     emulator.inject(Fault(status=503, headers={"Retry-After": "0"}))
     capture = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_"

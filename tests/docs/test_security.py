@@ -1,4 +1,4 @@
-"""The table of docs/security.md: each test that it names exists."""
+"""Tests of the table in docs/security.md: each test that it names exists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names_in(path: str) -> set[str]:
 
 @pytest.mark.parametrize(("threat", "named"), ROWS, ids=[threat for threat, _ in ROWS])
 def test_each_threat_has_tests(threat: str, named: str) -> None:
-    """Each row of the table names its tests by their full path, and these exist."""
+    """Each row of the table names existing tests by their full path."""
     names = re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", named)
 
     assert names, threat

@@ -12,13 +12,13 @@ from tests.support.raw_api import DeliveryServer, RawAPI, delivery_server, raw_a
 
 @pytest.fixture(name="api")
 async def _api(copyai_emulator: Emulator) -> AsyncIterator[RawAPI]:
-    """Calls of an emulator without runs."""
+    """The API of an emulator without runs."""
     async with raw_api(copyai_emulator) as api:
         yield api
 
 
 @pytest.fixture(name="receiver")
 async def _receiver() -> AsyncIterator[DeliveryServer]:
-    """A server that webhooks can be delivered to."""
+    """A server that receives deliveries."""
     async with delivery_server() as receiver:
         yield receiver

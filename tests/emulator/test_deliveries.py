@@ -1,4 +1,4 @@
-"""The calls about webhooks, and the deliveries."""
+"""Tests of the webhook calls and the deliveries."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_get_webhook(api: RawAPI) -> None:
 
 
 async def test_delete_webhook(api: RawAPI) -> None:
-    """The response to a deletion is a 202 with an empty object, and to a second one a 404."""
+    """The response to a deletion is a 202 with an empty object. The response to a second deletion is a 404."""
     webhook_id = await api.create_webhook(EXTERNAL, STARTED)
     kept = await api.create_webhook(EXTERNAL, STARTED)
     assert await api.call("DELETE", f"/webhook/{webhook_id}/") == (202, {})
@@ -86,7 +86,7 @@ async def test_invalid_numbers(api: RawAPI, params: dict[str, str | int]) -> Non
 
 
 async def test_quirks_of_the_list(api: RawAPI) -> None:
-    """The quirks for the total, the largest page and ignored pages apply to this list too."""
+    """The quirks for the total, the maximum size and ignored pages also apply to this list."""
     for _ in range(3):
         await api.create_webhook(EXTERNAL, STARTED)
     api.emulator.quirks = Quirks(total="string", max_size=2, ignore_page=True)
@@ -134,7 +134,7 @@ async def test_webhooks_cannot_be_changed(api: RawAPI, method: str) -> None:
 
 
 async def test_start_and_end_are_delivered(api: RawAPI, receiver: DeliveryServer) -> None:
-    """A run's start and end are posted as JSON without any request, and recorded with the status of the response."""
+    """The start and the end of a run are delivered as JSON, and recorded with the status of the response."""
     for event_type in ALL:
         await api.create_webhook(receiver.url, event_type)
     api.emulator.run_time = 60
@@ -154,7 +154,7 @@ async def test_start_and_end_are_delivered(api: RawAPI, receiver: DeliveryServer
 
 
 async def test_failure_is_delivered(api: RawAPI, receiver: DeliveryServer) -> None:
-    """The end of a failed run is delivered as a failure and not as a completion."""
+    """The end of a failed run is delivered as `workflowRun.failed` only."""
     for event_type in (COMPLETED, FAILED):
         await api.create_webhook(receiver.url, event_type)
     api.emulator.script_next_runs(Script(states=("NEW", "FAILED"), error={"message": "No."}))
@@ -164,7 +164,7 @@ async def test_failure_is_delivered(api: RawAPI, receiver: DeliveryServer) -> No
 
 
 async def test_credit_limit_is_delivered(api: RawAPI, receiver: DeliveryServer) -> None:
-    """A start that the remaining credits do not cover is delivered, without a run."""
+    """A start that costs more than the remaining credits is delivered without a run."""
     await api.create_webhook(receiver.url, LIMIT_REACHED)
     api.emulator.credits = 0
     await api.call("POST", api.runs_path, json={"startVariables": {}})
@@ -191,7 +191,7 @@ async def test_bodies_of_completed_runs(api: RawAPI, receiver: DeliveryServer, v
 
 
 async def test_subscribers(api: RawAPI, receiver: DeliveryServer) -> None:
-    """A webhook for another workflow receives nothing; each of several for the same event receives it."""
+    """Each webhook for an event receives it, and a webhook for another workflow does not."""
     api.emulator.add_runs(0, workflow_id="other")
     await api.create_webhook(receiver.url + "/other", STARTED, "other")
     for _ in range(2):
@@ -215,7 +215,7 @@ async def test_webhooks_changed_during_a_run(api: RawAPI, receiver: DeliveryServ
 
 
 async def test_order_of_ends(api: RawAPI, receiver: DeliveryServer) -> None:
-    """A run that ends earlier is delivered earlier, even if it was started later."""
+    """The ends of runs are delivered in their order, even if a run that ends earlier was started later."""
     await api.create_webhook(receiver.url, COMPLETED)
     ids: list[str] = []
     for run_time in (200, 0, 100):
@@ -245,7 +245,7 @@ async def test_removed_and_endless_runs(api: RawAPI, receiver: DeliveryServer) -
 
 
 async def test_only_loopback_urls_receive_deliveries(api: RawAPI) -> None:
-    """A webhook with an external URL can be registered; its deliveries are recorded but not sent."""
+    """A webhook with an external URL can be registered. Its deliveries are recorded, but not sent."""
     await api.create_webhook(EXTERNAL, STARTED)
     run_id = await api.start_run()
     await wait_until(lambda: bool(api.emulator.deliveries))
@@ -267,7 +267,7 @@ def test_loopback_urls(url: str, expected: bool) -> None:  # noqa: FBT001 (a tab
 
 
 async def test_redirects_are_not_followed(api: RawAPI, receiver: DeliveryServer) -> None:
-    """A receiver cannot redirect a delivery."""
+    """Redirects of a delivery are not followed."""
 
     async def redirect() -> web.StreamResponse:
         return web.Response(status=307, headers={"Location": "/again"})
@@ -315,7 +315,7 @@ async def test_subscribers_of_manual_deliveries(api: RawAPI, receiver: DeliveryS
 
 
 async def test_invalid_delivery() -> None:
-    """An unknown event type, or an emulator that is not started, is an error."""
+    """`deliver` raises an error for an unknown event type, or if the emulator is not started."""
     with pytest.raises(ValueError, match="event_type must be 'workflowRun"):
         await Emulator().deliver("workflowRun.done")
     with pytest.raises(RuntimeError, match="not started"):
@@ -343,7 +343,7 @@ async def test_stop_ends_deliveries(receiver: DeliveryServer, caplog: pytest.Log
 
 
 async def test_ends_after_a_restart(receiver: DeliveryServer) -> None:
-    """The end of a run in progress at the stop is delivered if it happens after the next start, and only then."""
+    """If a run is in progress when the emulator stops, its end is delivered only if it is after the next start."""
     async with Emulator(run_time=60) as emulator, raw_api(emulator) as api:
         await api.create_webhook(receiver.url, COMPLETED)
         await api.start_run()

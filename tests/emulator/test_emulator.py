@@ -1,4 +1,4 @@
-"""The emulator's log, its changing list, starting and stopping, the names of its package, and its JSON."""
+"""Tests of the emulator: its log, its list, starting and stopping, its public names, and its JSON."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_requests(api: RawAPI) -> None:
 
 
 async def test_on_request_changes_the_list(api: RawAPI) -> None:
-    """A run added before each response moves the others down by one."""
+    """A run that is added before each response moves the other runs down by one."""
 
     def add_run(emulator: Emulator, request: Request) -> None:
         emulator.add_runs()
@@ -70,7 +70,7 @@ async def test_on_request_raises(api: RawAPI, caplog: pytest.LogCaptureFixture) 
 
 
 def test_add_runs() -> None:
-    """Runs added at the head are newer, runs at the tail older; their ids are in the order of the list."""
+    """Runs that are added at the head are newer, and runs at the tail are older. Ids are in the order of the list."""
     emulator = Emulator(2)
     middle = emulator_ids(emulator)
     head = emulator.add_runs(2)
@@ -81,7 +81,7 @@ def test_add_runs() -> None:
 
 
 def test_add_runs_one_by_one() -> None:
-    """Adding one run at a time gives the same list as adding several."""
+    """Adding runs one at a time results in the same list as adding them together."""
     emulator = Emulator()
     for _ in range(5):
         emulator.add_runs()
@@ -113,7 +113,7 @@ async def test_remove_runs(api: RawAPI) -> None:
 
 
 async def test_replace_runs(api: RawAPI) -> None:
-    """Raw items are sent unchanged, however malformed."""
+    """Raw items are sent unchanged, even if they are malformed."""
     items: list[Any] = [{"id": "a", "credits": 10**30, "text": "\ud800"}, [], None]
     api.emulator.replace_runs(items)
     _, body = await api.get_page()
@@ -152,7 +152,7 @@ async def test_many_runs(api: RawAPI) -> None:
 
 
 async def test_start_twice() -> None:
-    """Starting an emulator twice is an error."""
+    """Starting an emulator twice raises an error."""
     async with Emulator() as emulator:
         with pytest.raises(RuntimeError, match="already started"):
             await emulator.start()
@@ -177,7 +177,7 @@ def _port(emulator: Emulator) -> int:
 
 
 async def test_port_in_use() -> None:
-    """A port in use is an `OSError`, and the emulator stays stopped."""
+    """A port in use raises `OSError`, and the emulator remains stopped."""
     async with Emulator() as first:
         second = Emulator(port=_port(first))
         with pytest.raises(OSError, match="address already in use"):
@@ -186,14 +186,14 @@ async def test_port_in_use() -> None:
 
 
 async def test_repr() -> None:
-    """The repr shows the URL and no key."""
+    """The repr shows the URL, but not the key."""
     async with Emulator() as emulator:
         assert repr(emulator) == f"<Emulator {emulator.url}>"
 
 
 @pytest.mark.parametrize("fault", [Fault(delay=60), Fault(drip=60), Fault(delay=60, status=500)])
 async def test_stop_is_prompt(caplog: pytest.LogCaptureFixture, fault: Fault) -> None:
-    """Stopping does not wait for hanging requests, leaves no task and logs nothing."""
+    """Stopping does not wait for requests that hang, leaves no task and logs nothing."""
     async with asyncio.timeout(PATIENCE), Emulator(1) as emulator, raw_api(emulator) as api:
         emulator.inject(fault, times=None)
         received = asyncio.Event()
@@ -228,7 +228,7 @@ async def test_client_disconnects(caplog: pytest.LogCaptureFixture, fault: Fault
 
 
 def test_thread() -> None:
-    """With `with`, the emulator serves from a thread, and its methods can be called from others."""
+    """In a `with` statement, the emulator runs in a thread, and its methods can be called from other threads."""
     events: list[int] = []
 
     async def use(emulator: Emulator) -> None:
@@ -251,7 +251,7 @@ def test_thread() -> None:
 
 
 def test_thread_cannot_start() -> None:
-    """An error of the start is raised by `with`, and no thread remains."""
+    """An error at the start is raised by `with`, and no thread remains."""
     with Emulator() as first, pytest.raises(OSError, match="address already in use"), Emulator(port=_port(first)):
         pass
     with Emulator() as first:
@@ -262,7 +262,7 @@ def test_thread_cannot_start() -> None:
 
 
 async def test_stop_of_a_thread() -> None:
-    """An emulator in a thread is stopped only by the end of its block."""
+    """An emulator in a thread is stopped only at the end of its `with` block."""
     with Emulator() as emulator:
         with pytest.raises(RuntimeError, match="leave its `with` block"):
             await emulator.stop()
@@ -270,7 +270,7 @@ async def test_stop_of_a_thread() -> None:
 
 
 async def test_deliver_from_another_loop() -> None:
-    """An emulator in a thread delivers events to a server in another loop."""
+    """An emulator in a thread delivers events to a server in another event loop."""
     async with delivery_server() as receiver:
         with Emulator(1) as emulator:
             async with raw_api(emulator) as api:
@@ -280,7 +280,7 @@ async def test_deliver_from_another_loop() -> None:
 
 
 def test_threads_change_the_list(tmp_path: Path) -> None:
-    """Runs that several threads add and start at the same time are all listed, and all in the state file."""
+    """All runs that several threads add and start at the same time are in the list and in the state file."""
 
     async def start_runs(emulator: Emulator) -> None:
         async with raw_api(emulator) as api:
@@ -305,7 +305,7 @@ def test_threads_change_the_list(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    """Every name in `__all__` can be imported from the package, and an unknown name is an `AttributeError`."""
+    """Every name in `__all__` can be imported from the package, and an unknown name raises `AttributeError`."""
     assert all(getattr(package, name) for name in package.__all__)
     with pytest.raises(AttributeError, match="Nothing"):
         getattr(package, "Nothing")  # noqa: B009 (the name does not exist)
@@ -326,7 +326,7 @@ def test_encoders_agree() -> None:
 
 @given(st.integers(0, 400), st.sampled_from(["[", '{"a":']))
 def test_nesting_is_limited(depth: int, opening: str) -> None:
-    """A body is decoded up to a depth of 200, with a value inside or without."""
+    """A body is decoded if it is nested at most 200 levels deep."""
     closing = {"[": "]", '{"a":': "}"}[opening]
     for inner in ("1", '"[[[["', "[]"):
         decoded = _http.decode_json((opening * depth + inner + closing * depth).encode())

@@ -1,4 +1,4 @@
-"""Injected faults: their effect, and which requests they apply to."""
+"""Tests of injected faults: their effects, and the requests that they apply to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.raw_api import AnyValue, RawAPI, emulator_ids, wait_until
 
 
 async def test_status(api: RawAPI) -> None:
-    """A status is sent with an empty object and the given headers, once."""
+    """A fault with a status sends it once, with an empty object and the given headers."""
     api.emulator.inject(Fault(status=429, headers={"retry-after": "7"}))
     async with api.http.get(api.runs_url) as response:
         assert (response.status, response.headers["Retry-After"]) == (429, "7")
@@ -26,7 +26,7 @@ async def test_status(api: RawAPI) -> None:
     [(b"<html>", b"<html>"), ({"a": ["ü"]}, '{"a":["ü"]}'.encode()), (b"", b""), (0, b"0")],
 )
 async def test_body(api: RawAPI, body: AnyValue, sent: bytes) -> None:
-    """A body, JSON or bytes, replaces that of the response."""
+    """A fault with a body, as JSON or bytes, replaces the body of the response."""
     api.emulator.inject(Fault(body=body, headers={"Content-Type": "text/html"}))
     async with api.http.get(api.runs_url) as response:
         assert (response.status, response.headers.getall("content-type")) == (200, ["text/html"])
@@ -54,7 +54,7 @@ async def test_reset(api: RawAPI, when: AnyValue) -> None:
 
 @pytest.mark.parametrize("sent", [0, 30])
 async def test_truncate(api: RawAPI, sent: int) -> None:
-    """A truncated response announces its whole length and ends early."""
+    """A truncated response ends before the length in its header."""
     api.emulator.inject(Fault(truncate=sent))
     async with api.http.get(api.runs_url) as response:
         with pytest.raises(aiohttp.ClientPayloadError, match=r"[Nn]ot enough data|not completed"):
@@ -63,7 +63,7 @@ async def test_truncate(api: RawAPI, sent: int) -> None:
 
 
 async def test_delay(api: RawAPI) -> None:
-    """A delayed response has the content of the time at which the call was executed."""
+    """The call of a delayed response is executed before the delay."""
     api.emulator.add_runs()
     api.emulator.inject(Fault(delay=0.04))
     executed = asyncio.Event()
@@ -77,7 +77,7 @@ async def test_delay(api: RawAPI) -> None:
 
 
 async def test_drip(api: RawAPI) -> None:
-    """A dripping body arrives complete, in pieces, after 16 pauses."""
+    """A dripping body is sent completely, in pieces with 16 pauses."""
     api.emulator.add_runs(5)
     api.emulator.inject(Fault(drip=0.002))
     started = time.perf_counter()
@@ -86,7 +86,7 @@ async def test_drip(api: RawAPI) -> None:
 
 
 async def test_drip_of_an_empty_body(api: RawAPI) -> None:
-    """An empty body can drip too."""
+    """A dripping response may have an empty body."""
     api.emulator.inject(Fault(body=b"", drip=0.001))
     async with api.http.get(api.runs_url) as response:
         assert await response.read() == b""
@@ -95,7 +95,7 @@ async def test_drip_of_an_empty_body(api: RawAPI) -> None:
 @pytest.mark.parametrize("fault", [{"drip": 0.001}, {"truncate": 1}])
 @pytest.mark.parametrize(("method", "status"), [("GET", 204), ("GET", 304), ("HEAD", 200)])
 async def test_faults_of_responses_without_a_body(api: RawAPI, method: str, status: int, fault: AnyValue) -> None:
-    """A response that cannot have a body is sent without one, and the connection can be used again."""
+    """A fault for a response without a body sends no body, and the connection can be used again."""
     api.emulator.inject(Fault(status=status, **fault))
     async with api.http.request(method, api.runs_url) as response:
         assert (response.status, await response.read()) == (status, b"")
@@ -103,7 +103,7 @@ async def test_faults_of_responses_without_a_body(api: RawAPI, method: str, stat
 
 
 async def test_latency(api: RawAPI) -> None:
-    """Latency delays every response, those of concurrent requests at the same time."""
+    """Latency delays each response, and concurrent requests wait at the same time."""
     api.emulator.latency = 0.05
     started = time.perf_counter()
     await api.get_page()
@@ -137,7 +137,7 @@ async def test_equal_faults(api: RawAPI) -> None:
 
 
 async def test_clear_faults(api: RawAPI) -> None:
-    """Cleared faults do not apply; later ones do."""
+    """Cleared faults do not apply. Faults that are injected later do."""
     api.emulator.inject(Fault(status=500), times=None)
     api.emulator.clear_faults()
     assert (await api.get_page())[0] == 200

@@ -67,7 +67,7 @@ def make(create: Callable[..., object], **given: Any) -> object:  # noqa: ANN401
 
 @pytest.mark.parametrize(("call", "message"), CASES, ids=[message for _, message in CASES])
 def test_invalid_values_are_rejected(call: Callable[[], object], message: str) -> None:
-    """A value that the emulator could only ignore is a `ValueError` that says what is accepted."""
+    """A value that the emulator does not support raises a `ValueError` that says what is accepted."""
     with pytest.raises(ValueError, match="must") as caught:
         call()
 
@@ -76,7 +76,7 @@ def test_invalid_values_are_rejected(call: Callable[[], object], message: str) -
 
 @pytest.mark.parametrize("kind", [Quirks, Fault])
 def test_every_field_is_checked(kind: type) -> None:
-    """No field of the public values accepts any object, except for a body, which must be JSON."""
+    """Every field of the public values is checked, except a body, which may be any JSON."""
     for name in inspect.signature(kind).parameters:
         with pytest.raises(ValueError, match=rf"^{name} must "):
             make(kind, **{name: object()})

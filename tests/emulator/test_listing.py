@@ -1,4 +1,4 @@
-"""The call that lists runs, as documented and with each quirk."""
+"""Tests of the call that lists runs, as documented and with each quirk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_default_size_is_10(api: RawAPI) -> None:
 
 
 async def test_pages_cover_the_list(api: RawAPI) -> None:
-    """Pages start at 1 and join without a gap."""
+    """Pages start at 1, and together have every run once."""
     api.emulator.add_runs(25)
     pages = [await api.list_ids(size=10, page=page) for page in (1, 2, 3, 4)]
     assert [len(page) for page in pages] == [10, 10, 5, 0]
@@ -66,7 +66,7 @@ async def test_other_key() -> None:
     "host", ["attacker.example.com", "127.0.0.1.example.com:80", "10.0.0.1", "", "[", "localhost.x"]
 )
 async def test_foreign_host(api: RawAPI, host: str) -> None:
-    """The response to a request for another host name, as after DNS rebinding, is a 403."""
+    """The response to a request with another host name, as in DNS rebinding, is a 403."""
     for path in (api.runs_path, "/webhook"):
         response = await api.call("GET", path, headers={"Host": host})
         assert response == (403, {"status": "error", "errorCode": "HOST_NOT_ALLOWED"})
@@ -119,7 +119,7 @@ async def test_size_0(api: RawAPI) -> None:
     [("int", 3), ("string", "3"), (lambda count: count + 7, 10), (lambda _: None, None)],
 )
 async def test_total(api: RawAPI, quirk: AnyValue, sent: object) -> None:
-    """The total is an integer, a string, or the result of a function of the true count."""
+    """The total is an integer, a string, or the result of a function that is called with the true count."""
     api.emulator.add_runs(3)
     api.emulator.quirks = Quirks(total=quirk)
     _, body = await api.get_page()
@@ -163,7 +163,7 @@ def test_invalid_max_size(max_size: int) -> None:
     ],
 )
 async def test_past_end_is_rejected(api: RawAPI, quirk: AnyValue, body: object) -> None:
-    """A page past the end may be rejected; the last page never is."""
+    """The quirk `past_end` may reject a page after the end, but not the last page."""
     api.emulator.add_runs(20)
     api.emulator.quirks = Quirks(past_end=quirk)
     assert (await api.get_page(page=2))[0] == 200
@@ -171,7 +171,7 @@ async def test_past_end_is_rejected(api: RawAPI, quirk: AnyValue, body: object) 
 
 
 async def test_past_end_is_the_last_page(api: RawAPI) -> None:
-    """A page past the end may be the last one again."""
+    """A page after the end may be the last page again."""
     api.emulator.add_runs(15)
     api.emulator.quirks = Quirks(past_end="last")
     assert await api.list_ids(page=9) == emulator_ids(api.emulator)[10:]
@@ -179,13 +179,13 @@ async def test_past_end_is_the_last_page(api: RawAPI) -> None:
 
 @pytest.mark.parametrize("quirk", ["empty", "last", 400, 404, 422])
 async def test_empty_list_has_a_first_page(api: RawAPI, quirk: AnyValue) -> None:
-    """Page 1 of an empty list is empty, and never past the end."""
+    """Page 1 of an empty list is empty, and is not after the end."""
     api.emulator.quirks = Quirks(past_end=quirk)
     assert await api.get_page(page=1) == (200, {"status": "success", "data": {"total": 0, "data": []}})
 
 
 async def test_page_0(api: RawAPI) -> None:
-    """Page 0 is the first page, or rejected."""
+    """Page 0 is the first page, or is rejected."""
     api.emulator.add_runs(15)
     assert await api.list_ids(page=0) == emulator_ids(api.emulator)[:10]
     api.emulator.quirks = Quirks(page_zero=400)
@@ -200,7 +200,7 @@ async def test_ignored_page(api: RawAPI) -> None:
 
 
 async def test_sparse_runs(api: RawAPI) -> None:
-    """A listed run may lack its status, input and output."""
+    """With a quirk, a listed run has no status, input and output."""
     api.emulator.add_runs()
     api.emulator.quirks = Quirks(sparse=True)
     [run] = await api.list_runs()
@@ -208,7 +208,7 @@ async def test_sparse_runs(api: RawAPI) -> None:
 
 
 async def test_no_metadata(api: RawAPI) -> None:
-    """A listed run may lack only its metadata."""
+    """With a quirk, a listed run has no metadata, but all other fields."""
     api.emulator.add_runs()
     api.emulator.quirks = Quirks(lists_metadata=False)
     [run] = await api.list_runs()
@@ -216,7 +216,7 @@ async def test_no_metadata(api: RawAPI) -> None:
 
 
 async def test_mixed_dates(api: RawAPI) -> None:
-    """Some dates lack their milliseconds; the others are unchanged."""
+    """With a quirk, some dates have no milliseconds, and the others are unchanged."""
     api.emulator.add_runs(40)
     api.emulator.quirks = Quirks(mixed_dates=True)
     sent = [run["createdAt"] for run in await api.list_runs(size=40)]
@@ -234,7 +234,7 @@ async def test_credits_as_strings(api: RawAPI) -> None:
 
 
 async def test_quirks_ignore_malformed_items(api: RawAPI) -> None:
-    """Malformed items are sent unchanged under every quirk."""
+    """Malformed items are sent unchanged with every quirk."""
     items: list[Any] = [None, 7, "x", {"id": "1", "createdAt": 5, "credits": "many"}]
     api.emulator.replace_runs(items)
     api.emulator.quirks = Quirks(sparse=True, mixed_dates=True, credits="string")
@@ -251,7 +251,7 @@ async def test_vendor_example(api: RawAPI) -> None:
 
 
 async def test_short_pages(api: RawAPI) -> None:
-    """The runs that a short page lacks are not on the next page."""
+    """The runs that are missing on a short page are not on the next page."""
     api.emulator.add_runs(6)
     api.emulator.quirks = Quirks(short_pages=1)
     ids = emulator_ids(api.emulator)
@@ -260,7 +260,7 @@ async def test_short_pages(api: RawAPI) -> None:
 
 
 async def test_retention(api: RawAPI) -> None:
-    """A list of limited length loses its oldest run with each new one, and the total does not change."""
+    """In a list of limited length, each new run removes the oldest, and the total does not change."""
     api.emulator.add_runs(7)
     api.emulator.quirks = Quirks(retention=5, past_end=404)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The emulator's state file: what survives a restart."""
+"""Tests of the emulator's state file, which keeps the state across restarts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _path(tmp_path: Path) -> Path:
 
 
 async def test_everything_survives(path: Path) -> None:
-    """A second emulator with the same file responds as the first one would have."""
+    """An emulator with the state file of another one has the same runs, webhooks and credits."""
     async with Emulator(5, state=path, credits=20, run_time=60) as first, raw_api(first) as api:
         first.script_next_runs(
             Script(states=("NEW", "OTHER", "FAILED"), output={"a": [None]}, error={"e": 1}, credits=7)
@@ -50,7 +50,7 @@ async def test_everything_survives(path: Path) -> None:
 
 
 async def test_runs_continue(path: Path) -> None:
-    """A run started before the restart ends when it would have, and its end is delivered then."""
+    """A run that was started before a restart ends at its planned time, and its end is delivered then."""
     async with delivery_server() as receiver:
         async with Emulator(state=path, run_time=60) as first, raw_api(first) as api:
             await api.create_webhook(receiver.url, "workflowRun.completed")
@@ -63,7 +63,7 @@ async def test_runs_continue(path: Path) -> None:
 
 
 async def test_changes_after_a_restart(path: Path) -> None:
-    """Runs that are added or started after a restart are the same as without it."""
+    """Runs that are added or started after a restart are the same as without a restart."""
     async with Emulator(2, run_time=0) as uninterrupted, raw_api(uninterrupted) as api:
         await api.start_run()
         uninterrupted.add_runs()
@@ -82,7 +82,7 @@ async def test_changes_after_a_restart(path: Path) -> None:
 
 
 def test_the_file_replaces_arguments(path: Path) -> None:
-    """The content of the file replaces the arguments; they only fill a workflow that is not in it."""
+    """The content of the file replaces the arguments, which apply only to a workflow that is not in it."""
     first = Emulator(3, state=path, seed=1, credits=5)
     second = Emulator(9, state=path, seed=2, credits=100)
     assert (second.runs(), second.credits) == (first.runs(), 5)
@@ -91,7 +91,7 @@ def test_the_file_replaces_arguments(path: Path) -> None:
 
 
 def test_credits_without_a_limit(path: Path) -> None:
-    """Without a limit in the file, the argument sets it; a removed limit stays removed."""
+    """If the file has no credit limit, the argument sets it. A removed limit remains removed."""
     Emulator(state=path)
     Emulator(state=path, credits=5)
     emulator = Emulator(state=path)
@@ -111,7 +111,7 @@ def test_sample_runs_take_little_space(path: Path) -> None:
 
 
 async def test_many_starts(path: Path) -> None:
-    """Each of 1,000 starts is in the file."""
+    """Each of 1,000 started runs is in the file."""
     async with Emulator(state=path) as emulator, raw_api(emulator) as api:
         ids = [await api.start_run() for _ in range(1000)]
     assert [run["id"] for run in Emulator(state=path).runs()] == ids[::-1]
@@ -174,7 +174,7 @@ def test_file_of_another_version(path: Path) -> None:
 
 @given(data=st.data())
 def test_any_changes_survive(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """After any changes of the list, a second emulator with the file has the same list, and adds equal runs."""
+    """After any changes of the list, another emulator with the file has the same list, and adds equal runs."""
     path = tmp_path_factory.mktemp("state") / "state.db"
     first = Emulator(data.draw(st.integers(0, 5)), state=path, run_time=0)
     for change in data.draw(
@@ -202,7 +202,7 @@ def test_any_changes_survive(tmp_path_factory: pytest.TempPathFactory, data: st.
 
 @given(items=st.lists(JSON_VALUES, max_size=5))
 def test_raw_items_survive(tmp_path_factory: pytest.TempPathFactory, items: list[Any]) -> None:
-    """Raw items, however malformed, are the same after a restart."""
+    """Raw items are the same after a restart, even if they are malformed."""
     path = tmp_path_factory.mktemp("state") / "state.db"
     first = Emulator(items, state=path)
     second = Emulator(state=path)

@@ -1,4 +1,4 @@
-"""The pytest plugin: the `copyai_emulator` fixture, and what loading the plugin costs."""
+"""Tests of the pytest plugin: the `copyai_emulator` fixture, and the modules that the plugin loads."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run(*arguments):
 
 
 def run_script(code: str, folder: Path, **tests: str) -> str:
-    """Run the end of that script in a folder with these files of tests; return what it prints."""
+    """Run the end of the script in a folder with these test files; return its output."""
     for name, text in tests.items():
         (folder / f"{name}.py").write_text(text)
     # pytest loads only the plugins that the script names, and this package.

@@ -1,4 +1,4 @@
-"""Scripts, and what a started run looks like at each time."""
+"""Tests of scripts, and of the states of started runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def started_run(script: Script, run_time: float) -> StartedRun:
     times=st.lists(st.floats(-1, 2), min_size=2).map(sorted),
 )
 def test_runs_only_go_forward(states: list[str], steps: int, cost: int, run_time: float, times: list[float]) -> None:
-    """For any script, states come in order, steps and credits only grow, and the last state is complete."""
+    """For any script, the states are in order, steps and credits never decrease, and the last state is complete."""
     script = Script(states=states, output={str(step): step for step in range(steps)}, error="E", credits=cost)
     run = started_run(script, run_time)
     snapshots: list[Any] = [run.to_json(run.started + run_time * part) for part in times]
@@ -47,7 +47,7 @@ def test_runs_only_go_forward(states: list[str], steps: int, cost: int, run_time
 # Sixteenths are exact in any sum with a date.
 @given(steps=st.integers(1, 20), part=st.integers(0, 15).map(lambda sixteenths: sixteenths / 16))
 def test_steps_are_filled_in_while_processing(steps: int, part: float) -> None:
-    """A run has no output before it is processed, then step by step, and nothing new while it is retried."""
+    """A run has no output before it is processed, then one more step at a time, and no new step while it is retried."""
     states = ("NEW", "PROCESSING", "RETRYING", "PROCESSING", "FAILED")
     run = started_run(Script(states=states, output={str(step): step for step in range(steps)}), 4)
     outputs: list[Any] = [
@@ -68,7 +68,7 @@ def test_invalid_scripts() -> None:
 
 
 def nested(depth: int) -> list[Any]:
-    """Return a list inside of lists."""
+    """Return nested lists."""
     outer: list[Any] = []
     for _ in range(depth):
         outer = [outer]
@@ -76,7 +76,7 @@ def nested(depth: int) -> list[Any]:
 
 
 async def test_values_that_are_not_json() -> None:
-    """A value that cannot be sent as JSON is rejected where it is passed, and its argument is named."""
+    """A value that is not JSON is rejected when it is passed, and the error names the argument."""
     with pytest.raises(ValueError, match="output must be JSON: Object of type datetime is not JSON serializable"):
         Script(output={"when": datetime.now(UTC)})
     with pytest.raises(ValueError, match="error must be JSON"):
@@ -95,7 +95,7 @@ async def test_values_that_are_not_json() -> None:
 
 
 def test_invalid_numbers() -> None:
-    """A script for no run, and a negative run time, are rejected."""
+    """`times=0` for a script, and a negative run time, are rejected."""
     with pytest.raises(ValueError, match="times must be at least 1, got 0"):
         Emulator().script_next_runs(Script(), times=0)
     with pytest.raises(ValueError, match="run_time must be a number of seconds, 0 or more, got -1"):

@@ -1,4 +1,4 @@
-"""The calls that read one run and start runs."""
+"""Tests of the calls that read one run and start runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_unknown_run(api: RawAPI) -> None:
 
 
 async def test_runs_of_a_changing_list(api: RawAPI) -> None:
-    """Every run in the list can be read, however it was added; a removed one cannot."""
+    """Every run in the list can be read, and a removed run cannot."""
     first = api.emulator.add_runs(2)
     await api.get_run(first[0])
     added = [*api.emulator.add_runs(), *api.emulator.add_runs(at="tail"), await api.start_run()]
@@ -51,7 +51,7 @@ async def test_runs_of_a_changing_list(api: RawAPI) -> None:
 
 
 async def test_quirks_of_one_run(api: RawAPI) -> None:
-    """Credits as strings and short dates apply to one run too; fields that only a list lacks are present."""
+    """The quirks for credits and dates also apply to one run. Fields that are only missing in lists are present."""
     [run_id] = api.emulator.add_runs(createdAt="2025-01-01T00:00:00.002Z", credits=4)
     api.emulator.quirks = Quirks(sparse=True, lists_metadata=False, mixed_dates=True, credits="string")
     run = await api.get_run(run_id)
@@ -71,7 +71,7 @@ async def test_runs_cannot_be_changed(api: RawAPI, method: str) -> None:
 
 
 async def test_start(api: RawAPI) -> None:
-    """The response to a start has only the id; exactly one run is started, with the inputs and metadata sent."""
+    """The response to a start has only the id, and one run is started with the inputs and metadata of the request."""
     sent = {"startVariables": {"Tone": "ü", "n": [1]}, "metadata": {"k": {"v": 1}}}
     status, body = await api.call("POST", api.runs_path + "/", json=sent)
     assert (status, list(body["data"])) == (200, ["id"])
@@ -84,7 +84,7 @@ async def test_start(api: RawAPI) -> None:
 @pytest.mark.parametrize(("sent", "kept"), [({}, {"api": True}), ({"metadata": None}, {"api": True}),
                                             ({"metadata": {}}, {})])  # fmt: skip
 async def test_metadata(api: RawAPI, sent: AnyValue, kept: object) -> None:
-    """A run started without metadata is marked as an API run; empty metadata stays empty."""
+    """A run that is started without metadata is marked as an API run. Empty metadata remains empty."""
     assert (await api.get_run(await api.start_run(**sent)))["metadata"] == kept
 
 
@@ -98,7 +98,7 @@ async def test_created_at(api: RawAPI) -> None:
 
 
 async def test_started_runs_come_first(api: RawAPI) -> None:
-    """The list shows started runs, newest first, then the others, even if a page has both."""
+    """The list has started runs, newest first, and then the other runs, even if a page has both."""
     others = api.emulator.add_runs(3)
     started = [await api.start_run() for _ in range(4)]
     expected = [*reversed(started), *others]
@@ -152,7 +152,7 @@ async def test_start_of_an_unknown_workflow(api: RawAPI) -> None:
 
 
 async def test_reading_a_started_run_is_fast(api: RawAPI) -> None:
-    """Reading a started run computes the ids of none of the 100,000 sample runs."""
+    """Reading a started run does not compute the ids of the 100,000 sample runs."""
     api.emulator.add_runs(100_000)
     await api.get_run(await api.start_run())
     workflow = api.emulator._state.workflow(api.emulator.workflow_id)
@@ -172,7 +172,7 @@ async def test_concurrent_starts(api: RawAPI) -> None:
 
 
 async def test_reset_of_a_start(api: RawAPI) -> None:
-    """A connection reset after the call leaves a started run, one reset before it leaves none."""
+    """If the connection is reset after the call, the run is started. If it is reset before the call, it is not."""
     api.emulator.inject(Fault(reset="before"), method="POST")
     with pytest.raises(aiohttp.ClientOSError):
         await api.start_run()
@@ -185,14 +185,14 @@ async def test_reset_of_a_start(api: RawAPI) -> None:
 
 @pytest.mark.parametrize(("fault", "runs"), [(Fault(status=503), 0), (Fault(headers={"x": "1"}), 1)])
 async def test_faulty_starts(api: RawAPI, fault: Fault, runs: int) -> None:
-    """A fault with a status starts no run; one that only changes the response does."""
+    """With a fault that has a status, no run is started. With a fault that only changes the response, it is started."""
     api.emulator.inject(fault)
     await api.call("POST", api.runs_path, json={"startVariables": {}})
     assert len(api.emulator.runs()) == runs
 
 
 async def test_truncated_start(api: RawAPI) -> None:
-    """A start whose response is truncated has started its run."""
+    """If the response to a start is truncated, the run is started."""
     api.emulator.inject(Fault(truncate=5))
     with pytest.raises(aiohttp.ClientPayloadError):
         await api.start_run()
@@ -203,7 +203,7 @@ async def test_truncated_start(api: RawAPI) -> None:
 
 
 async def test_default_states(api: RawAPI) -> None:
-    """Without a script, a run passes through four statuses in equal parts of its time and completes."""
+    """Without a script, a run has three statuses for equal times, and is then COMPLETE."""
     api.emulator.run_time = 300
     run_id = await api.start_run()
     statuses: list[str] = []
@@ -217,7 +217,7 @@ async def test_default_states(api: RawAPI) -> None:
 
 
 async def test_runs_end_by_the_clock(api: RawAPI) -> None:
-    """A run ends when its time has passed."""
+    """A run ends after its run time."""
     api.emulator.run_time = 0.01
     run_id = await api.start_run()
     async with asyncio.timeout(PATIENCE):
@@ -226,7 +226,7 @@ async def test_runs_end_by_the_clock(api: RawAPI) -> None:
 
 
 async def test_scripts_are_used_in_order(api: RawAPI) -> None:
-    """Each script applies to its number of runs, in the order of the calls; later runs complete again."""
+    """Each script applies to its number of runs, in the order of the calls. Later runs complete again."""
     api.emulator.run_time = 0
     failing = Script(states=("NEW", "FAILED"), error={"message": "No."}, credits=1)
     api.emulator.script_next_runs(failing, times=2)
@@ -245,7 +245,7 @@ async def test_script_for_all_runs(api: RawAPI) -> None:
 
 
 async def test_rejected_starts_use_no_script(api: RawAPI) -> None:
-    """A rejected start leaves the script to the next one."""
+    """A rejected start does not use a script."""
     api.emulator.script_next_runs(Script(states=("OTHER",)))
     await api.call("POST", api.runs_path, json={})
     assert (await api.get_run(await api.start_run()))["status"] == "OTHER"
@@ -260,7 +260,7 @@ async def test_outputs_are_reproducible(api: RawAPI) -> None:
 
 
 async def test_outputs_are_about_the_inputs(api: RawAPI) -> None:
-    """The output of a run contains its first input that is a string and not empty."""
+    """The output of a run contains its first input that is a non-empty string."""
     api.emulator.run_time = 0
     run = await api.get_run(await api.start_run(startVariables={"n": 1, "empty": "", "Company": "Northwind", "b": "x"}))
     assert run["output"]["Research"].startswith("Northwind looks for ")
@@ -268,7 +268,7 @@ async def test_outputs_are_about_the_inputs(api: RawAPI) -> None:
 
 
 async def test_late_runs(api: RawAPI) -> None:
-    """For some time after its start, a run may be neither listed nor found."""
+    """With a quirk, a run is neither listed nor found for some time after its start."""
     api.emulator.add_runs()
     api.emulator.quirks = Quirks(late_runs=60)
     early = await api.start_run()
@@ -288,7 +288,7 @@ async def test_late_runs(api: RawAPI) -> None:
 
 
 async def test_credit_limit(api: RawAPI) -> None:
-    """A start that the remaining credits do not cover is rejected with a 400, and no run is started."""
+    """A start that costs more than the remaining credits is rejected with a 400, and no run is started."""
     api.emulator.credits = 7
     await api.start_run()
     await api.start_run()

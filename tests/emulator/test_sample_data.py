@@ -1,4 +1,4 @@
-"""Sample runs."""
+"""Tests of the sample runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m aiocopyai.emulator`."""
+"""Tests of `python -m aiocopyai.emulator`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROGRAM = [sys.executable, "-c", f"{START}import runpy; runpy.run_module('aiocop
 
 @asynccontextmanager
 async def serving(*arguments: str, lines: int = 4) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """Run the program on a free port; yield it with the text that it prints at the start."""
+    """Run the program on a free port; yield the process, and the text that it prints at the start."""
     process = await asyncio.create_subprocess_exec(*PROGRAM, "--port", "0", *arguments, stdout=DEVNULL, stderr=PIPE)
     assert process.stderr is not None
     try:
@@ -134,7 +134,7 @@ async def test_several_workflows(tmp_path: Path) -> None:
 
 
 async def test_verbose() -> None:
-    """With `--verbose` the program prints a line for each request, with its status and no key."""
+    """With `--verbose`, the program prints a line for each request, with its status but without the key."""
     async with serving("--verbose", "--key", "confidential") as (process, printed):
         assert process.stderr is not None
         found = re.search("url +(.+)", printed)

@@ -1,4 +1,4 @@
-"""Fixtures of the export tests: a list of eleven pages, and files to export it to."""
+"""Fixtures of the export tests: a list of eleven pages, and paths of exports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _lines(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="small_steps")
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prove and commit each page, and after a resume read no page again that the rule does not require."""
+    """Prove and commit each page, and read only the required pages again when an export is resumed."""
     monkeypatch.setattr(_resume, "_PREFETCH", 0)
     monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 1)
     monkeypatch.setattr(_list_reader, "_BATCH_RUNS", 1)

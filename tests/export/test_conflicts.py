@@ -1,4 +1,4 @@
-"""Exports that conflict with existing files, with each other, or with a damaged unfinished export."""
+"""Tests of exports that conflict with existing files, with each other, or with a damaged unfinished export."""
 
 # ruff: noqa: ASYNC230, ASYNC240 (the files are small, and nothing else runs)
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("small_steps")
 
 
 async def test_existing_file_is_not_replaced(session: CopyAISession, emulator: Emulator, path: Path) -> None:
-    """An existing file is replaced only with `force`; with `resume` it counts as complete."""
+    """An existing file is replaced only with `force`. With `resume`, it is regarded as complete."""
     path.write_bytes(b"precious")
     with pytest.raises(ExportError, match='already exists: use since="last"'):
         await export_runs(session, [emulator.workflow_id], path)
@@ -36,7 +36,7 @@ async def test_existing_file_is_not_replaced(session: CopyAISession, emulator: E
 
 
 async def test_unfinished_export_is_not_discarded(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """An unfinished export is an error without `resume` and `force`; with `force`, the export starts again."""
+    """Without `resume` and `force`, an unfinished export raises an error. With `force`, the export starts again."""
     ids = [emulator.workflow_id]
     await interrupt(emulator, 6, lambda: export_runs(session, ids, lines))
     with pytest.raises(ExportError, match=r"unfinished export to .* exists: use resume"):
@@ -52,7 +52,7 @@ async def test_unfinished_export_is_not_discarded(session: CopyAISession, emulat
 async def test_only_the_same_selection_is_resumed(
     session: CopyAISession, emulator: Emulator, lines: Path, since: datetime | Literal["last"]
 ) -> None:
-    """An export is not resumed for other workflows or another time; the error names its own."""
+    """An export is resumed only for the same workflows and `since`, which the error names."""
     ids = [emulator.workflow_id]
     await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since=since))
     for other, start in ((["WCFG-2"], since), (ids, None)):
@@ -64,13 +64,13 @@ async def test_only_the_same_selection_is_resumed(
 
 
 async def test_resume_and_force_exclude_each_other(session: CopyAISession, lines: Path) -> None:
-    """`resume` and `force` together are an error."""
+    """`resume` and `force` together raise an error."""
     with pytest.raises(ValueError, match="use only one of them"):
         await export_runs(session, ["WCFG-1"], lines, resume=True, force=True)
 
 
 async def test_second_export_to_a_file_is_rejected(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """Another export to a file is an error while one is in progress, even with `force`."""
+    """While an export to a file is in progress, another export to it raises an error, even with `force`."""
     journal = Journal(lines)
     for force in (False, True):
         with pytest.raises(ExportError, match=r"another export to .* is in progress"):
@@ -102,7 +102,7 @@ async def test_file_created_meanwhile_is_kept(session: CopyAISession, emulator: 
 
 
 async def test_file_changed_meanwhile_is_not_added_to(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """An interrupted addition to a file that has changed is not resumed; `force` adds to the file as it is now."""
+    """If a file has changed, an interrupted addition to it is not resumed. `force` adds to the changed file."""
     ids = [emulator.workflow_id]
     emulator.replace_runs([raw_run(1)])
     await export_runs(session, ids, lines)
@@ -117,7 +117,7 @@ async def test_file_changed_meanwhile_is_not_added_to(session: CopyAISession, em
 
 
 class TestDamage:
-    """An unfinished export that cannot be read is an `ExportError`, and `force` starts again."""
+    """Tests of damage: an unfinished export that cannot be read raises `ExportError`, and `force` starts again."""
 
     @pytest.mark.parametrize(
         "damage",
@@ -143,7 +143,7 @@ class TestDamage:
         damage: str,
         since: Literal["last"] | None,
     ) -> None:
-        """The error names the files of the damaged export, and `force` starts again and leaves none of them."""
+        """The error names the files of the damaged export, and `force` deletes them and starts again."""
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, lines, since=since))
         self.inflict(Path(f"{lines}.part"), Path(f"{lines}.part.db"), damage)
@@ -184,7 +184,7 @@ class TestDamage:
     async def test_damage_after_the_last_page_is_reported(
         self, session: CopyAISession, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
     ) -> None:
-        """Damage of the rows that is detected while the file is written is reported like any other."""
+        """Damaged rows that are detected while the file is written raise the same error."""
         ids, path = [emulator.workflow_id], tmp_path / "runs.parquet"
         with monkeypatch.context() as patch, pytest.raises(TypeError):
             patch.setattr(_export, "_write_file", None)

@@ -1,4 +1,4 @@
-"""A new export: its content, its arguments, and the progress that is reported."""
+"""Tests of new exports: their content, their arguments and their progress."""
 
 # ruff: noqa: ASYNC240 (the files are small, and nothing else runs)
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.exporting import ids_in, ids_of, leftovers, mode_of, raw_run
 
 
 async def test_each_run_is_in_the_file_once(session: CopyAISession, emulator: Emulator, path: Path) -> None:
-    """The file has every run of the list, in the order of the list, and no other file is left."""
+    """The file has every run in the order of the list, and no other file is left."""
     emulator.replace_runs([])
     emulator.add_runs(640)
     exported = await export_runs(session, [emulator.workflow_id], path)
@@ -68,7 +68,7 @@ async def test_unexpected_values_are_kept(session: CopyAISession, emulator: Emul
 
 
 async def test_run_names_its_workflow(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
-    """Each run has the workflow's id that the server sends, or else the id that was passed."""
+    """The workflow id of a run is the id that the server sends, or else the id that was passed."""
     emulator.replace_runs([raw_run(2), raw_run(1, workflowId="PKGW-1")])
     emulator.replace_runs([raw_run(3)], workflow_id="WCFG-other")
     await export_runs(session, [emulator.workflow_id, "WCFG-other", emulator.workflow_id], lines)
@@ -87,7 +87,7 @@ async def test_since_leaves_out_older_runs(session: CopyAISession, emulator: Emu
 async def test_parquet_is_written_in_groups(
     session: CopyAISession, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A Parquet file has several row groups, each of which is written when it is full."""
+    """A Parquet file has several row groups, and each is written when it is full."""
     monkeypatch.setattr("aiocopyai.export._parquet._GROUP_BYTES", 1)
     monkeypatch.setattr("aiocopyai.export._list_reader._BATCH_RUNS", 1)
     path = tmp_path / "runs.parquet"
@@ -142,7 +142,7 @@ async def test_file_is_closed_if_the_disk_is_full(
 async def test_cancelled_export_waits_for_its_thread(
     session: CopyAISession, emulator: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
 ) -> None:
-    """An export that is cancelled, even twice, ends when its thread no longer uses the files, and unlocks them."""
+    """An export that is cancelled, even twice, ends after its thread has closed the files, and unlocks them."""
     started, proceed, call = threading.Event(), threading.Event(), getattr(owner, name)
 
     def slow_call(*arguments: object) -> object:
@@ -181,7 +181,7 @@ async def test_link_is_followed(session: CopyAISession, emulator: Emulator, tmp_
 async def test_files_for_a_private_file_are_private(
     session: CopyAISession, emulator: Emulator, path: Path, since: Literal["last"] | None
 ) -> None:
-    """The new content of a file is only in files with the same permissions, before and after it is replaced."""
+    """If a file is private, the new content is written only to files with the same permissions."""
     emulator.replace_runs([raw_run(1)])
     await export_runs(session, [emulator.workflow_id], path)
     path.chmod(0o600)
@@ -254,13 +254,13 @@ async def test_invalid_callback(session: CopyAISession, emulator: Emulator, path
 
 @pytest.mark.parametrize("name", ["jsonl", "csv", "gz", "runs.xml", "runs.json"])
 async def test_unknown_extension_is_rejected(session: CopyAISession, tmp_path: Path, name: str) -> None:
-    """An extension without a format is an error that lists the known extensions."""
+    """An unknown extension raises an error that lists the known extensions."""
     with pytest.raises(ExportError, match=r"must end in one of \.jsonl, \.jsonl\.gz, \.csv, \.parquet"):
         await export_runs(session, ["WCFG-1"], tmp_path / name)
 
 
 async def test_parquet_without_pyarrow(session: CopyAISession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the extra is not installed, the error has the command that installs it."""
+    """If the extra is not installed, the error has the command to install it."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "aiocopyai.export._parquet", raising=False)
     with pytest.raises(ExportError, match=r'pip install "aiocopyai\[export\]"'):
@@ -283,7 +283,7 @@ async def test_invalid_arguments_leave_no_files(
     since: datetime | Literal["last"] | None,
     message: str,
 ) -> None:
-    """An invalid argument is a ValueError, and no file is created."""
+    """An invalid argument raises ValueError, and no file is created."""
     with pytest.raises(ValueError, match=message):
         await export_runs(session, workflow_ids, lines, since=since)
 
@@ -291,7 +291,7 @@ async def test_invalid_arguments_leave_no_files(
 
 
 async def test_path_must_be_a_file_in_an_existing_folder(session: CopyAISession, tmp_path: Path) -> None:
-    """A path in a missing folder and a path of a folder are errors."""
+    """A path in a missing folder, or of a folder, raises an error."""
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(ExportError, match="does not exist"):
         await export_runs(session, ["WCFG-1"], tmp_path / "missing" / "runs.csv")

@@ -1,4 +1,4 @@
-"""The file formats: any runs are read as they were written, and other files are rejected."""
+"""Tests of the file formats: runs are read as they were written, and other files are rejected."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_csv_keeps_all_of_unicode(runs: list[Run]) -> None:
 
 @given(ANY_TEXT)
 def test_csv_accepts_lone_surrogates(runs: list[Run]) -> None:
-    """In CSV, lone surrogates are kept in JSON, and replaced with their escapes elsewhere."""
+    """In CSV, lone surrogates are kept in JSON, and replaced with their escapes in other cells."""
     back = read_back(_formats.CSV(), runs)
 
     assert [run.id for run in back] == [run.id.encode("utf-8", "backslashreplace").decode() for run in runs]
@@ -77,7 +77,7 @@ def test_long_outputs_are_read_from_csv() -> None:
 
 @given(UNICODE)
 def test_kept_rows_are_unchanged(runs: list[Run]) -> None:
-    """A new file has the kept rows of its base, unchanged, and then those of the rows file."""
+    """A new file has the kept rows of the old file, unchanged, and then the new rows."""
     base_runs = list({run.id: run for run in runs}.values())
     added = Run("added", output={"text": "ü"})
     formats: list[_formats.Format] = [
@@ -121,7 +121,7 @@ def test_kept_rows_are_unchanged(runs: list[Run]) -> None:
     ],
 )
 def test_other_files_are_rejected(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    """A file that is not an export is an error that names the file, and the line if it has lines."""
+    """A file that is not an export raises an error that names the file, and the line of a text file."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ExportError, match=message):
@@ -129,7 +129,7 @@ def test_other_files_are_rejected(tmp_path: Path, name: str, content: bytes, mes
 
 
 def test_other_parquet_columns_are_rejected(tmp_path: Path) -> None:
-    """A Parquet file with other columns than those of an export is an error."""
+    """A Parquet file with other columns than those of an export raises an error."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"id": ["1"]}), path)
     with pytest.raises(ExportError, match="does not have the columns"):
@@ -137,7 +137,7 @@ def test_other_parquet_columns_are_rejected(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
-    """Reading a file that does not exist is a FileNotFoundError in each format."""
+    """Reading a file that does not exist raises FileNotFoundError in each format."""
     for ending in FORMATS:
         with pytest.raises(FileNotFoundError):
             list(read_export(tmp_path / f"missing.{ending}"))

@@ -1,4 +1,4 @@
-"""Interrupted exports: another process continues them, even if the list has changed."""
+"""Tests of interrupted exports: another process continues them, even if the list has changed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ pytestmark = pytest.mark.usefixtures("small_steps")
 
 
 class TestContinue:
-    """`resume` after an interruption while the list was read."""
+    """Tests of `resume` after an interruption while the list was read."""
 
     async def test_only_unread_pages_are_read(self, session: CopyAISession, emulator: Emulator, path: Path) -> None:
-        """The second process reads only pages that the first did not read, and creates the file."""
+        """The second process reads only pages that the first one did not read, and creates the file."""
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, path))
         beside = leftovers(path)
@@ -63,7 +63,7 @@ class TestContinue:
     async def test_repeated_interruptions_lose_no_progress(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A process that ends while it reads pages again does not lose the progress of earlier ones."""
+        """A process that ends while it reads pages again does not lose the progress of earlier processes."""
         monkeypatch.setattr(_resume, "MARGIN", 5)
         ids = [emulator.workflow_id]
         await interrupt(emulator, 9, lambda: export_runs(session, ids, lines))
@@ -90,7 +90,7 @@ class TestContinue:
     async def test_list_in_another_order_is_read_from_the_start(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """A list that is not newest first is read from the start, as runs may have been added on any page."""
+        """A list that is not newest first is read from the start, because runs may have been added on any page."""
         emulator.replace_runs([raw_run(number) for number in range(1050)])
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, lines))
@@ -154,7 +154,7 @@ class TestContinue:
     async def test_complete_workflows_are_not_read_again(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """If several workflows are exported, those that were read to the end are not requested again."""
+        """Of several workflows, those that were read to the end are not requested again."""
         emulator.replace_runs([raw_run(number) for number in range(3050, 2000, -1)], workflow_id="WCFG-2")
         ids = [emulator.workflow_id, "WCFG-2"]
         emulator.inject(Fault(status=403), page=4, path="WCFG-2")
@@ -192,7 +192,7 @@ class TestContinue:
     async def test_batch_that_fails_is_read_again(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """If runs cannot be encoded, the pages that they are on are read again."""
+        """If runs cannot be encoded, their pages are read again."""
         monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 10_000)
         encode = JSONLines.encode
         failures = itertools.count(1)
@@ -230,7 +230,7 @@ class TestContinue:
     async def test_short_processes_make_progress(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """If processes end before prefetched pages are proven, the later ones read page by page and make progress."""
+        """If processes end before prefetched pages are proven, later processes read page by page and make progress."""
         monkeypatch.setattr(_resume, "_PREFETCH", 4)
         monkeypatch.setattr(_resume, "MARGIN", 5)
         ids = [emulator.workflow_id]
@@ -244,7 +244,7 @@ class TestContinue:
 
 
 class TestFinish:
-    """`resume` after an interruption when all pages had been read."""
+    """Tests of `resume` after an interruption when all pages were read."""
 
     @pytest.mark.parametrize("step", ["_write_file", "move_into_place"])
     @pytest.mark.parametrize("since", [None, "last"])
@@ -280,7 +280,7 @@ class TestFinish:
         monkeypatch: pytest.MonkeyPatch,
         since: Literal["last"] | None,
     ) -> None:
-        """If a process ended before it deleted the journal of a complete file, the next one deletes it."""
+        """If a process ended before it deleted the journal of a complete file, the next process deletes it."""
         if since:
             await self.export_half(session, emulator, path)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
@@ -330,7 +330,7 @@ class Killed(BaseException):
 
 @define
 class ChangingList:
-    """A session with one list, newest first, that changes before each request, and kills the process at a few."""
+    """A session with one list, newest first. It changes before each request, and some requests kill the process."""
 
     numbers: list[int]
     changes: Iterator[tuple[int, int]]
@@ -395,7 +395,7 @@ async def export_until_complete(changing: ChangingList, path: Path) -> None:
 def test_killed_processes_and_changes_lose_and_repeat_no_run(
     changing: ChangingList, commit_runs: int, prefetch: int
 ) -> None:
-    """A run that stays on the list is in the file once, regardless of added and removed runs and killed processes."""
+    """Each run that stays in the list is in the file once, for any changes of the list and any killed processes."""
     commit = Journal.commit
 
     def commit_unless_killed(journal: Journal, *, durably: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`since="last"`: new runs are added to an existing file, and unfinished ones are refreshed."""
+"""Tests of `since="last"`: new runs are added to a file, and unfinished runs in it are refreshed."""
 
 # ruff: noqa: ASYNC240 (the files are small, and nothing else runs)
 from __future__ import annotations
@@ -29,7 +29,7 @@ DAY = 24 * 60
 
 
 class TestNewRuns:
-    """Runs that are not in the file."""
+    """Tests of runs that are not in the file."""
 
     async def test_new_runs_are_added(self, session: CopyAISession, emulator: Emulator, path: Path) -> None:
         """New runs are added after the existing ones, and no run is in the file twice."""
@@ -46,7 +46,7 @@ class TestNewRuns:
     async def test_reading_ends_at_the_newest_exported_run(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """On a list that is newest first, pages of runs older than the newest run of the file are not read."""
+        """In a list that is newest first, pages with only older runs than the newest in the file are not read."""
         await export_runs(session, [emulator.workflow_id], lines)
         emulator.replace_runs([raw_run(number) for number in range(1100, 0, -1)])
         emulator.requests.clear()
@@ -58,7 +58,7 @@ class TestNewRuns:
     async def test_list_of_constant_length_loses_no_run(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """If each new run removes the oldest one while pages are read, they are read again page by page."""
+        """If each new run removes the oldest one while pages are read, the pages are read again one by one."""
         monkeypatch.setattr(_resume, "_PREFETCH", 4)
         emulator.replace_runs([raw_run(number) for number in range(1000, 0, -1)])
         await export_runs(session, [emulator.workflow_id], lines)
@@ -101,7 +101,7 @@ class TestNewRuns:
     async def test_all_runs_of_a_new_workflow_are_added(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """A workflow without runs in the file is read to its end, however old its runs are."""
+        """A workflow without runs in the file is read to its end, even if its runs are old."""
         await export_runs(session, [emulator.workflow_id], lines)
         emulator.replace_runs([raw_run(number) for number in range(-1, -300, -1)], workflow_id="WCFG-2")
         await export_runs(session, [emulator.workflow_id, "WCFG-2"], lines, since="last")
@@ -122,7 +122,7 @@ class TestNewRuns:
     async def test_list_in_another_order_is_read_completely(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
-        """On a list that is not newest first, new runs are found at any position and with any date."""
+        """In a list that is not newest first, new runs are found at any position and with any date."""
         emulator.replace_runs([raw_run(number) for number in range(1050)])
         await export_runs(session, [emulator.workflow_id], lines)
         emulator.replace_runs([*emulator.runs(), raw_run(5000), raw_run(-5000), {"id": "undated"}])
@@ -163,7 +163,7 @@ class TestNewRuns:
     async def test_other_files_are_not_added_to(
         self, session: CopyAISession, emulator: Emulator, tmp_path: Path, name: str
     ) -> None:
-        """A file that is not an export is an error and unchanged; with `force` it is replaced."""
+        """A file that is not an export raises an error and is not changed. With `force`, it is replaced."""
         path = tmp_path / name
         path.write_bytes(b"{}")
         with pytest.raises(ExportError, match="use force to replace it, or move it away"):
@@ -187,10 +187,10 @@ class TestNewRuns:
 
 
 class TestRefresh:
-    """Runs that were not finished when they were exported."""
+    """Tests of runs that were not finished when they were exported."""
 
     async def test_unfinished_runs_are_refreshed(self, session: CopyAISession, emulator: Emulator, path: Path) -> None:
-        """The row of an unfinished run that has changed is replaced; rows of finished runs are not."""
+        """The row of an unfinished run that has changed is replaced. Rows of finished runs are not."""
         old, recent = 1050 - 600, 1050 - 2
         emulator.replace_runs(
             [raw_run(n, status="PROCESSING" if n in {old, recent} else "COMPLETE") for n in range(1050, 0, -1)]
@@ -230,7 +230,7 @@ class TestRefresh:
     async def test_unchanged_unfinished_run_is_not_written(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
-        """An unfinished run that has not changed is not written again, with any content."""
+        """An unfinished run that has not changed is not written again, for any content."""
         odd = {"status": "PROCESSING", "credits": 10**30, "output": {"a": [1.5, None, "\ud800"], "é": {}}}
         with_float = raw_run(3, id="WRUN-\udc00", status="PROCESSING", output={"a": 1e16})
         emulator.replace_runs([with_float, raw_run(2, id="WRUN-\ud800", **odd), raw_run(1, status=None)])

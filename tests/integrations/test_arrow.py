@@ -1,4 +1,4 @@
-"""Conversion of runs to Arrow record batches and back."""
+"""Tests of the conversion of runs to Arrow and back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_schema_is_stable() -> None:
 
 
 def test_each_attribute_of_a_run_is_a_column() -> None:
-    """The columns are all attributes of a run, in the order of all exports."""
+    """The columns are all attributes of a run, in the order of an export."""
     assert set(SCHEMA.names) == {attribute.name for attribute in attrs.fields(Run)}
     assert tuple(SCHEMA.names) == COLUMNS
 
@@ -74,12 +74,12 @@ def test_lone_surrogates(runs: list[Run]) -> None:
 
 
 def test_batch_is_valid() -> None:
-    """Batches, whose arrays are made from buffers, pass Arrow's full validation."""
+    """Batches pass Arrow's full validation, although their arrays are made from buffers."""
     record_batch([Run("a", input={"x": 1}), Run("b"), Run("c", output={"y": [None], "z": "é"})]).validate(full=True)
 
 
 def test_values_are_json_text() -> None:
-    """Strings in maps are in quotes, and an empty error is not null."""
+    """Values in maps and errors are JSON: strings are in quotes, and an empty error is not null."""
     run = Run("a", output={"text": 'é "quoted"', "list": [1, {"b": None}]}, error="")
     row = record_batch([run, Run("b")]).to_pylist()
 
@@ -88,7 +88,7 @@ def test_values_are_json_text() -> None:
 
 
 def test_credits_beyond_64_bits_are_in_extra() -> None:
-    """Credits that do not fit into the column are null there, and in `extra`."""
+    """Credits that do not fit into 64 bits are null in their column, and are kept in `extra`."""
     row = record_batch([Run("a", credits=2**63, extra={"toolKey": 1}), Run("b", credits=2**63 - 1)]).to_pylist()
 
     assert (row[0]["credits"], row[1]["credits"]) == (None, 2**63 - 1)
@@ -103,7 +103,7 @@ def test_earliest_and_latest_datetime() -> None:
 
 
 def test_batch_of_a_generator_and_an_empty_list() -> None:
-    """The runs can be any iterable, even an empty one."""
+    """The argument can be any iterable of runs, even an empty one."""
     assert record_batch(Run(name) for name in "abc").num_rows == 3
     assert record_batch([]).schema.equals(SCHEMA)
 

@@ -1,4 +1,4 @@
-"""Runs as a Dask data frame: in this process, and on a cluster of several."""
+"""Tests of Dask data frames, in this process and on a cluster."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def _key(monkeypatch: pytest.MonkeyPatch, _no_environment: None) -> None:
 
 @pytest.fixture(name="small_pages")
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of five runs in this process, so that short lists have many of them."""
+    """Make pages of five runs in this process, so that short lists have many pages."""
     monkeypatch.setattr(_page_ranges, "PAGE_SIZE", 5)
     monkeypatch.setattr(_page_ranges, "MARGIN", 5)
 
 
 @pytest.fixture(name="client", scope="module")
 def _client() -> Iterator[Client]:
-    """A cluster of two processes with two threads each, which have the key in their own environment."""
+    """A cluster of two processes with two threads each, and with the key in their environment."""
     # Workers are forked from one process with all imports, which take seconds, instead of importing the same again.
     multiprocessing.get_context("forkserver").set_forkserver_preload([tested.__name__])
     options = {"distributed.admin.log-length": 0, "distributed.worker.multiprocessing-method": "forkserver"}
@@ -88,7 +88,7 @@ async def compute(
     client: Client | None = None,
     **options: Any,  # noqa: ANN401 (any option of `read_runs`)
 ) -> pd.DataFrame:
-    """Create a frame and compute it, in a thread, so that the emulator can respond."""
+    """Create a frame and compute it in a thread, so that the emulator can respond."""
 
     def work() -> pd.DataFrame:
         frame = read_runs(workflow_ids or emulator.workflow_id, base_url=emulator.url, **{"retry": AT_ONCE, **options})
@@ -122,7 +122,7 @@ async def compute(
 async def test_invalid_arguments_send_nothing(
     copyai_emulator: Emulator, workflow_ids: str | list[str], options: dict[str, Any]
 ) -> None:
-    """An invalid argument is a ValueError before anything is sent."""
+    """An invalid argument raises ValueError before anything is sent."""
     with pytest.raises(ValueError):  # noqa: PT011 (each has its own message)
         await asyncio.to_thread(read_runs, workflow_ids, **{"base_url": copyai_emulator.url, **options})
 
@@ -143,7 +143,7 @@ def test_absurd_numbers(name: str, values: dict[str, Any]) -> None:
 
 
 def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a key in the environment no frame is created."""
+    """Without a key in the environment, `read_runs` raises an error."""
     monkeypatch.delenv("COPYAI_API_KEY")
 
     with pytest.raises(ConfigurationError, match="COPYAI_API_KEY"):
@@ -151,7 +151,7 @@ def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_no_total(copyai_emulator: Emulator) -> None:
-    """A list of unknown length cannot be divided."""
+    """A list without a total raises an error."""
     copyai_emulator.quirks = Quirks(total="absent")
 
     with pytest.raises(InvalidResponseError):
@@ -170,7 +170,7 @@ async def test_frame_has_what_an_iteration_yields(
     scheduler: str,
     max_direct: int,
 ) -> None:
-    """Each run is a row, with the columns, types and values of the Arrow schema, in few partitions or in many."""
+    """Each run is a row with the columns, types and values of the Arrow schema, in any number of partitions."""
     monkeypatch.setattr(tested, "_MAX_DIRECT", max_direct)
     copyai_emulator.add_runs(450)
     runs = [run async for run in session.runs(copyai_emulator.workflow_id)]
@@ -187,7 +187,7 @@ async def test_workflow_without_runs_is_an_empty_frame(
     copyai_emulator: Emulator,
     convert: bool,  # noqa: FBT001 (a parameter)
 ) -> None:
-    """Without runs the columns are the same, for every setting of Dask for strings."""
+    """A frame without runs has the same columns, with every setting of Dask for strings."""
     with dask.config.set({"dataframe.convert-string": convert}):
         frame = await compute(copyai_emulator, scheduler="sync")
 
@@ -197,7 +197,7 @@ async def test_workflow_without_runs_is_an_empty_frame(
 
 
 async def test_several_workflows(copyai_emulator: Emulator) -> None:
-    """Each workflow is read once, and a run that does not name its workflow has the id that was passed."""
+    """Each workflow is read once, and a run without a workflow id has the id that was passed."""
     copyai_emulator.add_runs(3)
     copyai_emulator.replace_runs([], workflow_id="WCFG-none")
     copyai_emulator.replace_runs([{"id": "WRUN-a"}, {"id": "WRUN-\ud800"}], workflow_id="WCFG-other")
@@ -210,7 +210,7 @@ async def test_several_workflows(copyai_emulator: Emulator) -> None:
 
 
 async def test_short_lists_share_a_partition(copyai_emulator: Emulator) -> None:
-    """Fifty workflows of three runs are one partition, with few tasks and at most four requests for each."""
+    """Fifty workflows with three runs each are one partition, with few tasks and at most four requests per workflow."""
     ids = [f"WCFG-{number}" for number in range(50)]
     for number, workflow_id in enumerate(ids):
         runs = [raw_run(10 * number + n) for n in range(3, 0, -1)]
@@ -228,7 +228,7 @@ async def test_short_lists_share_a_partition(copyai_emulator: Emulator) -> None:
 
 @pytest.mark.parametrize(("status", "page"), [(403, 4), (404, 4), (404, 3)])
 async def test_failed_page_fails_the_frame(copyai_emulator: Emulator, status: int, page: int) -> None:
-    """The error of a page is raised as it is, with its page; no page is left out, not even the first of a partition."""
+    """The error of any page, even the first one of a partition, is raised unchanged with its page number."""
     copyai_emulator.add_runs(500)
     copyai_emulator.inject(Fault(status=status), page=page, times=None)
 
@@ -247,7 +247,7 @@ async def test_failed_page_fails_the_frame(copyai_emulator: Emulator, status: in
 async def test_frame_of_a_changing_list(
     copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, scheduler: str, max_direct: int
 ) -> None:
-    """While Dask reads, runs are added and removed: all runs that are on the list in the end are in the frame, once."""
+    """If runs are added and removed while Dask reads, the frame has each run of the final list once."""
     monkeypatch.setattr(tested, "_MAX_DIRECT", max_direct)
     copyai_emulator.add_runs(150)
 
@@ -266,7 +266,7 @@ async def test_frame_of_a_changing_list(
 
 @pytest.mark.usefixtures("small_pages")
 async def test_list_that_shrinks_at_every_second_request(copyai_emulator: Emulator) -> None:
-    """A list that keeps losing runs is read, as it is by one iteration."""
+    """If the list loses runs all the time, every run that stays in it is read."""
     copyai_emulator.add_runs(100)
 
     def shrink(emulator: Emulator, request: Request) -> None:
@@ -282,7 +282,7 @@ async def test_list_that_shrinks_at_every_second_request(copyai_emulator: Emulat
 
 @pytest.mark.usefixtures("small_pages")
 async def test_latest_copy_is_kept(copyai_emulator: Emulator) -> None:
-    """A run that has changed when it is read again is in the frame as it was then."""
+    """If a run changes between two reads, the frame has the later copy."""
     copyai_emulator.replace_runs([raw_run(number, status="PROCESSING") for number in range(20, 0, -1)])
 
     def finish(emulator: Emulator, request: Request) -> None:
@@ -299,7 +299,7 @@ async def test_latest_copy_is_kept(copyai_emulator: Emulator) -> None:
 
 
 async def test_every_frame_is_different(copyai_emulator: Emulator) -> None:
-    """A frame that is created later is not taken for one that a cluster still has."""
+    """Each frame has its own tasks, so that a cluster does not return the results of an earlier frame."""
     first, second = [
         await asyncio.to_thread(read_runs, copyai_emulator.workflow_id, base_url=copyai_emulator.url) for _ in "ab"
     ]
@@ -311,7 +311,7 @@ async def test_every_frame_is_different(copyai_emulator: Emulator) -> None:
 
 
 async def test_key_is_not_in_the_graph(copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key is neither in the frame nor in its graph, pickled or shown."""
+    """The key is neither in the frame nor in its graph, neither pickled nor in a repr."""
     monkeypatch.setattr(copyai_emulator, "api_key", "a-key-to-look-for")
     monkeypatch.setenv("COPYAI_API_KEY", "a-key-to-look-for")
     copyai_emulator.add_runs(500)
@@ -327,7 +327,7 @@ async def test_key_is_not_in_the_graph(copyai_emulator: Emulator, monkeypatch: p
 
 
 async def test_partitions_are_divided_among_the_threads(copyai_emulator: Emulator) -> None:
-    """There are as many partitions as threads, if they are neither too long nor too short."""
+    """There are as many partitions as threads, unless they would be too long or too short."""
     copyai_emulator.add_runs(8_000)
 
     with dask.config.set(num_workers=4):
@@ -358,7 +358,7 @@ def test_rate_is_divided(partitions: int, threads: int, share: float) -> None:
 
 
 async def test_rate_is_kept(copyai_emulator: Emulator) -> None:
-    """Partitions that are read one after the other, each with its own session, keep the rate together."""
+    """Partitions that are read one after the other do not exceed the rate, although each has its own session."""
     copyai_emulator.add_runs(800)
     started = time.monotonic()
 
@@ -370,7 +370,7 @@ async def test_rate_is_kept(copyai_emulator: Emulator) -> None:
 
 
 async def test_running_event_loop(copyai_emulator: Emulator) -> None:
-    """In a notebook, whose cells run in an event loop, a frame is created and computed as anywhere."""
+    """A frame can be created and computed in a running event loop, as in a notebook."""
     copyai_emulator.add_runs(300)
 
     async def cell() -> int:
@@ -386,7 +386,7 @@ async def test_running_event_loop(copyai_emulator: Emulator) -> None:
 
 @pytest.fixture(name="slow_emulator")
 async def _slow_emulator() -> AsyncIterator[Emulator]:
-    """An emulator with 1,500 runs that is slow enough for the whole cluster to take part."""
+    """An emulator with 1,500 runs that is slow enough for all workers of the cluster to read some of them."""
     async with Emulator(1_500, latency=0.01) as emulator:
         yield emulator
 
@@ -407,7 +407,7 @@ async def test_cluster_reads_every_run(
 
 
 async def test_cluster_divides_the_rate(client: Client) -> None:
-    """On a cluster the rate is divided by the number of its threads."""
+    """On a cluster, the rate is divided by the number of its threads."""
     reader = tested._PartitionReader(None, AT_ONCE, 10.0, partitions=100)
 
     assert await asyncio.to_thread(lambda: client.submit(reader.partition_rate).result(CLUSTER_SECONDS)) == 2.5
@@ -417,7 +417,7 @@ async def test_partitions_are_divided_among_the_threads_of_a_cluster(
     copyai_emulator: Emulator,
     client: Client,  # noqa: ARG001 (it is found)
 ) -> None:
-    """With a cluster, there are as many partitions as it has threads."""
+    """On a cluster, there are as many partitions as threads."""
     copyai_emulator.add_runs(8_000)
 
     frame = await asyncio.to_thread(read_runs, copyai_emulator.workflow_id, base_url=copyai_emulator.url)
@@ -437,7 +437,7 @@ async def test_threads_of_an_asynchronous_client(copyai_emulator: Emulator, clie
 
 
 async def test_killed_worker_loses_no_run(slow_emulator: Emulator, client: Client) -> None:
-    """A worker is killed in the middle, while the list changes: what stays on the list is in the frame, once."""
+    """If a worker is killed while the list changes, each run that stays in the list is in the frame once."""
     before = ids_of(slow_emulator)
     victims = [next(iter((await asyncio.to_thread(client.run, os.getpid)).values()))]
 

@@ -1,4 +1,4 @@
-"""The dlt source: tables in DuckDB are compared with the runs on the server."""
+"""Tests of the dlt source: tables in DuckDB are compared with the runs on the server."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Loads:
 
 @pytest.fixture(name="loads")
 def _loads(copyai_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loads:
-    """A pipeline whose files are in the temporary folder of the test."""
+    """A pipeline with its files in the temporary folder of the test."""
     use_folder(tmp_path, monkeypatch)
     return Loads(copyai_emulator, tmp_path)
 
@@ -90,7 +90,7 @@ def number_of(run_id: object) -> int:
 
 
 async def test_rows_equal_the_runs_while_the_list_changes(loads: Loads) -> None:
-    """If runs are added, removed and changed between requests, the table finally has all runs on the server."""
+    """If runs are added, removed and changed between requests, the table has all runs on the server in the end."""
     emulator, chance = loads.emulator, Random(7)  # noqa: S311 (repeatable, not secret)
     emulator.replace_runs([run_at_hour(number, ["NEW", "COMPLETE"][number % 2]) for number in range(700, 0, -1)])
     removed_ids = set[str]()
@@ -190,7 +190,7 @@ def rows_of(history: History, name: str) -> dict[tuple[str, str], tuple[object, 
 
 
 def test_second_load_reads_only_what_may_have_changed(history: History) -> None:
-    """Only the runs of the last day before the newest run are read again, and updated."""
+    """Only the runs of the day before the newest run are read again and updated."""
     first, second, *_ = (requests["finished"] for requests in history.requests)
 
     assert first == 12  # ten pages, an empty page, and a proof after the prefetched pages
@@ -207,7 +207,7 @@ def test_unfinished_run_is_updated_later(history: History) -> None:
 
 
 def test_unfinished_run_without_a_creation_time_is_updated(history: History) -> None:
-    """The whole list is read until the run is finished."""
+    """If an unfinished run has no creation time, the whole list is read until it is finished."""
     _, second, third, _ = (requests["undated"] for requests in history.requests)
 
     assert second == 8 > third
@@ -288,7 +288,7 @@ async def test_only_selected_resources_are_read(loads: Loads) -> None:
 
 
 async def test_same_run_id_in_several_workflows(loads: Loads) -> None:
-    """Runs with one id in several workflows are several rows, and workflows with similar ids have their own tables."""
+    """A run id in several workflows is several rows, and workflows with similar ids have their own tables."""
     ids = ["A-1", "a_1", "東京", "x/y"]
     for workflow_id in ids:
         loads.emulator.replace_runs([run_at_hour(1, output={"of": workflow_id})], workflow_id=workflow_id)
@@ -385,7 +385,7 @@ async def test_unusual_values_are_loaded(loads: Loads) -> None:
     ],
 )
 def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
-    """An invalid argument is a ValueError before anything is sent."""
+    """An invalid argument raises ValueError before anything is sent."""
     with pytest.raises(ValueError, match=message):
         copyai_source(**arguments)
 

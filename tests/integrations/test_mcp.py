@@ -1,4 +1,4 @@
-"""The Model Context Protocol server, called by the SDK's own client."""
+"""Tests of the Model Context Protocol server, with the SDK's own client."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def call_error(client: Client, tool: str, **arguments: object) -> str:
 
 
 async def test_tools_that_read_runs(emulator: Emulator) -> None:
-    """The tools list, filter, get and wait for runs, and a failed run is not an error."""
+    """The tools list, filter, read and wait for runs, and a failed run is not an error."""
     newest = emulator.runs()[0]["id"]
     failed = emulator.add_runs(1, status="FAILED")[0]
     async with connected(emulator) as client:
@@ -105,7 +105,7 @@ async def test_results_are_bounded(emulator: Emulator) -> None:
 
 
 async def test_error_messages(emulator: Emulator) -> None:
-    """The error of a tool has the message of the client's exception, and never the API key."""
+    """The error of a tool has the message of the client's exception, but not the API key."""
     async with connected(emulator) as client:
         messages = [
             await call_error(client, "get_run", run_id="WRUN-none"),
@@ -134,7 +134,7 @@ async def test_error_messages(emulator: Emulator) -> None:
 
 
 async def test_an_idempotency_key_starts_one_run(emulator: Emulator) -> None:
-    """A repeated start returns the same run, also from another server, and counts once against the budget."""
+    """A repeated start returns the same run, even from another server, and counts once against the budget."""
     async with connected(emulator, allow_start=True) as client:
         tools = {tool.name for tool in (await client.list_tools()).tools}
         first, again = [

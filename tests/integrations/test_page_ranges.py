@@ -1,4 +1,4 @@
-"""Ranges of a changing list, read in any order: no run is lost, within a range or between two."""
+"""Tests of page ranges of a changing list: no run is lost within a range or between two ranges."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.strategies import KINDS_OF_CHANGE, ChangingList, changing_lis
 
 @pytest.fixture(name="_small_pages", autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of five runs, so that short lists have many of them."""
+    """Make pages of five runs, so that short lists have many pages."""
     monkeypatch.setattr(_page_ranges, "PAGE_SIZE", 5)
     monkeypatch.setattr(_page_ranges, "MARGIN", 5)
 
@@ -47,7 +47,7 @@ def ids_on(page: ReadPage) -> list[str]:
 
 @define
 class Ranges:
-    """The ranges of one list, and what was read of them."""
+    """The ranges of a list, and the runs that were read from them."""
 
     session: CopyAISession
     plan: list[PageRange]
@@ -68,11 +68,11 @@ class Ranges:
 
     @property
     def ids(self) -> set[str]:
-        """What was read of all ranges."""
+        """The ids that were read from all ranges."""
         return {run_id for pages in self.read.values() for page in pages for run_id in ids_on(page)}
 
     async def finish(self) -> set[str]:
-        """Read what is missing between the ranges; return all ids."""
+        """Read the missing runs between the ranges; return all ids."""
         hashes = {
             index: {number for page in pages if page.is_connected for number in page.hashes}
             for index, pages in self.read.items()
@@ -83,7 +83,7 @@ class Ranges:
 
 @define
 class ListSession:
-    """What ranges use of a session, for a list that changes before each request; HTTP would take most of the time."""
+    """A session without HTTP, which would take most of the time, for a list that changes before each request."""
 
     changing: ChangingList
 
@@ -103,7 +103,7 @@ class ListSession:
 
 @given(st.dictionaries(st.text(min_size=1), st.integers(0, 300), min_size=1), st.integers(1, 20), st.integers(1, 8))
 def test_plan_covers_every_run_once(totals: dict[str, int], max_pages: int, threads: int) -> None:
-    """The ranges of a list follow each other from its head to its end, and all partitions but the last are equal."""
+    """The ranges cover a list from its head to its end, and all partitions except the last have the same length."""
     partitions = plan_ranges(totals, max_pages, threads)
     ranges = [page_range for partition in partitions for page_range in partition]
 
@@ -132,24 +132,22 @@ def test_plan_covers_every_run_once(totals: dict[str, int], max_pages: int, thre
     ],
 )
 def test_partitions_are_equal(pages: int, threads: int, planned: list[int]) -> None:
-    """Each thread reads as many pages as the others, so that none waits for the last partition."""
+    """All threads read the same number of pages, so that none waits for the last partition."""
     partitions = plan_ranges({"WCFG-1": pages * 5}, 100, threads)
 
     assert [(ranges[0].upper - ranges[-1].lower) // 5 for ranges in partitions] == planned
 
 
 def test_short_lists_share_a_partition() -> None:
-    """Fifty short lists are one partition of fifty pages; the end of a long list is packed with them."""
+    """Fifty short lists and the end of a long list share a partition."""
     totals = {f"WCFG-{number}": 3 for number in range(50)}
 
     assert len(plan_ranges(totals, 50, threads=1)) == 1
     assert [len(ranges) for ranges in plan_ranges({"WCFG-long": 503, **totals}, 50, threads=1)] == [1, 1, 1 + 13, 37]
 
 
-async def test_unchanged_list_costs_little_more_than_its_pages(
-    copyai_emulator: Emulator, session: CopyAISession
-) -> None:
-    """Each range reads one page of the next one, and its first page once more; the last pass reads the head."""
+async def test_unchanged_list_takes_few_additional_requests(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """Each range also reads a page of the next range, and its first page again. The last pass reads the first page."""
     copyai_emulator.add_runs(58)
     ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
     await ranges.read_in(ranges.plan)
@@ -164,7 +162,7 @@ async def test_unchanged_list_costs_little_more_than_its_pages(
 @settings(max_examples=25)
 @given(st.data(), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_no_run_that_stays_is_lost(kind: str, data: st.DataObject, pages: int, chance: random.Random) -> None:
-    """Runs that stay on the list are read, regardless of additions at the head, removals and the order of reading."""
+    """Runs that stay in the list are read, regardless of additions at the head, removals and the order of reading."""
     changing: ChangingList = data.draw(changing_lists(kind))
 
     async def check() -> None:
@@ -181,7 +179,7 @@ def test_no_run_that_stays_is_lost(kind: str, data: st.DataObject, pages: int, c
 
 
 async def test_readings_of_a_range_are_not_connected(copyai_emulator: Emulator, session: CopyAISession) -> None:
-    """Where the reading of a range starts again at another page, only the pages of the last reading are connected."""
+    """If the reading of a range starts again at another page, only the pages of the last reading are connected."""
     lengths = iter([48, 50, 40, 40, 40, 40, 32])
 
     def shorten(emulator: Emulator, _: Request) -> None:
@@ -213,7 +211,7 @@ async def test_list_that_shrinks_at_every_second_request(copyai_emulator: Emulat
 
 
 async def test_range_of_a_list_that_shrinks_too_fast(copyai_emulator: Emulator, session: CopyAISession) -> None:
-    """A range of a list that shrinks at every request, as others read it too, is left to the last pass."""
+    """If a list shrinks too fast to read a range completely, the last pass reads the rest."""
     copyai_emulator.replace_runs([raw_run(number) for number in range(300, 0, -1)])
     every = 1
 
@@ -237,7 +235,7 @@ async def test_list_that_becomes_shorter_than_a_range(
     session: CopyAISession,
     past_end: Any,  # noqa: ANN401 (a quirk)
 ) -> None:
-    """A range whose first page no longer exists is not an error, and the last pass reads to the end of the list."""
+    """If the first page of a range no longer exists, the last pass reads to the end of the list."""
     copyai_emulator.replace_runs([raw_run(number) for number in range(40, 0, -1)])
     copyai_emulator.quirks = Quirks(past_end=past_end)
     ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
@@ -261,7 +259,7 @@ async def test_list_that_is_emptied_and_filled_again(copyai_emulator: Emulator, 
 
 
 async def test_list_that_grows_at_its_end(copyai_emulator: Emulator, session: CopyAISession) -> None:
-    """On a list that is oldest first, ranges are read at the wrong pages, and the last pass closes the gaps."""
+    """If a list is oldest first, ranges are read from the wrong pages, and the last pass closes the gaps."""
     copyai_emulator.add_runs(40)
     ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
     await ranges.read_in(ranges.plan[:1])
@@ -275,7 +273,7 @@ async def test_list_that_grows_at_its_end(copyai_emulator: Emulator, session: Co
 
 
 async def test_first_page_that_cannot_be_read(copyai_emulator: Emulator, session: CopyAISession) -> None:
-    """A 404 in the middle of the list is not taken for its end by the range that has the page in it."""
+    """A 404 in the middle of the list raises an error, even for the first page of a range."""
     copyai_emulator.add_runs(40)
     ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
     copyai_emulator.inject(Fault(status=404), page=5, times=None)
@@ -302,7 +300,7 @@ async def test_first_page_that_cannot_be_read(copyai_emulator: Emulator, session
 async def test_quirks_lose_no_run(
     copyai_emulator: Emulator, session: CopyAISession, quirks: Quirks, *, is_reversed: bool
 ) -> None:
-    """Wrong totals and shorter pages put borders in wrong places, and every run is read nevertheless."""
+    """Every run is read even if wrong totals or shorter pages lead to wrong borders."""
     copyai_emulator.add_runs(58)
     copyai_emulator.quirks = quirks
     ranges = await Ranges.of(session, copyai_emulator.workflow_id, 2)
@@ -319,7 +317,7 @@ async def test_absurd_total(
     total: int,
     past_end: Any,  # noqa: ANN401 (a quirk)
 ) -> None:
-    """A total of a billion times as many runs costs a few requests and ranges more, and no run is lost."""
+    """An absurdly high total needs only a few more requests and ranges, and no run is lost."""
     copyai_emulator.add_runs(58)
     copyai_emulator.quirks = Quirks(total=lambda _: total, past_end=past_end)
     ranges = await Ranges.of(session, copyai_emulator.workflow_id, 2)
@@ -330,8 +328,8 @@ async def test_absurd_total(
     assert len(copyai_emulator.requests) < 200
 
 
-async def test_total_that_was_too_low(copyai_emulator: Emulator, session: CopyAISession) -> None:
-    """The last of the ranges of an absurd total has all runs that follow, even if the list has grown tenfold."""
+async def test_list_that_grows_with_an_absurd_total(copyai_emulator: Emulator, session: CopyAISession) -> None:
+    """With an absurd total, the last range has all later runs, even if the list has grown tenfold."""
     copyai_emulator.add_runs(10)
     copyai_emulator.quirks = Quirks(total=lambda _: 10**15)
     ranges = await Ranges.of(session, copyai_emulator.workflow_id, 2)
@@ -342,7 +340,7 @@ async def test_total_that_was_too_low(copyai_emulator: Emulator, session: CopyAI
 
 
 async def test_long_list_is_divided(copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long list whose last page exists is divided by its total; one without an end, up to a limit."""
+    """A long list is divided by its total if its last page exists. A list without an end is divided up to a limit."""
     monkeypatch.setattr(_page_ranges, "_LIKELY_TOTAL", 100)
     monkeypatch.setattr(_page_ranges, "_MAX_DIVIDED", 1_000)
     copyai_emulator.add_runs(300)
@@ -356,7 +354,7 @@ async def test_long_list_is_divided(copyai_emulator: Emulator, monkeypatch: pyte
 
 
 async def test_list_that_grew_since_it_was_counted(copyai_emulator: Emulator, session: CopyAISession) -> None:
-    """A range is found at its new pages with two requests more, without reading those in front of it."""
+    """If runs were added, a range is found on its new pages with two more requests, without reading earlier pages."""
     copyai_emulator.replace_runs([raw_run(number) for number in range(100, 0, -1)])
     ranges = await Ranges.of(session, copyai_emulator.workflow_id, 4)
     copyai_emulator.add_runs(500)

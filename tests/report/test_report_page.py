@@ -1,4 +1,4 @@
-"""The report page, opened in Chromium without network access."""
+"""Tests of the report page, opened in Chromium without network access."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_page(runs: Sequence[Run], tmp_path: Path, source: str = "workflow W") 
 
 
 def without_plotly(path: Path) -> str:
-    """Return the HTML of a page without plotly's code, which is most of it."""
+    """Return the HTML of a page without plotly's code."""
     return PLOTLY.sub("", path.read_text("utf-8"))
 
 
@@ -51,7 +51,7 @@ def open_quickly(path: Path, plotly: str) -> Opened:
 
 
 def row_of(html: str, name: str) -> list[str]:
-    """Return a row of a table without its name: the numbers, and the widths of the bars."""
+    """Return the numbers and the widths of the bars in a row of a table."""
     row = re.search(rf'<td class="text[ soft]*">{re.escape(name)}</td>(.*?)</tr>', html, re.DOTALL)
     assert row is not None
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.DOTALL)
@@ -161,7 +161,7 @@ def test_the_page_contains_no_urls(tmp_path: Path) -> None:
 
 
 def test_rare_values_have_one_row(tmp_path: Path) -> None:
-    """All values of a key except the ten most frequent are one row, which does not change the scale of the bars."""
+    """All values of a key except the ten most frequent share a row, which does not change the scale of the bars."""
     runs = [Run(id=str(n), metadata={"customer": f"{'a long name that continues ' * 3}{n % 12}"}) for n in range(30)]
     page = without_plotly(write_page([*runs, Run(id="a", metadata={"api": True})], tmp_path))
 
@@ -172,7 +172,7 @@ def test_rare_values_have_one_row(tmp_path: Path) -> None:
 
 
 def test_keys_that_are_not_counted_separately_have_one_row(tmp_path: Path) -> None:
-    """The row is the last one even if it has the most runs, and there is no table of its values."""
+    """The keys that are not counted separately share the last row, even if it has the most runs, without a table."""
     runs = [Run(id=str(n), credits=1, metadata={f"key{n}": n, "other": n}) for n in range(100)]
     page = without_plotly(write_page([*runs, Run(id="a", metadata={"key0": "x", "key1": "y"})], tmp_path))
 

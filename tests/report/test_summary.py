@@ -1,4 +1,4 @@
-"""Statistics of runs."""
+"""Tests of the statistics of runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def summary_of(runs: list[Run], zone: timezone = UTC, now: datetime = NOW) -> Su
 
 @given(ANY_TEXT)
 def test_the_groups_add_up_to_the_total(runs: list[Run]) -> None:
-    """The totals by status and by workflow add up to those of all runs, and so do days with the runs that have none."""
+    """The totals by status, by workflow, and by day and missing day, each add up to those of all runs."""
     summary = summary_of(runs)
     on_no_day = Totals.sum(
         Totals(1, run.credits or 0, run.status == "FAILED")
@@ -60,7 +60,7 @@ def test_a_run_is_counted_under_each_of_its_metadata_keys(runs: list[Run]) -> No
 
 @given(st.lists(st.none() | st.integers(-5, 30), max_size=60))
 def test_the_ten_most_expensive_runs_are_kept(spent: list[int | None]) -> None:
-    """They are the first ten of all runs sorted by credits; runs without credits are left out."""
+    """The summary has the ten runs with the most credits. Runs without credits are not included."""
     runs = [Run(id=str(number), credits=price) for number, price in enumerate(spent)]
     expected = sorted((run for run in runs if (run.credits or 0) > 0), key=lambda run: -(run.credits or 0))[
         :MAX_COSTLIEST
@@ -74,7 +74,7 @@ def test_the_ten_most_expensive_runs_are_kept(spent: list[int | None]) -> None:
     st.integers(10, 100),
 )
 def test_periods_have_the_totals_of_their_days(days: list[tuple[date, int]], limit: int) -> None:
-    """The periods have the same totals as the days, and there are at most `limit` of them, unless they are years."""
+    """The periods have the same totals as the days, and there are at most `limit` periods, except years."""
     runs = [
         Run(id=str(number), credits=price, created_at=datetime(day.year, day.month, day.day, 12, tzinfo=UTC))
         for number, (day, price) in enumerate(days)
@@ -148,7 +148,7 @@ def test_partial_periods_are_marked(
     [datetime(1, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)],
 )
 def test_impossible_dates_are_not_counted_on_any_day(created_at: datetime) -> None:
-    """A run with a date before 2020 or in the future causes a remark, and does not change the unit of the periods."""
+    """A run with a date before 2020 or in the future adds a remark, and does not change the unit of the periods."""
     runs = [Run(id="a", created_at=created_at, credits=1), Run(id="b", created_at=NOW, credits=1)]
     for zone in (UTC, timezone(timedelta(hours=12)), timezone(-timedelta(hours=12))):
         summary = summary_of(runs, zone)
@@ -208,7 +208,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_errors_that_differ_in_numbers_and_ids_are_counted_together() -> None:
-    """They are one summary with the text of the first error, and the id and time of the latest run."""
+    """Similar errors are one summary with the text of the first error, and the id and time of the latest run."""
     texts = [
         "step 1 of WRUN-6fe9e53c-945a-4aa3-a87e-d64c3cc0dcb0 took 31.5 s",
         "step 2 of WRUN-137a0cd4-7dc3-412d-8d1c-854bddbdc230 took 7.25 s",

@@ -9,5 +9,5 @@ from tests.support.receivers import RecordingHandler
 
 @pytest.fixture(name="handler")
 def _handler() -> RecordingHandler:
-    """A handler that keeps the events it receives."""
+    """A handler that stores the events that it receives."""
     return RecordingHandler()

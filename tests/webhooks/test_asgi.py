@@ -1,4 +1,4 @@
-"""The receiver as an ASGI application: on its own, mounted in others, and with raw messages."""
+"""Tests of the receiver as an ASGI application: by itself, mounted, and with raw messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def serve(app: Any, **settings: Any) -> AsyncIterator[HTTPClient]:  # noqa
 
 
 async def test_own_server(receiver: WebhookReceiver, handler: RecordingHandler) -> None:
-    """On its own, the application starts the receiver, and stops it after the waiting events are handled."""
+    """A server of only this application starts the receiver, and stops it after the waiting events are handled."""
     async with serve(receiver.asgi, lifespan="on") as client:
         assert receiver._events.is_open
         assert await client.post(receiver.path, json=DELIVERY) == 202
@@ -48,7 +48,7 @@ async def test_own_server(receiver: WebhookReceiver, handler: RecordingHandler) 
 
 
 async def test_own_server_of_a_running_receiver(receiver: WebhookReceiver) -> None:
-    """A receiver that is already running is neither started nor stopped by its application's server."""
+    """If the receiver is already running, the server of its application neither starts nor stops it."""
     async with receiver:
         async with serve(receiver.asgi, lifespan="on") as client:
             assert await client.post(receiver.path, json=DELIVERY) == 202
@@ -69,7 +69,7 @@ async def test_own_server_of_a_running_receiver(receiver: WebhookReceiver) -> No
 async def test_mounted(
     receiver: WebhookReceiver, handler: RecordingHandler, framework: str, mount: str, path: str, root_path: str
 ) -> None:
-    """Mounted anywhere in FastAPI or Starlette, behind a proxy or not, it accepts only its secret."""
+    """A receiver that is mounted in FastAPI or Starlette, with or without a proxy, accepts only its secret."""
 
     @asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
@@ -93,7 +93,7 @@ async def test_mounted(
 async def test_registration_to_handler(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
 ) -> None:
-    """With its path appended to the public URL, a mounted receiver receives the end of a run."""
+    """A mounted receiver receives the end of a run at the public URL with its path."""
     receiver = WebhookReceiver(session, handler)
     app = FastAPI()
     app.mount("/copyai", receiver.asgi)
@@ -126,7 +126,7 @@ async def exchange(receiver: WebhookReceiver, scope: Message, *messages: Message
 
 
 async def test_body_in_pieces(receiver: WebhookReceiver, handler: RecordingHandler) -> None:
-    """A body may have any number of messages, some of them empty."""
+    """A body may be sent in any number of messages, some of which are empty."""
     pieces: list[Message] = [
         {"type": "http.request", "body": b'{"type":', "more_body": True},
         {"type": "http.request", "more_body": True},
@@ -169,7 +169,7 @@ async def test_body_is_not_requested(receiver: WebhookReceiver) -> None:
 
 
 async def test_other_connections(receiver: WebhookReceiver) -> None:
-    """A websocket is closed, and an unknown kind of connection is an error."""
+    """A websocket is closed, and an unknown kind of connection raises an error."""
     assert await exchange(receiver, {"type": "websocket"}) == [{"type": "websocket.close"}]
     with pytest.raises(ValueError, match="carrier-pigeon"):
         await exchange(receiver, {"type": "carrier-pigeon"})

@@ -1,4 +1,4 @@
-"""`WebhookEvent.parse`: every known body, and any other."""
+"""Tests of `WebhookEvent.parse` with each known body, and with any other."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_types_of_a_body() -> None:
 
 
 def test_argument_is_not_changed() -> None:
-    """An object that was passed is not changed."""
+    """A dict that is passed is not changed."""
     body = dict(TODAY)
 
     WebhookEvent.parse(body)
@@ -81,7 +81,7 @@ def test_argument_is_not_changed() -> None:
 
 @pytest.mark.parametrize("kind", [*WebhookEventType, "workflowRun.paused"])
 def test_only_a_type(kind: str) -> None:
-    """A body with only a type is an event, even an unknown one, because the bodies of other events are unknown."""
+    """A body with only a type is an event, even if the type is unknown, because some bodies are not documented."""
     event = WebhookEvent.parse({"type": kind})
 
     assert event == WebhookEvent(WebhookEventType(kind))
@@ -105,7 +105,7 @@ def test_output(body: dict[str, JSON], output: JSON) -> None:
 
 
 def test_two_outputs() -> None:
-    """If a body has both fields, the second is kept in `extra`."""
+    """If a body has both `result` and `output`, the second is kept in `extra`."""
     event = WebhookEvent.parse({"type": "t", "result": {"a": 1}, "output": {"b": 2}})
 
     assert (event.output, event.extra) == ({"a": 1}, {"output": {"b": 2}})
@@ -151,7 +151,7 @@ def test_large_integers() -> None:
 
 
 def test_id_of_the_run() -> None:
-    """The whole run may have its id only under `id`; in an event that is not about a run, `id` is something else."""
+    """`id` is the run's id in an event about a run, and is kept in `extra` in any other event."""
     event = WebhookEvent.parse({"type": "workflowRun.completed", "id": "WRUN-1"})
     other = WebhookEvent.parse({"type": "workflowCreditLimit.reached", "id": "evt_1"})
 
@@ -178,7 +178,7 @@ def test_id_of_the_run() -> None:
     ],
 )
 def test_invalid_bodies(body: bytes | str | dict[str, JSON], reason: str) -> None:
-    """A body that is not JSON, not an object or has no type is an `InvalidEventError` that shows its beginning."""
+    """A body that is not an object with a type raises an `InvalidEventError` that shows its beginning."""
     with pytest.raises(InvalidEventError, match=reason) as caught:
         WebhookEvent.parse(body)
 
@@ -219,7 +219,7 @@ def test_events_are_values() -> None:
 
 @given(st.dictionaries(st.sampled_from(KNOWN) | st.text(), JSON_VALUES) | JSON_VALUES)
 def test_any_json(value: Any) -> None:  # noqa: ANN401 (any JSON)
-    """Any JSON is an event or an `InvalidEventError`, and only fields with an attribute are missing in `extra`."""
+    """Any JSON is parsed or raises `InvalidEventError`. Only fields with an attribute are missing in `extra`."""
     try:
         event = WebhookEvent.parse(json.dumps(value))
     except InvalidEventError:
@@ -232,6 +232,6 @@ def test_any_json(value: Any) -> None:  # noqa: ANN401 (any JSON)
 
 @given(st.binary(max_size=64) | st.text(max_size=64))
 def test_any_bytes(body: bytes | str) -> None:
-    """Any bytes and any string are an event or an `InvalidEventError`."""
+    """Any bytes and any string are parsed, or raise `InvalidEventError`."""
     with suppress(InvalidEventError):
         WebhookEvent.parse(body)

@@ -1,4 +1,4 @@
-"""Accepted deliveries: confirmed by the API and handled once, or dropped with a log line."""
+"""Tests of accepted deliveries: they are confirmed by the API and handled once, or dropped with a log line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @define
 class DelayedReader:
-    """Reads runs with a session, and returns each one only after `release()`."""
+    """Reads runs with a session, and returns each run only after `release()`."""
 
     session: CopyAISession
     run_ids: list[str] = field(factory=list[str])
@@ -84,7 +84,7 @@ def messages(caplog: Log, level: int = logging.WARNING) -> list[str]:
 async def test_confirmed_events(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, kind: str, status: str
 ) -> None:
-    """`completed` requires a complete run, `failed` a failed one, any other event only a run; each takes one read."""
+    """`completed` requires a complete run, `failed` a failed run, and any other event a run. Each takes one read."""
     run = add_run(copyai_emulator, status)
     async with WebhookReceiver(session, handler) as receiver:
         assert await deliver(receiver, delivery_body(run, kind)) == 202
@@ -108,7 +108,7 @@ async def test_forged_events(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log, kind: str, status: str,
     *, is_final: bool,
 ) -> None:  # fmt: skip
-    """An event with the wrong final status is dropped after one read, with any other status after a few."""
+    """If the run has another final status, its event is dropped after one read. Otherwise it is read a few times."""
     run = add_run(copyai_emulator, status)
     async with WebhookReceiver(session, handler) as receiver:
         await deliver(receiver, delivery_body(run, kind))
@@ -173,7 +173,7 @@ async def test_invalid_ids(
 async def test_rejected_read(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log
 ) -> None:
-    """An event whose read is rejected is dropped with an error, and handled if it is delivered again."""
+    """If the API rejects a read, the event is dropped with an error, and is handled if it is delivered again."""
     run = add_run(copyai_emulator)
     copyai_emulator.inject(Fault(status=403))
     async with WebhookReceiver(session, handler, secret=SECRET) as receiver:
@@ -203,7 +203,7 @@ async def test_read_retried_by_the_session(
 async def test_closed_session(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log
 ) -> None:
-    """With a closed session each event is dropped with an error."""
+    """If the session is closed, each event is dropped with an error."""
     run = add_run(copyai_emulator)
     await session.close()
     async with WebhookReceiver(session, handler) as receiver:
@@ -238,7 +238,7 @@ async def test_delivery_before_the_api_knows(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log,
     monkeypatch: pytest.MonkeyPatch, delay_api: Callable[[Emulator, dict[str, Any]], None],
 ) -> None:  # fmt: skip
-    """An event is read again while the run is unknown, not finished, without output, or the API is not available."""
+    """A run is read again while it is unknown, not finished or without output, or while the API is not available."""
     monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (60,))
     run = add_run(copyai_emulator)
     delay_api(copyai_emulator, run)
@@ -259,7 +259,7 @@ async def test_delivery_before_the_api_knows(
 async def test_late_runs(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All events of runs that the API finds some time after their start are handled."""
+    """All events are handled if the API finds runs only some time after their start."""
     monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (0.005,) * 1_000)
     copyai_emulator.quirks = Quirks(late_runs=0.02)
     async with WebhookReceiver(session, handler) as receiver:
@@ -273,7 +273,7 @@ async def test_late_runs(
 
 
 def test_reads_continue_for_30_seconds() -> None:
-    """By default the last read is at least 30 s after the first, and the delays grow."""
+    """By default, the last read is at least 30 s after the first, and the delays grow."""
     assert sum(DEFAULT_DELAYS) >= 30
     assert list(DEFAULT_DELAYS) == sorted(DEFAULT_DELAYS)
     assert len(DEFAULT_DELAYS) < 10
@@ -282,7 +282,7 @@ def test_reads_continue_for_30_seconds() -> None:
 async def test_other_events_do_not_wait(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events that wait for another read delay no other event."""
+    """Events that wait for another read do not delay other events."""
     monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (60,))
     early = [add_run(copyai_emulator, "PROCESSING") for _ in range(3)]
     run = add_run(copyai_emulator)
@@ -295,7 +295,7 @@ async def test_other_events_do_not_wait(
 
 
 async def test_slow_read(session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler) -> None:
-    """A slow read delays no other event."""
+    """A slow read does not delay other events."""
     slow, run = add_run(copyai_emulator), add_run(copyai_emulator)
     copyai_emulator.inject(Fault(delay=60), path=slow["id"], times=None)
     async with WebhookReceiver(session, handler, grace=0) as receiver:
@@ -309,7 +309,7 @@ async def test_slow_read(session: CopyAISession, copyai_emulator: Emulator, hand
 async def test_repeat_of_an_event_that_is_read_again(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A delivery that equals one waiting for another read is a repeat, and does not cause another read."""
+    """A repeat of an event that waits for another read does not cause another read."""
     monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (60,))
     run = add_run(copyai_emulator, "PROCESSING")
     async with WebhookReceiver(session, handler) as receiver:
@@ -342,7 +342,7 @@ async def test_exit_during_a_read(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler,
     delay_api: Callable[[Emulator, dict[str, Any]], None],
 ) -> None:  # fmt: skip
-    """An event whose read before the exit was too early to confirm it is read again."""
+    """If a read that started before the exit does not confirm its event, the run is read again."""
     run = add_run(copyai_emulator)
     delay_api(copyai_emulator, run)
     reader = DelayedReader(session)
@@ -362,7 +362,7 @@ async def test_forged_events_are_bounded(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch,
     caplog: Log,
 ) -> None:  # fmt: skip
-    """A limited number of events wait for another read; with more, the most often read ones are dropped."""
+    """A limited number of events waits for another read. Above it, the events with the most reads are dropped."""
     monkeypatch.setattr(queue_module, "_RETRY_DELAYS", (0.001, 60, 60))
     monkeypatch.setattr(queue_module, "_MAX_RETRYING", 5)
     workflow_id = copyai_emulator.workflow_id
@@ -405,7 +405,7 @@ async def test_repeats(session: CopyAISession, copyai_emulator: Emulator, handle
 async def test_forged_event_before_the_true_one(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, status: str
 ) -> None:
-    """A true event that is delivered while an equal forged one is being read causes exactly one more read."""
+    """A true event that is delivered during the read of an equal forged event causes one more read."""
     run = add_run(copyai_emulator, status)
     reader = DelayedReader(session)
     async with WebhookReceiver(reader, handler) as receiver:
@@ -424,7 +424,7 @@ async def test_forged_event_before_the_true_one(
 
 
 async def test_forged_workflow(session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler) -> None:
-    """A forged event with the true run and a wrong workflow does not replace the true one in the queue."""
+    """A forged event with the true run and a wrong workflow does not replace the true event in the queue."""
     run = add_run(copyai_emulator)
     async with WebhookReceiver(session, handler) as receiver:
         await deliver(receiver, delivery_body({**run, "workflowId": "WCFG-wrong"}))
@@ -465,7 +465,7 @@ async def test_other_forms_of_the_id(handler: RecordingHandler) -> None:
 async def test_memory_of_repeats_is_bounded(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limited number of events is remembered, and the oldest are forgotten first."""
+    """A limited number of handled events is remembered, and the oldest is forgotten first."""
     monkeypatch.setattr(queue_module, "_MAX_SEEN", 2)
     first, second, third = (add_run(copyai_emulator) for _ in range(3))
     async with WebhookReceiver(session, handler) as receiver:
@@ -482,7 +482,7 @@ async def test_memory_of_repeats_is_bounded(
 async def test_full_queue(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log
 ) -> None:
-    """The response to an event is a 503 while the queue is full; it is handled if it is delivered again."""
+    """While the queue is full, the response is a 503. The event is handled if it is delivered again."""
     runs = [add_run(copyai_emulator) for _ in range(4)]
     reader = DelayedReader(session)
     async with WebhookReceiver(reader, handler, queue_size=2) as receiver:
@@ -526,7 +526,7 @@ async def test_handler_raises(
 async def test_without_confirmation(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
 ) -> None:
-    """With `confirm=False` events are handled as delivered, each run's once, without any read."""
+    """With `confirm=False`, events are handled as delivered, without a read, and repeats for a run are ignored."""
     completed = delivery_body({"id": "WRUN-1", "workflowId": "WCFG-1"}, result={"a": 1}, credits="7", more=2)
     async with WebhookReceiver(session, handler, confirm=False) as receiver:
         statuses = [
@@ -559,7 +559,7 @@ STEPS = st.lists(
 def test_any_order_of_deliveries_and_reads(
     steps: list[tuple[str, str, RunStatus | None, str, int]], read: int, last_pause: int
 ) -> None:
-    """A run that is complete at its last delivery is handled once, after any deliveries and reads.
+    """A run that is complete at its last delivery is handled once, for any order of deliveries and reads.
 
     Pauses, and the duration of a read, are in turns of the event loop.
     """
@@ -614,7 +614,7 @@ async def test_waiting_events_are_processed_on_exit(
 async def test_exit_is_bounded(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log
 ) -> None:
-    """After `grace`, the rest is dropped with a warning, and a handler that hangs is cancelled."""
+    """After `grace`, the remaining events are dropped with a warning, and a handler that hangs is cancelled."""
     runs = [add_run(copyai_emulator) for _ in range(3)]
     ended = asyncio.Event()
 
@@ -638,7 +638,7 @@ async def test_exit_is_bounded(
 async def test_handler_that_suppresses_its_cancellation(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
 ) -> None:
-    """A handler that returns when it is cancelled receives no further event, and the receiver ends."""
+    """A handler that suppresses its cancellation receives no further event, and the receiver ends."""
     runs = [add_run(copyai_emulator) for _ in range(2)]
 
     async def swallow(event: WebhookEvent) -> None:

@@ -1,4 +1,4 @@
-"""Deliveries over a socket, to aiohttp.web and to ASGI: the response to each kind."""
+"""Tests of deliveries over a socket, to aiohttp.web and to ASGI."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def _receiver(handler: RecordingHandler) -> AsyncIterator[WebhookReceiver]
 
 @pytest.fixture(name="client")
 async def _client(server: str, receiver: WebhookReceiver) -> AsyncIterator[HTTPClient]:
-    """A client for that receiver."""
+    """A client for the receiver."""
     async with serve_receiver(server, receiver) as client:
         yield client
 
@@ -154,7 +154,7 @@ async def test_content_type_is_ignored(client: HTTPClient, receiver: WebhookRece
 async def test_invalid_bodies(
     client: HTTPClient, receiver: WebhookReceiver, handler: RecordingHandler, body: bytes
 ) -> None:
-    """The response to a body that is not an event, or that has a very long name, is a 400."""
+    """The response to a body that is not an event, or that has a very long field name, is a 400."""
     assert await client.post(receiver.path, data=body, headers=JSON_TYPE) == 400
     assert handler.events == []
 
@@ -187,7 +187,7 @@ def padded(size: int, run_id: str = "WRUN-1") -> bytes:
 
 @pytest.mark.parametrize(("size", "status"), [(1_000, 202), (1_001, 413), (500_000, 413)])
 async def test_limit_of_bodies(client: HTTPClient, receiver: WebhookReceiver, size: int, status: int) -> None:
-    """A body of `max_body` bytes is accepted and a larger one is not, with a Content-Length or in chunks."""
+    """A body of `max_body` bytes is accepted, and a larger body is not, with a Content-Length or in chunks."""
     assert await client.post(receiver.path, data=padded(size), headers=JSON_TYPE) == status
     assert await client.post(receiver.path, data=chunked(padded(size, "WRUN-2")), headers=JSON_TYPE) == status
 
@@ -216,7 +216,7 @@ async def test_invalid_compression(
 
 
 async def test_sender_disconnects(client: HTTPClient, receiver: WebhookReceiver, handler: RecordingHandler) -> None:
-    """An incomplete body is not a delivery; the next one is handled."""
+    """An incomplete body is ignored, and the next delivery is handled."""
     host, _, port = client.base.removeprefix("http://").partition(":")
     _, writer = await asyncio.open_connection(host, int(port))
     head = f"POST {receiver.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n"
@@ -231,14 +231,14 @@ async def test_sender_disconnects(client: HTTPClient, receiver: WebhookReceiver,
 
 
 async def test_repeats_get_200(client: HTTPClient, receiver: WebhookReceiver, handler: RecordingHandler) -> None:
-    """The response to a repeat of the same run and event is a 200, and it is not handled again."""
+    """The response to a repeated event is a 200, and the event is not handled again."""
     assert [await client.post(receiver.path, json=DELIVERY) for _ in range(3)] == [202, 200, 200]
     assert await client.post(receiver.path, json={**DELIVERY, "type": "workflowRun.failed"}) == 202
     await wait_until(lambda: len(handler.events) == 2)
 
 
 async def test_receiver_is_not_running(server: str, handler: RecordingHandler) -> None:
-    """The response before the receiver is entered and after its exit is a 503."""
+    """Before the receiver is entered and after its exit, the response is a 503."""
     receiver = WebhookReceiver(NoReader(), handler, confirm=False)
     async with serve_receiver(server, receiver) as client:
         assert await client.post(receiver.path, json=DELIVERY) == 503
@@ -252,7 +252,7 @@ async def test_receiver_is_not_running(server: str, handler: RecordingHandler) -
 async def test_reads_of_forged_deliveries(
     server: str, session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler
 ) -> None:
-    """A forged delivery is read once and dropped; one with a wrong secret is not read."""
+    """A forged delivery causes one read, and one with a wrong secret causes none."""
     [run_id] = copyai_emulator.add_runs(1, status="FAILED")
     run = await session.get_run(copyai_emulator.workflow_id, run_id)
     before = len(copyai_emulator.requests)
