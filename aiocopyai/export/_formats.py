@@ -155,11 +155,13 @@ class CSV:
         for name in COLUMNS:
             values = [row[name] for row in rows]
             if name in JSON_COLUMNS:
-                cells = dump_each(values)
+                cells = _quoted(dump_each(values))
             elif name == "created_at":
-                cells = [text.strip(b'"') for text in dump_each(values)]
+                cells = [text[1:-1] for text in dump_each(values)]
             else:
                 cells = [str(value).encode("utf-8", "backslashreplace") for value in values]
+                if _NEEDS_QUOTES.search(b"".join(cells)):  # which is rare
+                    cells = _quoted(cells)
             columns.append([b"" if value is None else cell for value, cell in zip(values, cells, strict=True)])
         return _csv_lines(columns)
 
@@ -177,7 +179,7 @@ class CSV:
             out.write(self.head)
             for batch in batched(self._rows(base), _FILTER_ROWS):
                 kept = compress(batch, keep([cells[0] for cells in batch]))
-                out.write(_csv_lines([list(map(str.encode, column)) for column in zip(*kept, strict=True)]))
+                out.write(_csv_lines([_quoted(map(str.encode, column)) for column in zip(*kept, strict=True)]))
                 yield
         yield from _copy(rows, out)
 
@@ -212,16 +214,14 @@ def _copy(path: Path, out: BinaryIO) -> Iterator[None]:
             yield
 
 
-def _csv_lines(columns: Sequence[Sequence[bytes]]) -> bytes:
-    """Return the same lines as `csv.writer`, in a third of the time."""
+def _csv_lines(columns: Iterable[Iterable[bytes]]) -> bytes:
+    """Return the same lines as `csv.writer`, but faster."""
+    return b"\r\n".join([*map(b",".join, zip(*columns, strict=True)), b""])
+
+
+def _quoted(cells: Iterable[bytes]) -> list[bytes]:
     must_quote = _NEEDS_QUOTES.search
-    quoted = [
-        [b'"%b"' % cell.replace(b'"', b'""') if must_quote(cell) else cell for cell in cells]
-        if must_quote(b"".join(cells))  # half of the columns never need quotes
-        else cells
-        for cells in columns
-    ]
-    return b"".join([b",".join(row) + b"\r\n" for row in zip(*quoted, strict=True)])
+    return [b'"%b"' % cell.replace(b'"', b'""') if must_quote(cell) else cell for cell in cells]
 
 
 def _cells_to_row(cells: Sequence[str]) -> dict[str, Any]:
