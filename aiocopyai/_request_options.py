@@ -13,7 +13,7 @@ from attrs import Attribute, field, frozen
 
 from aiocopyai._redaction import Secret
 from aiocopyai._retry import RetryPolicy
-from aiocopyai._text import excerpt
+from aiocopyai._text import bounded_repr, excerpt
 from aiocopyai._validation import check_callback, check_integer, check_positive
 from aiocopyai.errors import ConfigurationError
 
@@ -52,7 +52,7 @@ class AttemptInfo:
     """
 
     method: str
-    path: str
+    path: str = field(repr=bounded_repr)
     attempt: int
     status: int | None
     seconds: float
@@ -72,11 +72,11 @@ class RetryInfo:
     """
 
     method: str
-    path: str
+    path: str = field(repr=bounded_repr)
     attempt: int
     status: int | None
     wait: float
-    reason: str
+    reason: str = field(repr=bounded_repr)
 
 
 def _timeout(value: float | aiohttp.ClientTimeout | None) -> aiohttp.ClientTimeout:

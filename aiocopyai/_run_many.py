@@ -26,10 +26,10 @@ from http import HTTPStatus
 from itertools import count
 from typing import Any, Final, TypeAlias
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from aiocopyai._tasks import TaskSet
-from aiocopyai._text import escape
+from aiocopyai._text import bounded_repr, escape
 from aiocopyai.errors import (
     AmbiguousStartError,
     APIStatusError,
@@ -72,11 +72,11 @@ class RunResult:
     """
 
     index: int
-    inputs: Inputs
+    inputs: Inputs = field(repr=bounded_repr)
     run: Run | None = None
-    error: CopyAIError | ValueError | None = None
+    error: CopyAIError | ValueError | None = field(default=None, repr=bounded_repr)
     reused: bool = False
-    idempotency_key: str | None = None
+    idempotency_key: str | None = field(default=None, repr=bounded_repr)
 
     @property
     def ok(self) -> bool:

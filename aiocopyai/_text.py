@@ -47,6 +47,11 @@ def short_repr(value: object) -> str:
     return _SHORT_REPR.repr(value)
 
 
+def bounded_repr(value: object) -> str:
+    """Return the `repr` of an attribute of a public value: on one line, of limited length and depth."""
+    return escape(short_repr(value), 1_000)
+
+
 def excerpt(value: object) -> str:
     """Return the beginning of a value's `repr`, on one line."""
     return escape(short_repr(value[:EXCERPT_LENGTH] if isinstance(value, str) else value), EXCERPT_LENGTH)

@@ -32,9 +32,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
-from aiocopyai._text import escape, short_repr, truncate
+from aiocopyai._text import bounded_repr, escape, short_repr, truncate
 from aiocopyai.models import JSON, Run, RunStatus
 
 
@@ -55,7 +55,7 @@ class RequestInfo:
     """
 
     method: str
-    url: str
+    url: str = field(repr=bounded_repr)
     attempts: int = 1
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
-from aiocopyai._text import excerpt
+from aiocopyai._text import bounded_repr, excerpt
 
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -34,6 +34,11 @@ class _OpenEnum(StrEnum):
         unknown._name_ = value
         unknown._value_ = value
         return unknown
+
+    def __repr__(self) -> str:
+        if self._value_ in type(self)._value2member_map_:
+            return super().__repr__()
+        return f"{type(self).__name__}({bounded_repr(self._value_)})"  # the name is the value, and not escaped
 
     def __reduce_ex__(self, _protocol: object) -> tuple[type[Self], tuple[str]]:
         """Pickle by value, so that an unknown member survives."""
@@ -93,15 +98,15 @@ class Run:
         extra: all fields without an attribute, unchanged, by their names in the JSON.
     """
 
-    id: str
-    workflow_id: str | None = None
+    id: str = field(repr=bounded_repr)
+    workflow_id: str | None = field(default=None, repr=bounded_repr)
     status: RunStatus | None = None
-    input: Mapping[str, Any] = field(factory=dict[str, Any])
-    output: Mapping[str, Any] = field(factory=dict[str, Any])
-    metadata: Mapping[str, Any] = field(factory=dict[str, Any])
+    input: Mapping[str, Any] = field(factory=dict[str, Any], repr=bounded_repr)
+    output: Mapping[str, Any] = field(factory=dict[str, Any], repr=bounded_repr)
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any], repr=bounded_repr)
     created_at: datetime | None = None
-    credits: int | None = None
-    error: JSON = None
+    credits: int | None = field(default=None, repr=bounded_repr)
+    error: JSON = field(default=None, repr=bounded_repr)
     extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
 
     def __hash__(self) -> int:
@@ -192,10 +197,10 @@ class Webhook:
         extra: all fields without an attribute, unchanged, by their names in the JSON.
     """
 
-    id: str
-    url: str | None = None
+    id: str = field(repr=bounded_repr)
+    url: str | None = field(default=None, repr=bounded_repr)
     event_type: WebhookEventType | None = None
-    workflow_id: str | None = None
+    workflow_id: str | None = field(default=None, repr=bounded_repr)
     created_at: datetime | None = None
     extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
 
@@ -217,9 +222,9 @@ class Page(Generic[T_co]):
 
     number: int
     size: int
-    total: int | None
-    items: Sequence[T_co]
-    invalid_fields: frozenset[str] = frozenset()
+    total: int | None = field(repr=bounded_repr)
+    items: Sequence[T_co] = field(repr=bounded_repr)
+    invalid_fields: frozenset[str] = field(default=frozenset(), repr=bounded_repr)
 
 
 @frozen
@@ -238,8 +243,8 @@ class Changes:
     repeated: int = 0
     reread: int = 0
     missing: int = 0
-    first_total: int | None = None
-    last_total: int | None = None
+    first_total: int | None = field(default=None, repr=bounded_repr)
+    last_total: int | None = field(default=None, repr=bounded_repr)
 
     def __bool__(self) -> bool:
         return bool(self.repeated or self.reread or self.missing or self.first_total != self.last_total)

@@ -24,6 +24,7 @@ from aiocopyai.emulator._state import (
     EmulatorState,
     RegisteredWebhook,
 )
+from aiocopyai.emulator._validation import bounded_repr
 
 
 _HEADERS: Final = {CONTENT_TYPE: "application/json"}
@@ -45,9 +46,9 @@ class Delivery:
             on the loopback interface.
     """
 
-    url: str
+    url: str = field(repr=bounded_repr)
     event_type: str
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=bounded_repr)
     status: int | None
 
 

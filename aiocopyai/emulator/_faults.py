@@ -15,7 +15,14 @@ from aiohttp.hdrs import CONTENT_TYPE
 from attrs import define, field, frozen
 
 from aiocopyai.emulator._http import EmulatorResponse, Request, encode_json
-from aiocopyai.emulator._validation import check_choice, check_integer, check_json, check_seconds, short_repr
+from aiocopyai.emulator._validation import (
+    bounded_repr,
+    check_choice,
+    check_integer,
+    check_json,
+    check_seconds,
+    short_repr,
+)
 
 
 _DRIP_PIECES: Final = 16
@@ -46,8 +53,8 @@ class Fault:
     """
 
     status: int | None = None
-    body: Any = None
-    headers: Mapping[str, str] = field(factory=dict[str, str])
+    body: Any = field(default=None, repr=bounded_repr)
+    headers: Mapping[str, str] = field(factory=dict[str, str], repr=bounded_repr)
     delay: float = 0.0
     reset: Literal["before", "after"] | None = None
     truncate: int | None = None

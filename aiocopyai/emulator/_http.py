@@ -12,8 +12,10 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
 
 from aiohttp import web
-from attrs import frozen
+from attrs import field, frozen
 from yarl import URL
+
+from aiocopyai.emulator._validation import bounded_repr
 
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -77,7 +79,7 @@ class Request:
         method: the HTTP method, in capitals.
         path: the path as sent, still percent-encoded, without the query.
         query: the query parameters, decoded; the last value if a name is repeated.
-        headers: the headers, with names in lower case.
+        headers: the headers, with names in lower case. They contain the API key, and are not part of the `repr`.
         page: the `page` parameter; None if it is missing or not an integer.
         size: the `size` parameter; None if it is missing or not an integer.
         body: the decoded body; None if it is missing, not JSON, or nested more than 200 levels deep.
@@ -85,12 +87,12 @@ class Request:
 
     number: int
     method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
+    path: str = field(repr=bounded_repr)
+    query: dict[str, str] = field(repr=bounded_repr)
+    headers: dict[str, str] = field(repr=False)
     page: int | None
     size: int | None
-    body: Any
+    body: Any = field(repr=bounded_repr)
 
 
 def to_integer(text: str | None) -> int | None:

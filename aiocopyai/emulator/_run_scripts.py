@@ -10,7 +10,7 @@ from typing import Any, Final
 from attrs import define, field, frozen
 
 from aiocopyai.emulator._http import JSON
-from aiocopyai.emulator._validation import check_integer, check_json, check_string, short_repr
+from aiocopyai.emulator._validation import bounded_repr, check_integer, check_json, check_string, short_repr
 
 
 _PROCESSING: Final = "PROCESSING"
@@ -48,8 +48,8 @@ class Script:
     """
 
     states: tuple[str, ...] = field(default=("NEW", "WAITING", "PROCESSING", "COMPLETE"), converter=_to_tuple)
-    output: Mapping[str, Any] | None = None
-    error: Any = None
+    output: Mapping[str, Any] | None = field(default=None, repr=bounded_repr)
+    error: Any = field(default=None, repr=bounded_repr)
     credits: int = 3
 
     def __attrs_post_init__(self) -> None:

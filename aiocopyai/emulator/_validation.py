@@ -13,16 +13,30 @@ from typing import Final
 
 
 _REPR: Final = Repr()
-_REPR.maxstring = _REPR.maxother = 80
+_REPR.maxdict = _REPR.maxlist = 10
+_REPR.maxstring = _REPR.maxother = 300
+_MAX_REPR: Final = 1_000
+"""Characters of an attribute that the `repr` of a public value shows."""
+_MAX_SHORT_REPR: Final = 80
+"""Characters of a value that an error shows."""
 
 
 def short_repr(value: object) -> str:
-    """Return the beginning of a value's `repr`, on one line."""
+    """Return the beginning of a value's `repr` for an error, on one line."""
+    return _truncate(bounded_repr(value), _MAX_SHORT_REPR)
+
+
+def bounded_repr(value: object) -> str:
+    """Return the `repr` of an attribute of a public value: on one line, of limited length and depth."""
     try:
         text = _REPR.repr(value)
     except ValueError:  # Python does not convert an integer of more than 4,300 digits
         return f"an object of type {type(value).__name__}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _truncate(text, _MAX_REPR))
+
+
+def _truncate(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else f"{text[:max_length]}…"
 
 
 def check_integer(name: str, value: object, minimum: int | None, maximum: int = sys.maxsize) -> None:

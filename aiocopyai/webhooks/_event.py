@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from aiocopyai._json import is_deep
 from aiocopyai._parsing import parse_json, read_integer
-from aiocopyai._text import excerpt
+from aiocopyai._text import bounded_repr, excerpt
 from aiocopyai.errors import InvalidEventError, InvalidResponseError
 from aiocopyai.models import JSON, Run, WebhookEventType
 
@@ -45,11 +45,11 @@ class WebhookEvent:
     """
 
     type: WebhookEventType
-    run_id: str | None = None
-    workflow_id: str | None = None
-    output: Mapping[str, Any] = field(factory=dict[str, Any])
-    metadata: Mapping[str, Any] = field(factory=dict[str, Any])
-    credits: int | None = None
+    run_id: str | None = field(default=None, repr=bounded_repr)
+    workflow_id: str | None = field(default=None, repr=bounded_repr)
+    output: Mapping[str, Any] = field(factory=dict[str, Any], repr=bounded_repr)
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any], repr=bounded_repr)
+    credits: int | None = field(default=None, repr=bounded_repr)
     run: Run | None = None
     extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
 
