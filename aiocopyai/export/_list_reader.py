@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import deque
@@ -95,14 +96,27 @@ class ListReader:
     thread: FileThread
     output: OutputFile | None
     unstored: list[Run] = field(factory=list[Run])
-    storing: deque[Future[Progress | None]] = field(factory=deque[Future[Progress | None]])
+    storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
     """The batches in the thread; no other code uses the journal and the state until they are stored."""
     uncommitted: int = 0
     """The number of runs that were read since the last commit."""
     committed_at: float = 0.0
+    callback_error: Exception | None = None
+    """The exception of `on_progress` for which `reading` was cancelled."""
+    reading: asyncio.Timeout = field(factory=lambda: asyncio.timeout(None))
 
     async def read(self) -> None:
         """Read all lists to their end. Runs that were read before an error are stored, too."""
+        try:
+            async with self.reading:
+                await self._read_lists()
+        except Exception:
+            if self.callback_error is None:
+                raise
+        if self.callback_error is not None:
+            raise self.callback_error
+
+    async def _read_lists(self) -> None:
         for workflow_id, list_state in self.state.lists.items():
             if list_state.checkpoint is not None and not list_state.is_done:
                 list_state.total = (await self.session.runs_page(workflow_id, size=1)).total
@@ -152,20 +166,16 @@ class ListReader:
         """Collect runs, and store them when a batch is full or a commit is due. Wait if the thread is busy."""
         self.unstored += runs
         self.uncommitted += len(runs)
-        while self.storing and self.storing[0].done():
-            await self._finish_storing()
         is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
         if is_due or len(self.unstored) >= _BATCH_RUNS:
             if len(self.storing) >= _MAX_STORING:
-                await self._finish_storing()
-            self.storing.append(self._submit(workflow_id, list_state, commit=is_due))
-
-    async def _finish_storing(self) -> None:
-        """Wait for the oldest batch in the thread, and report the progress if it was committed."""
-        progress = await self.thread.wait(self.storing[0])
-        self.storing.popleft()
-        if progress is not None:
-            self._report(progress)
+                await self.thread.wait(self.storing[0])
+                self.storing.popleft()
+            storing = self._submit(workflow_id, list_state, commit=is_due)
+            self.storing.append(storing)
+            if is_due:
+                loop = asyncio.get_running_loop()
+                storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
 
     async def _store_rest(self, workflow_id: str, list_state: ListState) -> None:
         """Store and commit all runs that were read."""
@@ -174,9 +184,17 @@ class ListReader:
                 await self.thread.wait(storing)
         finally:
             self.storing.clear()
-        progress = await self.thread.wait(self._submit(workflow_id, list_state, commit=True))
-        if progress is not None:
-            self._report(progress)
+        self._report(await self.thread.wait(self._submit(workflow_id, list_state, commit=True)))
+
+    def _report_stored(self, stored: Future[Progress]) -> None:
+        """Report the progress while the next page is awaited. The event loop would only log an exception."""
+        if stored not in self.storing or stored.exception() is not None:  # the export may have ended
+            return
+        try:
+            self._report(stored.result())
+        except Exception as error:  # noqa: BLE001 (raised by `read`)
+            self.callback_error = error
+            self.reading.reschedule(asyncio.get_running_loop().time())
 
     def _report(self, progress: Progress) -> None:
         """Call `on_progress`, unless it has raised an exception before."""
@@ -185,7 +203,7 @@ class ListReader:
             on_progress(progress)
             self.on_progress = on_progress
 
-    def _submit(self, workflow_id: str, list_state: ListState, *, commit: bool) -> Future[Progress | None]:
+    def _submit(self, workflow_id: str, list_state: ListState, *, commit: bool) -> Future[Progress]:
         # Encoded here, because the thread and the event loop would compete for the GIL.
         batch = Batch.of(self.unstored, self.format)
         storing = self.thread.submit(self._write, batch, workflow_id, copy(list_state), commit=commit)
@@ -194,7 +212,7 @@ class ListReader:
             self.uncommitted, self.committed_at = 0, time.monotonic()
         return storing
 
-    def _write(self, batch: Batch, workflow_id: str, list_state: ListState, *, commit: bool) -> Progress | None:
+    def _write(self, batch: Batch, workflow_id: str, list_state: ListState, *, commit: bool) -> Progress:
         content = self.journal.add(batch, self.format)
         if commit:
             self.state.lists[workflow_id] = list_state
@@ -202,4 +220,4 @@ class ListReader:
         if self.output is not None:
             with file_errors(self.output.path):
                 self.output.writer.add(content)
-        return Progress.of(self.state) if commit else None
+        return Progress.of(self.state)

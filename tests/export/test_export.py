@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aiocopyai import JSON, CopyAISession
-from aiocopyai.emulator import Emulator, Request
+from aiocopyai.emulator import Emulator, Fault, Request
 from aiocopyai.export import ExportError, Progress, _export, export_runs, read_export
 from aiocopyai.export._journal import Journal
 from aiocopyai.export._parquet import Parquet, ParquetWriter
@@ -242,6 +242,28 @@ async def test_error_of_the_callback_ends_the_export(
 
     assert ids_in(path) == ids_of(emulator)
     assert leftovers(path) == []
+
+
+async def test_error_of_the_callback_does_not_wait_for_the_next_page(
+    session: CopyAISession, emulator: Emulator, lines: Path
+) -> None:
+    """Progress is reported while a page is awaited; an exception then ends the export at once."""
+    emulator.inject(Fault(delay=60), page=3, times=None)
+    reports: list[int] = []
+
+    def fail(progress: Progress) -> None:
+        reports.append(progress.runs)
+        if progress.runs:
+            raise LookupError("no such window")
+
+    with pytest.raises(LookupError, match="no such window"):
+        async with asyncio.timeout(30):
+            await export_runs(session, [emulator.workflow_id], lines, on_progress=fail)
+
+    assert reports in ([0, 100], [0, 200])
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
 
 
 @pytest.mark.parametrize("callback", [3, asyncio.sleep])
