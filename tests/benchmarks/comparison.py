@@ -1,8 +1,8 @@
 """Read the same changing list in several ways, and print the runs that each one loses and repeats.
 
 ``python tests/benchmarks/comparison.py`` prints the tables of docs/comparison.md. The list has 3,000 runs, newest
-first, in pages of 100. Each way to read it meets the same changes, at the same requests. Lost is a run that was on the
-list from the first request to the last and was not yielded; repeated is one that was yielded before.
+first, in pages of 100, and changes in the same way at the same requests of each client. A run is lost if it was in the
+list from the first request to the last and was not yielded. It is repeated if it was yielded more than once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aiocopyai import CopyAISession
 
 RUNS: Final = 3_000
 MOST_REQUESTS: Final = 4 * RUNS // PAGE_SIZE
-"""Requests after which a reading counts as endless."""
+"""The number of requests after which a reading is stopped, because it may never end."""
 
 
 @define
@@ -39,9 +39,9 @@ class ChangingList:
     """A workflow's runs, which may change before each response."""
 
     change: Callable[[ChangingList], None] = lambda _: None
-    """What happens before a response; by default nothing."""
+    """Changes the list before a response; by default it does nothing."""
     total: Callable[[int], int] = lambda count: count
-    """The `total` in a response, for the true one."""
+    """Returns the `total` of a response for the true count."""
     ignores_page: bool = False
     """Whether every page is the first one."""
     ids: list[str] = field(factory=lambda: [f"WRUN-{number:05d}" for number in range(RUNS, 0, -1)])
@@ -57,7 +57,7 @@ class ChangingList:
         self.removed.add(self.ids.pop(place))
 
     def respond(self, page: int) -> bytes | None:
-        """Return the body for a page; None once there were too many requests."""
+        """Return the body for a page, or None after too many requests."""
         self.requests += 1
         if self.requests > MOST_REQUESTS:
             return None
@@ -93,7 +93,7 @@ SCENARIOS: Final[dict[str, Callable[[], ChangingList]]] = {
 
 @frozen
 class Result:
-    """How one reading ended."""
+    """The result of one reading."""
 
     lost: int
     repeated: int
@@ -176,7 +176,7 @@ def _served(changing: ChangingList) -> Generator[str]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: Any) -> None:  # noqa: ANN401 (http.server's signature)
-            """Ignore a client that has left."""
+            """Ignore a client that has disconnected."""
 
     lock = threading.Lock()
     with Server(("127.0.0.1", 0), Handler) as server:
@@ -188,7 +188,7 @@ def _served(changing: ChangingList) -> Generator[str]:
 
 
 def compare(reader: str, scenario: str) -> Result:
-    """Read the list of a scenario in one way."""
+    """Read the list of a scenario with one client."""
     changing = SCENARIOS[scenario]()
     expected = set(changing.ids)
     yielded: list[str] = []
@@ -203,7 +203,7 @@ def compare(reader: str, scenario: str) -> Result:
 
 
 def outcome(result: Result) -> str:
-    """Describe how a reading ended: ``exact``, or what was wrong."""
+    """Describe a result: ``exact``, or the losses, repetitions and errors."""
     faults = [f"{count:,} {name}" for count, name in ((result.lost, "lost"), (result.repeated, "repeated")) if count]
     if result.end == "no":
         faults.append("never ends")
@@ -213,7 +213,7 @@ def outcome(result: Result) -> str:
 
 
 def main() -> None:
-    """Print two tables in Markdown: how each reading ended, and how many requests it took."""
+    """Print two tables in Markdown: the results, and the numbers of requests."""
     logging.getLogger("aiocopyai").setLevel(logging.ERROR)
     results = {scenario: [compare(reader, scenario) for reader in READERS] for scenario in SCENARIOS}
     for show in (outcome, lambda result: str(result.requests)):

@@ -1,11 +1,11 @@
-"""Time a Dask data frame by the number of workers that read it, and print ratios to one worker, or to one session.
+"""Time Dask data frames with different numbers of workers, and print the speed relative to one worker or one session.
 
 ``python tests/benchmarks/dask_workers.py`` takes about three minutes; ``--quick`` less than one. The first part uses
-processes with one thread each and a server that responds at once, so that all time is the client's: it is meaningful
-for up to as many workers as there are cores beside the server's. The second part simulates more workers: each page is
-100 ms late, and threads of one process take the place of workers that wait for them. The third part compares four
-processes with one session that has as many requests in progress; each page is 50 ms late. In the last two parts the
-runs are small, since all workers share few cores. (A file named dask.py would hide the package.)
+processes with one thread each, and a server that responds at once, so that only the client takes time. It is
+meaningful if each worker and the server have a core. The second part simulates more workers with threads of one
+process, and delays each page by 100 ms. The third part compares four processes with one session that has the same
+number of requests in progress, and delays each page by 50 ms. In the last two parts, the runs are small, because all
+workers share few cores. (A file named dask.py would hide the package.)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEY: Final = {"COPYAI_API_KEY": "benchmark-key"}
 
 
 def read(base_url: str, partition_pages: int = 100) -> int:
-    """Compute a frame where it is read, and return its number of rows."""
+    """Read a frame, and return its number of rows, which the workers count."""
     frame = read_runs(WORKFLOW, base_url=base_url, partition_pages=partition_pages)
     return int(frame.map_partitions(len, meta=("rows", "int64")).sum().compute())
 
@@ -47,7 +47,7 @@ async def iterate(base_url: str, prefetch: int) -> int:
 
 @contextmanager
 def processes(workers: int) -> Generator[None]:
-    """Compute with Dask in processes that have imported what they need."""
+    """Compute with Dask in processes that have imported the package."""
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", env=KEY) as cluster,
         Client(cluster) as client,
@@ -80,7 +80,7 @@ def measure(runs: int, rounds: int, work: Callable[[], int]) -> float:
 
 
 def report(title: str, runs: int, rows: Iterable[tuple[str, float]]) -> None:
-    """Print one part of the table; all ratios are to its first line."""
+    """Print one part of the table; the ratios are relative to its first line."""
     sys.stdout.write(f"\n{title}\n")
     first: float | None = None
     for what, seconds in rows:
@@ -90,7 +90,7 @@ def report(title: str, runs: int, rows: Iterable[tuple[str, float]]) -> None:
 
 
 def cores(pages: int, rounds: int) -> None:
-    """Measure processes, where the client's work takes the time."""
+    """Measure processes without latency, so that the CPU is the limit."""
     runs = pages * PAGE_SIZE
 
     def rows(url: str) -> Generator[tuple[str, float]]:
@@ -104,7 +104,7 @@ def cores(pages: int, rounds: int) -> None:
 
 
 def waiting(pages: int, all_workers: Iterable[int]) -> None:
-    """Measure threads, where waiting for the server takes the time."""
+    """Measure threads with latency, so that waiting for the server is the limit."""
     runs = pages * PAGE_SIZE
 
     def rows(url: str) -> Generator[tuple[str, float]]:

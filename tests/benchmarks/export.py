@@ -1,6 +1,6 @@
-"""One export, or the bare iteration, in its own process: ``python export.py URL parquet`` prints a sample as JSON.
+"""Measure one export in a new process: ``python export.py URL parquet`` prints a sample as JSON.
 
-Nothing is warmed up: imports count on both sides.
+``python export.py URL iterate`` measures an iteration without an export. Both include the time of imports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pages import WORKFLOW
 
 
 async def iterate(base_url: str) -> int:
-    """Read the list and keep nothing."""
+    """Iterate over the list, and return the number of runs."""
     from aiocopyai import CopyAISession  # noqa: PLC0415 (its import is measured)
 
     count = 0
@@ -30,7 +30,7 @@ async def iterate(base_url: str) -> int:
 
 
 async def export(base_url: str, path: Path) -> int:
-    """Read the list into a file."""
+    """Export the list, and return the number of runs."""
     from aiocopyai import CopyAISession  # noqa: PLC0415 (the same)
     from aiocopyai.export import export_runs  # noqa: PLC0415 (the same)
 

@@ -1,6 +1,6 @@
-"""How long an iteration takes: ``python latency.py BASE_URL PREFETCH`` prints seconds as JSON.
+"""Measure the time of an iteration: ``python latency.py BASE_URL PREFETCH`` prints seconds as JSON.
 
-For each of two iterations over the same connections, they count until the last run was yielded, and until the
+For each of two iterations over the same connections, it prints the time until the last run was yielded, and until the
 iteration ended.
 """
 
@@ -17,7 +17,7 @@ from aiocopyai import CopyAISession
 
 
 async def main(base_url: str, prefetch: int) -> list[tuple[float, float]]:
-    """Read the list twice; the first reading imports what is imported at first use, and opens the connections."""
+    """Read the list twice; only the first reading imports modules and opens connections."""
     times: list[tuple[float, float]] = []
     async with CopyAISession("benchmark-key", base_url=base_url) as session:
         for _ in range(2):

@@ -1,6 +1,6 @@
-"""One measurement in its own process: ``python measure.py baseline http://127.0.0.1:8000/api`` prints it as JSON.
+"""Measure one client in a new process: ``python measure.py baseline http://127.0.0.1:8000/api`` prints JSON.
 
-The first reading warms up: imports at first use, generated code, connections. The second is what counts.
+The first reading imports modules, generates code and opens connections. The second reading is measured.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Sample:
     first_wall: float
     """Seconds of the first reading."""
     cpu: float = 0.0
-    """Seconds of CPU, the kernel's included, of the second reading; 0 if there was only one."""
+    """CPU seconds of the second reading, including the kernel's; 0 if there was only one reading."""
     wall: float = 0.0
-    """Seconds of the second reading; 0 if there was only one."""
+    """Seconds of the second reading; 0 if there was only one reading."""
     peak: int = 0
     """Peak memory of the process in bytes."""
 
 
 async def measure(reader: Reader, base_url: str, prefetch: int | None, *, only_once: bool) -> Sample:
-    """Read the list twice over the same connections, or once where only memory or the first reading matters."""
+    """Read the list twice over the same connections, or once to measure only memory or the first reading."""
     async with reader(base_url, prefetch) as read:
         runs, _, first_wall = await _timed(read)
         cpu = wall = 0.0
@@ -53,9 +53,9 @@ async def _timed(read: Read) -> tuple[int, float, float]:
 
 
 async def longest_pause(work: Callable[[], Awaitable[object]], beat: float = 0.001) -> float:
-    """Await `work`, and return the longest time in seconds for which the event loop ran nothing else.
+    """Await `work`, and return the longest time in seconds for which it blocked the event loop.
 
-    A heartbeat task that wants to run every `beat` seconds measures it.
+    A heartbeat task, which should run every `beat` seconds, measures it.
     """
     longest = 0.0
 
@@ -78,9 +78,9 @@ async def longest_pause(work: Callable[[], Awaitable[object]], beat: float = 0.0
 
 
 def peak_memory() -> int:
-    """Return the peak memory of this process in bytes, its interpreter and libraries included."""
+    """Return the peak memory of this process in bytes, including its interpreter and libraries."""
     if sys.platform == "linux":
-        # getrusage starts with the peak of the parent process there.
+        # On Linux, getrusage() starts with the peak of the parent process.
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text("utf-8"))
         return int(found[1]) * 1024 if found else 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

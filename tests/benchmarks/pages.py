@@ -1,4 +1,4 @@
-"""The sample pages that the contenders read: deterministic, about 1 KB a run unless another size is requested."""
+"""The sample pages that the clients read: the same each time, with about 1 KB per run by default."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROSE: Final = (
 )
 _WORDS: Final = _PROSE.split()
 _LARGE: Final = 16
-"""How many times as many words a large run's texts have."""
+"""The ratio of the numbers of words in a large and in a medium run."""
 
 
 def write_pages(folder: Path, count: int, size: Size = "medium") -> int:
@@ -34,7 +34,7 @@ def write_pages(folder: Path, count: int, size: Size = "medium") -> int:
 
 
 def make_page(number: int, total: int, size: Size = "medium") -> bytes:
-    """Return the response body for one page of `PAGE_SIZE` runs, of a list of `total`."""
+    """Return the response body for one page of `PAGE_SIZE` runs, in a list of `total` runs."""
     if size == "small":
         # Only the ids differ between pages, so that a million runs can be served quickly.
         return _SMALL.replace(b"@page", b"%07d" % number).replace(b"@total", b"%d" % total)

@@ -1,4 +1,4 @@
-"""The longest pause of the event loop for one response: ``python pauses.py BASE_URL`` prints seconds."""
+"""Measure the longest pause of the event loop for one response: ``python pauses.py BASE_URL`` prints seconds."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from aiocopyai import CopyAIError, CopyAISession, RetryPolicy
 
 
 async def main(base_url: str) -> float:
-    """Read one page of runs, and return the longest pause of the loop in seconds."""
+    """Read one page of runs, and return the longest pause of the event loop in seconds."""
     async with CopyAISession("benchmark-key", base_url=base_url, retry=RetryPolicy(attempts=1)) as session:
 
         async def read() -> None:
             with suppress(CopyAIError):
                 await session.runs_page(WORKFLOW)
 
-        await read()  # imports at first use and opens the connection
+        await read()  # imports modules and opens the connection
         return await longest_pause(read)
 
 

@@ -1,8 +1,8 @@
-"""Compare aiocopyai with the baseline and with other ways to read the same pages, and print tables of ratios.
+"""Compare aiocopyai with plain aiohttp and other clients that read the same pages, and print tables of ratios.
 
 ``python tests/benchmarks/run.py`` takes about five minutes; ``--quick`` about one, with rough figures; ``--only cpu``
-(or another section) runs one section. Every figure comes from fresh processes, the contenders take turns, and the best
-of each contender's rounds counts: other work of the machine can only add to it.
+(or another section) runs one section. Every figure is from new processes, the clients take turns, and the best
+round of each client counts, because other work of the machine can only slow it down.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CONTENDERS: Final = {
     "requests and a loop (dictionaries)": ("with_requests", None),
 }
 SIZES: Final[dict[pages.Size, float]] = {"small": 2.5, "medium": 1.7, "large": 1.5}
-"""The sizes of runs, and the aim for each as a multiple of the baseline."""
+"""The sizes of runs, and the target for each as a multiple of the baseline."""
 LATENCY: Final = 0.05
 LATE_PAGES: Final = 40
 PREFETCH: Final = 8
@@ -45,10 +45,10 @@ SLOW: Final = 0.3
 SLOW_PAGES: Final = 300
 RATE: Final = 10.0
 FORMATS: Final = {"parquet": 0.6, "jsonl": 0.8, "jsonl.gz": 0.5, "csv": 0.5}
-"""The formats of an export, and the aim for each: its speed as a multiple of the bare iteration's."""
+"""The formats of an export, and the target for each: its speed as a fraction of the plain iteration's."""
 MIB: Final = 2**20
 BOUND: Final = 16 * MIB
-"""Bytes of a response up to which no step may block the loop for more than `PAUSE` seconds."""
+"""The largest response, in bytes, for which no step may block the event loop for more than `PAUSE` seconds."""
 PAUSE: Final = 0.05
 IMPORT: Final = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 PARSE: Final = """
@@ -63,7 +63,7 @@ print(time.perf_counter() - t)
 
 @frozen
 class Scale:
-    """How much is measured."""
+    """The number of rounds, pages and runs to measure."""
 
     rounds: int
     pages: int
@@ -82,12 +82,12 @@ QUICK: Final = Scale(rounds=2, pages=20, many=100_000, imports=5, slow_pages=60,
 
 @frozen
 class Row:
-    """One line of a table: a figure, its ratio to the section's baseline, and the aim."""
+    """One line of a table: a figure, its ratio to the baseline of the section, and the target."""
 
     label: str
     figure: str = ""
     ratio: str = ""
-    aim: str = ""
+    target: str = ""
 
 
 def cpu_rows(scale: Scale) -> Iterator[Row]:
@@ -96,16 +96,16 @@ def cpu_rows(scale: Scale) -> Iterator[Row]:
         folder = Path(name)
         sizes = {size: write_pages(folder / size, scale.pages, size) for size in SIZES}
         with nginx(folder) as url:
-            for size, aim in SIZES.items():
-                yield from _cpu_of(f"{url}/{size}", sizes[size], aim, scale, all_contenders=size == "medium")
+            for size, target in SIZES.items():
+                yield from _cpu_of(f"{url}/{size}", sizes[size], target, scale, all_contenders=size == "medium")
 
 
-def _cpu_of(url: str, size: int, aim: float, scale: Scale, *, all_contenders: bool) -> Iterator[Row]:
+def _cpu_of(url: str, size: int, target: float, scale: Scale, *, all_contenders: bool) -> Iterator[Row]:
     names = [name for name, (module, _) in CONTENDERS.items() if all_contenders or module in {BASELINE, AIOCOPYAI}]
     runs = scale.pages * PAGE_SIZE
     best: dict[str, Sample] = {}
     for number in range(scale.rounds):
-        _progress(f"CPU, {size} bytes a run, round {number + 1} of {scale.rounds}")
+        _progress(f"CPU, {size} bytes per run, round {number + 1} of {scale.rounds}")
         for name in names:
             sample = _sample(*CONTENDERS[name], url)
             _check_count(name, sample, runs)
@@ -114,14 +114,14 @@ def _cpu_of(url: str, size: int, aim: float, scale: Scale, *, all_contenders: bo
     yield Row(f"CPU for a run ({runs:,} runs of {size} bytes, nginx)", "", "x baseline")
     for name, sample in best.items():
         yield Row(f"  {name}", f"{sample.cpu / runs * 1e6:.2f} us", f"{sample.cpu / baseline:.2f}")
-    yield _judged("  aiocopyai / baseline", ours / baseline, aim)
+    yield _judged("  aiocopyai / baseline", ours / baseline, target)
     if all_contenders:
         openai = next(sample.cpu for name, sample in best.items() if CONTENDERS[name][0] == OPENAI)
         yield _judged("  aiocopyai / openai", ours / openai, 1 / 10)
 
 
 def pause_rows(scale: Scale) -> Iterator[Row]:
-    """Measure how long one response blocks the event loop, good and hostile ones."""
+    """Measure how long one response blocks the event loop, for ordinary and hostile responses."""
     page = pages.make_page(1, PAGE_SIZE)
     runs = json.loads(page)["data"]["data"]
 
@@ -159,7 +159,7 @@ def _parse_seconds(body: bytes) -> float:
 
 
 def latency_rows(scale: Scale) -> Iterator[Row]:
-    """Measure how long an iteration takes when each response is late."""
+    """Measure how long an iteration takes if each response is delayed."""
     trips = 1 + math.ceil((LATE_PAGES - 1) / PREFETCH)
     samples: list[list[tuple[float, float]]] = []
     in_sequence: list[Sample] = []
@@ -191,20 +191,20 @@ def latency_rows(scale: Scale) -> Iterator[Row]:
 
 
 def rate_rows(scale: Scale) -> Iterator[Row]:
-    """Measure how fast a rate-limited list is read, by the requests that the server admits."""
+    """Measure how long a list takes with a server that limits the rate of requests."""
     count = scale.limited
     _progress(f"rate limit, {count} pages")
     with page_server(count * PAGE_SIZE, latency=0.02, size="small", rate=RATE) as url:
         sample = _sample(AIOCOPYAI, None, url, "--once")
     _check_count("aiocopyai", sample, count * PAGE_SIZE)
     ideal = count / RATE
-    yield Row(f"{count} pages from a server that admits {RATE:g} requests a second", "", "x ideal")
+    yield Row(f"{count} pages from a server that accepts {RATE:g} requests per second", "", "x ideal")
     yield Row("  aiocopyai", f"{sample.first_wall:.1f} s", f"{sample.first_wall / ideal:.2f}")
     yield _judged("  aiocopyai / ideal", sample.first_wall / ideal, 1.5)
 
 
 def memory_rows(scale: Scale) -> Iterator[Row]:
-    """Measure how much more memory a long iteration needs at its peak than a short one."""
+    """Measure the peak memory of a long and of a short iteration."""
     few = 10 * PAGE_SIZE
     peaks: list[int] = []
     for total in (few, scale.many):
@@ -220,7 +220,7 @@ def memory_rows(scale: Scale) -> Iterator[Row]:
 
 
 def start_up_rows(scale: Scale) -> Iterator[Row]:
-    """Measure what importing aiocopyai and starting its command cost, compared with importing aiohttp."""
+    """Measure the time to import aiocopyai and to start its command, relative to importing aiohttp."""
     _progress("start-up")
     imports = ("aiohttp", "aiocopyai._session")
     base, ours = (min(float(_python("-c", IMPORT.format(each))) for _ in range(scale.imports)) for each in imports)
@@ -229,31 +229,33 @@ def start_up_rows(scale: Scale) -> Iterator[Row]:
         wall = [min(wall[0], _wall(("-c", "import aiohttp"))), min(wall[1], _wall(("-m", "aiocopyai", "--help")))]
     yield Row("Start-up", "", "x aiohttp")
     yield Row("  import aiohttp", f"{base * 1e3:.1f} ms", "1.00")
-    yield Row("  import aiocopyai, aiohttp included", f"{ours * 1e3:.1f} ms", f"{ours / base:.2f}")
+    yield Row("  import aiocopyai, including aiohttp", f"{ours * 1e3:.1f} ms", f"{ours / base:.2f}")
     yield Row("  python -c 'import aiohttp'", f"{wall[0] * 1e3:.1f} ms", "1.00")
     yield Row("  aiocopyai --help", f"{wall[1] * 1e3:.1f} ms", f"{wall[1] / wall[0]:.2f}")
     yield _judged("  aiocopyai --help / import aiohttp", wall[1] / wall[0], 1.3)
 
 
 def export_rows(scale: Scale) -> Iterator[Row]:
-    """Measure exports against the bare iteration over the same list."""
-    count, bare = scale.exported, "iterate"
+    """Measure exports, relative to the plain iteration over the same list."""
+    count, plain = scale.exported, "iterate"
     best: dict[str, Sample] = {}
     with page_server(count) as url:
         for number in range(min(3, scale.rounds)):
             _progress(f"export, round {number + 1} of {min(3, scale.rounds)}")
-            for format_ in (bare, *FORMATS):
+            for format_ in (plain, *FORMATS):
                 sample = Sample(**json.loads(_python(str(HERE / "export.py"), url, format_)))
                 _check_count(format_, sample, count)
                 best[format_] = min(sample, best.get(format_, sample), key=lambda each: each.first_wall)
     yield Row(f"Export of {count:,} runs of 1 KB", "", "x speed")
     for format_, sample in best.items():
-        ratio = best[bare].first_wall / sample.first_wall
+        ratio = best[plain].first_wall / sample.first_wall
         yield Row(
             f"  {format_}", f"{count / sample.first_wall:,.0f} runs/s, {sample.peak / MIB:.0f} MiB", f"{ratio:.2f}"
         )
-    for format_, aim in FORMATS.items():
-        yield _judged(f"  {format_} / {bare}", best[bare].first_wall / best[format_].first_wall, aim, at_least=True)
+    for format_, target in FORMATS.items():
+        yield _judged(
+            f"  {format_} / {plain}", best[plain].first_wall / best[format_].first_wall, target, at_least=True
+        )
 
 
 def _sample(module: str, prefetch: int | None, url: str, *options: str) -> Sample:
@@ -274,14 +276,14 @@ def _wall(arguments: Iterable[str]) -> float:
 
 
 def _check_count(name: str, sample: Sample, runs: int) -> None:
-    """Refuse a contender that leaves runs out."""
+    """Raise an error if a client has not read all runs."""
     if sample.runs != runs:
         raise RuntimeError(f"{name} read {sample.runs} of {runs} runs")
 
 
-def _judged(label: str, value: float, aim: float, *, at_least: bool = False) -> Row:
-    met = value >= aim if at_least else value <= aim
-    return Row(label, "", f"{value:.3g}", f"{'>=' if at_least else '<='} {aim:.3g}  {'met' if met else 'MISSED'}")
+def _judged(label: str, value: float, target: float, *, at_least: bool = False) -> Row:
+    met = value >= target if at_least else value <= target
+    return Row(label, "", f"{value:.3g}", f"{'>=' if at_least else '<='} {target:.3g}  {'met' if met else 'MISSED'}")
 
 
 def _progress(text: str) -> None:
@@ -292,7 +294,7 @@ def _print(rows: list[Row]) -> None:
     width = max(len(row.label) for row in rows)
     for row in rows:
         gap = "\n" if not row.label.startswith(" ") else ""
-        line = f"{row.label:<{width}}  {row.figure:>22}  {row.ratio:>10}  {row.aim}"
+        line = f"{row.label:<{width}}  {row.figure:>22}  {row.ratio:>10}  {row.target}"
         sys.stdout.write(f"{gap}{line.rstrip()}\n")
     sys.stdout.flush()
 

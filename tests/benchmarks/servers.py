@@ -1,7 +1,7 @@
-"""The servers that the pages come from, each in its own process on a loopback port.
+"""The servers of the pages, each in its own process on a loopback port.
 
-nginx serves files where CPU is measured. Where latency, a rate limit or the number of pages matters, and the server's
-own cost does not, this file is the server: ``python servers.py --total 1000 --latency 0.05`` prints its port.
+nginx serves files to measure CPU time. To measure latency, rate limits or many pages, this file is the server:
+``python servers.py --total 1000 --latency 0.05`` prints its port.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def nginx(folder: Path) -> Generator[str]:
     Raises:
         NginxMissingError: nginx is not installed.
     """
-    # Debian installs it where only root's PATH leads.
+    # On Debian, only root's PATH has the folder of nginx.
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None:
         raise NginxMissingError
@@ -77,9 +77,9 @@ def nginx(folder: Path) -> Generator[str]:
 
 @contextmanager
 def page_server(total: int, *, latency: float = 0.0, size: pages.Size = "medium", rate: float = 0.0) -> Generator[str]:
-    """Serve `total` runs, each response `latency` seconds late, and yield the base URL.
+    """Serve `total` runs, delay each response by `latency` seconds, and yield the base URL.
 
-    With a `rate`, the server admits that many requests a second, and responds to the others with a 429 and
+    With a `rate`, the server accepts that number of requests per second, and responds to others with a 429 and
     ``Retry-After: 1``.
     """
     options = ("--total", str(total), "--latency", str(latency), "--size", size, "--rate", str(rate))
@@ -127,7 +127,7 @@ def _wait_for(port: int, process: subprocess.Popen[str], timeout: float = 5.0) -
 
 
 class _Responder(asyncio.Protocol):
-    """Just enough HTTP for a client that waits for each response before it sends on: one GET in, one page out."""
+    """A minimal HTTP server for clients that wait for each response before they send the next GET."""
 
     def __init__(self, respond: Callable[[int], bytes], latency: float) -> None:
         self._respond = respond
@@ -159,7 +159,7 @@ def _response(status: str, body: bytes, *headers: str) -> bytes:
 
 
 def _limited(respond: Callable[[int], bytes], rate: float) -> Callable[[int], bytes]:
-    """Admit `rate` requests a second, in bursts of one."""
+    """Accept `rate` requests per second, without bursts."""
     next_admitted = 0.0
 
     def respond_within_rate(page: int) -> bytes:
@@ -194,7 +194,7 @@ def _main() -> None:
         asyncio.run(_serve(lambda _: response, 0.0))
         return
     last = options.total // pages.PAGE_SIZE
-    # Made ahead, so that a response is late by the latency only.
+    # Created before the first request, so that only `latency` delays a response.
     ready = {}
     if options.size != "small":
         ready = {page: pages.make_page(page, options.total, options.size) for page in range(1, last + 1)}

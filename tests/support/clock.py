@@ -1,4 +1,4 @@
-"""Clocks that a test controls: a wait of minutes takes no time, and a slow machine changes nothing."""
+"""Clocks that a test controls, so that waits take no time and tests do not depend on the speed of the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the command line: in this process, its output in files or on a pseudo-terminal, or in a child process."""
+"""Run the command line in this process, with files or a pseudo-terminal as its streams, or in a child process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _PROCESS_STATE = threading.Lock()
 
 
 class Done(NamedTuple):
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -61,7 +61,7 @@ class Done(NamedTuple):
 
 
 def environment(emulator: Emulator | None = None, **more: str) -> dict[str, str]:
-    """Return this process's environment without what would change the output, and with the emulator's address."""
+    """Return the environment without variables that change the output, and with the emulator's address."""
     dropped = ("COPYAI_", "COLUMNS", "NO_COLOR", "FORCE_COLOR")
     base = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     ours = {"COPYAI_API_KEY": emulator.api_key, "COPYAI_BASE_URL": emulator.url} if emulator else {}
@@ -69,7 +69,7 @@ def environment(emulator: Emulator | None = None, **more: str) -> dict[str, str]
 
 
 async def cli(*arguments: str, emulator: Emulator | None = None, patience: float = PATIENCE, **env: str) -> Done:
-    """Run the command to its end, in a thread of this process: a new interpreter would take a second.
+    """Run the command to its end in a thread of this process, because a new interpreter would take a second.
 
     Tests of signals, pipes, resource limits and missing extras use `start` instead.
     """
@@ -214,7 +214,7 @@ async def start(
 async def await_event(
     process: asyncio.subprocess.Process, condition: Callable[[], object], patience: float = PATIENCE
 ) -> None:
-    """Wait until a running process has made a condition true."""
+    """Wait until a condition is true while a process is running."""
     async with asyncio.timeout(patience):
         while not condition():
             assert process.returncode is None, "the process ended first"

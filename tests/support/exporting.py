@@ -20,7 +20,7 @@ FORMATS = ("jsonl", "jsonl.gz", "csv", "parquet")
 
 
 def any_runs(text: st.SearchStrategy[str]) -> st.SearchStrategy[list[Run]]:
-    """Draw lists of runs with these strings; without infinities, which JSON cannot represent."""
+    """Draw lists of runs with these strings, but without infinities, which JSON cannot represent."""
     numbers = st.integers(-(10**25), 10**25) | st.floats(allow_nan=False, allow_infinity=False)
     values: st.SearchStrategy[JSON] = st.recursive(
         st.none() | st.booleans() | numbers | text,
@@ -54,7 +54,7 @@ ANY_TEXT = any_runs(st.text(st.characters(), max_size=8))
 def ids_in(path: Path) -> list[str]:
     """Return the ids in an exported file."""
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq  # noqa: PLC0415 (most tests do without)
+        import pyarrow.parquet as pq  # noqa: PLC0415 (most tests do not need it)
 
         return [str(run_id) for run_id in pq.read_table(path, columns=["id"]).column("id").to_pylist()]
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -64,7 +64,7 @@ def ids_in(path: Path) -> list[str]:
 
 
 def raw_run(number: int, **fields: JSON) -> dict[str, JSON]:
-    """Return a small run as the API sends it, a minute newer for each higher number."""
+    """Return a small run as the API sends it; a run with the next number is a minute newer."""
     created = datetime.fromtimestamp(1_750_000_000 + 60 * number, UTC).isoformat().replace("+00:00", "Z")
     return {"id": f"WRUN-{number}", "status": "COMPLETE", "createdAt": created, "credits": 1, **fields}
 

@@ -1,4 +1,4 @@
-"""Count what is left behind: tasks of the event loop, open files and sockets of the process."""
+"""Count leftovers: tasks of the event loop, and open files and sockets of the process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def other_tasks() -> int:
 
 @define
 class Leftovers:
-    """Tasks and files that were left behind, counted when `counting_leftovers` ends."""
+    """The tasks and files that were left when `counting_leftovers` ended."""
 
     tasks: int = 0
     files: int = 0
@@ -33,7 +33,7 @@ class Leftovers:
 
 @asynccontextmanager
 async def counting_leftovers(patience: float = 5.0) -> AsyncIterator[Leftovers]:
-    """Count what exists afterwards and did not before; sockets have `patience` seconds to close."""
+    """Count the tasks and files that exist only after the block; sockets have `patience` seconds to close."""
     gc.collect()
     tasks, files = other_tasks(), open_files()
     left = Leftovers()
@@ -49,7 +49,7 @@ async def counting_leftovers(patience: float = 5.0) -> AsyncIterator[Leftovers]:
 
 @asynccontextmanager
 async def leaving_nothing(patience: float = 5.0) -> AsyncIterator[None]:
-    """Assert that nothing is left behind."""
+    """Assert that no task or file is left."""
     async with counting_leftovers(patience) as left:
         yield
     assert left == Leftovers(), f"{left}: {asyncio.all_tasks()}"

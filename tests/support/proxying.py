@@ -1,4 +1,4 @@
-"""Servers on the loopback interface: raw, HTTP, TLS in front of an emulator, and a proxy that cuts connections."""
+"""Servers on the loopback interface: raw, HTTP, an emulator with TLS, and a proxy that closes connections."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ async def serving(handle: Callable[[web.BaseRequest], Awaitable[web.StreamRespon
 
 @define
 class Tunnel:
-    """A connection to another port that is cut after a number of bytes of both directions; None for no cut."""
+    """A connection to another port that is closed after a number of bytes in both directions; None for no limit."""
 
     left: int | None = None
 
     async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Copy bytes in one direction until there are no more, or the tunnel is cut."""
+        """Copy bytes in one direction until the end, or until the tunnel is closed."""
         while data := await reader.read(2**16):
             if self.left is not None:
                 data, self.left = data[: self.left], max(0, self.left - len(data))
@@ -96,7 +96,7 @@ class Tunnel:
                 return
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-        """Forward a connection to a port, until either side ends it or the tunnel is cut."""
+        """Forward a connection to a port until either side or the tunnel closes it."""
         far_reader, far_writer = await asyncio.open_connection(HOST, port)
         directions = [
             asyncio.ensure_future(self.copy(reader, far_writer)),
@@ -113,13 +113,13 @@ class Tunnel:
 
 @define
 class CutProxy:
-    """A proxy for CONNECT that cuts connections after a random number of bytes."""
+    """A proxy for CONNECT that closes connections after a random number of bytes."""
 
     dice: random.Random
     rate: float = 0.0
-    """The share of connections that are cut, from 0 to 1."""
+    """The fraction of connections that are closed, from 0 to 1."""
     max_bytes: int = 20_000
-    """The maximum number of bytes before a cut."""
+    """The maximum number of bytes before a connection is closed."""
     cuts: int = 0
     heads: list[bytes] = field(factory=list[bytes])
     """The heads of the requests to the proxy, as they were received."""

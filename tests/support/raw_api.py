@@ -1,4 +1,4 @@
-"""Calls with raw aiohttp for the emulator's tests, which must not depend on the client that the emulator tests."""
+"""Calls with plain aiohttp, because the tests of the emulator must not depend on the client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_HEADER = "x-copy-ai-api-key"
 PATIENCE = 40
 """Seconds to wait for something that takes milliseconds on an idle machine."""
 AnyValue: TypeAlias = Any
-"""A parameter of a test that is passed where only certain literals are accepted."""
+"""The type of a test's parameter that is passed as a literal."""
 NOT_FOUND = (404, {"status": "error", "errorCode": "NOT_FOUND"})
 
 
@@ -29,7 +29,7 @@ def emulator_ids(emulator: Emulator) -> list[Any]:
 
 @define
 class RawAPI:
-    """Calls of the API without the client; the general ones return the status and the decoded body."""
+    """Calls of the API without the client; `call` and `get_page` return the status and the decoded body."""
 
     emulator: Emulator
     http: aiohttp.ClientSession
@@ -112,7 +112,7 @@ async def _no_content() -> web.StreamResponse:
 
 @define
 class DeliveryServer:
-    """A server that webhooks are delivered to; it keeps what it receives."""
+    """A server that receives and stores deliveries."""
 
     url: str = ""
     respond: Callable[[], Awaitable[web.StreamResponse]] = _no_content
@@ -120,7 +120,7 @@ class DeliveryServer:
     requests: list[web.BaseRequest] = field(factory=list[web.BaseRequest])
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        """Keep a delivery and respond to it."""
+        """Store a delivery, and respond to it."""
         self.requests.append(http)
         self.bodies.put_nowait(await http.json())
         return await self.respond()
@@ -154,6 +154,6 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def advance_clock(emulator: Emulator, seconds: float) -> None:
-    """Let time pass for an emulator's runs."""
+    """Advance the clock of an emulator's runs."""
     emulator._state.clock.advance(seconds)
     emulator._sender.schedule()

@@ -51,7 +51,7 @@ from tests.support.pages import Block, check_installable, check_session, functio
 
 _PLACEHOLDER_ID: Final = re.compile(r"WCFG-6db59f06-[0-9a-f-]*…?")
 _PLACEHOLDER_KEY: Final = "your-key"
-"""How the pages write the reader's own workflow and key."""
+"""The placeholders for the reader's workflow and key on the pages."""
 
 PATIENCE: Final = 60
 """Seconds until a block is considered stuck."""
@@ -72,7 +72,7 @@ class Reader:
 
     emulator: Emulator
     _shown_url: str = ""
-    """The address of the emulator in the page; the actual port is a free one."""
+    """The address of the emulator on the page; the actual port is another one."""
     _out: io.TextIOWrapper = field(factory=lambda: io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True))
     """The output of the last block; it has a `buffer`, because the command writes bytes."""
     _module: dict[str, Any] = field(factory=dict[str, Any])

@@ -27,13 +27,13 @@ JSON_TYPE = {"Content-Type": "application/json"}
 
 @define
 class RecordingHandler:
-    """A handler that keeps the events it receives, and raises the given exception for a run."""
+    """A handler that stores the events that it receives, and raises the given exception for a run."""
 
     events: list[WebhookEvent] = field(factory=list[WebhookEvent])
     failures: dict[str | None, BaseException] = field(factory=dict[str | None, BaseException])
 
     async def __call__(self, event: WebhookEvent) -> None:
-        """Keep an event."""
+        """Store an event."""
         self.events.append(event)
         if event.run_id in self.failures:
             raise self.failures[event.run_id]

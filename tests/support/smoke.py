@@ -1,4 +1,4 @@
-"""Use an installed aiocopyai with only its own dependencies: ``python tests/support/smoke.py``."""
+"""Test an installed aiocopyai with only its own dependencies: ``python tests/support/smoke.py``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Iterations, starts, `run_many` and watches while many requests fail: count what is lost, repeated and leaked.
+"""Inject faults into iterations, starts, `run_many` and watches, and count what is lost, repeated and leaked.
 
-    python -m tests.support.storm            prints the table of docs/fault-injection-results.md, after a few minutes
-    python -m tests.support.storm --scale 1  the same, as small as in the tests
+    python -m tests.support.storm            prints the table of docs/fault-injection-results.md after about ten minutes
+    python -m tests.support.storm --scale 1  the same, with the numbers of the tests
     AIOCOPYAI_STORM_SEED=7 …                 with other faults
 
 The seed determines which requests fail, but not the order of requests, which depends on the machine.
@@ -34,11 +34,11 @@ from tests.support.proxying import Authority, CutProxy, tls_front
 
 SEED: Final = int(os.environ.get("AIOCOPYAI_STORM_SEED", "1"))
 RATE: Final = 0.4
-"""The share of requests that fail."""
+"""The fraction of requests that fail."""
 SHORT_TIMEOUT: Final = 0.1
-"""Seconds for an attempt if responses are slow or do not arrive."""
+"""The time-out in seconds if responses are slow or missing."""
 LONG_TIMEOUT: Final = 10.0
-"""Seconds for an attempt otherwise: none should time out."""
+"""The time-out in seconds otherwise, so that no attempt times out."""
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 HANDSHAKE: Final = 1_500
 """Bytes within which a TLS handshake is not complete."""
@@ -73,7 +73,7 @@ ENDLESS: Final = RetryPolicy(attempts=None, timeout=None, wait_initial=0, wait_m
 
 @define
 class Storm:
-    """Makes a part of the requests fail; set as the emulator's `on_request`."""
+    """Makes some requests fail; set as the emulator's `on_request`."""
 
     kinds: Mapping[str, MakeFault]
     rng: random.Random
@@ -92,7 +92,7 @@ class Storm:
 
 @define
 class Counts:
-    """What was counted, as in the columns of docs/fault-injection-results.md."""
+    """The counts in the columns of docs/fault-injection-results.md."""
 
     expected: int = 0
     lost: int = 0
@@ -116,7 +116,7 @@ OpenSession: TypeAlias = Callable[[Emulator, float], AbstractAsyncContextManager
 
 @frozen
 class Setup:
-    """What a scenario works with."""
+    """The arguments of a scenario."""
 
     emulator: Emulator
     session: CopyAISession
@@ -125,7 +125,7 @@ class Setup:
 
 
 async def repeat_until_success(step: Callable[[], Awaitable[object]], counts: Counts) -> None:
-    """Call something again until it raises no error."""
+    """Call a function again until it raises no error."""
     while True:
         try:
             await step()
@@ -144,7 +144,7 @@ async def iterate(setup: Setup) -> None:
         runs = aiter(setup.session.runs(setup.emulator.workflow_id, page_size=10, prefetch=prefetch))
 
         async def read(actual: list[str] = actual, runs: AsyncIterator[Run] = runs) -> None:
-            # The iterator that raised continues with the page that failed.
+            # The same iterator continues with the failed page.
             async for run in runs:
                 actual.append(run.id)  # noqa: PERF401 (kept where the loop raises)
 
@@ -227,7 +227,7 @@ SCENARIOS: Final = (iterate, start, run_many, watch)
 
 
 def storm_of(*kinds: str) -> Storm:
-    """Return a storm of some kinds of faults."""
+    """Return a storm of the given kinds of faults."""
     timeout = SHORT_TIMEOUT if set(kinds) & SLOW else LONG_TIMEOUT
     return Storm({kind: KINDS[kind] for kind in kinds}, random.Random(SEED), timeout)
 
@@ -262,7 +262,7 @@ class ThroughProxy:
 async def run_scenarios(
     storm: Storm, *, scale: int = 1, open_session: OpenSession = direct, quirks: Quirks = NO_QUIRKS
 ) -> Counts:
-    """Run all scenarios in a storm; count also what each leaves behind after its session is closed."""
+    """Run all scenarios in a storm, and count the leftovers of each after its session is closed."""
     counts = Counts()
     for scenario in SCENARIOS:
         async with counting_leftovers() as left, Emulator(quirks=quirks) as emulator:
@@ -274,7 +274,7 @@ async def run_scenarios(
 
 
 async def with_faults(scale: int, *kinds: str) -> tuple[Storm, Counts]:
-    """Run all scenarios with some kinds of faults."""
+    """Run all scenarios with the given kinds of faults."""
     storm = storm_of(*kinds)
     return storm, await run_scenarios(storm, scale=scale)
 

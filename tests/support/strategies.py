@@ -56,7 +56,7 @@ class ChangingList:
         return cls([f"run-{number}" for number in range(count)], iter(changes))
 
     def change(self) -> None:
-        """Add and remove what is next."""
+        """Make the next changes."""
         added, removed = next(self.changes, (0, ()))
         self.ids[:0] = [f"new-{self.requests}-{number}" for number in range(added)]
         for place in removed:
@@ -80,8 +80,8 @@ KINDS_OF_CHANGE = ("unchanged", "growing", "shrinking", "purged", "capped", "any
 def changing_lists(draw: st.DrawFn, kind: str = "any") -> ChangingList:
     """Draw a list of up to 120 runs, and some changes of one of `KINDS_OF_CHANGE`.
 
-    A purged list loses its oldest runs; a capped one does so for each that is added. There are fewer than 20 falls of
-    the total, as 20 of them in a row may end in a `PaginationError`.
+    A purged list loses its oldest runs. A capped list loses one for each run that is added. The total falls at most 19
+    times, because 20 falls in a row may end in a `PaginationError`.
     """
     place = st.just(AT_THE_END) if kind in {"purged", "capped"} else st.floats(0, AT_THE_END)
     most_added = 0 if kind in {"unchanged", "shrinking", "purged"} else 6

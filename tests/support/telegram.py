@@ -18,7 +18,7 @@ CHAT = {"id": 2, "type": "private"}
 
 @define
 class Telegram:
-    """Responds to the calls of a polling bot, with any token."""
+    """A server for a bot that polls, with any token."""
 
     url: str = ""
     _messages: list[dict[str, object]] = field(factory=list[dict[str, object]])

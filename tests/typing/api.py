@@ -1,6 +1,6 @@
-"""The types of the public API. Never executed: mypy and pyright read it.
+"""The types of the public API, for mypy and pyright. This file is not executed.
 
-A wrong call is marked with the error that both must report; where they do not, the mark itself is an error.
+Each wrong call has a comment with its error. If a type checker does not report the error, the comment is an error.
 """
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
@@ -261,7 +261,7 @@ def configures(http: aiohttp.ClientSession) -> CopyAISession:
 
 
 async def changes_options(session: CopyAISession) -> None:
-    """A session with other options, and what its hooks get."""
+    """A session with other options, and the arguments of its hooks."""
 
     def observe(attempt: AttemptInfo) -> None:
         assert_type(attempt.method + attempt.path, str)
@@ -285,7 +285,7 @@ async def changes_options(session: CopyAISession) -> None:
     await session.aclose()
 
 
-def shapes_retries(policy: RetryPolicy) -> None:
+def reads_a_retry_policy(policy: RetryPolicy) -> None:
     """The fields of a retry policy."""
     assert_type(policy.attempts, int | None)
     assert_type(policy.timeout, float | None)
@@ -345,15 +345,15 @@ async def handles_errors(session: CopyAISession) -> None:
         assert_type(error.retryable, bool)
 
 
-def has_request_values(request: RequestInfo) -> None:
+def reads_a_request(request: RequestInfo) -> None:
     """The fields of an error's request."""
     assert_type(request.method, str)
     assert_type(request.url, str)
     assert_type(request.attempts, int)
 
 
-def knows_what_errors_are(error: CopyAIError) -> None:
-    """The classes by which errors can be caught."""
+def catches_errors(error: CopyAIError) -> None:
+    """The base classes of errors."""
     statuses: list[type[APIStatusError]] = [
         *(BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, RequestInvalidError),
         *(RateLimitedError, ServerError),
@@ -365,8 +365,10 @@ def knows_what_errors_are(error: CopyAIError) -> None:
     assert_type(isinstance(error, (*statuses, bad, *values, *timeouts, connection)), bool)
 
 
-async def is_refused(session: CopyAISession, run: Run, page: Page[Run], hook: Webhook, result: RunResult) -> None:
-    """Wrong calls, each an error for both type checkers."""
+async def makes_wrong_calls(
+    session: CopyAISession, run: Run, page: Page[Run], hook: Webhook, result: RunResult
+) -> None:
+    """Wrong calls: each is an error for both type checkers."""
     CopyAISession(api_key=5)  # type: ignore[arg-type]  # not a string
     CopyAISession("key", "https://h/api")  # type: ignore[call-arg]  # options are named
     CopyAISession("key", timeout="5")  # type: ignore[arg-type]  # not a number

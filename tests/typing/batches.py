@@ -54,10 +54,10 @@ def makes_a_report(path: Path) -> None:
     write_report(summary, "report.html")
 
 
-async def must_not_pass(session: CopyAISession) -> None:
-    """Wrong calls, each an error for both type checkers."""
-    run_batch(session, "W", [{"a": 1}])  # type: ignore[call-arg]  # a batch has a file
+async def makes_wrong_calls(session: CopyAISession) -> None:
+    """Wrong calls: each is an error for both type checkers."""
+    run_batch(session, "W", [{"a": 1}])  # type: ignore[call-arg]  # the path is missing
     run_batch(session, "W", {"a": 1}, "results.jsonl")  # type: ignore[dict-item]  # one row
     run_batch(session, "W", [], "results.jsonl", True)  # type: ignore[call-arg]  # noqa: FBT003 (options have names)
     summarize(session.runs("W"))  # type: ignore[arg-type]  # an asynchronous iterable: pass each run to Summary.add
-    write_report(summarize([]))  # type: ignore[call-arg]  # to which file?
+    write_report(summarize([]))  # type: ignore[call-arg]  # the path is missing

@@ -1,7 +1,7 @@
 """The types of the emulator, the exports, the Arrow tables and the server for agents; see ``api.py``."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
-# pyarrow is not typed, so that its values are unknown.
+# pyarrow is not typed, so the types of its values are unknown.
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def serves_agents(session: CopyAISession) -> None:
     make_server(session, ("W",), allow_start=True, max_runs=3, max_credits=5)
 
 
-async def is_refused(session: CopyAISession, emulator: Emulator) -> None:
-    """Wrong calls, each an error for both type checkers."""
+async def makes_wrong_calls(session: CopyAISession, emulator: Emulator) -> None:
+    """Wrong calls: each is an error for both type checkers."""
     Fault(500)  # type: ignore[call-arg]  # fields are named
     Fault(reset="during")  # type: ignore[arg-type]  # before or after the request is executed
     Quirks(total="float")  # type: ignore[arg-type]  # not an option

@@ -1,8 +1,8 @@
-"""Ways to read every run of a workflow, each with the libraries that it needs and no others loaded.
+"""Clients that read every run of a workflow, each in a module that imports only its own libraries.
 
 Each module has one function, ``reader(base_url, prefetch)``: an async context manager that keeps connections open and
-yields ``read()``, to be awaited once for each reading of the whole list; that returns the number of runs it read. Only
-aiocopyai's uses `prefetch`; None means its default.
+yields ``read()``. Each ``await read()`` reads the whole list, and returns the number of runs. Only aiocopyai uses
+`prefetch`; None means its default.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Run(BaseModel):
-    """A run, declared in the way of the SDK's own models."""
+    """A run, declared like the SDK's own models."""
 
     id: str
     workflow_id: str | None = Field(None, alias="workflowId")
@@ -40,7 +40,7 @@ class Listing(BaseModel, Generic[T]):
 
 
 class RunPage(BaseAsyncPage[T], BasePage[T], Generic[T]):
-    """One page; the next is requested by its number."""
+    """A page; the next one is requested by its number."""
 
     data: Listing[T]
 
@@ -48,7 +48,7 @@ class RunPage(BaseAsyncPage[T], BasePage[T], Generic[T]):
         return self.data.data
 
     def next_page_info(self) -> PageInfo | None:
-        """Return the parameters of the next page, while `total` promises one."""
+        """Return the parameters of the next page, or None after `total` runs."""
         number = self._options.params.get("page")
         if not isinstance(number, int) or number * PAGE_SIZE >= self.data.total:
             return None

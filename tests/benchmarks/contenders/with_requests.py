@@ -24,7 +24,7 @@ async def reader(base_url: str, _prefetch: int | None) -> AsyncGenerator[Read]:
 
 
 def iterate_runs(session: requests.Session, url: str) -> Iterator[Any]:
-    """Yield the runs, as plain dictionaries, page by page until as many as `total` were read."""
+    """Yield the runs as plain dictionaries, page by page, until `total` runs were read."""
     position, number, total = 0, 1, 1
     while position < total:
         response = session.get(url, params={"size": PAGE_SIZE, "page": number}, timeout=30)
