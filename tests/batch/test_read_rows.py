@@ -52,7 +52,7 @@ def test_the_delimiter_is_found_in_the_header(tmp_path: Path, delimiter: str) ->
     assert read(tmp_path, "rows.csv", content) == [{"Company": "Müller", "To,ne;\t": "a,;\t"}]
 
 
-def test_one_column_needs_no_delimiter(tmp_path: Path) -> None:
+def test_one_column_does_not_need_a_delimiter(tmp_path: Path) -> None:
     """Cells may contain any delimiter if the header contains none."""
     assert read(tmp_path, "rows.csv", "Text\na;b\n\nc\td\n") == [{"Text": "a;b"}, {"Text": "c\td"}]
 

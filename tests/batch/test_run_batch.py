@@ -106,7 +106,7 @@ async def crash(emulator: Emulator, batch: BatchResults, requests: int) -> bool:
     emulator.on_request = None
     if not saved.exists():
         return False
-    shutil.rmtree(folder)  # what an orderly end has written since
+    shutil.rmtree(folder)  # written by the orderly end after the crash
     saved.rename(folder)
     return True
 
@@ -619,7 +619,7 @@ async def test_invalid_arguments(
 ) -> None:
     """An invalid argument or row raises ValueError at the call, and no file is created."""
     with pytest.raises(ValueError, match=message):
-        start(session, tmp_path / "results.jsonl", **options)  # type: ignore[arg-type]  # that is the point
+        start(session, tmp_path / "results.jsonl", **options)  # type: ignore[arg-type]  # invalid on purpose
     assert list(tmp_path.iterdir()) == []
 
 

@@ -156,7 +156,7 @@ async def test_max_rate(emulator: Emulator) -> None:
 
     assert done.code == 0
     assert len(times) >= 3
-    assert times[2] - started >= 0.5  # not since the first request was received, which may have taken longer
+    assert times[2] - started >= 0.5  # not since the first request, which may be late
 
 
 async def test_prefetch(emulator: Emulator) -> None:
@@ -326,7 +326,7 @@ async def test_completion_of_commands_and_options() -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 async def test_completion_script() -> None:
     """`--show-completion` prints the script for the calling shell."""
-    # Not the last command, as bash would be replaced by it, and not be found.
+    # Not the last command, because bash would replace itself with it, and would not be detected.
     command = f"{shlex.join([sys.executable, *MAIN])} --show-completion; true"
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", command), env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

@@ -333,7 +333,7 @@ async def test_question_can_be_interrupted(emulator: Emulator, reply: bytes | si
     process = await start("-c", code, *arguments, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     await asyncio.to_thread(read_until, ours, b"[y/N]: ")
     shown = asyncio.create_task(asyncio.to_thread(read_until, ours, b"stopped"))
-    while not shown.done():  # Python's input() does not notice a signal that comes right before it reads
+    while not shown.done():  # Python's input() ignores a signal right before it reads
         if isinstance(reply, bytes):
             os.write(ours, reply)
         else:

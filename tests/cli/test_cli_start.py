@@ -402,7 +402,7 @@ async def test_batch_in_use(emulator: Emulator) -> None:
     await finish(first)
 
     assert second.code == 1
-    # The rows that are left are named if the first process has created the results already.
+    # The message has the progress if the first process has already created the results.
     message = (
         r"(stopped after 0 runs; .*; continue with --resume\n)?aiocopyai: .*\.ledger is in use by another process\n"
     )

@@ -95,12 +95,14 @@ async def test_several_workflows_and_files(emulator: Emulator, folder: Path) -> 
     assert rows_in(folder / "there.duckdb") == truth(emulator, *both)
 
 
-async def test_demo_connects_to_no_other_machine(folder: Path) -> None:
+async def test_demo_does_not_connect_to_other_machines(folder: Path) -> None:
     """`--demo` loads the sample runs of an emulator, without a connection to another machine, even by dlt."""
     hosts = set[object]()
     has_ended = False
 
-    def note_hosts(event: str, arguments: tuple[object, ...]) -> None:  # called for good: hooks cannot be removed
+    def note_hosts(
+        event: str, arguments: tuple[object, ...]
+    ) -> None:  # called until the process ends, because hooks cannot be removed
         if event == "socket.connect" and isinstance(address := arguments[1], tuple) and not has_ended:
             hosts.add(address[0])
         elif event == "socket.getaddrinfo" and not has_ended:
@@ -301,7 +303,7 @@ async def test_kills(emulator: Emulator, folder: Path) -> None:
         async with asyncio.timeout(LONG_PATIENCE):
             while process.returncode is None and len(emulator.requests) == seen:
                 await asyncio.sleep(0.005)
-        # Reading, merging and finishing take some tenths of a second after the first response.
+        # Reading, merging and finishing take a few tenths of a second after the first response.
         for _ in range(chance.randint(0, 20)):
             await asyncio.sleep(0.03)
         if process.returncode is None:

@@ -180,7 +180,7 @@ async def test_ensure_webhook_compares_normalized_values(
     "url",
     ["http://example.com/hook", "https://example.com/hook/", "https://example.com/Hook", "https://example.com/hook?a"],
 )
-async def test_ensure_webhook_keeps_other_urls_apart(
+async def test_ensure_webhook_distinguishes_other_urls(
     session: CopyAISession, copyai_emulator: Emulator, url: str
 ) -> None:
     """Another webhook is created if the listed URL is invalid, or may be that of another resource."""

@@ -266,7 +266,7 @@ class TestLostResponse:
 
         assert (len(posts(copyai_emulator)), caught.value.idempotency_key) == (5, "key-1")
 
-    async def test_searches_take_some_seconds(
+    async def test_searches_continue_for_a_few_seconds(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
         """The client searches for a few seconds until the list shows the run, even if the policy retries faster."""
@@ -459,7 +459,7 @@ class TestHiddenMetadata:
 class TestInOneSession:
     """In a session, the same workflow and key always return the same run."""
 
-    async def test_one_after_the_other(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+    async def test_consecutive_calls(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """A second call with the same key returns the run of the first call without a request."""
         first = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
         second = await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
@@ -467,7 +467,7 @@ class TestInOneSession:
         assert first == second
         assert len(copyai_emulator.requests) == 1
 
-    async def test_at_once(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+    async def test_concurrent_calls(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """Concurrent calls with the same key send one request, and return the same run."""
         copyai_emulator.latency = 0.02
         runs = await asyncio.gather(
@@ -556,7 +556,7 @@ class TestInOneSession:
 
         assert [run.id] == [run["id"] for run in copyai_emulator.runs()]
 
-    async def test_hours_later(
+    async def test_second_call_hours_later(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
         """A second call, hours after a lost response, searches the runs since the first call."""

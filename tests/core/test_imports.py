@@ -16,14 +16,14 @@ def loaded_after(statement: str) -> set[str]:
     return set(done.stderr.split())
 
 
-def test_library_loads_no_extra() -> None:
+def test_library_does_not_load_extras() -> None:
     """A program that calls the API does not load the packages of the command line, the emulator or test tools."""
     loaded = loaded_after("from aiocopyai import *")
 
     assert loaded & {"typer", "rich", "click", "pydantic", "pytest", "hypothesis", "aiocopyai.emulator"} == set()
 
 
-def test_library_loads_no_server() -> None:
+def test_library_does_not_load_servers() -> None:
     """Apart from aiohttp's client, only this package, its dependencies and the standard library are loaded."""
     base = loaded_after("import aiohttp, attrs, cattrs, tenacity, aiolimiter")
     added = loaded_after("from aiocopyai import *") - base
@@ -40,7 +40,7 @@ def test_command_loads_nothing_before_it_handles_interrupts() -> None:
     assert added == {"aiocopyai", "aiocopyai.cli"}
 
 
-def test_help_loads_no_command() -> None:
+def test_help_does_not_load_commands() -> None:
     """`aiocopyai --help` does not load modules that only a command needs, because that takes longer than the rest."""
     loaded = loaded_after(
         "import contextlib, aiocopyai.cli; sys.argv = ['aiocopyai', '--help']\n"
@@ -52,7 +52,7 @@ def test_help_loads_no_command() -> None:
     assert loaded & (heavy | {"dlt", "dask"}) == set()
 
 
-def test_batch_loads_no_pandas() -> None:
+def test_arrow_does_not_load_pandas() -> None:
     """Runs are converted to an Arrow batch and to Parquet without importing pandas, which would take longer."""
     loaded = loaded_after(
         "import io, aiocopyai, pyarrow, pyarrow.parquet, aiocopyai.integrations.arrow as arrow\n"

@@ -185,7 +185,7 @@ def test_changes_between_two_pages_are_detected(burst: int) -> None:
     assert len(set(reading.ids)) == len(reading.ids)
 
 
-def test_two_pages_need_no_proof() -> None:
+def test_two_pages_do_not_need_a_proof() -> None:
     """A list of two full pages needs three requests, although the last one is prefetched."""
     changing = ChangingList.of(20)
 
@@ -473,7 +473,7 @@ def test_last_page_is_sent_for_every_page_after_the_total(prefetch: int) -> None
     assert reading.requested == ([1, 2, 3, 4] if prefetch < 2 else [1, 2, 3, 4, 1])
 
 
-def test_growth_explains_repeats() -> None:
+def test_added_runs_explain_repeats() -> None:
     """Pages of repeated runs do not end a list if as many runs were added."""
     listing: Listing[Run] = Listing(10)
     take(listing, Page(1, 10, 100, runs(*range(10))))
@@ -656,7 +656,7 @@ def test_since(minutes: list[int | None], kept: list[int | None], is_past: bool)
 
 
 @given(st.lists(st.none() | st.integers(-3, 3), max_size=40), st.integers(1, 5), st.booleans())
-def test_since_omits_nothing(minutes: list[int | None], size: int, newest_first: bool) -> None:  # noqa: FBT001
+def test_since_loses_no_run(minutes: list[int | None], size: int, newest_first: bool) -> None:  # noqa: FBT001
     """If `since` ends a list that is newest first, no run that is new enough is missing."""
     ordered = sorted((minute for minute in minutes if minute is not None), reverse=True) if newest_first else minutes
     listed = [Run(str(place), created_at=run_at(minute).created_at) for place, minute in enumerate(ordered)]

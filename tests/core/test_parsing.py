@@ -493,7 +493,7 @@ def test_statuses() -> None:
         ("[", 0),
     ],
 )
-def test_slow_parser_is_used_only_if_it_is_needed(monkeypatch: pytest.MonkeyPatch, value: str, parses: int) -> None:
+def test_slow_parser_is_used_only_if_necessary(monkeypatch: pytest.MonkeyPatch, value: str, parses: int) -> None:
     """The standard library parses a body only if msgspec rejects a value that must be kept."""
     pytest.importorskip("msgspec")
     slow: list[bytes] = []

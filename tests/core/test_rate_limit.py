@@ -47,7 +47,7 @@ async def test_a_429_pauses_all_requests(clock: Clock) -> None:
     assert clock.now < sent + 31
 
 
-async def test_requests_are_released_one_by_one(clock: Clock) -> None:
+async def test_requests_are_released_one_at_a_time(clock: Clock) -> None:
     """After a pause, the waiting requests are released one by one at the pace, in the order of their calls."""
     limiter = RateLimiter(None)
     limiter.slow_down(clock.now, 60)
@@ -97,7 +97,7 @@ async def test_the_pace_grows_again(clock: Clock) -> None:
     assert repr(limiter) == "<RateLimiter: not limited>"
 
 
-async def test_the_pace_grows_slowly_near_one_that_was_too_fast(clock: Clock) -> None:
+async def test_the_pace_grows_slowly_near_the_last_429(clock: Clock) -> None:
     """The pace grows slowly near the pace of the last 429, and quickly below and above it."""
     limiter = RateLimiter(None)
     for _ in range(2):
@@ -199,7 +199,7 @@ class TokenBucket:
 
 
 @pytest.mark.parametrize("retry_after", ["0.05", "0"])
-async def test_run_many_loses_no_row_to_a_rate_limit(retry_after: str) -> None:
+async def test_run_many_starts_every_row_despite_a_rate_limit(retry_after: str) -> None:
     """`run_many` starts every row on a server with a low rate limit, with few rejected requests."""
     bucket = TokenBucket(rate=20, burst=2, retry_after=retry_after)
     policy = RetryPolicy(attempts=2, timeout=30, wait_initial=0.01, wait_max=0.2, wait_jitter=0.01)

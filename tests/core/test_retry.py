@@ -88,7 +88,7 @@ async def test_an_ambiguous_error_is_not_retried() -> None:
     assert flaky.attempts == [1]
 
 
-async def test_no_wait_extends_beyond_the_timeout() -> None:
+async def test_a_wait_beyond_the_timeout_is_an_error() -> None:
     """A Retry-After beyond the policy's time-out is raised at once."""
     flaky = Flaky(RateLimitedError(429, retry_after=121.0))
     with pytest.raises(RateLimitedError) as caught:
@@ -122,7 +122,7 @@ async def test_without_limits(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records[0].getMessage() == "Retrying GET /webhook in 0.0 s (attempt 1): HTTP 500"
 
 
-async def test_a_429_uses_no_attempt(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_429_is_not_counted_as_an_attempt(caplog: pytest.LogCaptureFixture) -> None:
     """429s do not count as attempts, so all attempts remain for other errors."""
     errors = [ServerError(503), *(RateLimitedError(429) for _ in range(30)), ServerError(503)]
     flaky = Flaky(*errors)

@@ -93,7 +93,7 @@ CAUSES: dict[str, list[Cause]] = {
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("cause", CAUSES)
-async def test_the_client_does_what_the_page_says(cause: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_client_behaves_as_documented(cause: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request is retried, raised or unconfirmed as documented on the page."""
     monkeypatch.setattr(_transport, "MAX_BODY", 1_000)
     for prepare in CAUSES[cause]:

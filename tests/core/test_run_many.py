@@ -569,7 +569,7 @@ class TestEnding:
         async with asyncio.timeout(30):
             while session._tasks:
                 await asyncio.sleep(0.001)
-        await session.count_runs(copyai_emulator.workflow_id)  # what was sent before has arrived
+        await session.count_runs(copyai_emulator.workflow_id)  # all earlier requests have arrived
         polls = len(copyai_emulator.requests)
         await asyncio.sleep(0.03)
 
@@ -778,7 +778,7 @@ class TestReuseWithin:
         assert rest[0].run is not None
         assert rest[0].run.id == run.id
 
-    async def test_unclear(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
+    async def test_unconfirmed_search(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """A row whose run may exist without showing its key has an AmbiguousStartError, and is not started."""
         copyai_emulator.add_runs(1, input={"n": 0}, metadata=None, createdAt=datetime.now(UTC).isoformat())
         results = await collect(
@@ -840,7 +840,7 @@ class TestReuseWithin:
 
 
 @pytest.mark.parametrize("quirks", [Quirks(sparse=True, lists_metadata=False), Quirks(late_runs=0.02)], ids=repr)
-async def test_lists_that_show_little(
+async def test_lists_that_omit_fields(
     monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator, quirks: Quirks
 ) -> None:
     """A lost response does not cause a second run if lists omit fields or show runs late."""

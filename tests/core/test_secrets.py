@@ -316,7 +316,7 @@ def test_an_invalid_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch, proxy: s
     assert "password" not in str(caught.value)
 
 
-async def test_trust_env_and_an_own_session() -> None:
+async def test_trust_env_with_http_session() -> None:
     """`trust_env` is rejected together with `http_session`, which has its own setting."""
     async with aiohttp.ClientSession() as http:
         with pytest.raises(ConfigurationError, match="trust_env cannot be combined with http_session"):
@@ -351,7 +351,7 @@ def test_no_webhook_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     "arguments",
     [{"secret": "s3cret-!"}, {"secret": "s3cret-" * 4, "max_body": 0}, {"secret": "s3cret-" * 4, "grace": -1}],
 )
-def test_a_failed_construction_shows_no_webhook_secret(arguments: dict[str, Any]) -> None:
+def test_a_failed_construction_does_not_show_the_webhook_secret(arguments: dict[str, Any]) -> None:
     """If a receiver cannot be created, neither the error nor the variables in its frames show the secret."""
     with pytest.raises(ValueError, match="must be") as caught:
         WebhookReceiver(CopyAISession(KEY), ignore, **arguments)
@@ -374,7 +374,7 @@ def test_a_secret_is_masked() -> None:
 
 
 @given(JSON_VALUES, st.sampled_from([KEY, "k", "\\", "\\\\x", base64.b64encode(b"\xff" * 9).decode()]), st.booleans())
-def test_redacted_json_has_no_key(value: Any, key: str, ascii_only: bool) -> None:  # noqa: ANN401, FBT001 (any JSON; drawn)
+def test_redacted_json_does_not_contain_the_key(value: Any, key: str, ascii_only: bool) -> None:  # noqa: ANN401, FBT001 (any JSON; drawn)
     """JSON does not contain the key after redaction, neither as bytes nor parsed."""
     body = json.dumps([value, f"<{key}>"], ensure_ascii=ascii_only).encode(errors="replace")
     clean = redact(body, key)

@@ -159,7 +159,7 @@ async def test_limit(
         await read_ids(session, copyai_emulator, page_size=20, limit=limit, prefetch=prefetch)
         == ids(copyai_emulator)[:limit]
     )
-    proofs = prefetch > 0 and limit > 95  # of the pages requested ahead, where the list is read to its end
+    proofs = prefetch > 0 and limit > 95  # prefetched pages are proven if the list is read to its end
     assert len(copyai_emulator.requests) == requests + proofs
 
 

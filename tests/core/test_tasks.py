@@ -13,7 +13,7 @@ async def fail() -> None:
     raise LookupError
 
 
-async def test_finished_tasks_leave() -> None:
+async def test_finished_tasks_are_removed() -> None:
     """A task is removed from the set when it returns, raises or is cancelled, and has the result of the coroutine."""
     tasks = TaskSet()
     returned = tasks.spawn(asyncio.sleep(0, "result"))

@@ -67,9 +67,9 @@ async def test_a_trusted_certificate(copyai_emulator: Emulator, authority: Autho
         assert await session.count_runs(copyai_emulator.workflow_id) == 3
 
 
-async def test_a_proxy_sees_no_key(authority: Authority) -> None:
+async def test_a_proxy_does_not_see_the_key(authority: Authority) -> None:
     """A proxy sees the host, but neither the key nor the request. The proxy's password is sent only to the proxy."""
-    proxy = CutProxy(random.Random(0))  # noqa: S311 (cuts nothing)
+    proxy = CutProxy(random.Random(0))  # noqa: S311 (closes no connection)
     async with (
         Emulator(3, api_key=KEY) as emulator,
         tls_front(emulator, authority.server_context()) as url,
@@ -102,7 +102,7 @@ async def hang_up(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) 
 
 
 @pytest.mark.parametrize("proxy", [require_login, hang_up])
-async def test_an_error_of_a_proxy_shows_no_password(proxy: Handle, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_of_a_proxy_does_not_show_the_password(proxy: Handle, caplog: pytest.LogCaptureFixture) -> None:
     """Neither the error nor the log shows the user or password of a proxy."""
     async with (
         listening(proxy) as port,

@@ -115,7 +115,7 @@ async def test_errors(
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 (our own)
 
 
-async def test_a_status_error_has_everything(session: CopyAISession, copyai_emulator: Emulator) -> None:
+async def test_a_status_error_has_all_attributes(session: CopyAISession, copyai_emulator: Emulator) -> None:
     """A status error has the code, the details, the body, the headers and the request."""
     body = {"status": "error", "errorCode": "REQUEST_INVALID", "details": {"size": ["too small"]}}
     copyai_emulator.inject(Fault(status=422, body=body, headers={"X-Trace": "abc", "Retry-After": "3"}))

@@ -102,7 +102,7 @@ async def test_temporary_errors(session: CopyAISession, copyai_emulator: Emulato
     [Fault(body=[]), Fault(body={"status": "error"}), Fault(status=403, body=b"<html>Blocked</html>")],
     ids=repr,
 )
-async def test_odd_responses(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
+async def test_repeated_invalid_responses(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
     """A wait ends after three invalid responses in a row, unless the third is a gateway's page."""
     run = await session.start_run(copyai_emulator.workflow_id, {})
     copyai_emulator.inject(fault, times=2)

@@ -119,7 +119,7 @@ async def test_watch_run(session: CopyAISession, copyai_emulator: Emulator) -> N
         {"status": "NEW"},
         {"status": "PROCESSING"},
         {"status": "PROCESSING", "output": {"Draft": "a"}},
-        {"status": "NEW"},  # a replica that lags behind
+        {"status": "NEW"},  # an outdated replica
         {"status": "PROCESSING", "output": {"Draft": "a"}, "error": "a step failed"},
         {"status": "COMPLETE"},  # the output is late
         {"status": "COMPLETE", "output": {"Draft": "a", "Email": "b"}, "credits": 2},
@@ -359,7 +359,7 @@ async def test_run_dated_in_the_future(session: CopyAISession, copyai_emulator: 
     ],
     ids=repr,
 )
-async def test_odd_response(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
+async def test_single_invalid_response(session: CopyAISession, copyai_emulator: Emulator, fault: Fault) -> None:
     """A single invalid response, HTML page of a gateway, 404 or 400 does not end the watch."""
     events = watch(session, copyai_emulator, since=LONG_AGO)
     (first,) = copyai_emulator.add_runs(1, status="COMPLETE")
@@ -511,7 +511,7 @@ async def test_run_during_the_first_round(session: CopyAISession, copyai_emulato
     copyai_emulator.replace_runs([a_run(str(n), createdAt=time.isoformat()) for n, time in enumerate(hours_ago)])
 
     def fail(emulator: Emulator, _request: Request) -> None:
-        if len(emulator.requests) == 2:  # the first one shows what was there
+        if len(emulator.requests) == 2:  # the first one shows the existing runs
             emulator.replace_runs([a_run("during"), *emulator.runs()])
             emulator.inject(Fault(status=503), times=6)
 

@@ -175,7 +175,7 @@ async def test_telegram_bot_replies_to_each_message(emulator: Emulator) -> None:
 
 async def test_own_session_uses_a_proxy_and_a_certificate_authority(emulator: Emulator, tmp_path: Path) -> None:
     """The request reaches a server with a company's certificate through the proxy, which does not see the key."""
-    authority, proxy, file = Authority(), CutProxy(random.Random(0)), tmp_path / "ca.pem"  # noqa: S311 (not used for cuts here)
+    authority, proxy, file = Authority(), CutProxy(random.Random(0)), tmp_path / "ca.pem"  # noqa: S311 (closes no connection)
     authority.ca.cert_pem.write_to_path(str(file))
     emulator.add_runs(3)
     async with tls_front(emulator, authority.server_context()) as url, proxy.serve() as proxy_url:

@@ -46,7 +46,7 @@ async def test_headers_keep_the_response(api: RawAPI) -> None:
 async def test_reset(api: RawAPI, when: AnyValue) -> None:
     """A reset ends the connection with an RST instead of a FIN."""
     api.emulator.inject(Fault(reset=when))
-    # aiohttp's client sends a GET again on a connection that was used before, a POST never.
+    # On a reused connection, aiohttp's client may send a GET again, but not a POST.
     with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
         await api.http.post(api.runs_url, json={})
     assert (await api.get_page())[0] == 200

@@ -82,7 +82,7 @@ def test_every_field_is_checked(kind: type) -> None:
             make(kind, **{name: object()})
 
 
-def test_an_invalid_emulator_writes_no_file(tmp_path: Path) -> None:
+def test_an_invalid_emulator_does_not_write_its_file(tmp_path: Path) -> None:
     """An emulator with an invalid argument does not create its state file."""
     for given in ({"run_time": -1}, {"runs": -1}, {"port": -1}, {"latency": None}):
         with pytest.raises(ValueError, match="must be"):

@@ -23,7 +23,7 @@ def _path(tmp_path: Path) -> Path:
     return tmp_path / "state.db"
 
 
-async def test_everything_survives(path: Path) -> None:
+async def test_state_is_kept_after_a_restart(path: Path) -> None:
     """An emulator with the state file of another one has the same runs, webhooks and credits."""
     async with Emulator(5, state=path, credits=20, run_time=60) as first, raw_api(first) as api:
         first.script_next_runs(
@@ -173,7 +173,7 @@ def test_file_of_another_version(path: Path) -> None:
 
 
 @given(data=st.data())
-def test_any_changes_survive(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_changes_are_kept_after_a_restart(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """After any changes of the list, another emulator with the file has the same list, and adds equal runs."""
     path = tmp_path_factory.mktemp("state") / "state.db"
     first = Emulator(data.draw(st.integers(0, 5)), state=path, run_time=0)
@@ -201,7 +201,7 @@ def test_any_changes_survive(tmp_path_factory: pytest.TempPathFactory, data: st.
 
 
 @given(items=st.lists(JSON_VALUES, max_size=5))
-def test_raw_items_survive(tmp_path_factory: pytest.TempPathFactory, items: list[Any]) -> None:
+def test_raw_items_are_kept_after_a_restart(tmp_path_factory: pytest.TempPathFactory, items: list[Any]) -> None:
     """Raw items are the same after a restart, even if they are malformed."""
     path = tmp_path_factory.mktemp("state") / "state.db"
     first = Emulator(items, state=path)

@@ -29,7 +29,9 @@ def started_run(script: Script, run_time: float) -> StartedRun:
     run_time=st.floats(0, 1e5),
     times=st.lists(st.floats(-1, 2), min_size=2).map(sorted),
 )
-def test_runs_only_go_forward(states: list[str], steps: int, cost: int, run_time: float, times: list[float]) -> None:
+def test_runs_advance_through_their_states(
+    states: list[str], steps: int, cost: int, run_time: float, times: list[float]
+) -> None:
     """For any script, the states are in order, steps and credits never decrease, and the last state is complete."""
     script = Script(states=states, output={str(step): step for step in range(steps)}, error="E", credits=cost)
     run = started_run(script, run_time)

@@ -244,7 +244,7 @@ async def test_script_for_all_runs(api: RawAPI) -> None:
     assert [(await api.get_run(await api.start_run()))["status"] for _ in range(3)] == ["STUCK"] * 3
 
 
-async def test_rejected_starts_use_no_script(api: RawAPI) -> None:
+async def test_rejected_starts_do_not_use_a_script(api: RawAPI) -> None:
     """A rejected start does not use a script."""
     api.emulator.script_next_runs(Script(states=("OTHER",)))
     await api.call("POST", api.runs_path, json={})

@@ -81,7 +81,7 @@ async def test_second_export_to_a_file_is_rejected(session: CopyAISession, emula
     assert leftovers(lines) == []
 
 
-async def test_file_created_meanwhile_is_kept(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
+async def test_file_created_during_the_export_is_kept(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
     """A file that was created after the export started is not replaced, even with `resume`."""
     ids = [emulator.workflow_id]
 
@@ -101,7 +101,9 @@ async def test_file_created_meanwhile_is_kept(session: CopyAISession, emulator: 
     assert ids_in(lines) == ids_of(emulator)
 
 
-async def test_file_changed_meanwhile_is_not_added_to(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
+async def test_interrupted_addition_to_a_changed_file_is_not_resumed(
+    session: CopyAISession, emulator: Emulator, lines: Path
+) -> None:
     """If a file has changed, an interrupted addition to it is not resumed. `force` adds to the changed file."""
     ids = [emulator.workflow_id]
     emulator.replace_runs([raw_run(1)])
@@ -208,9 +210,7 @@ class TestDamage:
 
         assert ids_in(path) == ids_of(emulator)
 
-    async def test_bytes_after_the_valid_rows_are_cut_off(
-        self, session: CopyAISession, emulator: Emulator, path: Path
-    ) -> None:
+    async def test_incomplete_rows_are_removed(self, session: CopyAISession, emulator: Emulator, path: Path) -> None:
         """If a process ended in the middle of a line, the resumed export has no incomplete line."""
         ids = [emulator.workflow_id]
         await interrupt(emulator, 6, lambda: export_runs(session, ids, path))

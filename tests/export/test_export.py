@@ -76,7 +76,7 @@ async def test_run_names_its_workflow(session: CopyAISession, emulator: Emulator
     assert [run.workflow_id for run in read_export(lines)] == [emulator.workflow_id, "PKGW-1", "WCFG-other"]
 
 
-async def test_since_leaves_out_older_runs(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
+async def test_since_excludes_older_runs(session: CopyAISession, emulator: Emulator, lines: Path) -> None:
     """If `since` is a datetime, the file has only runs created at or after it."""
     start = datetime.fromtimestamp(1_750_000_000 + 60 * 1000, UTC)
     await export_runs(session, [emulator.workflow_id], lines, since=start)
@@ -293,7 +293,7 @@ async def test_parquet_without_pyarrow(session: CopyAISession, tmp_path: Path, m
     ("workflow_ids", "since", "message"),
     [
         ([], None, "must contain at least one id"),
-        (["WCFG-1"], datetime(2026, 1, 1), "with a time zone"),  # noqa: DTZ001 (that is what is rejected)
+        (["WCFG-1"], datetime(2026, 1, 1), "with a time zone"),  # noqa: DTZ001 (the rejected value)
         (["WCFG-1"], "first", 'must be a datetime, "last" or None'),
         ([".."], None, "workflow_id"),
     ],

@@ -46,7 +46,7 @@ class TestContinue:
         assert (exported.runs, exported.by_status, exported.credits) == (1050, {"COMPLETE": 1050}, 1050)
         assert leftovers(path) == []
 
-    async def test_changes_between_processes_lose_no_run(
+    async def test_no_run_is_lost_if_the_list_changes_between_processes(
         self, session: CopyAISession, emulator: Emulator, path: Path
     ) -> None:
         """Runs that moved to other pages between the processes are in the file once."""
@@ -60,7 +60,7 @@ class TestContinue:
         assert len(found) == len(set(found))
         assert set(before) - set(before[20:330]) <= set(found)
 
-    async def test_repeated_interruptions_lose_no_progress(
+    async def test_no_progress_is_lost_in_repeated_interruptions(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A process that ends while it reads pages again does not lose the progress of earlier processes."""
@@ -110,7 +110,7 @@ class TestContinue:
         assert requested_pages(emulator)[0] == 18
         assert set(ids_in(lines)) == set(before)
 
-    async def test_list_that_shrinks_after_its_total_was_read_loses_no_run(
+    async def test_no_run_is_lost_if_the_list_shrinks_after_its_total_was_read(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
         """If runs are removed between the request of the total and that of the first page, no run is missing."""
@@ -209,7 +209,7 @@ class TestContinue:
 
         assert ids_in(lines) == ids_of(emulator)
 
-    async def test_batch_that_does_not_reach_the_thread_is_read_again(
+    async def test_batch_that_is_not_passed_to_the_thread_is_read_again(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """If a batch cannot be passed to the thread, its runs are read again."""
@@ -218,7 +218,7 @@ class TestContinue:
         def submit_all_but_one(thread: FileThread, *arguments: object, **options: object) -> object:
             if next(batches) == 4:
                 raise MemoryError
-            return submit(thread, *arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+            return submit(thread, *arguments, **options)  # type: ignore[arg-type]  # passed unchanged
 
         with monkeypatch.context() as patch, pytest.raises(MemoryError):
             patch.setattr(FileThread, "submit", submit_all_but_one)
@@ -392,7 +392,7 @@ async def export_until_complete(changing: ChangingList, path: Path) -> None:
 
 @pytest.mark.slow
 @given(changing_lists(), st.integers(1, 25), st.integers(0, 4))
-def test_killed_processes_and_changes_lose_and_repeat_no_run(
+def test_no_run_is_lost_or_repeated_after_kills_and_changes(
     changing: ChangingList, commit_runs: int, prefetch: int
 ) -> None:
     """Each run that stays in the list is in the file once, for any changes of the list and any killed processes."""

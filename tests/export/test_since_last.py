@@ -55,7 +55,7 @@ class TestNewRuns:
         assert requested_pages(emulator) == [1, 2]
         assert ids_in(lines)[1050:] == [f"WRUN-{number}" for number in range(1100, 1050, -1)]
 
-    async def test_list_of_constant_length_loses_no_run(
+    async def test_no_run_is_lost_in_a_list_of_constant_length(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """If each new run removes the oldest one while pages are read, the pages are read again one by one."""
@@ -130,7 +130,7 @@ class TestNewRuns:
 
         assert ids_in(lines)[1050:] == ["WRUN-5000", "WRUN--5000", "undated"]
 
-    async def test_date_in_the_far_future_hides_no_run(
+    async def test_date_in_the_far_future_does_not_hide_runs(
         self, session: CopyAISession, emulator: Emulator, lines: Path
     ) -> None:
         """New runs are added although a run in the file has a date in the far future."""
@@ -160,7 +160,7 @@ class TestNewRuns:
         assert sorted(ids_in(path)) == sorted(ids_of(emulator))
 
     @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet"])
-    async def test_other_files_are_not_added_to(
+    async def test_runs_are_not_added_to_other_files(
         self, session: CopyAISession, emulator: Emulator, tmp_path: Path, name: str
     ) -> None:
         """A file that is not an export raises an error and is not changed. With `force`, it is replaced."""

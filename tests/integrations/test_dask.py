@@ -163,7 +163,7 @@ async def test_no_total(copyai_emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("max_direct", [32, 2])
-async def test_frame_has_what_an_iteration_yields(
+async def test_frame_equals_an_iteration(
     copyai_emulator: Emulator,
     session: CopyAISession,
     monkeypatch: pytest.MonkeyPatch,
@@ -436,7 +436,7 @@ async def test_threads_of_an_asynchronous_client(copyai_emulator: Emulator, clie
     assert frame.npartitions == 4
 
 
-async def test_killed_worker_loses_no_run(slow_emulator: Emulator, client: Client) -> None:
+async def test_no_run_is_lost_if_a_worker_is_killed(slow_emulator: Emulator, client: Client) -> None:
     """If a worker is killed while the list changes, each run that stays in the list is in the frame once."""
     before = ids_of(slow_emulator)
     victims = [next(iter((await asyncio.to_thread(client.run, os.getpid)).values()))]

@@ -161,7 +161,7 @@ async def test_unchanged_list_takes_few_additional_requests(copyai_emulator: Emu
 @pytest.mark.parametrize("kind", KINDS_OF_CHANGE)
 @settings(max_examples=25)
 @given(st.data(), st.integers(1, 3), st.randoms(use_true_random=False))
-def test_no_run_that_stays_is_lost(kind: str, data: st.DataObject, pages: int, chance: random.Random) -> None:
+def test_runs_that_stay_in_the_list_are_read(kind: str, data: st.DataObject, pages: int, chance: random.Random) -> None:
     """Runs that stay in the list are read, regardless of additions at the head, removals and the order of reading."""
     changing: ChangingList = data.draw(changing_lists(kind))
 
@@ -297,7 +297,7 @@ async def test_first_page_that_cannot_be_read(copyai_emulator: Emulator, session
     ],
 )
 @pytest.mark.parametrize("is_reversed", [False, True])
-async def test_quirks_lose_no_run(
+async def test_no_run_is_lost_with_quirks(
     copyai_emulator: Emulator, session: CopyAISession, quirks: Quirks, *, is_reversed: bool
 ) -> None:
     """Every run is read even if wrong totals or shorter pages lead to wrong borders."""

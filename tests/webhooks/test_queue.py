@@ -234,7 +234,7 @@ def _unavailable(emulator: Emulator, _run: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("delay_api", [_unknown, _running, _without_output, _unavailable])
-async def test_delivery_before_the_api_knows(
+async def test_delivery_before_the_api_is_up_to_date(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, caplog: Log,
     monkeypatch: pytest.MonkeyPatch, delay_api: Callable[[Emulator, dict[str, Any]], None],
 ) -> None:  # fmt: skip
@@ -402,7 +402,7 @@ async def test_repeats(session: CopyAISession, copyai_emulator: Emulator, handle
 
 
 @pytest.mark.parametrize("status", ["FAILED", "PROCESSING"])
-async def test_forged_event_before_the_true_one(
+async def test_forged_event_before_the_true_event(
     session: CopyAISession, copyai_emulator: Emulator, handler: RecordingHandler, status: str
 ) -> None:
     """A true event that is delivered during the read of an equal forged event causes one more read."""
