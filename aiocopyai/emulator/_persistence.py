@@ -14,12 +14,15 @@ from attrs import asdict
 
 from aiocopyai.emulator._run_scripts import Script, StartedRun
 from aiocopyai.emulator._state import EmulatorState, Entry, RawItem, RegisteredWebhook, Storage, Workflow, sample_range
+from aiocopyai.emulator._validation import check_integer, check_seconds, check_string, check_type
 
 
 # "aicp": distinguishes state files from other SQLite files.
 _APPLICATION_ID: Final = 0x61696370
 # Incremented with each incompatible change of the tables.
 _VERSION: Final = 2
+# More sample runs than an emulator can have in memory.
+_MAX_COUNT: Final = 100_000_000
 # A row of `entries` is one raw item, or a range of sample runs with descending serial numbers and the same fields.
 _SCHEMA: Final = f"""
     PRAGMA journal_mode = WAL;
@@ -61,10 +64,8 @@ class StateFile(Storage):
         try:
             with closing(self._connect()) as connection:
                 _create_tables(connection, path)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
-                raise
-            raise ValueError(f"not a state file of the emulator: {path}") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise _explained(error, path) from error
 
     def open(self) -> None:
         """Keep the file open, so that changes are fast."""
@@ -80,15 +81,15 @@ class StateFile(Storage):
         """Fill a new state from the file. The seed and credits in the file replace those of the state.
 
         A new file stores the state's seed, and a file without a credit limit stores the state's credits.
+
+        Raises:
+            ValueError: the file is damaged.
         """
-        with closing(self._connect()) as connection:
-            settings = {name: json.loads(value) for name, value in connection.execute("SELECT * FROM settings")}
-            state.seed = settings.get("seed", state.seed)
-            for row in connection.execute("SELECT * FROM workflows"):
-                _load_workflow(connection, state, *row)
-            for [content] in connection.execute("SELECT content FROM webhooks ORDER BY number"):
-                webhook = RegisteredWebhook(**json.loads(content))
-                state.webhooks[webhook.id] = webhook
+        try:
+            with closing(self._connect()) as connection:
+                settings = _load_all(connection, state)
+        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _explained(error, self._path) from error
         if "seed" not in settings:
             with self._transaction() as connection:
                 _save_setting(connection, "seed", state.seed)
@@ -167,20 +168,62 @@ def _create_tables(connection: sqlite3.Connection, path: str | Path) -> None:
         raise ValueError(f"{path} is a state file of another version of the emulator: use a new file")
 
 
+def _explained(error: Exception, path: str | Path) -> Exception:
+    """Return a `ValueError` for an error that a damaged or other file causes, and any other error unchanged."""
+    if not isinstance(error, sqlite3.Error):
+        return ValueError(f"{path} is damaged: delete it or use a new file ({error!r:.200})")
+    # An error of the `sqlite3` module itself, such as one of an encoding, has no code.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if code == sqlite3.SQLITE_NOTADB:
+        return ValueError(f"not a state file of the emulator: {path}")
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}:
+        return ValueError(f"{path} is damaged: delete it or use a new file ({error!r:.200})")
+    return error
+
+
+def _load_all(connection: sqlite3.Connection, state: EmulatorState) -> dict[str, int | None]:
+    """Fill a state from a file, and return the settings in the file."""
+    settings = {name: json.loads(value) for name, value in connection.execute("SELECT * FROM settings")}
+    state.seed = settings.get("seed", state.seed)
+    check_integer("seed", state.seed, None)
+    if settings.get("credits") is not None:
+        check_integer("credits", settings["credits"], 0)
+    for row in connection.execute("SELECT * FROM workflows"):
+        _load_workflow(connection, state, *row)
+    for [content] in connection.execute("SELECT content FROM webhooks ORDER BY number"):
+        webhook = RegisteredWebhook(**json.loads(content))
+        check_string("url", webhook.url)
+        state.webhooks[webhook.id] = webhook
+    return settings
+
+
 def _load_workflow(
     connection: sqlite3.Connection, state: EmulatorState, workflow_id: str, newest: int, oldest: int, start_count: int
 ) -> None:
+    for number in (newest, oldest, start_count):
+        check_integer("workflows", number, None)
     workflow = state.workflow(workflow_id)
     rows = connection.execute(
         "SELECT first_serial, count, content FROM entries WHERE workflow_id = ? ORDER BY number", (workflow_id,)
     )
     for first, count, content in rows:
         value = json.loads(content)
-        workflow.entries += [RawItem(value)] if first is None else sample_range(workflow, first, count, value)
+        if first is None:
+            workflow.entries.append(RawItem(value))
+            continue
+        check_integer("first_serial", first, None)
+        check_integer("count", count, 1, _MAX_COUNT)
+        check_type("fields", value, dict)
+        workflow.entries += sample_range(workflow, first, count, value)
     rows = connection.execute("SELECT content FROM started_runs WHERE workflow_id = ? ORDER BY number", (workflow_id,))
     for [content] in rows:
         fields = json.loads(content)
-        workflow.add_started(StartedRun(**fields | {"script": Script(**fields["script"])}))
+        run = StartedRun(**fields | {"script": Script(**fields["script"])})
+        check_string("id", run.id)
+        check_type("inputs", run.inputs, dict)
+        check_seconds("started", run.started)
+        check_seconds("run_time", run.run_time)
+        workflow.add_started(run)
     workflow.newest_serial, workflow.oldest_serial, workflow.start_count = newest, oldest, start_count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -170,6 +171,55 @@ def test_file_of_another_version(path: Path) -> None:
         connection.execute("PRAGMA user_version = 1")
     with pytest.raises(ValueError, match="another version of the emulator: use a new file"):
         Emulator(state=path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(f"DROP TABLE {table}" for table in ("settings", "workflows", "entries", "started_runs", "webhooks")),
+        *(
+            f"UPDATE {table} SET content = '{content}'"  # noqa: S608 (fixed values)
+            for table in ("entries", "started_runs", "webhooks")
+            for content in ("{", "[]", "null", "5", '"x"')
+        ),
+        "UPDATE entries SET content = X'80'",
+        "UPDATE entries SET first_serial = 'x'",
+        "UPDATE entries SET count = -1",
+        "UPDATE entries SET count = 1000000000000",
+        "UPDATE workflows SET newest_serial = 'x'",
+        "UPDATE settings SET value = '[]' WHERE name = 'seed'",
+        "UPDATE settings SET value = '-1' WHERE name = 'credits'",
+        """UPDATE started_runs SET content = replace(content, '"started": ', '"started": null, "x": ')""",
+        "UPDATE started_runs SET content = '{}'",
+        "UPDATE webhooks SET content = '{}'",
+    ],
+)
+async def test_damaged_state(path: Path, damage: str) -> None:
+    """A state file with missing tables or invalid values is a `ValueError` that says what to do."""
+    async with Emulator(5, state=path, credits=100) as emulator, raw_api(emulator) as api:
+        await api.start_run()
+        await api.create_webhook("http://127.0.0.1:1/", "workflowRun.started")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+
+    with pytest.raises(ValueError, match="is damaged: delete it or use a new file"):
+        Emulator(state=path)
+
+
+@given(data=st.data())
+def test_any_bytes_in_a_state_file(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """A state file with any changed bytes, or without its end, can be read or is a `ValueError`."""
+    path = tmp_path_factory.mktemp("state") / "state.db"
+    Emulator(5, state=path, credits=100).replace_runs([{"id": "WRUN-1"}], workflow_id="WCFG-2")
+    content = bytearray(path.read_bytes())
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=50)):
+        content[position] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
+
+    try:
+        Emulator(state=path).runs()
+    except ValueError as error:
+        assert re.search("is damaged: delete it|not a state file|another version", str(error))
 
 
 @given(data=st.data())
