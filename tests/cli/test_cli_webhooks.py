@@ -27,8 +27,10 @@ async def test_invalid_address(emulator: Emulator, command: tuple[str, ...]) -> 
     empty = await cli(*command, "--host", "", emulator=emulator, COLUMNS="200")
 
     assert used.code == 1
-    assert re.fullmatch(
-        rf"aiocopyai: cannot listen on 127\.0\.0\.1 port {port}: .*; choose another --host or --port\n", used.err
+    assert re.search(
+        rf"^aiocopyai: cannot listen on 127\.0\.0\.1 port {port}: .*; choose another --host or --port\n\Z",
+        used.err,
+        re.MULTILINE,
     )
     assert empty.code == 2
     assert "--host must be an address of this machine" in empty.err
@@ -80,6 +82,7 @@ async def test_list_as_csv_and_as_a_table(emulator: Emulator) -> None:
         (["delete", ".."], "WEBHOOK_ID must be"),
         (["listen", "--port", "70000"], "port"),
         (["listen", "https://tunnel.example.com", "--demo"], "pass either a URL or --demo"),
+        (["listen", "--demo", "--host", "192.0.2.1"], "sends webhooks to loopback addresses only: omit --host"),
         (["listen", "--event", "workflowRun.failed"], "--event requires a URL"),
         (["listen", "--workflow", "WCFG-1"], "--workflow requires a URL"),
         (["register"], "register"),

@@ -84,6 +84,8 @@ def listen(
         raise typer.BadParameter("--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0")
     if settings.demo and url is not None:
         raise typer.BadParameter("pass either a URL or --demo, whose emulator sends webhooks to this machine")
+    if settings.demo and host not in {"127.0.0.1", "localhost", "::1"}:
+        raise typer.BadParameter("the emulator of --demo sends webhooks to loopback addresses only: omit --host")
     if url is None and not settings.demo and (event or workflow):
         raise typer.BadParameter(f"{'--event' if event else '--workflow'} requires a URL to create webhooks for")
     if port is None:
