@@ -90,7 +90,7 @@ def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
 
 
 def test_json_lines_have_no_delimiter(tmp_path: Path) -> None:
-    """A delimiter for a JSON lines file is a ValueError."""
+    """A delimiter for a JSON lines file raises ValueError."""
     with pytest.raises(ValueError, match=r"delimiter requires a \.csv or \.tsv file, got rows\.jsonl"):
         read(tmp_path, "rows.jsonl", "{}\n", ";")
 

@@ -13,7 +13,7 @@ import pytest
 
 from aiocopyai.emulator import Emulator, Fault, Request
 from tests.support.commands import MAIN, cli, environment, finish, start
-from tests.support.proxying import refusing_proxy
+from tests.support.proxying import rejecting_proxy
 
 
 EMULATOR_RUNS = 230
@@ -203,7 +203,7 @@ async def test_workflow_of_the_environment(emulator: Emulator) -> None:
 
 async def test_proxy_of_the_environment(emulator: Emulator) -> None:
     """The proxy in HTTPS_PROXY is used, except for hosts in NO_PROXY, for a loopback address and for the demo."""
-    async with refusing_proxy() as (proxy_url, heads):
+    async with rejecting_proxy() as (proxy_url, heads):
         proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), proxy_url)
         remote = {"COPYAI_API_KEY": "a-key-of-16-chars", "COPYAI_BASE_URL": "https://copyai.invalid/api"}
         check = ("check-key", "--retries", "0")

@@ -94,7 +94,7 @@ def test_builtin_bases() -> None:
     ],
 )
 def test_status_to_class(status: int, code: str | None, expected: str) -> None:
-    """Each status has its class, and `CreditLimitReachedError` is a `BadRequestError`."""
+    """Each status has its class, and `CreditLimitReachedError` is a subclass of `BadRequestError`."""
     assert status_error(status, code).__name__ == expected
     assert issubclass(CreditLimitReachedError, BadRequestError)
 

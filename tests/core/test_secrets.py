@@ -37,7 +37,7 @@ from aiocopyai._parsing import parse_json
 from aiocopyai._redaction import Secret, redact
 from aiocopyai.emulator import Emulator, Fault
 from aiocopyai.webhooks import WebhookReceiver
-from tests.support.proxying import refusing_proxy
+from tests.support.proxying import rejecting_proxy
 from tests.support.strategies import JSON_VALUES
 
 
@@ -275,7 +275,7 @@ async def test_the_environment_is_ignored(
 async def test_trust_env_uses_only_the_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With `trust_env`, the proxy in the environment is used, NO_PROXY is respected, and no login is sent."""
     set_environment(monkeypatch, tmp_path)
-    async with refusing_proxy() as (proxy_url, heads):
+    async with rejecting_proxy() as (proxy_url, heads):
         set_proxy(monkeypatch, proxy_url)
         for direct in ("", "copyai.invalid"):
             monkeypatch.setenv("NO_PROXY", f"example.com,{direct}")

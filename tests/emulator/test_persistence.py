@@ -195,7 +195,7 @@ def test_file_of_another_version(path: Path) -> None:
     ],
 )
 async def test_damaged_state(path: Path, damage: str) -> None:
-    """A state file with missing tables or invalid values is a `ValueError` that says what to do."""
+    """A state file with missing tables or invalid values raises a `ValueError` that says what to do."""
     async with Emulator(5, state=path, credits=100) as emulator, raw_api(emulator) as api:
         await api.start_run()
         await api.create_webhook("http://127.0.0.1:1/", "workflowRun.started")
@@ -208,7 +208,7 @@ async def test_damaged_state(path: Path, damage: str) -> None:
 
 @given(data=st.data())
 def test_any_bytes_in_a_state_file(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """A state file with any changed bytes, or without its end, can be read or is a `ValueError`."""
+    """A state file with changed bytes, or without its end, is read or raises `ValueError`."""
     path = tmp_path_factory.mktemp("state") / "state.db"
     Emulator(5, state=path, credits=100).replace_runs([{"id": "WRUN-1"}], workflow_id="WCFG-2")
     content = bytearray(path.read_bytes())

@@ -134,7 +134,7 @@ async def test_invalid_arguments_send_nothing(
     [("partition_pages", INVALID_INTEGERS), ("max_rate", INVALID_NUMBERS), ("retry", INVALID_INTEGERS)],
 )
 def test_absurd_numbers(name: str, values: dict[str, Any]) -> None:
-    """A value that is not a sensible number is a ValueError that names the parameter, before anything is sent."""
+    """An absurd number raises a ValueError that names the parameter, before anything is sent."""
     for value in values.values():
         with pytest.raises(ValueError, match=rf"^{name} must ") as caught:
             read_runs("WCFG-1", **{name: value})

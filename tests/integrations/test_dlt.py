@@ -392,7 +392,7 @@ def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("name", ["look_back", "open_for"])
 def test_absurd_times(name: str) -> None:
-    """A value that is not a sensible duration is a ValueError that names the parameter."""
+    """An absurd duration raises a ValueError that names the parameter."""
     for value in INVALID_SPANS.values():
         with pytest.raises(ValueError, match=rf"^{name} must ") as caught:
             copyai_source(["WCFG-1"], **{name: value})

@@ -182,7 +182,7 @@ async def test_no_run_is_started_after_the_budget_of_credits_is_used(emulator: E
 
 @pytest.mark.parametrize("name", ["max_runs", "max_credits"])
 async def test_invalid_budgets(name: str) -> None:
-    """A budget that is not an integer of 1 or more is a ValueError."""
+    """A budget that is not an integer >= 1 raises ValueError."""
     async with CopyAISession("emulator-key") as session:
         for value in (0, *INVALID_INTEGERS.values()):
             with pytest.raises(ValueError, match=rf"^{name} must ") as caught:

@@ -143,7 +143,7 @@ class CutProxy:
 
 
 @asynccontextmanager
-async def refusing_proxy() -> AsyncIterator[tuple[str, list[str]]]:
+async def rejecting_proxy() -> AsyncIterator[tuple[str, list[str]]]:
     """Serve a proxy that responds to each request with a 502; yield its URL, and the heads of the requests."""
     heads: list[str] = []
 
