@@ -83,7 +83,7 @@ def finish_runs(emulator: Emulator, count: int = len(ROWS)) -> None:
 
 
 async def crash(emulator: Emulator, batch: BatchResults, requests: int) -> bool:
-    """Iterate until the emulator receives a request, then leave the files as a crash at this time leaves them.
+    """Iterate until the emulator receives a request, and leave the files in their state after a crash.
 
     Returns:
         Whether it crashed; False if the batch ended before.
@@ -238,7 +238,7 @@ async def test_a_run_is_recorded_before_it_is_waited_for(emulator: Emulator, tmp
 async def test_a_run_whose_id_cannot_be_recorded_is_logged(
     emulator: Emulator, session: CopyAISession, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If the disk is full after a start, the log has the run's id, and no more rows are started until it is resumed."""
+    """If the disk is full after a start, the log has the run's id, and no more rows are started."""
     path = tmp_path / "results.jsonl"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     emulator.on_request = lambda _emulator, _request: resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
@@ -537,7 +537,7 @@ async def test_results_without_their_ledger_start_nothing(
 async def test_a_read_only_ledger_is_reported_with_its_path(
     emulator: Emulator, session: CopyAISession, half_done: Path
 ) -> None:
-    """A ledger that SQLite may only read raises OSError that names it and what to check; nothing is sent."""
+    """A read-only ledger raises an OSError with its path and what to check, and nothing is sent."""
     ledger = half_done.with_name("results.jsonl.ledger")
     content = bytearray(ledger.read_bytes())
     content[18] = 3  # a later version of the format; permissions do not apply to root

@@ -527,7 +527,7 @@ def page_body(*items: dict[str, JSON]) -> bytes:
 
 
 def test_page_with_the_fields_of_the_page_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With msgspec, a page is parsed into structs if its runs have no other fields than those of the page before."""
+    """With msgspec, a page is parsed into structs if its runs have only fields of the page before."""
     pytest.importorskip("msgspec")
     read: list[JSON] = []
 

@@ -68,7 +68,7 @@ def test_every_error_is_public() -> None:
 
 
 def test_every_error_has_the_same_base() -> None:
-    """Every error class of the package is a subclass of `CopyAIError`, except internal ones that callers never receive."""
+    """Every error class is a subclass of `CopyAIError`, except internal ones that callers never receive."""
     internal = {"HTTPError", "CommandError", "UnconfirmedError", "_DisconnectedError"}
     bases: dict[str, set[str]] = {}  # read from the sources, as importing all modules takes seconds
     for path in Path(aiocopyai.__file__).parent.rglob("*.py"):

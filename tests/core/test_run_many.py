@@ -94,7 +94,7 @@ async def test_concurrency(session: CopyAISession, copyai_emulator: Emulator, co
 
 
 async def test_without_waiting(session: CopyAISession, copyai_emulator: Emulator) -> None:
-    """With `wait=False` a result is a started run, which is not polled, and does not count as in progress."""
+    """With `wait=False`, each result has a started run, which is not polled and not counted as in progress."""
     copyai_emulator.run_time = 60
     copyai_emulator.credits = 30
     results = session.run_many(copyai_emulator.workflow_id, rows(25), wait=False)
@@ -301,7 +301,7 @@ class TestSource:
     """Tests of the source of rows."""
 
     async def test_read_on_demand(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
-        """Of an infinite asynchronous source, only as many rows are read as the concurrency allows."""
+        """No more rows of an infinite asynchronous source are read than the concurrency allows."""
         taken = 0
 
         async def source() -> AsyncIterator[dict[str, JSON]]:

@@ -120,7 +120,7 @@ async def test_no_error_shows_the_key(fault: Fault, caplog: pytest.LogCaptureFix
 
 
 async def test_a_header_name_does_not_show_the_key() -> None:
-    """A key that a server echoes as the name of a header, in lower case, is redacted too."""
+    """A key that a server echoes as the name of a header, in lower case, is also redacted."""
     key = "A-Secret-Key-0123456789"
     async with (
         Emulator(api_key=key) as emulator,

@@ -89,7 +89,7 @@ def test_add_runs_one_by_one() -> None:
 
 
 def test_add_runs_with_fields() -> None:
-    """Given fields replace generated ones."""
+    """Fields that are passed replace generated fields."""
     emulator = Emulator()
     assert emulator.add_runs(id="mine", status="FAILED", other=[1]) == ["mine"]
     [run] = emulator.runs()

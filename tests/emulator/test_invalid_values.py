@@ -1,4 +1,4 @@
-"""Values that the emulator rejects when they are given, as it could only ignore them, or fail in a request."""
+"""Tests of invalid values, which the emulator rejects when they are passed."""
 
 from __future__ import annotations
 

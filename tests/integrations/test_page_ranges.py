@@ -162,7 +162,7 @@ async def test_unchanged_list_takes_few_additional_requests(copyai_emulator: Emu
 @settings(max_examples=25)
 @given(st.data(), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_runs_that_stay_in_the_list_are_read(kind: str, data: st.DataObject, pages: int, chance: random.Random) -> None:
-    """Runs that stay in the list are read, regardless of additions at the head, removals and the order of reading."""
+    """Runs that stay in the list are read, for any additions at the head, removals and order of reading."""
     changing: ChangingList = data.draw(changing_lists(kind))
 
     async def check() -> None:
@@ -194,7 +194,7 @@ async def test_readings_of_a_range_are_not_connected(copyai_emulator: Emulator, 
 
 
 async def test_list_that_shrinks_at_every_second_request(copyai_emulator: Emulator, session: CopyAISession) -> None:
-    """A list that keeps losing runs is read, as it is by one iteration."""
+    """If the list loses a run at every second request, every run that stays in it is read."""
     copyai_emulator.replace_runs([raw_run(number) for number in range(100, 0, -1)])
 
     def shrink(emulator: Emulator, request: Request) -> None:

@@ -150,7 +150,7 @@ def test_unusual_runs(runs: list[Run], tmp_path: Path, plotly: str) -> None:
 
 
 def test_the_page_contains_no_urls(tmp_path: Path) -> None:
-    """The page, apart from plotly's own code, has no URL, and its policy forbids every request."""
+    """Except for plotly's code, the page has no URL, and its policy forbids every request."""
     path = write_page([Run(id="a", created_at=TIME)], tmp_path)
     ours = without_plotly(path)
 

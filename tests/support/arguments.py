@@ -47,7 +47,7 @@ INVALID_SPANS: Final[dict[str, Any]] = {
 
 
 def problem_of(error: ValueError) -> str:
-    """Return what is wrong with the message of an error about an argument; empty if nothing."""
+    """Return the problem with the message of an error about an argument, or an empty string."""
     text = str(error)
     if not text.isprintable():
         return "the message is not one printable line"

@@ -51,7 +51,7 @@ class Opened(NamedTuple):
     """Console messages: errors, violations of the page's content security policy, warnings."""
 
     def chart(self, name: str) -> str:
-        """Return what plotly has drawn in an element."""
+        """Return the plot in an element."""
         start = self.dom.index(f'id="{name}"')
         return self.dom[start : self.dom.index("</figure>", start)]
 

@@ -10,7 +10,7 @@ import pytest
 
 
 class Clock:
-    """The monotonic clock of one module, which advances only while the module sleeps, or as a test sets it.
+    """The monotonic clock of one module, which advances only while the module sleeps, or when a test sets it.
 
     Args:
         module: the name of the module; it has to use `time` and `asyncio` as modules.

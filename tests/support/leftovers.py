@@ -19,7 +19,7 @@ def open_files() -> int:
 
 
 def other_tasks() -> int:
-    """Count the tasks of the event loop apart from this one."""
+    """Count the tasks of the event loop except this one."""
     return len(asyncio.all_tasks()) - 1
 
 

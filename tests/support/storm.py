@@ -104,7 +104,7 @@ class Counts:
         return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def compare(self, expected: list[str], actual: list[str]) -> None:
-        """Count what is missing, and what occurs more than once."""
+        """Count missing and repeated items."""
         times = Counter(actual)
         self.expected += len(expected)
         self.lost += sum(times[name] == 0 for name in expected)
@@ -327,7 +327,7 @@ async def measure_memory(rounds: int) -> list[int]:
 
 
 def table_rows(scale: int) -> list[tuple[str, Callable[[], Awaitable[tuple[Storm, Counts]]]]]:
-    """Return the rows of the table: their names, and what measures them."""
+    """Return the rows of the table: their names, and the functions that measure them."""
     return [
         *((kind, partial(with_faults, scale, kind)) for kind in KINDS),
         ("wrong `total`", partial(with_wrong_totals, scale)),
