@@ -1,4 +1,7 @@
-"""``COPYAI_LOG``: the library's log on standard error, without a change to the program."""
+"""``COPYAI_LOG``: the library's log on standard error, without a change to the program.
+
+The log of the command line is set up in `cli._runner`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON lines and CSV on standard output, and messages on standard error."""
+"""JSON lines and CSV on standard output, and messages on standard error. `export._formats` writes files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Run a command with a session and the library's log on standard error, and report its errors."""
+"""Run a command with a session and the library's log on standard error, and report its errors and Ctrl-C.
+
+`_process` turns other signals into Ctrl-C.
+"""
 
 from __future__ import annotations
 

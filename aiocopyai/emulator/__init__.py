@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aiocopyai.emulator._deliveries import Delivery
     from aiocopyai.emulator._emulator import Emulator
     from aiocopyai.emulator._faults import Fault
-    from aiocopyai.emulator._http import Request
+    from aiocopyai.emulator._messages import Request
     from aiocopyai.emulator._quirks import Quirks
     from aiocopyai.emulator._run_scripts import Script
 
@@ -29,7 +29,7 @@ _MODULES: Final = {
     "Emulator": "_emulator",
     "Fault": "_faults",
     "Quirks": "_quirks",
-    "Request": "_http",
+    "Request": "_messages",
     "Script": "_run_scripts",
     "main": "__main__",
     "serve": "__main__",

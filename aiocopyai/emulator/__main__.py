@@ -12,7 +12,7 @@ from errno import EADDRINUSE
 from typing import Final
 
 from aiocopyai.emulator._emulator import DEFAULT_WORKFLOW_ID, Emulator, logger
-from aiocopyai.emulator._http import Request
+from aiocopyai.emulator._messages import Request
 
 
 _MAX_LOG_LENGTH: Final = 100

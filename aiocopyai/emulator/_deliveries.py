@@ -13,7 +13,8 @@ import aiohttp
 from aiohttp.hdrs import CONTENT_TYPE
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._http import JSON, encode_json, is_loopback_url
+from aiocopyai.emulator._argument_checks import bounded_repr
+from aiocopyai.emulator._messages import JSON, encode_json, is_loopback_url
 from aiocopyai.emulator._quirks import Quirks
 from aiocopyai.emulator._run_scripts import StartedRun
 from aiocopyai.emulator._state import (
@@ -24,7 +25,6 @@ from aiocopyai.emulator._state import (
     EmulatorState,
     RegisteredWebhook,
 )
-from aiocopyai.emulator._validation import bounded_repr
 
 
 _HEADERS: Final = {CONTENT_TYPE: "application/json"}

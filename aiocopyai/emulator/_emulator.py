@@ -14,15 +14,7 @@ from typing import Any, Final, Literal, Self
 
 from aiohttp import web
 
-from aiocopyai.emulator._deliveries import Delivery, WebhookSender, run_body, workflow_body
-from aiocopyai.emulator._faults import Fault, FaultQueue, replacement_response, send_response
-from aiocopyai.emulator._handlers import APICall
-from aiocopyai.emulator._http import Request, make_request
-from aiocopyai.emulator._persistence import StateFile
-from aiocopyai.emulator._quirks import Quirks
-from aiocopyai.emulator._run_scripts import Script
-from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState
-from aiocopyai.emulator._validation import (
+from aiocopyai.emulator._argument_checks import (
     check_choice,
     check_integer,
     check_items,
@@ -31,6 +23,14 @@ from aiocopyai.emulator._validation import (
     check_string,
     check_type,
 )
+from aiocopyai.emulator._deliveries import Delivery, WebhookSender, run_body, workflow_body
+from aiocopyai.emulator._faults import Fault, FaultQueue, replacement_response, send_response
+from aiocopyai.emulator._messages import Request, make_request
+from aiocopyai.emulator._persistence import StateFile
+from aiocopyai.emulator._quirks import Quirks
+from aiocopyai.emulator._routes import APICall
+from aiocopyai.emulator._run_scripts import Script
+from aiocopyai.emulator._state import EVENT_TYPES, EmulatorState
 
 
 # Not a child of the client's logger, so that the client's log does not contain the emulator's messages.

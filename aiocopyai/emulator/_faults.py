@@ -14,8 +14,7 @@ from aiohttp import web
 from aiohttp.hdrs import CONTENT_TYPE
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._http import EmulatorResponse, Request, encode_json
-from aiocopyai.emulator._validation import (
+from aiocopyai.emulator._argument_checks import (
     bounded_repr,
     check_choice,
     check_integer,
@@ -23,6 +22,7 @@ from aiocopyai.emulator._validation import (
     check_seconds,
     short_repr,
 )
+from aiocopyai.emulator._messages import EmulatorResponse, Request, encode_json
 
 
 _DRIP_PIECES: Final = 16

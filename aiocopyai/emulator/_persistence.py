@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from attrs import asdict
 
+from aiocopyai.emulator._argument_checks import check_integer, check_seconds, check_string, check_type
 from aiocopyai.emulator._run_scripts import Script, StartedRun
 from aiocopyai.emulator._state import EmulatorState, Entry, RawItem, RegisteredWebhook, Storage, Workflow, sample_range
-from aiocopyai.emulator._validation import check_integer, check_seconds, check_string, check_type
 
 
 # "aicp": distinguishes state files from other SQLite files.

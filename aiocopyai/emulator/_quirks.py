@@ -7,8 +7,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import frozen
 
-from aiocopyai.emulator._http import JSON
-from aiocopyai.emulator._validation import check_boolean, check_choice, check_integer, check_seconds
+from aiocopyai.emulator._argument_checks import check_boolean, check_choice, check_integer, check_seconds
+from aiocopyai.emulator._messages import JSON
 
 
 TotalQuirk: TypeAlias = "Literal['int', 'string', 'absent'] | Callable[[int], Any]"

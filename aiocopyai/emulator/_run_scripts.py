@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from aiocopyai.emulator._http import JSON
-from aiocopyai.emulator._validation import bounded_repr, check_integer, check_json, check_string, short_repr
+from aiocopyai.emulator._argument_checks import bounded_repr, check_integer, check_json, check_string, short_repr
+from aiocopyai.emulator._messages import JSON
 
 
 _PROCESSING: Final = "PROCESSING"

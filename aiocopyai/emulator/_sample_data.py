@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from attrs import define
 
-from aiocopyai.emulator._http import JSON
+from aiocopyai.emulator._messages import JSON
 
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from attrs import define, evolve, field, frozen
 
-from aiocopyai.emulator._http import JSON
+from aiocopyai.emulator._messages import JSON
 from aiocopyai.emulator._run_scripts import ScriptQueue, StartedRun
 from aiocopyai.emulator._sample_data import SampleRun, sample_digest, sample_output
 

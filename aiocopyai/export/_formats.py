@@ -1,4 +1,7 @@
-"""The file formats of an export. A format encodes runs, reads a file and writes a file."""
+"""The file formats of an export. A format encodes runs, reads a file and writes a file.
+
+`cli._output` writes to standard output.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Statistics of runs and their credits, and an HTML page with charts. The page needs the extra ``report``."""
 
-from aiocopyai.report._page import write_report
+from aiocopyai.report._html import write_report
 from aiocopyai.report._summary import (
     CostlyRun,
     ErrorSummary,

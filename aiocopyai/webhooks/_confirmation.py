@@ -1,4 +1,4 @@
-"""Confirmation of events: the run of each event is read from the API."""
+"""Confirmation of events: the run of each event is read from the API. `_receiver` checks the secret of a delivery."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from aiocopyai.emulator import Delivery, Emulator, Quirks, Script
-from aiocopyai.emulator._http import is_loopback_url
+from aiocopyai.emulator._messages import is_loopback_url
 from tests.support.raw_api import (
     NOT_FOUND,
     AnyValue,

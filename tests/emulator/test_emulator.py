@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from aiocopyai import emulator as package
-from aiocopyai.emulator import Emulator, Fault, Request, _http
+from aiocopyai.emulator import Emulator, Fault, Request, _messages
 from tests.support.raw_api import KEY_HEADER, PATIENCE, RawAPI, delivery_server, emulator_ids, raw_api, wait_until
 
 
@@ -321,7 +321,7 @@ def test_encoders_agree() -> None:
         __slots__ = ()
 
     value: Any = {"a": [1, 2.5, None, True, "ü\u2028", Text("b"), "\ud800"]}
-    assert json.loads(_http.encode_json(value)) == json.loads(_http.encode_with_stdlib(value)) == value
+    assert json.loads(_messages.encode_json(value)) == json.loads(_messages.encode_with_stdlib(value)) == value
 
 
 @given(st.integers(0, 400), st.sampled_from(["[", '{"a":']))
@@ -329,11 +329,11 @@ def test_nesting_is_limited(depth: int, opening: str) -> None:
     """A body is decoded if it is nested at most 200 levels deep."""
     closing = {"[": "]", '{"a":': "}"}[opening]
     for inner in ("1", '"[[[["', "[]"):
-        decoded = _http.decode_json((opening * depth + inner + closing * depth).encode())
+        decoded = _messages.decode_json((opening * depth + inner + closing * depth).encode())
         assert (decoded is not None) == (depth + (inner == "[]") <= 200)
 
 
 def test_extreme_nesting() -> None:
     """A body that is nested too deeply for the JSON parser is not decoded."""
-    assert _http.decode_json(b"[" * 100_000) is None
-    assert _http.decode_json(b"[" * 100_000 + b"]" * 100_000) is None
+    assert _messages.decode_json(b"[" * 100_000) is None
+    assert _messages.decode_json(b"[" * 100_000 + b"]" * 100_000) is None

@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 from yarl import URL
 
 from aiocopyai.emulator._deliveries import WebhookSender
-from aiocopyai.emulator._http import (
+from aiocopyai.emulator._messages import (
     JSON,
     EmulatorResponse,
     HTTPError,

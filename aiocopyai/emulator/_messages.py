@@ -1,4 +1,4 @@
-"""Requests, responses and JSON as plain values."""
+"""Requests, responses and JSON as plain values. The server is in `_emulator`, and the calls are in `_routes`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiohttp import web
 from attrs import field, frozen
 from yarl import URL
 
-from aiocopyai.emulator._validation import bounded_repr
+from aiocopyai.emulator._argument_checks import bounded_repr
 
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
