@@ -560,9 +560,9 @@ class CopyAISession:
             timeout: seconds to wait for each run; None for no limit.
             max_poll_interval: the maximum seconds between two polls of a run.
             final_statuses: as for `wait_run`.
-            on_start: called with the index of a row and its run when the run is started, for example to store its id
-                before the wait. It is called in the event loop, so it must not block. If it raises an exception, no
-                more runs are started, and the exception is raised after the results of the other started runs.
+            on_start: called with the index of a row and its run when the run is started or reused, for example to store
+                its id before the wait. It is called in the event loop, so it must not block. If it raises an exception,
+                no more runs are started, and the exception is raised after the results of the other started runs.
 
         Raises:
             ValueError: an argument is invalid; raised by the call, before anything is sent.
