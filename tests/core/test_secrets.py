@@ -272,6 +272,18 @@ async def test_the_environment_is_ignored(
     assert KEY not in request.path
 
 
+async def test_no_proxy_is_used_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without `trust_env`, a request to another machine is not sent to the proxy in the environment."""
+    set_environment(monkeypatch, tmp_path)
+    async with rejecting_proxy() as (proxy_url, heads):
+        set_proxy(monkeypatch, proxy_url)
+        async with CopyAISession(KEY, base_url="https://copyai.invalid/api", retry=1) as session:
+            with pytest.raises(APIConnectionError):
+                await session.check_key()
+
+    assert heads == []
+
+
 async def test_trust_env_uses_only_the_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With `trust_env`, the proxy in the environment is used, NO_PROXY is respected, and no login is sent."""
     set_environment(monkeypatch, tmp_path)
