@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import AnyStr, Final, NoReturn, Self, SupportsIndex
 
 
@@ -46,15 +47,21 @@ def redact(data: AnyStr, secret: str) -> AnyStr:
     (``\/``, ``\u002f``, ``%2f``, ``&#47;``), at any depth of JSON inside JSON strings, and in any case, as header names
     are lower-cased. Of a long secret, a beginning of 8 characters is enough, as the rest may have been cut off.
     """
-    spellings = list(_spellings(secret))
-    pattern = "".join(spellings)
-    if len(secret) >= _LONG_SECRET:
-        pattern += f"|{''.join(spellings[:_PARTIAL_SECRET])}" + r"[\w.~%+/=\\-]*"
+    pattern = _pattern(secret)
     if isinstance(data, bytes):
         redacted, count = re.subn(pattern.encode(), _REDACTED.encode(), data, flags=re.IGNORECASE)
     else:
         redacted, count = re.subn(pattern, _REDACTED, data, flags=re.IGNORECASE)
     return redacted if count else data
+
+
+@lru_cache(maxsize=32)
+def _pattern(secret: str) -> str:
+    spellings = list(_spellings(secret))
+    pattern = "".join(spellings)
+    if len(secret) >= _LONG_SECRET:
+        pattern += f"|{''.join(spellings[:_PARTIAL_SECRET])}" + r"[\w.~%+/=\\-]*"
+    return pattern
 
 
 def _spellings(secret: str) -> Iterator[str]:
