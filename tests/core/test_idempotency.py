@@ -753,13 +753,13 @@ class TestFindRun:
     async def test_unknown_listed_run(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """A listed run that is a 404 is not excluded. A run that was started in the app is excluded."""
         copyai_emulator.quirks = Quirks(sparse=True, lists_metadata=False)
-        copyai_emulator.add_runs(1, metadata={"webapp": True})
-        await session.start_run(copyai_emulator.workflow_id, {}, idempotency_key="key-1")
+        copyai_emulator.add_runs(1, input={"a": 1}, metadata={"webapp": True})
+        await session.start_run(copyai_emulator.workflow_id, {"a": 1}, idempotency_key="key-1")
         copyai_emulator.inject(Fault(status=404), method="GET", path="/run/", times=1)
         with pytest.raises(AmbiguousStartError):
-            await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={})
+            await session.find_run(copyai_emulator.workflow_id, "key-1", inputs={"a": 1})
 
-        assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs={}) is None
+        assert await session.find_run(copyai_emulator.workflow_id, "key-2", inputs={"a": 1}) is None
 
     async def test_replaced_metadata_and_added_inputs(self, session: CopyAISession, copyai_emulator: Emulator) -> None:
         """If a run has other metadata and added inputs, the start is unconfirmed, unless the run shows its key."""
