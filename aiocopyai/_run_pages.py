@@ -43,7 +43,8 @@ class RunPageParser:
     """Parses pages of runs: faster if their runs have the same fields as those of the page before."""
 
     def __init__(self) -> None:
-        self._decoder: _StructDecoder | None = None
+        self._extra: tuple[str, ...] | None = ()
+        """The fields without an attribute of the runs of the page before; None if it had an invalid field."""
 
     def parse(self, body: bytes, number: int, size: int, workflow_id: str | None = None) -> Page[Run]:
         """Parse a response of ``GET /workflow/{id}/run`` for the page `number` of `size` runs.
@@ -53,16 +54,14 @@ class RunPageParser:
         Raises:
             InvalidResponseError: it is not JSON, has no list of runs, or an item is not an object or has no id.
         """
-        if self._decoder is not None:
+        if HAS_MSGSPEC and self._extra is not None:
             with suppress(*MISFITS, RecursionError):
-                return self._decoder.parse(body, number, size, workflow_id)
-        self._decoder = None
+                return _struct_decoder(self._extra).parse(body, number, size, workflow_id)
+        self._extra = None
         page = parse_response(body, partial(read_run_page, number=number, size=size, workflow_id=workflow_id))
-        if HAS_MSGSPEC and page.items and not page.invalid_fields:
-            extra = frozenset[str]().union(*[run.extra for run in page.items])
-            if sum(map(len, extra)) <= _MAX_EXTRA_NAMES:
-                with suppress(ValueError):  # msgspec does not accept all names
-                    self._decoder = _struct_decoder(tuple(sorted(extra)))
+        extra = frozenset[str]().union(*[run.extra for run in page.items])
+        if not page.invalid_fields and sum(map(len, extra)) <= _MAX_EXTRA_NAMES:
+            self._extra = tuple(sorted(extra))
         return page
 
 
