@@ -83,7 +83,7 @@ def test_a_repr_is_one_short_line(value: object) -> None:
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("duplicate", [lambda value: pickle.loads(pickle.dumps(value)), copy.copy, copy.deepcopy])  # noqa: S301 (our own)
 def test_values_can_be_copied(value: object, duplicate: Callable[[object], object]) -> None:
-    """A copy of a value, and what is read from its pickle, equal the value."""
+    """A copy of a value, and the value that is read from its pickle, equal the original."""
     duplicated = duplicate(value)
 
     assert type(duplicated) is type(value)
