@@ -101,7 +101,7 @@ class ListReader:
     uncommitted: int = 0
     """The number of runs that were read since the last commit."""
     committed_at: float = 0.0
-    callback_error: Exception | None = None
+    callback_error: BaseException | None = None
     """The exception of `on_progress` for which `reading` was cancelled."""
     reading: asyncio.Timeout = field(factory=lambda: asyncio.timeout(None))
 
@@ -192,7 +192,9 @@ class ListReader:
             return
         try:
             self._report(stored.result())
-        except Exception as error:  # noqa: BLE001 (raised by `read`)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 (raised by `read`)
             self.callback_error = error
             self.reading.reschedule(asyncio.get_running_loop().time())
 

@@ -216,6 +216,7 @@ async def test_progress_is_reported(session: CopyAISession, emulator: Emulator, 
     [lambda _runs: True, lambda runs: 0 < runs < 1050, lambda runs: runs == 1050],
     ids=["first", "middle", "last"],
 )
+@pytest.mark.parametrize("error", [LookupError("no such window"), asyncio.CancelledError("no such window")])
 @pytest.mark.parametrize("name", ["runs.jsonl", "runs.parquet"])
 async def test_error_of_the_callback_ends_the_export(
     session: CopyAISession,
@@ -223,6 +224,7 @@ async def test_error_of_the_callback_ends_the_export(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
+    error: BaseException,
     is_reached: Callable[[int], bool],
 ) -> None:
     """At any call, an exception of the callback is raised to the caller, and the export can be resumed."""
@@ -232,9 +234,9 @@ async def test_error_of_the_callback_ends_the_export(
     def fail(progress: Progress) -> None:
         reports.append(progress)
         if is_reached(progress.runs):
-            raise LookupError("no such window")
+            raise error
 
-    with pytest.raises(LookupError, match="no such window"):
+    with pytest.raises(type(error), match="no such window"):
         await export_runs(session, [emulator.workflow_id], path, on_progress=fail)
     assert not path.exists()
     assert [is_reached(report.runs) for report in reports] == [*[False] * (len(reports) - 1), True]
