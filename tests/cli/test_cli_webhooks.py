@@ -218,9 +218,10 @@ async def test_signals_delete_the_webhooks(emulator: Emulator, end: signal.Signa
     assert emulator.webhooks == []
 
 
-async def test_demo_of_listen() -> None:
-    """`listen --demo` prints the events of runs that it starts in an emulator."""
-    done = await cli("webhooks", "listen", "--demo", "--limit", "1")
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
+async def test_demo_of_listen(host: str) -> None:
+    """`listen --demo` prints the events of runs that it starts in an emulator, with any loopback address."""
+    done = await cli("webhooks", "listen", "--demo", "--limit", "1", "--host", host)
 
     assert done.code == 0
     assert done.rows[0]["type"] == "workflowRun.completed"

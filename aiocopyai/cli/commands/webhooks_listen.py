@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 import aiocopyai
+from aiocopyai._validation import is_loopback
 from aiocopyai.cli import _demo
 from aiocopyai.cli._errors import listen_error, usage_errors
 from aiocopyai.cli._options import FormatOption, Settings, WebhookWorkflow, shared_options
@@ -84,7 +85,7 @@ def listen(
         raise typer.BadParameter("--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0")
     if settings.demo and url is not None:
         raise typer.BadParameter("pass either a URL or --demo, whose emulator sends webhooks to this machine")
-    if settings.demo and host not in {"127.0.0.1", "localhost", "::1"}:
+    if settings.demo and not is_loopback(host):
         raise typer.BadParameter("the emulator of --demo sends webhooks to loopback addresses only: omit --host")
     if url is None and not settings.demo and (event or workflow):
         raise typer.BadParameter(f"{'--event' if event else '--workflow'} requires a URL to create webhooks for")
