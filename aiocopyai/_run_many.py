@@ -363,6 +363,8 @@ class _Worker:
         error: BaseException | None = None
         if not task.cancelled():
             error = task.exception()
+        elif not task.cancelling():  # raised by the caller's code, for example after `await` of a cancelled task
+            error = RuntimeError("the rows, idempotency_key or on_start of run_many raised a CancelledError")
         elif task is not self._source_task or not self._source.is_ended:  # not by this worker, so by the session's end
             error = RuntimeError(
                 "this CopyAISession was closed in the middle of run_many: "

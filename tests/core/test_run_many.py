@@ -489,6 +489,34 @@ class TestSource:
         assert len(copyai_emulator.runs()) == 2
         assert [result async for result in many] == []
 
+    @pytest.mark.parametrize("kind", ["rows", "key", "on_start"])
+    async def test_cancelled_error(self, session: CopyAISession, copyai_emulator: Emulator, kind: str) -> None:
+        """A CancelledError from the rows or a callback is reported as such, and not as the end of the session."""
+
+        def fail_if(code: str, index: int) -> None:
+            if (code, index) == (kind, 1):
+                raise asyncio.CancelledError
+
+        async def read() -> AsyncIterator[dict[str, JSON]]:
+            yield {"n": 0}
+            fail_if("rows", 1)
+            yield {"n": 1}
+
+        def key(index: int, _row: object) -> str:
+            fail_if("key", index)
+            return f"key-{index}"
+
+        many = session.run_many(
+            copyai_emulator.workflow_id,
+            read(),
+            idempotency_key=key,
+            max_poll_interval=SOON,
+            on_start=lambda index, _run: fail_if("on_start", index),
+        )
+        with pytest.raises(RuntimeError, match="the rows, idempotency_key or on_start of run_many raised"):
+            async for result in many:
+                assert result.index == 0
+
 
 class TestEnding:
     """An iteration that ends early stops polling, and reports the runs that continue or may exist."""
@@ -658,18 +686,21 @@ class TestReuseWithin:
     async def test_reused(
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
-        """All rows are searched for in one listing. The runs found are reused, and the other rows are started."""
+        """All rows are searched for in one listing, the runs found are reused and reported, and the others started."""
         monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 30)
         ids = await self.start_elsewhere(copyai_emulator, 5)
         copyai_emulator.requests.clear()
+        reported: dict[int, str] = {}
         results = await collect(
             session,
             copyai_emulator,
             8,
             idempotency_key=lambda index, _row: f"key-{index}",
             reuse_within=timedelta(hours=1),
+            on_start=lambda index, run: reported.update({index: run.id}),
         )
 
+        assert reported == {result.index: result.unwrap().id for result in results}
         assert {result.index for result in results if result.reused} == set(range(5))
         assert {result.run.id for result in results if result.reused and result.run} == set(ids)
         assert all(result.ok and result.run and result.run.status == "COMPLETE" for result in results)
