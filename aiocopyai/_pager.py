@@ -1,4 +1,4 @@
-"""`Pager`: a paged list to iterate over, by item or by page, with requests sent ahead."""
+"""`Pager`: a paged list to iterate over, by item or by page, with prefetched pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from attrs import evolve, field, frozen
 
-from aiocopyai._pagination import Border, Listing, PageRequest, PageResult, may_be_past_end
+from aiocopyai._pagination import Listing, PageRequest, PageResult, Progress, may_be_past_end
 from aiocopyai._repeats import T
 from aiocopyai._tasks import TaskSet, cancel_and_wait
 from aiocopyai._validation import check_integer
@@ -27,30 +27,30 @@ logger = logging.getLogger("aiocopyai")
 MAX_PREFETCH: Final = 100
 """The largest `prefetch`."""
 _FIRST_WINDOW: Final = 4
-"""Requests in progress at first, if `prefetch` is not given."""
+"""The initial number of requests in progress, if `prefetch` is not given."""
 _MAX_WINDOW: Final = 16
-"""Requests in progress while the caller is kept waiting, if `prefetch` is not given."""
+"""The maximum number of requests in progress while the caller waits, if `prefetch` is not given."""
 _LONG_WAIT: Final = 0.02
-"""Seconds from which a wait is one for the server, and not for the CPU, which more requests would only burden."""
+"""The shortest wait, in seconds, for which more requests are sent: shorter ones may be due to a busy CPU."""
 _WINDOW_AFTER_CHANGE: Final = 2
-"""Requests in progress after a change of the list; one more for each page that was requested ahead and fits."""
+"""The number of requests in progress after a change of the list; grows by 1 with each prefetched page that is valid."""
 
 
 @frozen
 class Plan:
-    """The arguments of a pager, already checked.
+    """The validated arguments of a pager.
 
     Attributes:
         name: what is listed, for the log.
         page_size: the page size to request.
-        start_page: the page to start at, from 1.
-        limit: the number of items after which to stop; None for all.
-        since: the time before which items are left out; None for all.
-        prefetch: the largest number of requests in progress while the caller works; 0 for none, and None for a number
-            that grows while the caller is kept waiting.
+        start_page: the number of the first page to read.
+        limit: the maximum number of items; None for all.
+        since: the earliest creation time of the items; None for all.
+        prefetch: the maximum number of requests in progress while the caller processes items; None for a number that
+            grows while the caller waits.
         slowdowns: returns how often requests were slowed down after a 429.
-        matches: returns whether an item is wanted; None for all.
-        tasks: runs the requests; its owner may cancel them all.
+        matches: returns whether an item is wanted; None if all are.
+        tasks: runs the requests; its owner may cancel them.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """The page size to request: at most `limit`, if the first items are the wanted ones."""
+        """The page size to request: at most `limit`, unless items are filtered."""
         is_filtered = self.since is not None or self.matches is not None
         # After the first page, another size would change the numbers of the pages.
         if self.limit is None or self.start_page > 1 or is_filtered:
@@ -77,9 +77,9 @@ class Pager(Generic[T]):
     """A paged list, returned by `CopyAISession.runs` and `CopyAISession.webhooks`.
 
     ``async for item in pager`` yields the items, and ``async for page in pager.pages()`` yields the pages with new
-    items. Both yield each item once, in the server's order, and miss no item that stays in the list meanwhile.
-    Nothing is requested before the iteration, and each iteration starts from the beginning. If a page cannot be read,
-    its error is raised, and the next step of the same iterator requests the page again.
+    items. Both yield each item once, in the server's order, and miss no item that remains in the list.
+    No request is sent before the iteration, and each iteration starts from the beginning. If a page cannot be read, the
+    error is raised, and the next step of the same iterator requests the page again.
 
     ``contextlib.aclosing`` accepts a pager, which it closes with all its iterators, and also a single iterator.
     """
@@ -105,7 +105,7 @@ class Pager(Generic[T]):
         return self._changes
 
     def pages(self) -> PageIterator[T]:
-        """Iterate over the pages. Each has only the items that were on no page before it.
+        """Iterate over the pages. Each has only the items that were not on an earlier page.
 
         The iterator raises the same errors as an iteration over the items.
         """
@@ -115,7 +115,7 @@ class Pager(Generic[T]):
         return ItemIterator(self.pages())
 
     async def first(self) -> T | None:
-        """Return the first item, or None if there is none. Without a filter, this requests one item only.
+        """Return the first item, or None if there is none. Without a filter, only one item is requested.
 
         Raises:
             CopyAIError: a page cannot be read.
@@ -132,7 +132,7 @@ class Pager(Generic[T]):
 
         Raises:
             ValueError: `limit` is not an integer of 0 or more.
-            CopyAIError: a page cannot be read. The items that were read are lost; to keep them, iterate instead.
+            CopyAIError: a page cannot be read. The items read so far are lost; to keep them, iterate instead.
         """
         if limit is None:
             return await self._collect(self._plan)
@@ -179,32 +179,32 @@ class PageIterator(AsyncIterator[Page[T]]):
         self._is_closed = False
 
     def __del__(self) -> None:
-        # After `break` nothing else ends the requests. The last reference may be dropped in any thread.
+        # Nothing else cancels the requests after a `break`. The last reference may be dropped in any thread.
         for _, task in getattr(self, "_in_progress", ()):
             _cancel_from_any_thread(task)
 
     @property
-    def proven(self) -> Border:
-        """How far the list was read for certain. Pages requested ahead are included when they are proven."""
-        return self._listing.proven
+    def verified(self) -> Progress:
+        """How far the list was read without a missing item. Prefetched pages are included once they are verified."""
+        return self._listing.verified
 
     @property
     def page_length(self) -> int:
-        """The number of items on a full page of this server, which may limit the size."""
+        """The number of items on a full page. The server may limit it."""
         return self._listing.page_length
 
     @property
     def position(self) -> int:
-        """The number of leading items of the list that were read, including those that are not proven."""
+        """The number of items at the start of the list that were read, including unverified ones."""
         return self._listing.position
 
     def stop_at(self, position: int) -> None:
-        """End when this many leading items of the list are read, and it is proven that none of them is missing.
+        """End when the first `position` items were read, and it is verified that none of them is missing.
 
-        If the total grows, the position grows by as much. A second call replaces the position.
+        If the total grows by n, so does `position`. A second call replaces `position`.
         """
         self._listing.stop_at(position)
-        if self._listing.is_finished or self._listing.is_proving:
+        if self._listing.is_finished or self._listing.is_verifying:
             self._discard_requests()
 
     async def aclose(self) -> None:
@@ -223,19 +223,19 @@ class PageIterator(AsyncIterator[Page[T]]):
         raise StopAsyncIteration
 
     async def _read_page(self) -> Page[T]:
-        """Read the next page; return it with the items to yield, of which there may be none."""
+        """Read the next page, and return it with its new items, if any."""
         self._send_requests(max(1, self._window))
         request, task = self._in_progress[0]
-        is_waiting, asked_at = request.is_ahead and not task.done(), time.monotonic()
+        is_waiting, wait_started_at = request.is_prefetch and not task.done(), time.monotonic()
         is_idle = all(task.done() for _, task in self._in_progress)
         try:
             page = await self._response_of(task)
-            is_waiting = is_waiting and time.monotonic() - asked_at >= _LONG_WAIT
-            result = self._listing.take(request, page)
+            is_waiting = is_waiting and time.monotonic() - wait_started_at >= _LONG_WAIT
+            result = self._listing.process(request, page)
         except BaseException as error:
-            end = self._listing.take_error(request) if may_be_past_end(error) else None
+            end = self._listing.process_error(request) if may_be_past_end(error) else None
             if end is None:
-                # The caller may not come back. If it does, the page is requested again.
+                # The caller may not continue. If it does, the page is requested again.
                 self._discard_requests()
                 if isinstance(error, CopyAIError):
                     error.page = self._listing.resume_page(self._plan.page_size)
@@ -243,7 +243,7 @@ class PageIterator(AsyncIterator[Page[T]]):
             page, result = Page(request.page, self._plan.size, None, ()), end
         self._in_progress.popleft()
         self._invalid_fields |= page.invalid_fields
-        self._follow(request, result)
+        self._apply_result(request, result)
         self._adapt_window(is_waiting=is_waiting, is_idle=is_idle)
         if not self._listing.is_finished and self._plan.prefetch != 0:
             self._send_requests(self._window)
@@ -256,7 +256,7 @@ class PageIterator(AsyncIterator[Page[T]]):
             caller = asyncio.current_task()
             if caller is None or caller.cancelling():
                 raise
-        # Not the caller was cancelled but the request: by `aclose`, or by the end of the session.
+        # The request was cancelled, not the caller: by `aclose`, or by the end of the session.
         if self._is_closed:
             raise StopAsyncIteration
         msg = "this CopyAISession was closed while one of its lists was being read"
@@ -272,25 +272,25 @@ class PageIterator(AsyncIterator[Page[T]]):
     def _send(self, request: PageRequest) -> asyncio.Task[Page[T]]:
         return self._plan.tasks.spawn(self._fetch(request.page, self._plan.size))
 
-    def _follow(self, request: PageRequest, result: PageResult[T]) -> None:
-        """Discard or repeat requests if a page requires it, and adapt their number to the changes of the list."""
+    def _apply_result(self, request: PageRequest, result: PageResult[T]) -> None:
+        """Discard or repeat requests as the result requires, and adapt the number of requests in progress."""
         self._report(self._listing.changes)
         if result.is_outdated:
             self._discard_requests()
             self._window = min(self._window, _WINDOW_AFTER_CHANGE)
-        elif result.again is not None:
-            self._in_progress.appendleft((result.again, self._send(result.again)))
+        elif result.retry is not None:
+            self._in_progress.appendleft((result.retry, self._send(result.retry)))
             self._window = max(_WINDOW_AFTER_CHANGE, self._window - 1)
-        elif request.is_ahead:
+        elif request.is_prefetch:
             full = _FIRST_WINDOW if self._plan.prefetch is None else self._plan.prefetch
             self._window = max(self._window, min(full, self._window + 1))
         if self._listing.is_finished:
             self._log_end()
 
     def _adapt_window(self, *, is_waiting: bool, is_idle: bool) -> None:
-        """Request more pages at a time while the caller waits for them, and fewer after a 429 or if it is slow.
+        """Increase the number of requests in progress if the caller waits; decrease it after a 429 or if it is slow.
 
-        Only a caller that waits needs more pages; for a slow one, they would all be held in memory.
+        For a slow caller, more pages would only use memory.
         """
         slowdowns, self._slowdowns = self._slowdowns, self._plan.slowdowns()
         if self._plan.prefetch is not None:

@@ -1,16 +1,15 @@
-"""Which page of a list to request next, and what each page means: a state machine that never awaits.
+"""Decide which page of a list to request next, and which of its items are new: a state machine that never awaits.
 
-The list is numbered in pages, and changes while it is read: items are added at its head and removed anywhere. The rule
-counts positions, not items. A `Border` says that the leading `position` items were read as of a response with `total`.
-If a later response has a total lower by n, unread items have moved forward by at most n places: the border moves
-back by n, and reading continues from there. If the total has not fallen, no unread item can be in front of the
-border; repeated items are dropped. The number of items is never compared with the total to end the list: items
-removed behind the border would end it too early.
+The list has numbered pages and changes while it is read: items are added at the start and removed anywhere. Therefore,
+`Progress` counts positions, not items: the first `position` items were read when the list had `total` items. If the
+total then falls by n, unread items have moved forward by at most n positions: the position is reduced by n, and reading
+continues from there. If the total has not fallen, all unread items are at or after the position. Repeated items are
+dropped. The list does not end when `total` items have been read: removed items would end it too early.
 
-The rule needs responses in the order of their pages. The response for a page that was requested ahead may be older
-than that for the page in front of it, and if an item was added and another removed in between, the total does not show
-it. So pages requested ahead stay unproven until the first page, requested again, shows that no more items were
-added than the total accounts for. Otherwise the list is read again from the last proven border, page by page.
+This requires responses in the order of their pages. The response for a prefetched page may be older than the response
+for the page before it. If an item was added and another removed in between, the total does not show it. Therefore,
+prefetched pages are verified: the first page is requested again, to show that no more items were added than the total
+accounts for. If more were added, the list is read again from the last verified position, page by page.
 """
 
 from __future__ import annotations
@@ -29,39 +28,39 @@ from aiocopyai.errors import BadRequestError, NotFoundError, PaginationError, Re
 from aiocopyai.models import Changes, Page
 
 
-PROOF_INTERVAL: Final = 100
-"""Pages after which pages that were requested ahead are proven, at the latest."""
+VERIFY_INTERVAL: Final = 100
+"""The maximum number of pages between two verifications of prefetched pages."""
 MAX_STALE_PAGES: Final = 20
-"""Pages in a row without a new item after which the list does not advance."""
-_STALE_IN_A_FALL: Final = 0.1
-"""How much a page without a new item counts if the total has never been as low: a list that shrinks explains it."""
-_GAPS_IN_STEP: Final = 2
-"""Gaps in a row at the same page after which the total is taken to fall in step with the requests."""
-_MANY_NEW: Final = 5
-"""New items on a first page without any other, after which they are taken to have been added, and not to be missing."""
-_FIRST_PAUSE: Final = 8
-"""Pages that are read one by one after the first change that the total does not account for; doubled by each more."""
+"""The number of consecutive pages without a new item after which the list does not advance."""
+_STALE_WEIGHT_WHILE_SHRINKING: Final = 0.1
+"""The weight of a page without new items if the total is the lowest so far: a shrinking list explains such pages."""
+_MAX_GAPS: Final = 2
+"""The number of consecutive gaps at the same page after which the total is assumed to fall with every request."""
+_MANY_ADDED: Final = 5
+"""If the first page has only new items, and at least this many, they are assumed to be added and not missed before."""
+_INITIAL_PAUSE: Final = 8
+"""Pages to read one by one after the first change that the total does not show; doubled by each further change."""
 
 
 @frozen
-class Border:
-    """How far a list was read: its leading `position` items, as of a response with this `total`."""
+class Progress:
+    """How far a list was read: its first `position` items, when it had `total` items."""
 
     position: int
     total: int | None
 
-    def after(self, total: int | None) -> Border:
-        """Return the border as of a later response: if the total fell by n, unread items moved forward by up to n.
+    def after(self, total: int | None) -> Progress:
+        """Return the progress after a later response: if the total fell by n, reduce the position by n.
 
-        A total of None says nothing, and leaves the border as it is.
+        If the later total is None, the progress does not change.
         """
         if total is None:
             return self
         fallen = 0 if self.total is None else max(0, self.total - total)
-        return Border(max(0, self.position - fallen), total)
+        return Progress(max(0, self.position - fallen), total)
 
     def has_fallen(self, total: int | None) -> bool:
-        """Return whether a later response has a lower total."""
+        """Return whether the total of a later response is lower."""
         return total is not None and self.total is not None and total < self.total
 
     def next_page(self, page_length: int) -> int:
@@ -70,7 +69,7 @@ class Border:
 
 
 def may_be_past_end(error: BaseException) -> bool:
-    """Return whether this error may mean that a page is past the end of a list: 400, 404 or 422."""
+    """Return whether an error (400, 404 or 422) may mean that a page is past the end of the list."""
     return isinstance(error, BadRequestError | NotFoundError | RequestInvalidError)
 
 
@@ -80,39 +79,39 @@ class PageRequest:
 
     Attributes:
         page: the number of the page.
-        is_ahead: whether it is requested before the page in front of it has arrived.
-        proves: the border that this request proves, as it was before; None for a request that reads the list further.
+        is_prefetch: whether it is requested before the response for the previous page was received.
+        verifies: the progress to verify by requesting the first page again; None for a request that reads on.
     """
 
     page: int
-    is_ahead: bool = False
-    proves: Border | None = None
+    is_prefetch: bool = False
+    verifies: Progress | None = None
 
 
 @frozen
 class PageResult(Generic[T]):
-    """What a page meant.
+    """The result of processing a page.
 
     Attributes:
-        items: the items to yield: those that no page held before.
-        is_outdated: whether all other requests in progress must be discarded, as their pages are not the next ones.
-        again: a request to send at once and to take before the others in progress; None for no such request.
+        items: the new items of the page, to be yielded.
+        is_outdated: whether to discard all other requests in progress, because their pages are no longer the next ones.
+        retry: a request to send now, and to process before the others in progress; None if there is none.
     """
 
     items: Sequence[T] = ()
     is_outdated: bool = False
-    again: PageRequest | None = None
+    retry: PageRequest | None = None
 
 
 class Listing(Generic[T]):
-    """Reads one list: says which page to request next, takes the pages in that order, and says what each one meant.
+    """The state of one iteration over a list: returns the next request, and processes the responses in this order.
 
     Args:
         size: the page size to request.
-        start_page: the page to start at, from 1.
-        limit: the number of items after which to stop; None for all.
-        since: the time before which items are left out; None for all.
-        matches: returns whether an item is wanted; None for all.
+        start_page: the number of the first page to read.
+        limit: the maximum number of items; None for all.
+        since: the earliest creation time of the items; None for all.
+        matches: returns whether an item is wanted; None if all are.
     """
 
     def __init__(
@@ -126,22 +125,23 @@ class Listing(Generic[T]):
     ) -> None:
         self._size = size
         self._start_page = start_page
-        self._page_length = size  # of the pages that the server really sends
+        self._page_length = size  # the actual length of a full page
         self._last_length: int | None = None
-        self._border = Border((start_page - 1) * size, None)
-        self._ahead = _ReadAhead(self._border)
-        self._repeats: Repeats[T] = Repeats(self._border.position)
+        self._progress = Progress((start_page - 1) * size, None)
+        self._prefetching = _Prefetching(self._progress)
+        self._repeats: Repeats[T] = Repeats(self._progress.position)
         self._filter: Filter[T] = Filter(limit, since, matches)
         self._ignores_total = False
         self._lowest_total = math.inf
-        self._gap = (0, 0)  # the page in front of which the latest gap is, and how many in a row were there
+        self._gap = (0, 0)  # the page after the latest gap, and the number of consecutive gaps there
         self._passes = 1
-        self._stop: Border | None = None
+        self._stop: Progress | None = None
         self._state = _State.FINISHED if limit == 0 else _State.READING
         self._changes = Changes()
 
     def __repr__(self) -> str:
-        return f"<Listing: {self._border.position} of {self._border.total} positions read, {self._state.name.lower()}>"
+        progress = self._progress
+        return f"<Listing: {progress.position} of {progress.total} positions read, {self._state.name.lower()}>"
 
     @property
     def is_finished(self) -> bool:
@@ -149,13 +149,13 @@ class Listing(Generic[T]):
         return self._state is _State.FINISHED
 
     @property
-    def is_proving(self) -> bool:
-        """Whether nothing is left to read, but something may be missing in what was requested ahead."""
-        return self._state is _State.PROVING
+    def is_verifying(self) -> bool:
+        """Whether all pages were read, but the prefetched ones are not verified yet."""
+        return self._state is _State.VERIFYING
 
     @property
     def changes(self) -> Changes:
-        """The changes of the list so far."""
+        """The changes of the list that were detected so far."""
         return self._changes
 
     @property
@@ -164,128 +164,128 @@ class Listing(Generic[T]):
         return self._page_length
 
     @property
-    def proven(self) -> Border:
-        """The border in front of which no item is missing, however the pages were requested."""
-        return self._ahead.proven
+    def verified(self) -> Progress:
+        """The progress up to which no item is missing, even if pages were prefetched."""
+        return self._prefetching.verified
 
     @property
     def position(self) -> int:
-        """How many leading items were read, also those that are not proven."""
-        return self._border.position
+        """The number of items at the start of the list that were read, including unverified ones."""
+        return self._progress.position
 
     def stop_at(self, position: int) -> None:
-        """End when this many leading items were read, and it is proven that none of them is missing.
+        """End when the first `position` items were read, and it is verified that none of them is missing.
 
-        If the total grows, the position grows by as much. A second call replaces the position.
+        If the total grows by n, so does `position`. A second call replaces `position`.
         """
-        self._stop = Border(position, self._border.total)
-        if self._state is _State.READING and self._is_at_stop(self._border.position):
+        self._stop = Progress(position, self._progress.total)
+        if self._state is _State.READING and self._is_at_stop(self._progress.position):
             self._end(0)
 
     def _is_at_stop(self, position: int) -> bool:
         if self._stop is None:
             return False
         grown = 0
-        if self._stop.total is not None and self._border.total is not None:
-            grown = max(0, self._border.total - self._stop.total)
+        if self._stop.total is not None and self._progress.total is not None:
+            grown = max(0, self._progress.total - self._stop.total)
         return position >= self._stop.position + grown
 
     def resume_page(self, page_size: int) -> int:
-        """Return the `start_page` from which another listing with this page size reads all that this one has not."""
-        return self._border.next_page(self._page_length if page_size == self._size else page_size)
+        """Return the `start_page` with which a new listing with this page size reads all remaining items."""
+        return self._progress.next_page(self._page_length if page_size == self._size else page_size)
 
     def next_request(self, in_progress: Sequence[PageRequest] = ()) -> PageRequest | None:
-        """Return what to request next; None if that depends on the responses to the requests in progress.
+        """Return the next request; None if it depends on the responses to the requests in progress.
 
         Args:
-            in_progress: the requests whose responses were not taken yet, in the order in which they were returned here.
+            in_progress: the returned requests whose responses were not processed yet, oldest first.
         """
-        if self._state is _State.FINISHED or (self._state is _State.PROVING and in_progress):
+        if self._state is _State.FINISHED or (self._state is _State.VERIFYING and in_progress):
             return None
-        proof = PageRequest(self._start_page, proves=self._border)
-        is_proving = any(request.proves is not None for request in in_progress)
-        is_proof_due = not is_proving and self._ahead.is_proof_due(self._border, self._page_length)
-        if self._state is _State.PROVING or is_proof_due:
-            return proof
-        ahead = len(in_progress) - is_proving
-        page = self._border.next_page(self._page_length) + ahead
+        verification = PageRequest(self._start_page, verifies=self._progress)
+        is_verifying = any(request.verifies is not None for request in in_progress)
+        is_due = not is_verifying and self._prefetching.is_verification_due(self._progress, self._page_length)
+        if self._state is _State.VERIFYING or is_due:
+            return verification
+        ahead = len(in_progress) - is_verifying
+        page = self._progress.next_page(self._page_length) + ahead
         if not ahead:
             return PageRequest(page)
         start = (page - 1) * self._page_length
-        is_promised = self._border.total is not None and start <= self._border.total
+        is_in_list = self._progress.total is not None and start <= self._progress.total
         is_wanted = not self._is_at_stop(start) and self._filter.needs(ahead * self._page_length)
-        if not (is_promised and is_wanted and self._ahead.is_allowed(start)):
+        if not (is_in_list and is_wanted and self._prefetching.is_allowed(start)):
             return None
-        if self._ahead.first_page is None:
-            return None if is_proving else proof
-        return PageRequest(page, is_ahead=True)
+        if self._prefetching.first_page is None:
+            return None if is_verifying else verification
+        return PageRequest(page, is_prefetch=True)
 
-    def take(self, request: PageRequest, page: Page[T]) -> PageResult[T]:
-        """Take the response to the oldest request in progress.
+    def process(self, request: PageRequest, page: Page[T]) -> PageResult[T]:
+        """Process the response to the oldest request in progress.
 
         Raises:
-            PaginationError: the list does not advance. Afterwards, the same pages can be requested again.
+            PaginationError: the list does not advance. The next requests repeat the latest pages.
         """
         ids = [item.id for item in page.items]
-        if request.proves is not None:
-            return self._take_proof(request.proves, page, ids)
+        if request.verifies is not None:
+            return self._process_verification(request.verifies, page, ids)
         total = None if self._ignores_total else page.total
-        if request.is_ahead and self._border.has_fallen(total):
-            # The response may be older than that of the page in front of it: only a later request shows that.
-            return PageResult(again=PageRequest(request.page))
+        if request.is_prefetch and self._progress.has_fallen(total):
+            # The response may be older than the response for the previous page. Only another request can tell.
+            return PageResult(retry=PageRequest(request.page))
         if self._last_length is None:
             self._learn_page_length(request.page, len(ids), total)
-            self._ahead.first_page = _FirstPage(ids, page.total)
+            self._prefetching.first_page = _FirstPage(ids, page.total)
         start = (request.page - 1) * self._page_length
         new, known = self._repeats.remove(page.items, ids)
-        self._note(page.total, len(ids) - len(new))
+        self._record(page.total, len(ids) - len(new))
         if new and total is not None and start + len(ids) > total:
-            # The page itself proves the total too low, so that no total of this server is of any use.
-            self._ignores_total, total, self._border = True, None, Border(self._border.position, None)
-        has_changed = self._border.has_fallen(total)
+            # The page has more items than the total allows: the totals of this server are useless.
+            self._ignores_total, total, self._progress = True, None, Progress(self._progress.position, None)
+        has_changed = self._progress.has_fallen(total)
         if total is None or start < total:
             has_changed |= self._repeats.explain(known, start, len(ids)) > 0
-            if not new and self._ahead.first_page is not None and ids == self._ahead.first_page.ids:
+            if not new and self._prefetching.first_page is not None and ids == self._prefetching.first_page.ids:
                 self._repeats.is_page_ignored = request.page != self._start_page and self._repeats.new_pages == 1
         selected = self._filter.select(new)
-        is_joined = self._move_border(request, total, has_changed=has_changed)
+        is_contiguous = self._advance(request, total, has_changed=has_changed)
         is_lowest = total is not None and total < self._lowest_total
         self._lowest_total = min(self._lowest_total, math.inf if total is None else total)
-        stale = _STALE_IN_A_FALL if is_lowest else 1.0
+        stale = _STALE_WEIGHT_WHILE_SHRINKING if is_lowest else 1.0
         self._repeats.stale_pages = 0.0 if new else self._repeats.stale_pages + has_changed * stale
         if self._is_stuck:
-            self._state = _State.PROVING
-        elif is_joined:
-            self._judge_end(start, page, new)
+            self._state = _State.VERIFYING
+        elif is_contiguous:
+            self._end_if_complete(start, page, new)
         self._last_length = len(ids)
         if self._filter.is_full:
             self._state = _State.FINISHED
         return PageResult(selected, has_changed or self._state is not _State.READING)
 
-    def take_error(self, request: PageRequest) -> PageResult[T] | None:
-        """Take an error that `may_be_past_end` in place of a page; return None if it is not the end of the list."""
-        if request.proves is not None or self._last_length is None:
+    def process_error(self, request: PageRequest) -> PageResult[T] | None:
+        """Process an error that `may_be_past_end`; return None if it does not mean the end of the list."""
+        if request.verifies is not None or self._last_length is None:
             return None
-        if self._border.total is not None and (request.page - 1) * self._page_length < self._border.total:
-            if request.is_ahead:
-                return PageResult(again=PageRequest(request.page))
-            # A first page that is shorter than requested is either the last one, or shows the server's page length.
+        if self._progress.total is not None and (request.page - 1) * self._page_length < self._progress.total:
+            if request.is_prefetch:
+                return PageResult(retry=PageRequest(request.page))
+            # If the first page is shorter than requested, it is the last one, or the server limits the page size.
             is_second = request.page == self._start_page + 1
             if self._last_length >= (self._size if is_second else self._page_length):
                 return None
-        self._end(self._unfilled)
+        self._end(self._shortfall)
         return PageResult(is_outdated=True)
 
     @property
-    def _unfilled(self) -> int:
-        return 0 if self._border.total is None else max(0, self._border.total - self._repeats.reach)
+    def _shortfall(self) -> int:
+        return 0 if self._progress.total is None else max(0, self._progress.total - self._repeats.reach)
 
     @property
-    def _is_proven(self) -> bool:
-        return self._ahead.proven.position == self._border.position
+    def _is_verified(self) -> bool:
+        return self._prefetching.verified.position == self._progress.position
 
-    def _note(self, total: int | None, repeated: int = 0) -> None:
-        """Note the total of a response, and how many of its items came again."""
+    def _record(self, total: int | None, repeated: int = 0) -> None:
+        """Update the changes with the total and the number of repeated items of a response."""
         if repeated:
             self._changes = evolve(self._changes, repeated=self._changes.repeated + repeated)
         first, last = self._changes.first_total, self._changes.last_total
@@ -296,79 +296,79 @@ class Listing(Generic[T]):
             self._repeats.reach += max(0, total - last)
 
     def _learn_page_length(self, page: int, length: int, total: int | None) -> None:
-        """Learn from the first page how many items this server sends: it may limit the size, or ignore it."""
+        """Set the page length from the first page: a server may limit the requested size, or ignore it."""
         end = (page - 1) * self._size + length
         is_limited = 0 < length < self._size and total is not None and (total > end or (total < end and page > 1))
         if is_limited or length > self._size:
             self._page_length = length
-            self._border = Border((page - 1) * length, None)
-            self._ahead.proven = self._border
-            self._repeats.reach = self._border.position
+            self._progress = Progress((page - 1) * length, None)
+            self._prefetching.verified = self._progress
+            self._repeats.reach = self._progress.position
 
-    def _move_border(self, request: PageRequest, total: int | None, *, has_changed: bool) -> bool:
-        """Move the border behind a page; return False if something in front of the page has to be read first."""
+    def _advance(self, request: PageRequest, total: int | None, *, has_changed: bool) -> bool:
+        """Set the progress to the end of a page; return False if earlier items have to be read first."""
         start = (request.page - 1) * self._page_length
-        is_past_end = self._border.total is not None and start >= self._border.total
-        is_proven = self._is_proven and (not request.is_ahead or is_past_end)
+        is_past_end = self._progress.total is not None and start >= self._progress.total
+        is_verified = self._is_verified and (not request.is_prefetch or is_past_end)
         if has_changed:
-            self._ahead.pause(self._border.position, self._page_length, is_failure=not is_proven)
-            if not is_proven:
-                self._return_to(self._ahead.proven, request.page)
+            self._prefetching.pause(self._progress.position, self._page_length, is_failure=not is_verified)
+            if not is_verified:
+                self._rewind_to(self._prefetching.verified, request.page)
                 return False
-        border = self._border.after(total)
-        is_joined = border.position >= start
+        progress = self._progress.after(total)
+        is_contiguous = progress.position >= start
         gap_page, gaps = self._gap
-        if not is_joined:
+        if not is_contiguous:
             self._gap = (request.page, gaps + 1 if gap_page == request.page else 1)
-            self._return_to(border, request.page)
-        elif request.page < gap_page and gaps >= _GAPS_IN_STEP:
-            # A total that falls at every second request would fall at this page forever: read the page twice.
+            self._rewind_to(progress, request.page)
+        elif request.page < gap_page and gaps >= _MAX_GAPS:
+            # If the total falls with every second request, this page would never be reached: read it twice.
             self._gap = (gap_page, 0)
-            self._border = border
+            self._progress = progress
         else:
-            self._border = Border(start + self._page_length, border.total)
-        if is_proven:
-            self._ahead.proven = self._border
-        return is_joined
+            self._progress = Progress(start + self._page_length, progress.total)
+        if is_verified:
+            self._prefetching.verified = self._progress
+        return is_contiguous
 
-    def _return_to(self, border: Border, page: int) -> None:
-        """Go back to a border in front of this page."""
-        again = page + 1 - border.next_page(self._page_length)
+    def _rewind_to(self, progress: Progress, page: int) -> None:
+        """Continue at a position before this page."""
+        again = page + 1 - progress.next_page(self._page_length)
         self._changes = evolve(self._changes, reread=self._changes.reread + max(1, again), missing=0)
-        self._border = Border(border.position, None) if self._ignores_total else border
+        self._progress = Progress(progress.position, None) if self._ignores_total else progress
         self._state = _State.READING
         self._filter.restart()
 
-    def _judge_end(self, start: int, page: Page[T], new: Sequence[T]) -> None:
-        """End the list if this page shows that nothing is left to read, or nothing that is wanted."""
-        length, total = len(page.items), self._border.total
+    def _end_if_complete(self, start: int, page: Page[T], new: Sequence[T]) -> None:
+        """End the list if no page after this one can have a wanted item."""
+        length, total = len(page.items), self._progress.total
         if total is None:
             is_end = not length or (self._ignores_total and (length < self._page_length or not new))
         elif not length:
-            # An empty page although more is promised: try one more.
-            is_end = self._last_length == 0 or self._border.position >= total
+            # The total says that there are more items: try one more page.
+            is_end = self._last_length == 0 or self._progress.position >= total
         else:
-            # After a full last page, one more is read, as some servers send a total that is too low.
-            is_end = start >= total or (self._border.position >= total and length != self._page_length)
+            # After a full last page, read one more, because the total of some servers is too low.
+            is_end = start >= total or (self._progress.position >= total and length != self._page_length)
         if is_end:
-            self._end(self._unfilled)
-        elif self._filter.is_past(page.items) or self._is_at_stop(self._border.position) or self._has_found_missing:
+            self._end(self._shortfall)
+        elif self._filter.is_past(page.items) or self._is_at_stop(self._progress.position) or self._has_found_missing:
             self._end(0)
 
     def _end(self, missing: int) -> None:
-        """End the list, or first request a proof that nothing is missing."""
+        """End the list, after a verification if it is needed."""
         self._changes = evolve(self._changes, missing=missing)
-        self._state = _State.FINISHED if self._is_proven and not self._is_doubtful else _State.PROVING
+        self._state = _State.FINISHED if self._is_verified and not self._may_have_missed else _State.VERIFYING
 
     @property
-    def _is_doubtful(self) -> bool:
-        """Whether repeated items may have taken the places of others."""
+    def _may_have_missed(self) -> bool:
+        """Whether repeated items may have replaced others."""
         return self._is_read_through and (self._repeats.unexplained > 0 or self._passes > 1)
 
     @property
     def _has_found_missing(self) -> bool:
-        """Whether the second pass has found as many items as were missing after the first."""
-        start, total = (self._start_page - 1) * self._page_length, self._border.total
+        """Whether the second pass has found all items that were missing after the first."""
+        start, total = (self._start_page - 1) * self._page_length, self._progress.total
         return self._passes > 1 and total is not None and self._repeats.count >= total - start
 
     @property
@@ -377,38 +377,37 @@ class Listing(Generic[T]):
 
     @property
     def _is_read_through(self) -> bool:
-        return self._border.total is not None and self._border.position >= self._border.total
+        return self._progress.total is not None and self._progress.position >= self._progress.total
 
-    def _take_proof(self, proves: Border, page: Page[T], ids: list[str]) -> PageResult[T]:
-        """Take the first page again, and compare it with what it was at the last proof."""
-        self._note(page.total)
-        earlier, first_page = self._ahead.first_page, _FirstPage(ids, page.total)
-        if not self._is_proven and (earlier is None or not first_page.continues(earlier)):
-            self._ahead.pause(self._border.position, self._page_length, is_failure=True)
-            self._ahead.first_page = first_page
-            self._return_to(self._ahead.proven, self._border.next_page(self._page_length) - 1)
+    def _process_verification(self, verifies: Progress, page: Page[T], ids: list[str]) -> PageResult[T]:
+        """Compare the first page with the first page at the last verification."""
+        self._record(page.total)
+        earlier, first_page = self._prefetching.first_page, _FirstPage(ids, page.total)
+        if not self._is_verified and (earlier is None or not first_page.continues(earlier)):
+            self._prefetching.pause(self._progress.position, self._page_length, is_failure=True)
+            self._prefetching.first_page = first_page
+            self._rewind_to(self._prefetching.verified, self._progress.next_page(self._page_length) - 1)
             return PageResult(is_outdated=True)
-        if not self._is_proven:
-            self._ahead.proven = proves
-        self._ahead.first_page = first_page
-        if self._state is not _State.PROVING:
+        if not self._is_verified:
+            self._prefetching.verified = verifies
+        self._prefetching.first_page = first_page
+        if self._state is not _State.VERIFYING:
             return PageResult()
-        if not self._is_doubtful and not self._is_stuck:
+        if not self._may_have_missed and not self._is_stuck:
             self._state = _State.FINISHED
             return PageResult(is_outdated=True)
         new, known = self._repeats.remove_from_head(page.items, ids)
-        # If the first page has only new items, even more of them may follow on the next page. The second pass finds
-        # those that were added during the first.
-        explains_all = not known and len(new) >= _MANY_NEW and self._passes > 1
-        self._conclude(None if explains_all else page.total, len(ids), len(new))
+        # If the first page has only new items, the next page may have some, too. The second pass finds the items that
+        # were added during the first.
+        explains_all = not known and len(new) >= _MANY_ADDED and self._passes > 1
+        self._finish_or_restart(None if explains_all else page.total, len(ids), len(new))
         return PageResult(self._filter.select(new), is_outdated=True)
 
-    def _conclude(self, total: int | None, length: int, added: int) -> None:
-        """Decide whether the list has ended or does not advance, now that the first page was read again.
+    def _finish_or_restart(self, total: int | None, length: int, added: int) -> None:
+        """Finish, continue or read the list again, depending on the items that are missing.
 
-        Items that are equal in the server's order may change places between two requests. One may then be repeated
-        in place of another one that is never listed. So if the total promises more items than were listed, the list
-        is read again if that can help.
+        The server may return items with equal sort keys in a different order for each request. One item may then be
+        listed twice, and another never. If fewer items than the total were listed, a second pass may find the others.
 
         Raises:
             PaginationError: the list does not advance.
@@ -418,57 +417,56 @@ class Listing(Generic[T]):
         if total is not None and self._is_read_through:
             missing = max(0, total - start - self._repeats.count)
         if self._is_stuck and added:
-            # Items that were added explain why the pages had no new items.
+            # The added items explain the pages without new items.
             self._repeats.stale_pages = 0.0
             self._state = _State.READING
         elif self._is_stuck or (missing and self._repeats.is_page_ignored and length >= self._size):
-            self._give_up(length)
+            self._end_without_progress(length)
         elif missing and self._passes == 1 and self._repeats.remembers_all:
             self._passes += 1
-            self._return_to(Border(start, total), self._border.next_page(self._page_length) - 1)
-            self._ahead.proven = self._border
-            self._ahead.forbid()
+            self._rewind_to(Progress(start, total), self._progress.next_page(self._page_length) - 1)
+            self._prefetching.verified = self._progress
+            self._prefetching.disable()
             self._repeats.unexplained = 0
         else:
             self._changes = evolve(self._changes, missing=max(missing, self._changes.missing))
             self._state = _State.FINISHED
 
-    def _give_up(self, length: int) -> None:
-        """End a list that does not advance, quietly if no more is promised."""
+    def _end_without_progress(self, length: int) -> None:
+        """End a list that does not advance, with an error if it should have more items."""
         self._state = _State.READING
         self._repeats.stale_pages = 0.0
-        total, first = self._border.total, (self._start_page - 1) * self._page_length
+        total, first = self._progress.total, (self._start_page - 1) * self._page_length
         is_only_page = self._repeats.is_page_ignored and length >= self._size
         if total is None and not is_only_page:
             self._state = _State.FINISHED
             return
-        page = max(1, self._border.next_page(self._page_length) - 1)
-        self._border = Border(max(first, self._border.position - MAX_STALE_PAGES * self._page_length), total)
-        self._ahead.proven = self._border
-        self._repeats.reach = self._border.position
-        promised = "an unknown number of" if total is None else str(total)
+        page = max(1, self._progress.next_page(self._page_length) - 1)
+        self._progress = Progress(max(first, self._progress.position - MAX_STALE_PAGES * self._page_length), total)
+        self._prefetching.verified = self._progress
+        self._repeats.reach = self._progress.position
         raise PaginationError(
             f"the list does not advance: page {page} and the pages before it had no new items, "
-            f"although {promised} items are promised"
+            f"although the list has {'an unknown number of' if total is None else total} items"
         )
 
 
 class _State(Enum):
     READING = auto()
-    PROVING = auto()
-    """Nothing is left to read, but the pages that were requested ahead have to be proven."""
+    VERIFYING = auto()
+    """All pages were read, but the prefetched ones are not verified yet."""
     FINISHED = auto()
 
 
 @frozen
 class _FirstPage:
-    """The first page of a listing, as one response showed it."""
+    """The first page of a list in one response."""
 
     ids: Sequence[str]
     total: int | None
 
     def continues(self, earlier: _FirstPage) -> bool:
-        """Return whether the items added since then are those for which the total accounts, and no others."""
+        """Return whether the total accounts for all items that were added since an earlier response."""
         added = 0 if self.total is None or earlier.total is None else self.total - earlier.total
         if self.ids == earlier.ids:
             return added >= 0
@@ -476,39 +474,40 @@ class _FirstPage:
         return 0 <= added < len(self.ids) and self.ids[added:] == earlier.ids[:kept]
 
 
-class _ReadAhead:
-    """Whether pages may be requested ahead, and up to where those that were are proven."""
+class _Prefetching:
+    """Decides whether pages may be prefetched, and when to verify them."""
 
-    def __init__(self, border: Border) -> None:
-        self.proven = border
+    def __init__(self, progress: Progress) -> None:
+        self.verified = progress
         self.first_page: _FirstPage | None = None
-        """As it was before the pages that were requested ahead; None if that is not known."""
+        """The first page before any unverified page was prefetched; None if unknown."""
         self._paused_until = 0.0  # the position
-        self._pause_pages = _FIRST_PAUSE
+        self._pause_pages = _INITIAL_PAUSE
 
     def is_allowed(self, position: int) -> bool:
-        """Return whether the page at this position may be requested before those in front of it have arrived."""
+        """Return whether the page at a position may be prefetched."""
         return position >= self._paused_until
 
-    def is_proof_due(self, border: Border, page_length: int) -> bool:
-        """Return whether to prove now what was requested ahead.
+    def is_verification_due(self, progress: Progress, page_length: int) -> bool:
+        """Return whether to verify the prefetched pages now.
 
-        It is due while all ids since the last proof are remembered, and while the first page shows how much was added.
+        This must happen before ids since the last verification are forgotten, and while the first page still has an
+        item of the last verification.
         """
-        if border.position == self.proven.position:
+        if progress.position == self.verified.position:
             return False
-        if border.position - self.proven.position >= min(PROOF_INTERVAL * page_length, REMEMBERED_IDS // 2):
+        if progress.position - self.verified.position >= min(VERIFY_INTERVAL * page_length, REMEMBERED_IDS // 2):
             return True
         before = None if self.first_page is None else self.first_page.total
-        return before is not None and border.total is not None and 2 * (border.total - before) >= page_length
+        return before is not None and progress.total is not None and 2 * (progress.total - before) >= page_length
 
     def pause(self, position: int, page_length: int, *, is_failure: bool) -> None:
-        """Read page by page up to this position and some pages further: twice as many after each failed proof."""
+        """Do not prefetch until some pages after a position; twice as many after each failed verification."""
         self._paused_until = max(self._paused_until, position + self._pause_pages * page_length)
         if is_failure:
             self._pause_pages *= 2
         self.first_page = None
 
-    def forbid(self) -> None:
-        """Read page by page to the end."""
+    def disable(self) -> None:
+        """Do not prefetch until the end of the list."""
         self._paused_until = math.inf

@@ -260,7 +260,7 @@ class CopyAISession:
             prefetch: the maximum number of requests in progress, 1 to 100, or 0 to request a page only when it is
                 needed. By default up to 4, and up to 16 while the caller waits for pages; fewer after a 429, and if
                 the caller is slower than the server. With 2 or more, the first page is requested again at the end, and
-                every 100 pages, to prove that no run was skipped.
+                every 100 pages, to verify that no run was skipped.
 
         Raises:
             ValueError: an argument is invalid; raised by the call, before anything is sent.

@@ -146,7 +146,7 @@ class ListReader:
                 async for page in pages:
                     if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
                         return False
-                    list_state.add(page, pages.proven.position, pages.proven.total, pages.page_length)
+                    list_state.add(page, pages.verified.position, pages.verified.total, pages.page_length)
                     if list_state.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
                         pages.stop_at(pages.position)
                         rereads_at_horizon = pager.changes.reread

@@ -3,7 +3,7 @@
 The pagination rule (docs/pagination.md) applies to any two responses, regardless of the time between them: if the first
 `n` positions of a list were read when its total was `T`, and the total is now `T'`, then no unread run is before
 position ``n - max(0, T - T')``, as long as runs are added only at the head. A checkpoint consists of `n` and `T`, after
-the pager has proven that nothing is missing. It is used only if the list is newest first. A few pages before it are
+the pager has verified that nothing is missing. It is used only if the list is newest first. A few pages before it are
 read again for safety; runs that were seen before are not written again.
 """
 
@@ -28,7 +28,7 @@ MARGIN: Final = 5
 _PREFETCH: Final[int | None] = None
 """The `prefetch` of `runs()`; None selects its default."""
 _MAX_ATTEMPTS: Final = 3
-"""After this many attempts without a new checkpoint, pages are read one by one, so that each is proven at once."""
+"""After this many attempts without a new checkpoint, pages are read one by one, so that each is verified at once."""
 
 
 @frozen
@@ -102,7 +102,7 @@ class ListState:
         return max(1, self.checkpoint.next_page(self.total) - MARGIN)
 
     def start_attempt(self) -> int | None:
-        """Count an attempt, and return its `prefetch`: 0 if several attempts were too short to prove any page."""
+        """Count an attempt, and return its `prefetch`: 0 if several attempts were too short to verify any page."""
         self.attempts += 1
         return _PREFETCH if self.attempts <= _MAX_ATTEMPTS else 0
 

@@ -225,7 +225,7 @@ class _Attempt:
                     self._add(page, pager.changes.reread, is_joined=pages.position >= page.number * pages.page_length)
                     if self.has_changed:
                         return expected
-                    if pages.proven.position >= pages.position:
+                    if pages.verified.position >= pages.position:
                         self._connect()
                     if self.end:
                         pages.stop_at(total - self.end)

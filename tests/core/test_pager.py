@@ -256,11 +256,11 @@ async def test_proven_pages() -> None:
         return changing.page(number, 5)
 
     pages = Pager(fetch, PLAN).pages()
-    proven = [(page.number, pages.proven.position, pages.page_length) async for page in pages]
+    verified = [(page.number, pages.verified.position, pages.page_length) async for page in pages]
 
-    assert proven[:2] == [(1, 5, 5), (2, 10, 5)]
-    assert {position for number, position, _ in proven if number > 2} == {10}
-    assert pages.proven.position == 50
+    assert verified[:2] == [(1, 5, 5), (2, 10, 5)]
+    assert {position for number, position, _ in verified if number > 2} == {10}
+    assert pages.verified.position == 50
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
@@ -341,8 +341,8 @@ async def test_failed_page_is_requested_again() -> None:
     assert [run.id for run in got] == server.changing.ids
 
 
-async def test_failed_proof_is_requested_again() -> None:
-    """An error of the request that proves prefetched pages is raised, and the next step sends the request again."""
+async def test_failed_verification_is_requested_again() -> None:
+    """An error of the request that verifies prefetched pages is raised, and the next step sends the request again."""
     server = Server(ChangingList.of(49))
     iterator = aiter(Pager(server.fetch, PLAN))
     got: list[Run] = [await anext(iterator)]

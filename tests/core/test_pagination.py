@@ -24,7 +24,7 @@ from aiocopyai import (
     ServerError,
 )
 from aiocopyai._filters import Since
-from aiocopyai._pagination import MAX_STALE_PAGES, PROOF_INTERVAL, Border, Listing, PageRequest, may_be_past_end
+from aiocopyai._pagination import MAX_STALE_PAGES, VERIFY_INTERVAL, Listing, PageRequest, Progress, may_be_past_end
 from aiocopyai._repeats import REMEMBERED_IDS, RecentIds
 from tests.support.strategies import AT_THE_END, KINDS_OF_CHANGE, ChangingList, changing_lists
 
@@ -77,27 +77,27 @@ def read(
             request = choose(open_requests)
             responses[id(request)] = respond(request.page, size)
         request = in_progress.pop(0)
-        result = reading.listing.take(request, responses.pop(id(request)))
+        result = reading.listing.process(request, responses.pop(id(request)))
         reading.ids += [run.id for run in result.items]
-        if result.again:
-            in_progress.insert(0, result.again)
-            reading.requested.append(result.again.page)
+        if result.retry:
+            in_progress.insert(0, result.retry)
+            reading.requested.append(result.retry.page)
         if stop_at is not None:
             reading.listing.stop_at(stop_at)
             stop_at = None
-        if result.is_outdated or reading.listing.is_proving:
+        if result.is_outdated or reading.listing.is_verifying:
             in_progress.clear()
             responses.clear()
     return reading
 
 
-def take(listing: Listing[Run], page: Page[Run]) -> Sequence[Run]:
+def process(listing: Listing[Run], page: Page[Run]) -> Sequence[Run]:
     """Return the page to request next."""
     request = listing.next_request()
     assert request is not None
     assert request.page == page.number
 
-    return listing.take(request, page).items
+    return listing.process(request, page).items
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_CHANGE)
@@ -148,15 +148,15 @@ def test_stop_in_an_unchanged_list(
 
 @given(changing_lists("unchanged"), SIZES, PREFETCHES, ORDERS)
 def test_unchanged_list(changing: ChangingList, size: int, prefetch: int, order: random.Random) -> None:
-    """An unchanged list takes one request per page, one more after a full last page, and proofs if it is prefetched."""
+    """An unchanged list takes one request per page, one more after a full last page, and one per verification."""
     count = len(changing.ids)
     reading = read(changing.page, size, prefetch, order.choice)
     pages = ceil(count / size) + (count % size == 0)
     ahead = ceil(count / size) - 2 if prefetch > 1 else 0
-    most_proofs = 1 + ahead // PROOF_INTERVAL if ahead > 0 else 0
+    most_verifications = 1 + ahead // VERIFY_INTERVAL if ahead > 0 else 0
 
     assert reading.ids == changing.ids
-    assert pages + min(1, most_proofs) <= changing.requests <= pages + most_proofs
+    assert pages + min(1, most_verifications) <= changing.requests <= pages + most_verifications
     assert not reading.listing.changes
 
 
@@ -231,14 +231,14 @@ def test_list_that_shrinks_all_the_time(prefetch: int, seed: int) -> None:
 
 
 def test_only_the_pages_since_the_last_proof_are_read_again() -> None:
-    """After a change late in a long list, pages that are already proven are not read again."""
-    pages = 3 * PROOF_INTERVAL
+    """After a change late in a long list, pages that are already verified are not read again."""
+    pages = 3 * VERIFY_INTERVAL
     changing = ChangingList.of(2 * pages, ((1, [AT_THE_END]) if n == pages - 20 else (0, []) for n in range(2 * pages)))
     reading = read(changing.page, 2, 4)
 
     assert changing.stayed <= set(reading.ids)
     assert len(reading.requested) <= 1.5 * pages
-    assert min(page for page in reading.requested[pages:] if page > 1) > 1.5 * PROOF_INTERVAL
+    assert min(page for page in reading.requested[pages:] if page > 1) > 1.5 * VERIFY_INTERVAL
 
 
 @pytest.mark.parametrize("group", [2, 5, 30])
@@ -344,7 +344,7 @@ def test_placeholder_ids_of_the_reference() -> None:
     first, second = Run("<run_id>", credits=1), Run("<run_id>", credits=2)
     listing: Listing[Run] = Listing(100)
 
-    assert take(listing, Page(1, 100, 3, [first, second, first])) == [first, second]
+    assert process(listing, Page(1, 100, 3, [first, second, first])) == [first, second]
     assert listing.is_finished
     assert listing.changes.missing == 0
 
@@ -352,9 +352,9 @@ def test_placeholder_ids_of_the_reference() -> None:
 def test_an_id_on_two_pages_is_one_run() -> None:
     """A run that moves to a later page is yielded once, even if it has changed."""
     listing: Listing[Run] = Listing(2)
-    take(listing, Page(1, 2, 4, [Run("a"), Run("b", credits=1)]))
+    process(listing, Page(1, 2, 4, [Run("a"), Run("b", credits=1)]))
 
-    assert take(listing, Page(2, 2, 5, [Run("b", credits=2), Run("c")])) == [Run("c")]
+    assert process(listing, Page(2, 2, 5, [Run("b", credits=2), Run("c")])) == [Run("c")]
 
 
 @pytest.mark.parametrize("prefetch", [0, 4])
@@ -399,8 +399,8 @@ def test_example_of_the_reference() -> None:
     """A list of two runs with a total of 3 ends after an empty page, with one run missing."""
     listing: Listing[Run] = Listing(100)
 
-    assert take(listing, Page(1, 100, 3, runs(1, 2))) == runs(1, 2)
-    assert take(listing, Page(2, 100, 3, [])) == []
+    assert process(listing, Page(1, 100, 3, runs(1, 2))) == runs(1, 2)
+    assert process(listing, Page(2, 100, 3, [])) == []
     assert listing.is_finished
     assert listing.changes == Changes(missing=1, first_total=3, last_total=3)
 
@@ -419,10 +419,10 @@ def test_total_too_high(prefetch: int) -> None:
 def test_empty_page_in_the_middle() -> None:
     """An empty page does not end a list if its total is higher."""
     listing: Listing[Run] = Listing(2)
-    take(listing, Page(1, 2, 5, runs(1, 2)))
-    take(listing, Page(2, 2, 5, []))
+    process(listing, Page(1, 2, 5, runs(1, 2)))
+    process(listing, Page(2, 2, 5, []))
 
-    assert take(listing, Page(3, 2, 5, runs(5))) == runs(5)
+    assert process(listing, Page(3, 2, 5, runs(5))) == runs(5)
     assert listing.is_finished
 
 
@@ -447,10 +447,10 @@ def test_reading_can_continue_after_an_error() -> None:
     listing: Listing[Run] = Listing(10)
     with pytest.raises(PaginationError):
         while request := listing.next_request():
-            listing.take(request, Page(request.page, 10, 640, runs(*range(10))))
+            listing.process(request, Page(request.page, 10, 640, runs(*range(10))))
 
     assert not listing.is_finished
-    assert take(listing, Page(2, 10, 640, runs(*range(10, 20)))) == runs(*range(10, 20))
+    assert process(listing, Page(2, 10, 640, runs(*range(10, 20)))) == runs(*range(10, 20))
 
 
 @pytest.mark.parametrize("count", [27, 30])
@@ -476,11 +476,11 @@ def test_last_page_is_sent_for_every_page_after_the_total(prefetch: int) -> None
 def test_added_runs_explain_repeats() -> None:
     """Pages of repeated runs do not end a list if as many runs were added."""
     listing: Listing[Run] = Listing(10)
-    take(listing, Page(1, 10, 100, runs(*range(10))))
+    process(listing, Page(1, 10, 100, runs(*range(10))))
     for page in range(2, 40):
-        take(listing, Page(page, 10, 100 + 10 * (page - 1), runs(*range(10))))
+        process(listing, Page(page, 10, 100 + 10 * (page - 1), runs(*range(10))))
 
-    assert take(listing, Page(40, 10, 490, runs(*range(10, 20)))) == runs(*range(10, 20))
+    assert process(listing, Page(40, 10, 490, runs(*range(10, 20)))) == runs(*range(10, 20))
 
 
 def test_new_runs_explain_repeats() -> None:
@@ -505,10 +505,10 @@ def test_error_after_the_last_page_ends_the_list(count: int, total: int | None, 
         request = in_progress.pop(0)
         page = changing.page(request.page, 10)
         if page.items:
-            result = listing.take(request, Page(page.number, 10, total, page.items))
+            result = listing.process(request, Page(page.number, 10, total, page.items))
             ids += [run.id for run in result.items]
         else:
-            end = listing.take_error(request)
+            end = listing.process_error(request)
             assert end is not None
             result = end
         if result.is_outdated:
@@ -522,12 +522,12 @@ def test_error_before_the_last_page_does_not_end_the_list() -> None:
     """An error of the first page, or after a full page before `total` runs, does not end the list."""
     listing: Listing[Run] = Listing(2, start_page=7)
 
-    assert listing.take_error(PageRequest(7)) is None
+    assert listing.process_error(PageRequest(7)) is None
 
     listing = Listing(2)
-    take(listing, Page(1, 2, 5, runs(1, 2)))
+    process(listing, Page(1, 2, 5, runs(1, 2)))
 
-    assert listing.take_error(PageRequest(2)) is None
+    assert listing.process_error(PageRequest(2)) is None
     assert not listing.is_finished
 
 
@@ -562,7 +562,7 @@ def test_capped_list_of_more_runs_than_are_remembered(prefetch: int) -> None:
 
 
 def test_large_pages_are_proven_while_they_are_remembered() -> None:
-    """If a server sends very large pages, they are proven before their ids are forgotten."""
+    """If a server sends very large pages, they are verified before their ids are forgotten."""
     length = REMEMBERED_IDS // 4
     changing = ChangingList.of(10 * length, ((1, [AT_THE_END]) if number == 8 else (0, []) for number in range(99)))
     reading = read(lambda page, _: changing.page(page, length), 100, 4)
@@ -573,27 +573,27 @@ def test_large_pages_are_proven_while_they_are_remembered() -> None:
 
 
 def test_border() -> None:
-    """A border moves back by the decrease of the total, at most to the start of the list."""
-    border = Border(200, 1000)
+    """The position is reduced by the decrease of the total, at most to the start of the list."""
+    progress = Progress(200, 1000)
 
-    assert border.after(1010) == Border(200, 1010)
-    assert border.after(None) == border
-    assert border.after(985) == Border(185, 985)
-    assert border.after(5) == Border(0, 5)
-    assert Border(200, None).after(5) == Border(200, 5)
-    assert [Border(position, 9).next_page(100) for position in (0, 99, 100)] == [1, 1, 2]
+    assert progress.after(1010) == Progress(200, 1010)
+    assert progress.after(None) == progress
+    assert progress.after(985) == Progress(185, 985)
+    assert progress.after(5) == Progress(0, 5)
+    assert Progress(200, None).after(5) == Progress(200, 5)
+    assert [Progress(position, 9).next_page(100) for position in (0, 99, 100)] == [1, 1, 2]
 
 
-def test_prefetched_pages_are_proven_by_the_first_page() -> None:
-    """Prefetched pages count as proven when the first page shows that no run was added."""
+def test_prefetched_pages_are_verified_by_the_first_page() -> None:
+    """Prefetched pages count as verified when the first page shows that no run was added."""
     listing: Listing[Run] = Listing(2)
     changing = ChangingList.of(10)
-    take(listing, changing.page(1, 2))
+    process(listing, changing.page(1, 2))
     requests: list[PageRequest] = []
     while request := listing.next_request(requests):
         requests.append(request)
 
-    assert [(request.page, request.is_ahead) for request in requests] == [
+    assert [(request.page, request.is_prefetch) for request in requests] == [
         (2, False),
         (3, True),
         (4, True),
@@ -601,16 +601,16 @@ def test_prefetched_pages_are_proven_by_the_first_page() -> None:
         (6, True),
     ]
 
-    proven = [listing.proven]
+    verified = [listing.verified]
     for request in requests[:5]:
-        listing.take(request, changing.page(request.page, 2))
-        proven.append(listing.proven)
+        listing.process(request, changing.page(request.page, 2))
+        verified.append(listing.verified)
 
-    assert [border.position for border in proven] == [2, 4, 4, 4, 4, 4]
+    assert [progress.position for progress in verified] == [2, 4, 4, 4, 4, 4]
 
-    take(listing, changing.page(1, 2))
+    process(listing, changing.page(1, 2))
 
-    assert listing.proven == Border(12, 10)
+    assert listing.verified == Progress(12, 10)
     assert listing.is_finished
 
 
@@ -618,14 +618,14 @@ def test_limit() -> None:
     """A limit ends the list, and only the pages that it needs are requested."""
     listing: Listing[Run] = Listing(10, limit=25)
     changing = ChangingList.of(100)
-    take(listing, changing.page(1, 10))
+    process(listing, changing.page(1, 10))
     requests: list[PageRequest] = []
     while request := listing.next_request(requests):
         requests.append(request)
 
     assert [request.page for request in requests] == [2, 3]
 
-    items = [listing.take(request, changing.page(request.page, 10)).items for request in requests]
+    items = [listing.process(request, changing.page(request.page, 10)).items for request in requests]
 
     assert [len(each) for each in items] == [10, 5]
     assert listing.is_finished
@@ -681,7 +681,7 @@ def test_since_ends_early_after_a_change() -> None:
         page = changing.page(request.page, 10)
         requested.append(request.page)
         items = [Run(run.id, created_at=times[run.id]) for run in page.items]
-        kept += [run.id for run in listing.take(request, Page(page.number, 10, page.total, items)).items]
+        kept += [run.id for run in listing.process(request, Page(page.number, 10, page.total, items)).items]
 
     assert sorted(kept) == sorted(f"run-{number}" for number in range(36))
     assert requested == [1, 2, 3, 2, 3, 4]
@@ -690,6 +690,6 @@ def test_since_ends_early_after_a_change() -> None:
 def test_repr() -> None:
     """The repr of a listing shows its position."""
     listing: Listing[Run] = Listing(2)
-    take(listing, Page(1, 2, 3, runs(1, 2)))
+    process(listing, Page(1, 2, 3, runs(1, 2)))
 
     assert repr(listing) == "<Listing: 2 of 3 positions read, reading>"

@@ -159,8 +159,8 @@ async def test_limit(
         await read_ids(session, copyai_emulator, page_size=20, limit=limit, prefetch=prefetch)
         == ids(copyai_emulator)[:limit]
     )
-    proofs = prefetch > 0 and limit > 95  # prefetched pages are proven if the list is read to its end
-    assert len(copyai_emulator.requests) == requests + proofs
+    verifications = prefetch > 0 and limit > 95  # prefetched pages are verified if the list is read to its end
+    assert len(copyai_emulator.requests) == requests + verifications
 
 
 async def test_a_small_limit_requests_a_small_page(session: CopyAISession, copyai_emulator: Emulator) -> None:

@@ -230,7 +230,7 @@ class TestContinue:
     async def test_short_processes_make_progress(
         self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """If processes end before prefetched pages are proven, later processes read page by page and make progress."""
+        """If processes end before prefetched pages are verified, later ones read page by page and make progress."""
         monkeypatch.setattr(_resume, "_PREFETCH", 4)
         monkeypatch.setattr(_resume, "MARGIN", 5)
         ids = [emulator.workflow_id]

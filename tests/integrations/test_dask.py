@@ -287,7 +287,7 @@ async def test_latest_copy_is_kept(copyai_emulator: Emulator) -> None:
 
     def finish(emulator: Emulator, request: Request) -> None:
         heads = [earlier for earlier in emulator.requests if earlier.page == 1 and earlier.size != 1]
-        if len(heads) == 3 and request is heads[-1]:  # the first page, its proof, and the last pass
+        if len(heads) == 3 and request is heads[-1]:  # the first page, its verification, and the last pass
             emulator.replace_runs([{**run, "status": "COMPLETE"} for run in emulator.runs()])
 
     copyai_emulator.on_request = finish

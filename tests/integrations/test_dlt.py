@@ -193,7 +193,7 @@ def test_second_load_reads_only_what_may_have_changed(history: History) -> None:
     """Only the runs of the day before the newest run are read again and updated."""
     first, second, *_ = (requests["finished"] for requests in history.requests)
 
-    assert first == 12  # ten pages, an empty page, and a proof after the prefetched pages
+    assert first == 12  # ten pages, an empty page, and a verification after the prefetched pages
     assert second < 8  # one page, and the prefetched ones
     assert rows_of(history, "finished") == history.truth["finished"]
 
