@@ -75,8 +75,8 @@ class BatchFiles:
             ledger, journal = ledger_files(plan.ledger_path)
             raise BatchError(
                 f"{error}; without the ledger, rows could be paid for twice, so nothing was started. "
-                f"Restore {ledger.name} (and {journal.name}, if it existed), or pass only the rows that are not in "
-                f"{plan.resolved_path.name}, with the path of a new file"
+                f"Restore {ledger.name} (and {journal.name}, if it existed), or list the runs of the workflow, and "
+                "pass only the rows that have no run, and another path"
             ) from None
 
     @classmethod
@@ -145,8 +145,9 @@ def read_finished(plan: BatchPlan) -> dict[int, LedgerState] | None:
         raise BatchError(f"{plan.path} has no ledger, and contains the results of other rows: pass another path")
     if len(results) < plan.total:
         raise BatchError(
-            f"{plan.path} has no ledger, and contains the results of {len(results):,} of {plural(plan.total, 'row')}: "
-            f"restore {plan.ledger_path.name} if it was deleted, or pass only the other rows, with another path"
+            f"{plan.path} has no ledger, and contains the results of {len(results):,} of {plural(plan.total, 'row')}; "
+            f"other rows may have been started: restore {plan.ledger_path.name}, or list the runs of the workflow, and "
+            "pass only the rows that have no run, and another path"
         )
     if any(entry.state not in plan.final_states for entry in results.values()):
         raise BatchError(f"{plan.path} is complete, but its runs were only started: use wait_run() to wait for them")

@@ -524,11 +524,14 @@ async def test_another_file_is_rejected_as_results(
 async def test_results_without_their_ledger_start_nothing(
     emulator: Emulator, session: CopyAISession, half_done: Path, count: int
 ) -> None:
-    """If only the ledger is deleted, the error names it and the number of results, and nothing is sent."""
+    """If only the ledger is deleted, nothing is sent, and the error warns that rows without a result may have a run."""
     half_done.write_bytes(b"".join(half_done.read_bytes().splitlines(keepends=True)[:count]))
     half_done.with_name("results.jsonl.ledger").unlink()
 
-    message = rf"no ledger, and contains the results of {count} of 6 rows: restore results\.jsonl\.ledger"
+    message = (
+        rf"no ledger, and contains the results of {count} of 6 rows; other rows may have been started: "
+        r"restore results\.jsonl\.ledger, or list the runs .* pass only the rows that have no run, and another path"
+    )
     with pytest.raises(BatchError, match=message):
         await collect(start(session, half_done, resume=True))
     assert emulator.requests == []

@@ -447,9 +447,9 @@ async def test_damaged_ledger(emulator: Emulator, content: bytes) -> None:
     done = await batch(emulator, "--resume")
 
     assert (done.code, done.out, emulator.requests) == (2, "", [])
-    assert "so nothing was started. Restore results.jsonl.ledger (and results.jsonl.ledger-journal" in unwrapped(
-        done.err
-    )
+    message = unwrapped(done.err)
+    assert "so nothing was started. Restore results.jsonl.ledger (and results.jsonl.ledger-journal" in message
+    assert "pass only the rows that have no run, and another file with -o" in message
     assert "Traceback" not in done.err
 
 
