@@ -321,7 +321,7 @@ class _Batch:
         try:
             for task in asyncio.as_completed(tasks):
                 number, run, error = await task
-                result = self._record(files, number, run, error)
+                result = self._record(files, number, run, error, reused=True)
                 del self.waiting[number]
                 yield result
         finally:
@@ -364,12 +364,18 @@ class _Batch:
         )
         try:
             async for result in self.started:
-                yield self._record(files, numbers[result.index], result.run, result.error)
+                yield self._record(files, numbers[result.index], result.run, result.error, reused=result.reused)
         finally:
             await self.started.aclose()
 
     def _record(
-        self, files: BatchFiles, number: int, run: Run | None, error: CopyAIError | ValueError | None
+        self,
+        files: BatchFiles,
+        number: int,
+        run: Run | None,
+        error: CopyAIError | ValueError | None,
+        *,
+        reused: bool = False,
     ) -> RunResult:
         """Write the result of a row to both files, and return it."""
         inputs = self.plan.inputs[number - 1]
@@ -392,4 +398,4 @@ class _Batch:
                 raise
         files.ledger.record(number, state, run.id if run else None)
         self.states[number] = state
-        return RunResult(number - 1, inputs, run, error)
+        return RunResult(number - 1, inputs, run, error, reused, files.batch.key(number))

@@ -130,6 +130,21 @@ async def test_each_row_is_one_run_and_one_line(emulator: Emulator, session: Cop
     assert (batch.total, batch.finished, batch.failed, batch.in_progress) == (6, 6, 0, ())
 
 
+async def test_results_have_the_keys_of_their_starts(
+    emulator: Emulator, session: CopyAISession, tmp_path: Path
+) -> None:
+    """A result has the key in its run's metadata, and is reused only if an earlier process started the run."""
+    path = tmp_path / "results.jsonl"
+    only_started = await collect(start(session, path, wait=False, limit=2))
+    results = await collect(start(session, path, resume=True))
+
+    keys = {run["id"]: run["metadata"]["idempotencyKey"] for run in emulator.runs()}
+    for result in (*only_started, *results):
+        assert result.idempotency_key == keys[result.unwrap().id]
+    assert {result.reused for result in only_started} == {False}
+    assert {result.index: result.reused for result in results} == {index: index < 2 for index in range(6)}
+
+
 async def test_a_finished_batch_is_not_started_again(
     emulator: Emulator, session: CopyAISession, tmp_path: Path
 ) -> None:
