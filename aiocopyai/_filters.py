@@ -1,4 +1,4 @@
-"""Which items of a list are wanted, by status, metadata, `since` and `limit`: the API itself has no filters."""
+"""Filter the items of a list by status, metadata, `since` and `limit`, because the API has no filters."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from aiocopyai.models import JSON, Run
 def run_filter(
     status: str | Collection[str] | None, metadata: Mapping[str, object] | None
 ) -> Callable[[Run], bool] | None:
-    """Return a function that returns whether a run is wanted; None if all are.
+    """Return a predicate for the wanted runs; None if all are wanted.
 
     Args:
-        status: one status, or several of which a run has one, in any case; None for any status, or none.
-        metadata: for each required key one value, or several of which a run has one. Values are compared as text, so
-            that ``7`` and ``"7"`` are equal.
+        status: a status or a collection of accepted ones, case-insensitive; None to accept all runs.
+        metadata: a value or a collection of accepted values for each required key. Values are compared as text, so that
+            ``7`` equals ``"7"``.
 
     Raises:
         ValueError: an argument is invalid.
@@ -41,7 +41,7 @@ def run_filter(
 
 
 def read_statuses(name: str, value: str | Collection[str]) -> frozenset[str]:
-    """Check one status or several, and return them in upper case."""
+    """Check a status or a collection of statuses, and return them in upper case."""
     statuses = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else []
     if not statuses or not all(isinstance(status, str) and status for status in statuses):
         raise ValueError(
@@ -51,7 +51,7 @@ def read_statuses(name: str, value: str | Collection[str]) -> frozenset[str]:
 
 
 def _wanted_texts(metadata: Mapping[str, object]) -> dict[str, frozenset[str]]:
-    """Return for each required key of a run's metadata the texts of which it must have one."""
+    """Return the accepted values, as text, for each required key of a run's metadata."""
     if isinstance(metadata, Mapping):
         metadata = {
             key: list(cast("Collection[object]", value))
@@ -68,7 +68,7 @@ def _wanted_texts(metadata: Mapping[str, object]) -> dict[str, frozenset[str]]:
 
 
 class Filter(Generic[T]):
-    """Selects the new items of a list that are wanted: by `matches` and `since`, up to `limit`."""
+    """Selects the wanted items of a list by `matches` and `since`, up to `limit`."""
 
     def __init__(self, limit: int | None, since: datetime | None, matches: Callable[[T], bool] | None) -> None:
         self._remaining = limit
@@ -81,8 +81,8 @@ class Filter(Generic[T]):
         return self._remaining == 0
 
     def needs(self, items: int) -> bool:
-        """Return whether more than this number of items are wanted."""
-        # Of those that may not match, any number may be.
+        """Return whether more items may be wanted after this number of them."""
+        # If items are matched, it is unknown how many of them count towards the limit.
         return self._remaining is None or self._remaining > (items if self._matches is None else 0)
 
     def select(self, items: Sequence[T]) -> Sequence[T]:
@@ -97,7 +97,7 @@ class Filter(Generic[T]):
         return items
 
     def is_past(self, page: Sequence[T]) -> bool:
-        """Return whether nothing behind this page can be wanted."""
+        """Return whether no item after this page can be wanted."""
         return self._since is not None and self._since.is_past(page)
 
     def restart(self) -> None:
@@ -107,10 +107,10 @@ class Filter(Generic[T]):
 
 
 class Since:
-    """Keeps the items created at or after a time, and detects that no more of them can follow.
+    """Keeps the items created at or after a time, and detects when all later items are older.
 
-    The order of the list is not documented. It counts as newest first only while no item was newer than the one before,
-    and at least one was older. An item without a time is kept, and ends this.
+    The order of the list is not documented. The list is assumed to be newest first if at least one item was older than
+    the item before it, and none was newer. An item without a creation time is kept, and ends this assumption.
     """
 
     def __init__(self, time: datetime) -> None:
@@ -120,7 +120,7 @@ class Since:
         self._is_ordered = True
 
     def filter(self, items: Sequence[T]) -> list[T]:
-        """Return the items created at or after the time, and those of unknown time."""
+        """Return the items created at or after the time, and those without a creation time."""
         times = [item.created_at for item in items]
         for newer, older in pairwise([self._previous, *times]):
             if older is None or (newer is not None and newer < older):
@@ -132,7 +132,7 @@ class Since:
         return [item for item, time in zip(items, times, strict=True) if time is None or time >= self._time]
 
     def is_past(self, page: Sequence[T]) -> bool:
-        """Return whether everything behind a page, whose new items were filtered before, is older than the time."""
+        """Return whether all items after a page are older than the time. Call `filter` with its new items first."""
         last = page[-1].created_at if page else None
         return self._is_ordered and self._descends and last is not None and last < self._time
 

@@ -1,8 +1,8 @@
-"""Idempotency keys: one run per key, although the API has no such keys and every accepted start spends credits.
+"""Idempotency keys: one run per key. The API does not support them, and each accepted start uses credits.
 
-A key is sent in the run's metadata. After a lost response the newest runs are searched for the key before the start is
-sent again. A session remembers the keys that it has used. As the API does not recognize a repeated key, another process
-has to search for it.
+The key is sent in the run's metadata. If a response is lost, the newest runs are searched for the key before the start
+is sent again. A session remembers the keys that it has used. Another process has to search for them, because the API
+does not reject a repeated key.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from aiocopyai.models import JSON, Run
 logger = logging.getLogger("aiocopyai")
 
 SEARCH_DELAYS: Final = (0.0, 0.5, 1.5, 3.0, 6.0)
-"""Seconds after a lost response at which the runs are searched, before the start is sent again at the earliest.
+"""The times of the searches after a lost response, in seconds. The start is not sent again earlier.
 
-They do not depend on the `RetryPolicy`: a run may be listed a few seconds after its start. For the same reason, runs to
-be reused are searched for until the session is as old as the last of them.
+They do not depend on the `RetryPolicy`, because a run may be missing in the list for a few seconds after its start. For
+the same reason, the search for reusable runs is repeated if the session is younger than the last of these times.
 """
 MAX_REMEMBERED: Final = 10_000
-"""The number of keys, and of run ids, that a session remembers."""
+"""The maximum number of keys, and of run ids, that a session remembers."""
 
 
 @frozen
 class StartRequest:
-    """A start to be sent; its arguments are valid.
+    """A start to send, with validated arguments.
 
     Attributes:
         workflow_id: the workflow's id.
         inputs: the start variables.
         metadata: the metadata to send, with the idempotency key.
         key: the idempotency key; None for a start without one.
-        is_one_off: whether no other call will use the key, so that it need not be remembered after a success.
+        is_one_off: whether no other call uses the key, so that it is forgotten after a success.
     """
 
     workflow_id: str
@@ -60,7 +60,7 @@ class StartRequest:
     is_one_off: bool = False
 
     def to_run(self, run_id: str) -> Run:
-        """Return the run as it is right after its start: what was sent, without a status."""
+        """Return the started run, without a status."""
         return Run(run_id, self.workflow_id, input=self.inputs, metadata=self.metadata)
 
 
@@ -69,8 +69,8 @@ class _CallInProgress:
     """A call of `Starter.start` that has not finished.
 
     Attributes:
-        finished: set at its end.
-        error: the error that it ended with; None if it succeeded or was cancelled.
+        finished: set when the call ends.
+        error: the error that it raised; None if it succeeded or was cancelled.
     """
 
     finished: asyncio.Event = field(factory=asyncio.Event)
@@ -83,11 +83,11 @@ class _KeyRecord:
 
     Attributes:
         key: the key.
-        digest: the inputs, hashed.
-        sent: when a start with this key was first and last sent; None before that.
+        digest: the hash of the inputs.
+        sent: when a start with this key was first and last sent; None if it was not sent.
         lost_at: the monotonic time of the latest lost response; None if every response was received.
-        run_id: the run; None until one is known.
-        call: the call in progress, which other calls with this key wait for.
+        run_id: the run's id; None if unknown.
+        call: the call in progress; other calls with this key wait for it.
     """
 
     key: str
@@ -100,12 +100,12 @@ class _KeyRecord:
 
 @define
 class _UsedKeys:
-    """The keys and runs of a session, and of those with other options that share its connections.
+    """The keys and runs of a session, shared with the sessions that its `with_options` returned.
 
     Attributes:
-        created_at: when the first of these sessions was created, by the monotonic clock.
-        records: the keys that were used, by workflow and key.
-        own_runs: the key of each run that was started or reused, by its id; None for a run without a key.
+        created_at: when the session was created, by the monotonic clock.
+        records: the used keys, by workflow id and key.
+        own_runs: the key of each started or reused run, by run id; None for a run without a key.
     """
 
     created_at: float = field(factory=time.monotonic)
@@ -113,13 +113,13 @@ class _UsedKeys:
     own_runs: OrderedDict[str, str | None] = field(factory=OrderedDict[str, str | None])
 
     def add_run(self, run_id: str, key: str | None) -> None:
-        """Remember a run, and forget the oldest if there are too many."""
+        """Remember a run, and forget the oldest one if there are too many."""
         self.own_runs[run_id] = key
         if len(self.own_runs) > MAX_REMEMBERED:
             self.own_runs.popitem(last=False)
 
     def evict(self) -> None:
-        """Forget the oldest keys whose run is known, or else the oldest, but none for which a call is in progress."""
+        """Forget the oldest keys without a call in progress, first those whose run is known."""
         while len(self.records) > MAX_REMEMBERED:
             idle = (key for key, record in self.records.items() if record.call is None)
             confirmed = (
@@ -132,14 +132,14 @@ class _UsedKeys:
 
 
 class Starter:
-    """Starts the runs of one session, one per idempotency key, and finds them again.
+    """Starts the runs of a session, one per idempotency key, and searches for runs by key.
 
     Args:
         post: sends one start.
-        list_runs: lists a workflow's runs created since a time, or all of them.
+        list_runs: lists a workflow's runs created since a time; None for all runs.
         get_run: reads one run.
-        retry: how often and for how long a start with a key is sent again.
-        shared: another starter, whose age, keys and runs this one shares.
+        retry: the retry policy of starts with a key.
+        shared: another starter with which to share the used keys; None to share nothing.
     """
 
     def __init__(
@@ -160,14 +160,14 @@ class Starter:
         """Start one run, or return the run that was started with its key.
 
         If a call with the same key is in progress, wait for it. With `reuse_within`, first search the runs created
-        within that time.
+        within this time.
 
         Returns:
-            The run, and whether it is reused, i.e. was started by another call.
+            The run, and whether another call had started it.
 
         Raises:
             ValueError: the key was used for other inputs.
-            AmbiguousStartError: a run may or may not have been started.
+            AmbiguousStartError: it is unknown whether a run was started.
             CopyAIError: no run was started.
         """
         if request.key is None:
@@ -199,18 +199,18 @@ class Starter:
         finally:
             record.call = None
             call.finished.set()
-            is_refused = record.run_id is None and record.lost_at is None
-            if is_refused or (request.is_one_off and record.run_id is not None):
+            is_unused = record.run_id is None and record.lost_at is None
+            if is_unused or (request.is_one_off and record.run_id is not None):
                 del self._used_keys.records[request.workflow_id, request.key]
             self._used_keys.evict()
 
     async def reuse(
         self, workflow_id: str, requests: Mapping[str, StartRequest], since: datetime
     ) -> dict[str, AmbiguousStartError]:
-        """Search for runs by their keys in one listing, and remember them, so that `start` returns them.
+        """Search for the runs of several keys in one listing, and remember them, so that `start` returns them.
 
         Returns:
-            The keys for which some run shows too little to be ruled out.
+            An error for each key that an incomplete run may have.
 
         Raises:
             CopyAIError: the runs cannot be read.
@@ -222,7 +222,7 @@ class Starter:
         for key, run in found.items():
             if isinstance(run, Run):
                 inputs = requests[key].inputs
-                # If the run has other inputs, their digest makes `start` reject these.
+                # If the inputs differ, `start` rejects the request because of the digest of the run's inputs.
                 digest = _digest(run.input if inputs_differ(inputs, run.input) else inputs)
                 record = records.setdefault((workflow_id, key), _KeyRecord(key, digest))
                 record.run_id = record.run_id or run.id
@@ -231,11 +231,11 @@ class Starter:
         return {key: run for key, run in found.items() if isinstance(run, AmbiguousStartError)}
 
     async def find(self, workflow_id: str, searches: Iterable[KeySearch], since: datetime | None) -> FoundRuns:
-        """Search the runs created since a time, or all of them, for several keys in one listing.
+        """Search for the runs of several keys in one listing of the runs created since a time, or of all runs.
 
         Returns:
-            For each key its run, or an `AmbiguousStartError` if some run shows too little to be ruled out. A key
-            that is missing belongs to no listed run.
+            The run of each key, or an `AmbiguousStartError` if an incomplete run may have the key. Keys that no
+            listed run has are missing.
 
         Raises:
             CopyAIError: the runs cannot be read.
@@ -248,7 +248,7 @@ class Starter:
         return search.results()
 
     async def _claim(self, request: StartRequest, key: str) -> _KeyRecord:
-        """Wait until no call is in progress for a key, and return its record."""
+        """Wait until no call with a key is in progress, and return its record."""
         digest = _digest(request.inputs)
         records = self._used_keys.records
         while True:
@@ -281,10 +281,10 @@ class Starter:
         return run
 
     async def _find_reusable(self, workflow_id: str, searches: Sequence[KeySearch], since: datetime) -> FoundRuns:
-        """Search for runs that were started before this session.
+        """Search for runs that other processes have started.
 
-        In the first seconds of a session, a run of a process that has just crashed may not be listed yet, so that keys
-        without a run are searched for again.
+        If another process has just crashed, its runs may not be listed yet. Therefore, keys without a run are searched
+        for again a few seconds after the session was created.
         """
         found = await self.find(workflow_id, searches, since)
         missing = [search for search in searches if search.key not in found]
@@ -295,10 +295,10 @@ class Starter:
         return found
 
     async def _send_until_confirmed(self, request: StartRequest, record: _KeyRecord) -> Run:
-        """Send a start; after a lost response search for its run, and send it again if that is not found.
+        """Send a start. If the response is lost, search for the run, and send the start again if it is not found.
 
         Raises:
-            AmbiguousStartError: the attempts or the time of the retry policy are used up.
+            AmbiguousStartError: the retry policy allows no further attempt.
         """
         deadline = math.inf if self._retry.timeout is None else time.monotonic() + self._retry.timeout
         for attempt in count(1):
@@ -311,7 +311,7 @@ class Starter:
                     raise
                 lost = error
                 record.lost_at = lost_at = time.monotonic()
-            except BaseException:  # such as a cancellation, after which a run may exist, too
+            except BaseException:  # for example a cancellation: a run may exist
                 record.lost_at = time.monotonic()
                 raise
             logger.warning("start of %s: %s; searching for its run", escape(request.workflow_id), lost)
@@ -327,10 +327,10 @@ class Starter:
         raise AssertionError  # pragma: no cover (the loop is endless)
 
     async def _find_lost(self, request: StartRequest, record: _KeyRecord, until: float) -> Run | None:
-        """Search for a run whose start may have been accepted, at growing intervals up to a monotonic time.
+        """Search for a run whose start may have been accepted, at growing intervals, until a monotonic time.
 
         Raises:
-            AmbiguousStartError: the last search failed, or some run still shows too little to be ruled out.
+            AmbiguousStartError: the last search failed, or an incomplete run may still be the one.
         """
         lost_at = time.monotonic() if record.lost_at is None else record.lost_at
         search = KeySearch(record.key, request.inputs, record.sent)
@@ -339,12 +339,12 @@ class Starter:
         for search_at, next_search_at in pairwise([*times, math.inf]):
             now = time.monotonic()
             if next_search_at <= now:
-                continue  # of several searches that are due, the latest is enough
+                continue  # if several searches are due, the last one is enough
             await asyncio.sleep(max(0.0, search_at - now))
             try:
                 found = await self.find(request.workflow_id, [search], since)
                 run = _found_run(found, record.key, request)
-            except (CopyAIError, RuntimeError) as error:  # a RuntimeError if the session is closed meanwhile
+            except (CopyAIError, RuntimeError) as error:  # a RuntimeError if the session was closed
                 is_last = next_search_at == math.inf or isinstance(error, AuthenticationError | RuntimeError)
                 if not is_last:
                     continue
@@ -362,7 +362,7 @@ def with_key(metadata: dict[str, JSON], key: str | None) -> dict[str, JSON]:
     """Add an idempotency key to a run's metadata.
 
     Raises:
-        ValueError: the key is not a string, or the metadata has another key.
+        ValueError: the key is not a string, or the metadata has a different key.
     """
     if key is None:
         return metadata
@@ -373,10 +373,10 @@ def with_key(metadata: dict[str, JSON], key: str | None) -> dict[str, JSON]:
 
 
 def check_reuse_within(reuse_within: timedelta | None, *, has_key: bool) -> None:
-    """Check that `reuse_within` is None, or a positive timedelta with a key to search for.
+    """Check that `reuse_within` is None, or a positive timedelta and used with a key.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is invalid.
     """
     if reuse_within is None:
         return
@@ -387,7 +387,7 @@ def check_reuse_within(reuse_within: timedelta | None, *, has_key: bool) -> None
 
 
 def time_before_now(span: timedelta) -> datetime:
-    """Return the time this long ago, or the first time that a datetime can express."""
+    """Return the current time minus a span, or the minimum of a datetime."""
     try:
         return _now() - span
     except OverflowError:
@@ -403,7 +403,7 @@ def _digest(inputs: Mapping[str, JSON]) -> bytes:
 
 
 def _found_run(found: FoundRuns, key: str, request: StartRequest) -> Run | None:
-    """Return the run of a key with all the metadata that was sent, or raise the error found for the key."""
+    """Return the run of a key with the metadata that was sent, or raise the error of the key."""
     run = found.get(key)
     if isinstance(run, AmbiguousStartError):
         raise run

@@ -1,4 +1,4 @@
-"""Items that are listed again while a list is read: drop them, and notice when nothing explains them."""
+"""Drop items that are listed again while a list is read, and count those that no change of the list explains."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ class Listed(Protocol):
 
     @property
     def id(self) -> str:
-        """The id, by which an item is recognized on another page."""
+        """The id, which identifies the item on other pages."""
         ...
 
     @property
     def created_at(self) -> datetime | None:
-        """When the item was created, if known."""
+        """The creation time; None if unknown."""
         ...
 
 
 T = TypeVar("T", bound=Listed)
 
 REMEMBERED_IDS: Final = 32_768
-"""Ids that are remembered at least: more than can be on the pages that may have to be read again."""
+"""The minimum number of ids to remember: more than the pages that may be read again can have."""
 
 
 class Repeats(Generic[T]):
-    """Drops the items that were read before, and counts the repeats that nothing explains.
+    """Drops the items that were read before, and counts the repeats that no change of the list explains.
 
     Attributes:
-        reach: the position up to which items may be repeated: up to which they were read, or to which items that were
-            added in front have moved them.
+        reach: the position before which repeated items are expected: items up to it were read, or were moved to it
+            when others were added before them.
         count: the number of different items.
         new_pages: the number of pages with new items.
-        unexplained: the number of items that were repeated behind `reach`.
-        stale_pages: the number of pages in a row without a new item or an explanation; some count less than 1.
+        unexplained: the number of items that were repeated after `reach`.
+        stale_pages: the number of consecutive pages without new items that no change explains; some count less than 1.
         is_page_ignored: whether the server sends the first page for every page number.
     """
 
@@ -51,13 +51,13 @@ class Repeats(Generic[T]):
 
     @property
     def remembers_all(self) -> bool:
-        """Whether no id was forgotten yet."""
+        """Whether all ids so far are remembered."""
         return not self._known.has_forgotten
 
     def remove(self, items: Sequence[T], ids: Sequence[str]) -> tuple[list[T], int]:
-        """Return the items that were not read before, and how many ids were.
+        """Return the items that were not read before, and the number of ids that were.
 
-        One response is one state of the list: items of one page with the same id are two if their content differs.
+        If two items on the same page have the same id and different content, both are returned.
         """
         known = self._known.intersection(ids)
         if self._known.add(ids) == len(ids) and not known:
@@ -77,9 +77,9 @@ class Repeats(Generic[T]):
         return new, len(known)
 
     def remove_from_head(self, items: Sequence[T], ids: Sequence[str]) -> tuple[list[T], int]:
-        """Do the same for the first page, which is read again at the end.
+        """Do the same as `remove` for the first page, which is read again at the end.
 
-        If ids were forgotten, only items in front of a known one are certainly new.
+        If ids were forgotten, only the items before the first known one are certainly new.
         """
         known = self._known.intersection(ids)
         if self._known.has_forgotten:
@@ -89,7 +89,7 @@ class Repeats(Generic[T]):
         return new, len(known)
 
     def explain(self, known: int, start: int, length: int) -> int:
-        """Return how many of the ids that a page repeats nothing explains.
+        """Return the number of repeated ids of a page that no change of the list explains.
 
         Args:
             known: the number of repeated ids.
@@ -104,7 +104,7 @@ class Repeats(Generic[T]):
 
 
 class RecentIds:
-    """The ids of the first page, and the latest ids: at least `REMEMBERED_IDS`, and at most twice as many."""
+    """The ids of the first page, and the latest `REMEMBERED_IDS` to 2 * `REMEMBERED_IDS` ids."""
 
     def __init__(self) -> None:
         self.has_forgotten = False
@@ -113,13 +113,13 @@ class RecentIds:
         self._older: set[str] = set()
 
     def intersection(self, ids: Iterable[str]) -> set[str]:
-        """Return those of the ids that are remembered."""
-        # All of the first page are among the others until ids are forgotten.
+        """Return the ids that are remembered."""
+        # Until ids are forgotten, the other sets include the ids of the first page.
         remembered = (self._newer, self._older, self._first) if self.has_forgotten else (self._newer, self._older)
         return set[str]().union(*[known.intersection(ids) for known in remembered if known])
 
     def add(self, ids: Collection[str]) -> int:
-        """Remember the ids of a page; return how many of them are not among the newer half of the remembered ids."""
+        """Remember the ids of a page, and return the number of ids that were not in the newer set."""
         self._first = self._first or set(ids)
         count = len(self._newer)
         self._newer.update(ids)

@@ -202,7 +202,7 @@ class _Attempt:
     """Whether to continue even if the range starts at another page, or the list changes."""
     pages: list[ReadPage] = field(factory=list["ReadPage"])
     rereads: int = 0
-    unproven: list[ReadPage] = field(factory=list["ReadPage"])
+    unverified: list[ReadPage] = field(factory=list["ReadPage"])
 
     @property
     def has_changed(self) -> bool:
@@ -243,16 +243,16 @@ class _Attempt:
         read = ReadPage(self.page_range.index, record_batch(page.items), [hash_id(run.id) for run in page.items])
         if rereads > self.rereads:
             self.rereads = rereads
-            self.unproven.clear()
+            self.unverified.clear()
         # If the first page is read again, its new runs are not connected with the pages that were read before.
         if is_joined and (not self.pages or page.number > self.start):
-            self.unproven.append(read)
+            self.unverified.append(read)
         self.pages.append(read)
 
     def _connect(self) -> None:
-        for page in self.unproven:
+        for page in self.unverified:
             page.is_connected = True
-        self.unproven.clear()
+        self.unverified.clear()
 
 
 async def read_between(
