@@ -1,7 +1,7 @@
-"""`run_many`: a run for each row of inputs, with bounded concurrency, and each result as soon as its run finishes.
+"""`run_many`: start a run for each row of inputs with limited concurrency, and yield the results as the runs finish.
 
-One task iterates the source of rows, one task per row starts its run and waits for it, and the consumer's own task
-decides what happens next.
+One task iterates over the source of rows. One task per row starts its run and waits for it. The consumer's task decides
+which rows to start.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ logger = logging.getLogger("aiocopyai")
 Inputs: TypeAlias = Mapping[str, Any]
 
 BATCH_SIZE: Final = 1_000
-"""Rows whose keys are searched for in one listing."""
+"""The maximum number of rows whose keys are searched for in one listing."""
 SEARCH_VALIDITY: Final = 30.0
-"""Seconds after which rows that were searched for are searched for again before they are started.
+"""Seconds after which the result of a search is outdated, and the search is repeated before the rows are started.
 
-So jobs that overlap hardly ever start a row twice.
+This makes it unlikely that concurrent jobs start the same row twice.
 """
-_SOURCE_PATIENCE: Final = 0.05
-"""Seconds without a new row after which an incomplete batch is searched for."""
+_SOURCE_TIMEOUT: Final = 0.05
+"""Seconds to wait for another row before an incomplete batch is searched for."""
 
 
 @frozen
@@ -63,12 +63,12 @@ class RunResult:
     """The result of one row of `CopyAISession.run_many`: a finished run, or an error.
 
     Attributes:
-        index: the position of the row, counted from 0.
-        inputs: the row.
-        run: the run as it was last read; None if it was not started, or if its start is unconfirmed.
-        error: why the run was not finished, or with ``wait=False`` not started; None if it was.
+        index: the index of the row, from 0.
+        inputs: the inputs in the row.
+        run: the run as last received; None if it was not started, or if its start is unconfirmed.
+        error: why the run was not started or did not finish successfully; None if there is no error.
         reused: whether an earlier call with the same idempotency key started the run.
-        idempotency_key: the key of the row's start.
+        idempotency_key: the idempotency key of the start.
     """
 
     index: int
@@ -80,7 +80,7 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the run is finished and has not failed, or with ``wait=False`` is started."""
+        """Whether the run finished without an error, or with ``wait=False`` was started."""
         return self.error is None
 
     def unwrap(self) -> Run:
@@ -93,19 +93,19 @@ class RunResult:
 
 @frozen
 class RunManyPlan:
-    """What `run_many` does; its arguments are valid.
+    """The validated arguments of `run_many`.
 
     Attributes:
-        name: what is run, for the log.
+        name: the name in log messages.
         concurrency: the maximum number of rows in progress.
         make_key: returns the idempotency key of a row.
-        start: starts a row's run with its key, and returns it, and whether it is reused.
-        on_start: called with the index of a row and its run when the run is started; None if nothing is to be called.
-        wait: waits for a started run; None if a started run is the result.
-        search: searches for the runs of several keys in one listing, so that `start` returns them. Its second argument
-            is how many seconds ago the same keys were searched for, or None. It returns the keys for which some run
-            shows too little. None if nothing is reused.
-        tasks: the tasks of the session, which cancels them at its end.
+        start: starts a run with inputs and a key; returns the run, and whether it is reused.
+        on_start: called with the index of a row and its run when the run is started; None for no callback.
+        wait: waits until a run is finished; None to return runs as soon as they are started.
+        search: searches for the runs of several keys in one listing, so that `start` returns them. The second argument
+            is the number of seconds since the previous search for these keys, or None. Returns an error for each key
+            that an incomplete run may have. None to reuse no runs.
+        tasks: the tasks of the session, which cancels them when it is closed.
     """
 
     name: str
@@ -120,15 +120,15 @@ class RunManyPlan:
 
 @define(eq=False)
 class Row:
-    """A row and, once it is started, its run.
+    """A row of inputs and its run.
 
     Attributes:
-        index: its position, counted from 0.
-        inputs: the row itself.
-        key: its idempotency key.
-        run: its run as it was last received.
-        reused: whether its run was started by another call.
-        error: why its run was not started or not finished.
+        index: the index of the row, from 0.
+        inputs: the inputs in the row.
+        key: the idempotency key.
+        run: the run as last received; None if it was not started.
+        reused: whether another call started the run.
+        error: why the run was not started or did not finish successfully.
     """
 
     index: int
@@ -140,19 +140,19 @@ class Row:
 
     @property
     def is_unconfirmed(self) -> bool:
-        """Whether the start of a row in `_Worker.rows` is being sent, or may or may not have been accepted."""
+        """Whether the start is being sent, or is unconfirmed; only valid for rows in `_Worker.rows`."""
         return self.run is None and (self.error is None or isinstance(self.error, AmbiguousStartError))
 
 
 class RunResults(AsyncIterator[RunResult]):
     """The results of `CopyAISession.run_many`, in the order in which the runs finish.
 
-    A run is started only while the next result is awaited. Leaving the ``async for`` loop, or calling `aclose`, ends
-    the polling. Runs that were started continue on the server, and are in `in_progress`.
+    Runs are started only while the next result is awaited. Leaving the ``async for`` loop, or calling `aclose`, ends
+    the polling. Started runs continue on the server, and are in `in_progress`.
     """
 
     def __init__(self, plan: RunManyPlan, rows: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
-        # Running tasks refer to this worker and not to `self`, so that a caller can drop `self` meanwhile.
+        # Running tasks refer to the worker and not to `self`, so that `self` is deleted when the caller drops it.
         self._worker = _Worker(plan, rows)
 
     def __repr__(self) -> str:
@@ -164,12 +164,12 @@ class RunResults(AsyncIterator[RunResult]):
 
     @property
     def in_progress(self) -> Sequence[Run]:
-        """The runs that were started, and are not known to be finished or whose result was not yielded yet."""
+        """The started runs that are not finished, or whose result was not yielded yet."""
         return tuple(row.run for row in self._worker.rows.values() if row.run is not None)
 
     @property
     def unconfirmed(self) -> Sequence[int]:
-        """The indexes of the rows whose start is being sent, or is unconfirmed after the end of the iteration."""
+        """The indexes of the rows whose start is being sent or is unconfirmed."""
         return tuple(self.unconfirmed_keys)
 
     @property
@@ -179,14 +179,14 @@ class RunResults(AsyncIterator[RunResult]):
 
     @property
     def stopped_by(self) -> CopyAIError | None:
-        """The error after which no more runs were started, such as `CreditLimitReachedError`; None if there is none."""
+        """The error that stopped further starts, such as a `CreditLimitReachedError`; None if there is none."""
         return self._worker.stopped_by
 
     async def aclose(self) -> None:
         """End the polling, close the source of rows, log the runs in progress, and wait until all tasks have ended."""
         await self._worker.close()
 
-    def __aiter__(self) -> AsyncIterator[RunResult]:  # noqa: PYI034 (an object that is dropped when a loop is left)
+    def __aiter__(self) -> AsyncIterator[RunResult]:  # noqa: PYI034 (deleted when a loop is left)
         return _Loop(self, self._worker)
 
     async def __anext__(self) -> RunResult:
@@ -194,7 +194,7 @@ class RunResults(AsyncIterator[RunResult]):
 
 
 class _Loop(AsyncIterator[RunResult]):
-    """The iterator of one ``async for`` loop, whose deletion is the only sign that the loop was left with ``break``."""
+    """The iterator of one ``async for`` loop. Its deletion is the only sign of a ``break``."""
 
     def __init__(self, results: RunResults, worker: _Worker) -> None:
         self._results = results
@@ -207,19 +207,19 @@ class _Loop(AsyncIterator[RunResult]):
         return await anext(self._results)
 
     async def aclose(self) -> None:
-        """End the iteration as `RunResults.aclose` does."""
+        """End the iteration, as `RunResults.aclose` does."""
         await self._results.aclose()
 
 
 class _Worker:
-    """The state of one `run_many`.
+    """The state of one call of `run_many`.
 
     Attributes:
-        plan: what to do.
-        rows: by index, the rows whose start was sent or whose result is known. A row is removed when its result is
-            yielded, unless its run is not known to have finished.
-        active: the indexes of rows that are being started or waited for.
-        stopped_by: the error after which nothing more is started.
+        plan: the arguments.
+        rows: the rows whose start was sent or whose result is known, by index. A row is removed when its result is
+            yielded, unless its run may still be in progress.
+        active: the indexes of the rows that are being started or waited for.
+        stopped_by: the error that stopped further starts.
     """
 
     def __init__(self, plan: RunManyPlan, rows: Iterable[Inputs] | AsyncIterable[Inputs]) -> None:
@@ -233,21 +233,21 @@ class _Worker:
         self._batch: deque[Row] = deque()  # rows to search for
         self._ready: deque[Row] = deque()  # rows to be started
         self._search_task: asyncio.Task[None] | None = None
-        self._search_started = self._search_finished = 0.0  # when that was, by the monotonic clock
+        self._search_started = self._search_finished = 0.0  # times of the latest search, by the monotonic clock
         self._finished: deque[Row] = deque()  # rows whose result is to be yielded
         self._failure: BaseException | None = None
-        self._is_ended = False  # the iteration is complete, or was abandoned
+        self._is_ended = False  # whether the iteration is complete or abandoned
         self._changed = asyncio.Event()
         self._consumer_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()  # of the source, the search and the active rows
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def next_result(self) -> RunResult:
-        """Start rows as far as the concurrency allows, and return the next result.
+        """Start as many rows as the concurrency allows, and return the next result.
 
         Raises:
-            StopAsyncIteration: there is none.
-            Exception: the error of the source of rows, after the results of all rows before it.
+            StopAsyncIteration: there are no more results.
+            Exception: the source of rows raised it; raised after the results of all earlier rows.
         """
         async with self._consumer_lock:
             self._loop = asyncio.get_running_loop()
@@ -256,13 +256,13 @@ class _Worker:
             except BaseException:
                 self.abandon()
                 raise
-            # If only the wait for a run has failed, the run is still in progress.
+            # If only waiting failed, the run is still in progress.
             if row.run is None or isinstance(row.error, RunFailedError | None):
                 del self.rows[row.index]
             return RunResult(row.index, row.inputs, row.run, row.error, row.reused, row.key)
 
     async def close(self) -> None:
-        """Cancel all tasks, and wait until they are gone and the source is closed."""
+        """Cancel all tasks, wait until they have ended, and close the source of rows."""
         tasks = set(self._tasks)
         self.abandon()
         if tasks:
@@ -270,7 +270,7 @@ class _Worker:
         await self._source.close()
 
     def abandon(self) -> None:
-        """Cancel all tasks, and log what is in progress. The results that are known can still be iterated."""
+        """Cancel all tasks, and log the runs in progress. Known results can still be iterated."""
         if self._is_ended:
             return
         self._is_ended = True
@@ -286,18 +286,18 @@ class _Worker:
             )
 
     def abandon_threadsafe(self) -> None:
-        """Call `abandon` from a finalizer, which may run in another thread, or after the event loop."""
+        """Call `abandon` from a finalizer, which may run in another thread, or after the event loop was closed."""
         if self._loop is None or self._loop.is_closed() or self._is_ended:
             return
         with suppress(RuntimeError):
             if asyncio.get_running_loop() is self._loop:
                 self.abandon()
                 return
-        with suppress(RuntimeError):  # closed meanwhile
+        with suppress(RuntimeError):  # the loop was closed
             self._loop.call_soon_threadsafe(self.abandon)
 
     async def _next_finished(self) -> Row:
-        """Advance until a row has a result."""
+        """Wait until a row has a result, and return it."""
         while not self._finished:
             self._changed.clear()
             is_reading = self._advance()
@@ -307,17 +307,17 @@ class _Worker:
                     raise failure
                 self._is_ended = True
                 raise StopAsyncIteration
-            # If the source is slow, the rows that were read do not wait until the batch is complete.
+            # If the source is slow, search for an incomplete batch.
             try:
-                async with asyncio.timeout(_SOURCE_PATIENCE if is_reading and self._batch else None):
+                async with asyncio.timeout(_SOURCE_TIMEOUT if is_reading and self._batch else None):
                     await self._changed.wait()
             except TimeoutError:
-                if self._batch:  # not ended meanwhile
+                if self._batch:  # the iteration was not ended
                     self._begin_search(self._batch)
         return self._finished.popleft()
 
     def _advance(self) -> bool:
-        """Start or search for as many rows as the concurrency allows; return whether another is to be read."""
+        """Start or search for as many rows as the concurrency allows; return whether another row is being read."""
         if self._is_ended:
             return False
         is_outdated = self.plan.search is not None and time.monotonic() - self._search_finished > SEARCH_VALIDITY
@@ -338,14 +338,14 @@ class _Worker:
         return True
 
     def _add_row(self, inputs: Inputs) -> None:
-        """Take a row from the source, to be started, or searched for first."""
+        """Queue a row from the source for its search or its start."""
         index = next(self._indexes)
         row = Row(index, inputs, self.plan.make_key(index, inputs))
         (self._ready if self.plan.search is None else self._batch).append(row)
         self._changed.set()
 
     def _source_failed(self, error: Exception) -> None:
-        """Keep what the source of rows raised until the rows before it have finished."""
+        """Keep an error of the source of rows, to raise it after the results of all earlier rows."""
         if self._is_ended:
             logger.warning("%s: closing the source of rows failed: %r", self.plan.name, error)
         self._failure = self._failure or error
@@ -357,15 +357,15 @@ class _Worker:
         return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        """Start nothing more after an unexpected error, which is raised once all that is started has finished."""
-        # A callback, as a task that is cancelled before it begins runs no `finally`.
+        """Stop further starts after an unexpected error, which is raised when all started runs have finished."""
+        # This is a callback because a task that is cancelled before it starts does not execute a `finally` block.
         self._tasks.discard(task)
         error: BaseException | None = None
         if not task.cancelled():
             error = task.exception()
         elif not task.cancelling():  # raised by the caller's code, for example after `await` of a cancelled task
             error = RuntimeError("the rows, idempotency_key or on_start of run_many raised a CancelledError")
-        elif task is not self._source_task or not self._source.is_ended:  # not by this worker, so by the session's end
+        elif task is not self._source_task or not self._source.is_ended:  # cancelled by the session
             error = RuntimeError(
                 "this CopyAISession was closed in the middle of run_many: "
                 "see in_progress and unconfirmed for the runs that may exist"
@@ -376,12 +376,12 @@ class _Worker:
         self._changed.set()
 
     def _begin_search(self, rows: deque[Row], age: float | None = None) -> None:
-        """Search for the runs of all rows of a queue, last searched for `age` seconds ago."""
+        """Search for the runs of all rows in a queue. The previous search for them was `age` seconds ago."""
         self._search_task = self._spawn(self._search([*rows], age))
         rows.clear()
 
     async def _search(self, batch: Sequence[Row], age: float | None) -> None:
-        """Search for the runs of some rows, and make the rows ready to be started."""
+        """Search for the runs of a batch of rows, and queue the rows for their start."""
         self._search_started = time.monotonic()
         assert self.plan.search is not None  # noqa: S101 (for the type checkers)
         try:
@@ -392,7 +392,7 @@ class _Worker:
             self._stop_if_permanent(error)
             return
         self._search_finished = time.monotonic()
-        if self._source.is_ended:  # nothing more is started
+        if self._source.is_ended:  # no more rows are started
             return
         for row in batch:
             if row.key in unclear:
@@ -425,31 +425,31 @@ class _Worker:
             self.active.discard(row.index)
 
     def _finish(self, row: Row, error: CopyAIError | ValueError | None = None) -> None:
-        """Queue a row, to yield its result."""
+        """Queue the result of a row."""
         row.error = error
         self.rows[row.index] = row
         self._finished.append(row)
 
     def _stop_if_permanent(self, error: CopyAIError | ValueError) -> None:
-        """Start nothing more after an error that every later start would get, too."""
+        """Stop further starts after an error that all of them would raise."""
         if self.stopped_by is not None or not isinstance(error, CopyAIError):
             return
         needs_payment = isinstance(error, APIStatusError) and error.status == HTTPStatus.PAYMENT_REQUIRED
-        is_refused = isinstance(error, CreditLimitReachedError | AuthenticationError | PermissionDeniedError)
-        if needs_payment or (is_refused and not is_gateway_page(error)):
+        is_rejected = isinstance(error, CreditLimitReachedError | AuthenticationError | PermissionDeniedError)
+        if needs_payment or (is_rejected and not is_gateway_page(error)):
             self.stopped_by = error
             logger.warning("%s: no more runs are started: %s", self.plan.name, error)
             self._stop_starting()
 
     def _stop_starting(self) -> None:
-        """Read no more rows, and forget those that were not started."""
+        """Read no more rows, and discard the rows that were not started."""
         self._source.end()
         self._batch.clear()
         self._ready.clear()
 
 
 class _RowSource:
-    """The source of rows: iterated in one task, a row whenever one is demanded, and closed in that task.
+    """The source of rows. One task iterates over it, reads a row on each demand, and closes it.
 
     Attributes:
         is_ended: whether `end` was called.
@@ -467,21 +467,21 @@ class _RowSource:
         self._on_error = on_error
         self._demand = asyncio.Event()
         self._to_close = rows if isinstance(rows, AsyncIterator) else None
-        self._reading_task: asyncio.Task[Any] | None = None  # until it closes the source
+        self._reading_task: asyncio.Task[Any] | None = None  # None before, and once it closes the source
 
     def demand(self) -> None:
-        """Read one more row, if there is one."""
+        """Request one more row."""
         self._demand.set()
 
     def end(self) -> None:
         """Read no more rows; the task that reads them closes the source."""
-        # A task that is cancelled before it begins, or while it closes the source, would not close it.
+        # If the task were cancelled before it starts, or while it closes the source, the source would stay open.
         if self._reading_task is not None and not self.is_ended:
             self._reading_task.cancel()
         self.is_ended = True
 
     async def read(self) -> None:
-        """Read the rows that are demanded up to the end, and close the source."""
+        """Read a row on each demand until the end, and close the source."""
         self._reading_task = asyncio.current_task()
         try:
             iterator = aiter(self._rows) if isinstance(self._rows, AsyncIterable) else _each(self._rows)
@@ -489,23 +489,23 @@ class _RowSource:
             while not self.is_ended:
                 row = await self._next_row(iterator)
                 self._demand.clear()
-                if not self.is_ended:  # otherwise the iterator has swallowed its cancellation
+                if not self.is_ended:  # otherwise the iterator suppressed the cancellation
                     self._on_row(row)
         except StopAsyncIteration:
             pass
-        except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
+        except Exception as error:  # noqa: BLE001 (raised when all started runs have finished)
             self._on_error(error)
         finally:
             self._reading_task = None
             await self.close()
 
     async def close(self) -> None:
-        """Close the source, if it can be closed and was not closed yet."""
+        """Close the source if it has an `aclose` method and was not closed before."""
         iterator, self._to_close = self._to_close, None
         try:
             if (close := getattr(iterator, "aclose", None)) is not None:
                 await close()
-        except Exception as error:  # noqa: BLE001 (raised once what is started has finished)
+        except Exception as error:  # noqa: BLE001 (raised when all started runs have finished)
             self._on_error(error)
 
     async def _next_row(self, iterator: AsyncIterator[Inputs]) -> Inputs:
@@ -514,7 +514,7 @@ class _RowSource:
         except asyncio.CancelledError as error:
             if self.is_ended or not isinstance(iterator, AsyncGenerator):
                 raise
-            # A time-out or a cancel scope around a `yield` of the generator cancels this task: it belongs there.
+            # A time-out or a cancel scope around a `yield` cancels this task: the generator has to handle it.
             row: Inputs = await iterator.athrow(error)
             return row
         return await anext(iterator)

@@ -1,8 +1,8 @@
-"""Watching one run until it finishes, or a workflow: each new run once, and again at each change of its status.
+"""Watch a run until it is finished, or a workflow for new runs and changes of their status.
 
-The list of a workflow's runs has no cursor and shows no time of change, so each round reads the runs of the last
-minutes again. Older runs that are not finished are read one by one, some of them in each round. The number of runs that
-are remembered is bounded.
+The list of a workflow's runs has no cursor and no modification times. Therefore, each round reads the runs of the last
+minutes again. Older unfinished runs are read one by one, some of them in each round. The number of remembered runs is
+limited.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ from aiocopyai.models import Run, RunEvent, RunStatus
 logger = logging.getLogger("aiocopyai")
 
 LOOK_BACK: Final = timedelta(minutes=10)
-"""How much older than the newest run a run may be when it first appears in the list."""
+"""The maximum age of a new run in the list, relative to the newest run."""
 MAX_REMEMBERED: Final = 20_000
-"""The number of unfinished runs, and of finished ones without a creation time, that are remembered."""
+"""The maximum number of unfinished runs, and of finished runs without a creation time, to remember."""
 _PRUNE_EVERY: Final = 1_000
 _READS_PER_ROUND: Final = 20
-"""The number of unfinished runs that are read one by one in a round, as the list did not show their status."""
+"""The maximum number of unfinished runs to read one by one in a round, if the list did not have their status."""
 _MAX_BACKOFF: Final = 300.0
-"""Seconds between two attempts in a long outage, unless the interval is longer."""
+"""The maximum number of seconds between two attempts, unless the interval is longer."""
 _MAX_UNEXPECTED: Final = 4
-"""Unexpected errors in a row, such as a 404, that do not end a watch whose list was read before."""
+"""The number of consecutive unexpected errors, such as a 404, to tolerate after a first successful request."""
 _MAX_SKIPPED_ROUNDS: Final = 64
-"""Rounds between two reads of a run that cannot be read."""
+"""The maximum number of rounds between two attempts to read an unreadable run."""
 _CONSUMER_GRACE: Final = 0.2
-"""Seconds after which a request is cancelled whose consumer was cancelled, and did not continue."""
+"""Seconds after which a request is cancelled if its consumer was cancelled and did not continue."""
 _BASELINE_RUNS: Final = 10
-"""The number of runs that are read at the beginning to learn when the newest one was created."""
+"""The number of runs to read at the start, to find the creation time of the newest one."""
 
 T = TypeVar("T")
 
 
 @frozen
 class WatchPlan:
-    """What is watched; its arguments are valid.
+    """The validated arguments of a watch.
 
     Attributes:
         workflow_id: the workflow's id.
         interval: seconds between two rounds.
-        since: the creation time from which runs are reported; None to report only new runs.
-        statuses: the statuses whose events are yielded, in upper case; None for all events.
+        since: the earliest creation time of the runs to report; None to report only new runs.
+        statuses: the statuses of the events to yield, in upper case; None for all.
         list_runs: lists runs without prefetch, given `since`, `limit`, `page_size` and `start_page`.
         get_run: reads one run.
     """
@@ -84,14 +84,14 @@ class WatchPlan:
 class _Polling(AsyncIterator[T]):
     """An iterator whose items come from polls.
 
-    A poll runs in a task of the session. If the consumer is cancelled and continues at once, as in repeated calls of
-    ``asyncio.wait_for(anext(watch), 1)``, so does the poll: a request may take longer than the consumer waits.
+    A poll runs in a task of the session. It continues if the consumer is cancelled and soon awaits the next item, as in
+    repeated calls of ``asyncio.wait_for(anext(watch), 1)``, because a request may take longer than the consumer waits.
     """
 
     def __init__(self, tasks: TaskSet) -> None:
         self._tasks = tasks
         self._items: deque[T] = deque()
-        self._due = 0.0  # when the next poll is due, by the monotonic clock
+        self._due = 0.0  # the time of the next poll, by the monotonic clock
         self._is_finished = False
         self._closed = asyncio.Event()
         self._poll_task: asyncio.Task[None] | None = None
@@ -130,7 +130,7 @@ class _Polling(AsyncIterator[T]):
             return self._items.popleft()
 
     async def _wait_for(self, task: asyncio.Task[None]) -> None:
-        """Wait until a poll is done. If the consumer is cancelled and does not continue soon, cancel the poll."""
+        """Wait until a poll is done. Cancel it if the consumer is cancelled and does not continue soon."""
         if self._abandoning is not None:
             self._abandoning.cancel()
         try:
@@ -140,17 +140,17 @@ class _Polling(AsyncIterator[T]):
             raise
 
     def _abandon(self, task: asyncio.Task[None]) -> None:
-        # `_poll_task` stays set until the task has ended, so that a new consumer does not poll at the same time.
+        # `_poll_task` remains set until the task has ended, so that no second poll runs at the same time.
         self._abandoned_task = task
         task.cancel()
 
     async def _poll(self) -> None:
-        """Poll, add to the items, and set when the next poll is due."""
+        """Poll, add the new items, and set the time of the next poll."""
         raise NotImplementedError
 
 
 class RunWatch(_Polling[Run]):
-    """The changes of one run, up to the finished run; returned by `CopyAISession.watch_run`."""
+    """The changes of one run until it is finished; returned by `CopyAISession.watch_run`."""
 
     def __init__(self, poller: RunPoller, tasks: TaskSet) -> None:
         super().__init__(tasks)
@@ -170,7 +170,7 @@ class RunWatch(_Polling[Run]):
 
 
 class Watch(_Polling[RunEvent]):
-    """The new runs of a workflow and the changes of their status, without end; returned by `CopyAISession.watch`."""
+    """An endless iterator of new runs and changes of their status; returned by `CopyAISession.watch`."""
 
     def __init__(self, plan: WatchPlan, tasks: TaskSet) -> None:
         super().__init__(tasks)
@@ -178,7 +178,7 @@ class Watch(_Polling[RunEvent]):
         self._known_runs = _KnownRuns()
         self._is_first_round = True
         self._first_runs: list[Run] = []
-        # A watch since a given time also reports the runs that exist.
+        # With `since`, existing runs are reported, too.
         self._baseline = None if plan.since is None else _Baseline.of([])
         self._listing: _Listing | None = None
         self._failures = 0  # in a row
@@ -202,14 +202,14 @@ class Watch(_Polling[RunEvent]):
             self._failures = 0
 
     def _back_off(self, error: CopyAIError) -> None:
-        """Schedule the next attempt, later after each failure; raise an error that is not temporary."""
+        """Schedule the next attempt with exponential backoff; raise the error if it is not temporary."""
         if isinstance(error, PaginationError):
             self._listing = None
         elif isinstance(error, InvalidResponseError):
             if self._failures and self._listing is not None and error.page is not None:
                 self._listing.skip_unreadable(error.page)
         elif not (error.retryable or is_gateway_page(error)):
-            # It may be one odd response if the list was read before, unless the key is rejected.
+            # If an earlier request succeeded, the error may be temporary, unless the key is rejected.
             is_rejected = isinstance(error, AuthenticationError | PermissionDeniedError)
             if is_rejected or not self._has_read or self._failures >= _MAX_UNEXPECTED:
                 raise error
@@ -220,7 +220,7 @@ class Watch(_Polling[RunEvent]):
         logger.warning("watch of %s: %s; trying again in %.1f s", escape(self._plan.workflow_id), error, seconds)
 
     async def _read_first_runs(self) -> None:
-        """Read one of the newest runs that exist when the watch begins; set the baseline after the last one."""
+        """Read one of the newest runs that exist when the watch starts; set the baseline after the last one."""
         if self._listing is None:
             self._first_runs = []
             self._listing = _Listing(self._plan, None, _BASELINE_RUNS)
@@ -233,7 +233,7 @@ class Watch(_Polling[RunEvent]):
             self._listing = None
 
     async def _read_next_run(self, baseline: _Baseline) -> None:
-        """Read the next run of the round's listing; at its end, read unfinished runs that it did not show."""
+        """Read the next run of the listing; after its last run, read unfinished runs that it did not have."""
         if self._listing is None:
             lists_all = self._is_first_round and self._plan.since is not None
             since = self._plan.since if lists_all else self._known_runs.horizon(self._plan.since)
@@ -248,45 +248,45 @@ class Watch(_Polling[RunEvent]):
         self._due = time.monotonic() + self._plan.interval
 
     async def _read_unlisted(self) -> None:
-        """Read some of the unfinished runs whose status this round's listing did not show."""
+        """Read some of the unfinished runs whose status was not in the listing of this round."""
         for run_id in self._known_runs.least_recently_read(_READS_PER_ROUND):
             try:
                 run = await self._plan.get_run(run_id)
             except AuthenticationError:
                 raise
-            except (CopyAIError, ValueError) as error:  # a ValueError for an id that does not fit into a path
-                self._known_runs.note_failed_read(run_id, error)
+            except (CopyAIError, ValueError) as error:  # a ValueError if the id is not valid in a path
+                self._known_runs.record_failed_read(run_id, error)
                 if isinstance(error, NotFoundError):
                     continue
                 name = escape(self._plan.workflow_id)
                 logger.warning("watch of %s: run %s cannot be read: %s", name, escape(run_id), error)
                 if isinstance(error, CopyAIError) and error.retryable:
-                    break  # perhaps an outage, in which each further read would take long
+                    break  # in an outage, each read would take long
             else:
                 self._report_change(run)
-                self._known_runs.note_read(run_id)
+                self._known_runs.record_read(run_id)
 
     def _report_change(self, run: Run, *, is_baseline: bool = False) -> None:
-        """Remember a run, and add its event to the items if there is one with a wanted status."""
+        """Remember a run, and yield an event if it is new or has changed, and has a wanted status."""
         event = self._known_runs.update(run, is_baseline=is_baseline)
         if event is not None and (self._plan.statuses is None or (run.status or "").upper() in self._plan.statuses):
             self._items.append(event)
 
 
 class _Listing:
-    """The listed runs that can be read, newest first.
+    """The runs of one listing.
 
-    A page that repeatedly cannot be read is listed run by run, so that one unreadable run does not hide the others.
+    If a page repeatedly cannot be read, its runs are read one by one, and unreadable runs are skipped.
     """
 
     def __init__(self, plan: WatchPlan, since: datetime | None, limit: int | None = None) -> None:
         self._plan = plan
         self._since = since
         self._runs: ItemIterator[Run] = aiter(plan.list_runs(since, limit, MAX_PAGE_SIZE, 1))
-        self._isolated_page: int | None = None  # the page that is being listed run by run
+        self._isolated_page: int | None = None  # the page whose runs are read one by one
 
     async def next_run(self) -> Run | None:
-        """Return the next run, or None at the end. After an error the listing continues at the page that failed."""
+        """Return the next run, or None at the end. After an error, the next call reads the failed page again."""
         run = await anext(self._runs, None)
         if run is not None or self._isolated_page is None:
             return run
@@ -295,7 +295,7 @@ class _Listing:
         return await anext(self._runs, None)
 
     def skip_unreadable(self, page: int) -> None:
-        """List the runs of a page one by one, as one of them seems to be unreadable; there, skip that one."""
+        """Read the runs of an unreadable page one by one. If this is done already, skip the unreadable run."""
         if self._isolated_page is None:
             self._isolated_page = page
             position = (page - 1) * MAX_PAGE_SIZE + 1
@@ -309,12 +309,12 @@ class _Listing:
 
 @frozen
 class _Baseline:
-    """The runs that exist when a watch begins, which it does not report as new.
+    """The runs that exist when a watch starts, and are not reported as new.
 
     Attributes:
-        newest: when the newest run was created; None if that is not known.
-        ids: the runs that were seen.
-        is_newest_first: whether a run created later than `newest` is a new one.
+        newest: the creation time of the newest run; None if unknown.
+        ids: the ids of the runs that were read.
+        is_newest_first: whether the runs were listed newest first, so that runs created after `newest` are new.
     """
 
     newest: datetime | None
@@ -323,9 +323,9 @@ class _Baseline:
 
     @classmethod
     def of(cls, first_runs: Sequence[Run]) -> Self:
-        """Return the baseline for the first runs of the list."""
+        """Create the baseline from the first runs of the list."""
         now = datetime.now(UTC)
-        # A creation time in the future says nothing about the other runs.
+        # Ignore creation times in the future.
         times = [run.created_at for run in first_runs if run.created_at is None or run.created_at <= now]
         known = [time for time in times if time is not None]
         is_newest_first = len(known) == len(times) and all(a >= b for a, b in pairwise(known))
@@ -333,7 +333,7 @@ class _Baseline:
         return cls(newest, frozenset(run.id for run in first_runs), is_newest_first)
 
     def includes(self, run: Run) -> bool:
-        """Return whether a run existed when the watch began, or may have existed."""
+        """Return whether a run existed, or may have existed, when the watch started."""
         if not self.ids:
             return False
         if run.id in self.ids or not self.is_newest_first or self.newest is None or run.created_at is None:
@@ -343,16 +343,16 @@ class _Baseline:
 
 @define
 class _KnownRun:
-    """What is remembered of a run.
+    """The remembered state of a run.
 
     Attributes:
-        status: its latest status; None if none was seen.
-        created_at: when it was created.
-        last_read: the round in which its status was last read; -1 if it never was.
-        failures: reads in a row that failed.
-        next_read: the round before which it is not read.
-        is_unknown: whether the last read was a 404.
-        is_baseline: whether it existed when the watch began.
+        status: the latest status; None if unknown.
+        created_at: the creation time; None if unknown.
+        last_read: the round in which the status was last read; -1 if it was not read.
+        failures: the number of consecutive failed reads.
+        next_read: the earliest round in which to read the run.
+        is_unknown: whether the last read raised a `NotFoundError`.
+        is_baseline: whether the run existed when the watch started.
     """
 
     status: RunStatus | None
@@ -369,27 +369,27 @@ class _KnownRun:
 
 
 class _KnownRuns:
-    """The known runs: all those created recently, and older ones while they are not finished."""
+    """The remembered runs: all recent ones, and older ones until they are finished."""
 
     def __init__(self) -> None:
         self.newest: datetime | None = None
-        self.runs: OrderedDict[str, _KnownRun] = OrderedDict()  # the latest seen last
+        self.runs: OrderedDict[str, _KnownRun] = OrderedDict()  # the most recently seen last
         self._round = 0
         self._prune_at = _PRUNE_EVERY
 
     def horizon(self, earliest: datetime | None) -> datetime | None:
-        """Return the creation time from which the list is read again; None for all of it."""
+        """Return the creation time of the oldest runs to list again; None to list all runs."""
         if self.newest is None:
             return earliest
         time = self.newest - LOOK_BACK
         return time if earliest is None else max(time, earliest)
 
     def update(self, run: Run, *, is_baseline: bool = False) -> RunEvent | None:
-        """Remember a run as it was read, and return an event if it is new or its status has changed.
+        """Remember a run, and return an event if it is new or its status has changed.
 
-        A run that existed when the watch began is not new, and its first known status is not a change.
+        A run that existed when the watch started is not new, and its first known status is not a change.
         """
-        # A creation time in the future must not hide the runs that are created until then.
+        # Ignore a creation time in the future, which would hide later runs.
         if run.created_at is not None and run.created_at <= datetime.now(UTC):
             self.newest = run.created_at if self.newest is None else max(self.newest, run.created_at)
         known = self.runs.get(run.id)
@@ -402,23 +402,23 @@ class _KnownRuns:
         self.runs.move_to_end(run.id)
         if run.status is None:  # omitted by the list
             return None
-        self.note_read(run.id)
-        # A status that goes back comes from a replica that lags behind.
+        self.record_read(run.id)
+        # An earlier status is from a replica that lags behind.
         if run.status == known.status or progress(run.status) < progress(known.status):
             return None
         previous_status, known.status = known.status, run.status
         is_first_status = previous_status is None and known.is_baseline
         return None if is_first_status else RunEvent("changed", run, previous_status)
 
-    def note_read(self, run_id: str) -> None:
-        """Note that a run was read."""
+    def record_read(self, run_id: str) -> None:
+        """Record that a run was read."""
         if (known := self.runs.get(run_id)) is not None:
             known.last_read, known.failures, known.next_read, known.is_unknown = self._round, 0, 0, False
 
-    def note_failed_read(self, run_id: str, error: Exception) -> None:
-        """Postpone a run that could not be read, for longer after each failure.
+    def record_failed_read(self, run_id: str, error: Exception) -> None:
+        """Postpone the next read of an unreadable run, for longer after each failure.
 
-        It stays known, so that it is not reported as new when a list shows it again.
+        The run is remembered, so that it is not reported as new if it is listed again.
         """
         known = self.runs[run_id]
         known.failures += 1
@@ -436,12 +436,12 @@ class _KnownRuns:
         return [run_id for _, run_id in heapq.nsmallest(count, candidates)]
 
     def end_round(self) -> None:
-        """Count a round, and forget runs that need not be remembered."""
+        """Start the next round, and forget runs that are no longer needed."""
         self._round += 1
         self.prune()
 
     def prune(self) -> None:
-        """Forget runs that are finished or gone and cannot be listed again, and the oldest ones beyond the maximum."""
+        """Forget finished or unknown runs that are too old to be listed, and the oldest runs above `MAX_REMEMBERED`."""
         horizon = self.horizon(None)
         finished: list[str] = []
         unfinished: list[str] = []

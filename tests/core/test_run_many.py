@@ -687,7 +687,7 @@ class TestReuseWithin:
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
         """All rows are searched for in one listing, the runs found are reused and reported, and the others started."""
-        monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 30)
+        monkeypatch.setattr("aiocopyai._run_many._SOURCE_TIMEOUT", 30)
         ids = await self.start_elsewhere(copyai_emulator, 5)
         copyai_emulator.requests.clear()
         reported: dict[int, str] = {}
@@ -712,7 +712,7 @@ class TestReuseWithin:
     ) -> None:
         """More rows than `BATCH_SIZE` are searched for in several listings."""
         monkeypatch.setattr("aiocopyai._run_many.BATCH_SIZE", 4)
-        monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 30)
+        monkeypatch.setattr("aiocopyai._run_many._SOURCE_TIMEOUT", 30)
         await self.start_elsewhere(copyai_emulator, 10)
         copyai_emulator.requests.clear()
         results = await collect(
@@ -731,7 +731,7 @@ class TestReuseWithin:
         self, monkeypatch: pytest.MonkeyPatch, session: CopyAISession, copyai_emulator: Emulator
     ) -> None:
         """After `aclose` the rows that were read are not searched for, even if their source closes slowly."""
-        monkeypatch.setattr("aiocopyai._run_many._SOURCE_PATIENCE", 300)
+        monkeypatch.setattr("aiocopyai._run_many._SOURCE_TIMEOUT", 300)
         was_read, proceed = asyncio.Event(), asyncio.Event()
 
         async def source() -> AsyncIterator[dict[str, JSON]]:
