@@ -44,7 +44,7 @@ class RunPageParser:
 
     def __init__(self) -> None:
         self._extra: tuple[str, ...] | None = ()
-        """The fields without an attribute of the runs of the page before; None if it had an invalid field."""
+        """The fields without an attribute of the runs of the page before; None if no struct is suitable for them."""
 
     def parse(self, body: bytes, number: int, size: int, workflow_id: str | None = None) -> Page[Run]:
         """Parse a response of ``GET /workflow/{id}/run`` for the page `number` of `size` runs.
@@ -60,7 +60,7 @@ class RunPageParser:
         self._extra = None
         page = parse_response(body, partial(read_run_page, number=number, size=size, workflow_id=workflow_id))
         extra = frozenset[str]().union(*[run.extra for run in page.items])
-        if not page.invalid_fields and sum(map(len, extra)) <= _MAX_EXTRA_NAMES:
+        if not page.invalid_fields and len(extra) <= _MAX_EXTRA and sum(map(len, extra)) <= _MAX_EXTRA_NAMES:
             self._extra = tuple(sorted(extra))
         return page
 
@@ -109,8 +109,10 @@ class _RunColumns:
 
 _SLICE: Final = 1_000
 """Runs that are read in one step: between two steps other threads can run, the event loop's among them."""
+_MAX_EXTRA: Final = 30
+"""Fields without an attribute up to which runs are parsed into structs: a struct takes memory for all of them."""
 _MAX_EXTRA_NAMES: Final = 10_000
-"""Characters in the names of all fields without an attribute, up to which a decoder for them is kept."""
+"""Characters in the names of all these fields, up to which a decoder for them is kept."""
 _SETTERS: Final[dict[str, Callable[[Run, object], None]]] = {
     name: vars(Run)[name].__set__ for name in (*RUN_FIELDS, "extra")
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -562,6 +563,19 @@ def test_any_field_name(name: str) -> None:
     parser = RunPageParser()
     for _ in range(3):
         assert parser.parse(page_body({"id": "1", name: 1}, {"id": "2"}), 1, 10).items[0].extra == {name: 1}
+
+
+def test_many_fields_of_one_run_take_no_memory_for_others() -> None:
+    """A run with many fields does not increase the memory that the runs of the next page take."""
+    parser = RunPageParser()
+    parser.parse(page_body({"id": "1", **{str(number): 1 for number in range(1_000)}}), 1, 10)
+    body = page_body(*[{"id": "2"}] * 5_000)
+    tracemalloc.start()
+    try:
+        parser.parse(body, 1, 10)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_broken_page_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
