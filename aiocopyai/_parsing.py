@@ -263,8 +263,6 @@ _WEBHOOK_FIELDS: Final[dict[str, tuple[str, ReadValue]]] = {
     "workflow_id": ("workflowId", _string),
     "created_at": ("createdAt", _time),
 }
-_SLICE: Final = 1_000
-"""Runs that are read in one step: between two steps other threads can run, the event loop's among them."""
 _EXACT_INTEGERS: Final = 2.0**53
 _MAX_TOTAL: Final = 2**63
 """Totals that do not fit into 64 bits would overflow where they are divided, as in a progress bar."""
