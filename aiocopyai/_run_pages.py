@@ -59,9 +59,9 @@ class RunPageParser:
                 return _struct_decoder(self._extra).parse(body, number, size, workflow_id)
         self._extra = None
         page = parse_response(body, partial(read_run_page, number=number, size=size, workflow_id=workflow_id))
-        extra = frozenset[str]().union(*[run.extra for run in page.items])
+        extra = dict.fromkeys(chain.from_iterable(run.extra for run in page.items))
         if not page.invalid_fields and len(extra) <= _MAX_EXTRA and sum(map(len, extra)) <= _MAX_EXTRA_NAMES:
-            self._extra = tuple(sorted(extra))
+            self._extra = tuple(extra)  # in this order, in which `Run.extra` has them
         return page
 
 

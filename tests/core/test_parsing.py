@@ -565,6 +565,14 @@ def test_any_field_name(name: str) -> None:
         assert parser.parse(page_body({"id": "1", name: 1}, {"id": "2"}), 1, 10).items[0].extra == {name: 1}
 
 
+def test_order_of_fields_without_an_attribute() -> None:
+    """The fields of `extra` are in the order of the response, on every page."""
+    parser = RunPageParser()
+    for _ in range(2):
+        page = parser.parse(page_body({"z": 1, "id": "1", "a": 2, "m": 3}), 1, 10)
+        assert list(page.items[0].extra) == ["z", "a", "m"]
+
+
 def test_many_fields_of_one_run_take_no_memory_for_others() -> None:
     """A run with many fields does not increase the memory that the runs of the next page take."""
     parser = RunPageParser()
