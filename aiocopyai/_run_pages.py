@@ -196,8 +196,11 @@ class _StructDecoder:
         ]
         # The garbage collector need not track the structs: they are dropped once the runs are created.
         item = defstruct("Item", fields, rename=names, forbid_unknown_fields=True, gc=False)
-        data = defstruct("Data", [("data", GenericAlias(list, (item,))), ("total", Any, None)])
-        response = defstruct("Response", [("data", data), ("status", Any, None)])
+        # Unknown fields are forbidden here, too, as msgspec does not check the UTF-8 of fields that it skips.
+        data = defstruct(
+            "Data", [("data", GenericAlias(list, (item,))), ("total", Any, None)], forbid_unknown_fields=True
+        )
+        response = defstruct("Response", [("data", data), ("status", Any, None)], forbid_unknown_fields=True)
         self._decode: Callable[[bytes], Any] = Decoder(response).decode
         self._values: Callable[[Any], tuple[Any, ...]] = astuple
         self._names = tuple(names.values())

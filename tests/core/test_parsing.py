@@ -596,6 +596,13 @@ def test_broken_page_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         parser.parse(page_body({"id": "1"})[:-1], 1, 10)
 
 
+@pytest.mark.parametrize("body", [b'{"data": {"data": []}, "x": "\xff"}', b'{"data": {"data": [], "\xff": 1}}'])
+def test_ignored_fields_must_be_json(body: bytes) -> None:
+    """Invalid UTF-8 raises an error even in a field that is ignored."""
+    with pytest.raises(InvalidResponseError, match="not JSON"):
+        RunPageParser().parse(body, 1, 10)
+
+
 def test_deep_run_after_a_page_with_the_same_fields() -> None:
     """A run that is nested too deeply is named by any parser."""
     parser = RunPageParser()
