@@ -67,9 +67,9 @@ def check_boolean(name: str, value: object) -> None:
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """Check that a value equals one of the choices, and has the same type."""
+    """Check that a value equals one of the choices, and has the type of this choice or a subclass of it."""
     choices = list(choices)
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {short_repr(value)}")
 
 

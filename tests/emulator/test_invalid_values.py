@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aiocopyai import WebhookEventType
 from aiocopyai.emulator import Emulator, Fault, Quirks, Script
 
 
@@ -89,3 +91,10 @@ def test_an_invalid_emulator_does_not_write_its_file(tmp_path: Path) -> None:
             make(Emulator, state=tmp_path / "state.db", **given)
 
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_members_of_enumerations_are_accepted() -> None:
+    """A member of an enumeration with the value of a choice is accepted like the value."""
+    assert make(Quirks, past_end=HTTPStatus.NOT_FOUND) == Quirks(past_end=404)
+    async with Emulator() as emulator:
+        assert await emulator.deliver(WebhookEventType.RUN_FAILED) == []
