@@ -1,7 +1,7 @@
-"""One request to the API: connection, proxy, headers, redirects, time-out, size limit, and an error for every failure.
+"""Requests to the API: connections, proxy, headers, redirects, time-outs and size limits.
 
-The only module that uses aiohttp's client. aiohttp's exceptions do not leave it, as some of them show the request's
-headers, the API key among them. Ours are raised outside of the ``except`` blocks, so that no context refers to theirs.
+Only this module uses aiohttp's client. It never raises exceptions of aiohttp, because some of them contain the headers
+of the request, including the API key. Its own are raised outside of ``except`` blocks, so that they have no context.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ T = TypeVar("T")
 logger = logging.getLogger("aiocopyai")
 
 MAX_BODY: Final = 64 * 2**20
-"""Bytes of a response, after decompression, beyond which it is rejected."""
+"""The maximum size of a response in bytes, after decompression."""
 _MAX_ERROR_BODY: Final = 64 * 2**10
 _LARGE_BODY: Final = 2**20
-"""Bytes from which a body is read in a thread, and its values are counted before."""
+"""Bodies of at least this many bytes are parsed in a thread, and their values are counted first."""
 _MAX_CONTAINERS: Final = 1_000_000
 _MAX_VALUES: Final = 4_000_000
-"""Arrays and objects, and values, of a large body: a parser makes gigabytes of 64 MiB of ``[],[],[]`` in many seconds,
-in which no other code runs, not even another thread."""
+"""The maximum number of values in a large body. To parse 64 MiB of ``[],[],[]`` takes gigabytes of memory and many
+seconds, in which no other thread can run."""
 _CONNECTIONS: Final = 100
-"""Connections of a session of our own: the default of aiohttp."""
+"""The number of connections of a session that this package creates: the default of aiohttp."""
 _JSON_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/\s]*@")
-"""User and password in a URL, as that of a proxy may have them."""
+"""The user and password in a URL, such as that of a proxy."""
 
 
 @frozen
@@ -67,9 +67,9 @@ class APIRequest:
     """A request to the API.
 
     Attributes:
-        method: the HTTP method. Only a GET or DELETE is sent again after it may have been executed.
-        path: the path below the base URL, with the query, percent-encoded.
-        body: JSON to send; None for no body.
+        method: the HTTP method. If a request may have been executed, only a GET or DELETE is sent again.
+        path: the percent-encoded path below the base URL, with the query.
+        body: the JSON to send; None for no body.
     """
 
     method: str
@@ -89,9 +89,9 @@ class _Attempt:
     """One attempt of a request.
 
     Attributes:
-        number: its number, from 1.
+        number: the number of the attempt, from 1.
         sent: when the rate limiter admitted it, by the monotonic clock.
-        status: the HTTP status, once the response is complete.
+        status: the HTTP status; None until the response is complete.
     """
 
     number: int
@@ -101,7 +101,7 @@ class _Attempt:
 
 @frozen
 class APIResponse:
-    """A response of the API. Headers and body may echo the API key, and are not part of the `repr`."""
+    """A response of the API. The `repr` omits the headers and the body, which may contain the API key."""
 
     status: int
     headers: CIMultiDictProxy[str] = field(repr=False)
@@ -110,14 +110,14 @@ class APIResponse:
 
 @define(eq=False)
 class Connections:
-    """The connections of a session, and of those that its `with_options` returned.
+    """The connections of a session, and of the sessions that its `with_options` returned.
 
     Attributes:
-        http: the aiohttp session; None until the first request, unless it is the caller's.
-        is_own: whether it is created, and closed, by this package.
+        http: the aiohttp session; None until the first request if this package creates it.
+        is_own: whether this package creates and closes the aiohttp session.
         rate_limiter: admits the requests.
         loop: the event loop; None until the first request.
-        is_closed: whether no more requests can be sent.
+        is_closed: whether the connections are closed.
     """
 
     http: aiohttp.ClientSession | None
@@ -131,19 +131,19 @@ class Connections:
         """Return the connections of a new session."""
         connections = _CONNECTIONS
         if http_session is not None and (connector := http_session.connector) is not None:
-            # aiohttp's limits: 0 is for any number.
+            # In aiohttp, a limit of 0 means no limit.
             connections = min((limit for limit in (connector.limit, connector.limit_per_host) if limit), default=0)
         return cls(http_session, http_session is None, RateLimiter(max_rate, connections))
 
     async def close(self) -> None:
-        """Close the connections; the caller's own ``aiohttp.ClientSession`` stays open."""
+        """Close the connections. The caller's own ``aiohttp.ClientSession`` remains open."""
         self.is_closed = True
         if self.is_own and self.http is not None:
             await self.http.close()
 
 
 class Transport:
-    """Sends requests to one API with one key, in one event loop. Its arguments are checked by `CopyAISession`."""
+    """Sends requests with one key, in one event loop. `CopyAISession` checks the arguments."""
 
     def __init__(
         self, api_key: Secret, base_url: str, connections: Connections, options: RequestOptions, *, proxy: URL | None
@@ -170,7 +170,7 @@ class Transport:
 
     @property
     def base_url(self) -> str:
-        """The base URL, without a slash at its end."""
+        """The base URL, without a trailing slash."""
         return self._base_url
 
     @property
@@ -180,7 +180,7 @@ class Transport:
 
     @property
     def options(self) -> RequestOptions:
-        """How requests are sent."""
+        """The options for all requests."""
         return self._options
 
     def with_options(self, options: RequestOptions) -> Transport:
@@ -188,22 +188,22 @@ class Transport:
         return Transport(self._api_key, self._base_url, self._connections, options, proxy=self._proxy)
 
     async def close(self, *, with_connections: bool) -> None:
-        """Send no more requests, and close the connections, also for the other transports that use them."""
+        """Send no more requests. With `with_connections`, close the connections, which other transports may share."""
         self._is_closed = True
         if with_connections:
             await self._connections.close()
 
     async def send(self, request: APIRequest, parse: Callable[[bytes], T]) -> T:
-        """Send a request, retry it according to the policy, and return what `parse` makes of the response's body.
+        """Send a request, retry it according to the policy, and parse the body of the response.
 
-        A POST is sent again only if the server did not execute it: no connection was made, or 429.
+        A POST is retried only if the server did not execute it: without a connection, or after a 429.
 
         Raises:
-            CopyAIError: see `aiocopyai.errors`. Its `ambiguous` says whether the server may have executed a POST.
+            CopyAIError: the request failed. If its `ambiguous` is True, the server may have executed a POST.
             RuntimeError: the session is closed, or was used in another event loop.
         """
         self._check_usable()
-        # Outside of the policy's time: a request that waits for its first turn has not failed yet.
+        # This wait does not count towards the time-out of the retry policy.
         sent = await self._rate_limiter.acquire()
 
         async def attempt(number: int) -> T:
@@ -215,14 +215,14 @@ class Transport:
                 self._rate_limiter.release()
                 self._report(request, attempt)
 
-        def announce(number: int, wait: float, error: CopyAIError) -> None:
+        def report_retry(number: int, wait: float, error: CopyAIError) -> None:
             if self._options.on_retry is None:
                 return
             status = error.status if isinstance(error, APIStatusError) else None
             retry = RetryInfo(request.method, request.path_without_query, number, status, wait, error.summary)
             call_hook(self._options.on_retry, retry)
 
-        return await self._options.retry.call(attempt, str(request), lambda: self._rate_limiter.delay, announce)
+        return await self._options.retry.call(attempt, str(request), lambda: self._rate_limiter.delay, report_retry)
 
     async def _attempt(self, request: APIRequest, parse: Callable[[bytes], T], attempt: _Attempt) -> T:
         """Send a request that was admitted by the rate limiter."""
@@ -240,7 +240,7 @@ class Transport:
                 return await _parse(response.body, parse)
             problem = self._status_error(response, info)
         except InvalidResponseError as error:
-            # A reason may name a run, and a place the fields in which a value is.
+            # The reason may contain an id, and the place the names of fields.
             reason, place, shown = (redact(each, self._api_key) for each in (error.reason, error.place, error.excerpt))
             problem = InvalidResponseError(reason, place, shown, info, error.retryable)
         except aiohttp.ClientConnectorCertificateError as error:
@@ -253,17 +253,17 @@ class Transport:
                 problem = APITimeoutError(f"no complete response within {total:g} s", info)
         except (aiohttp.ClientError, OSError) as error:
             problem = APIConnectionError(self._describe(error), info)
-        # A server that responds with another error has not executed the request.
+        # With any other status, the server has not executed the request.
         may_be_executed = not isinstance(problem, APIStatusError) or problem.status >= 500 or problem.status == 408  # noqa: PLR2004 (HTTP's own numbers)
         problem.ambiguous = payload is not None and payload.is_started and may_be_executed
         if isinstance(problem, RateLimitedError):
-            # A pause beyond the policy's time would not help this request, and would lock all others.
+            # A pause longer than the policy's time-out would not help this request, and would delay all others.
             pause = problem.retry_after or 0.0
             self._rate_limiter.slow_down(attempt.sent, pause if self._options.retry.allows(pause) else 0.0)
         raise problem
 
     def _report(self, request: APIRequest, attempt: _Attempt) -> None:
-        """Log an attempt, and call the hook: outside of blocks that handle exceptions of aiohttp."""
+        """Log an attempt and call the hook, outside of ``except`` blocks for exceptions of aiohttp."""
         seconds = time.monotonic() - attempt.sent
         outcome = "no response" if attempt.status is None else attempt.status
         logger.debug("%s: %s after %.0f ms (attempt %d)", request, outcome, seconds * 1000, attempt.number)
@@ -272,14 +272,14 @@ class Transport:
             call_hook(self._options.on_request, info)
 
     async def _exchange(self, method: str, url: URL, payload: _Payload | None) -> APIResponse:
-        """Send a request once, and read the response, both within the time-out."""
+        """Send a request once, and read the response, within the time-out."""
         if payload is not None:
-            # A connection that the server has closed is noticed in these turns of the event loop. Without them, a POST
-            # could be written to it and be lost; a GET would be sent again by aiohttp.
+            # Meanwhile, aiohttp detects connections that the server has closed. Otherwise, a POST could be lost on one;
+            # aiohttp itself sends a GET again.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         if (http := self._connections.http) is None:
-            # Created here and not in the constructor, as it needs the running event loop.
+            # Not created in the constructor, because it needs a running event loop.
             http = self._connections.http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         async with http.request(
             method,
@@ -288,9 +288,9 @@ class Transport:
             headers=self._headers,
             timeout=self._options.timeout,
             proxy=self._proxy,
-            # aiohttp would send the key to any host that a redirect names.
+            # aiohttp would send the key to the host of any redirect.
             allow_redirects=False,
-            # A caller's own session may be set to raise, and its exception shows the key.
+            # A caller's own session may enable this, and aiohttp's exception contains the key.
             raise_for_status=False,
             auto_decompress=False,
         ) as response:
@@ -311,22 +311,23 @@ class Transport:
             redact(name.lower(), self._api_key): redact(value, self._api_key)
             for name, value in response.headers.items()
         }
-        # A gateway may add its own header to that of the server behind it.
+        # A gateway may add a second header.
         waits = [parse_retry_after(value) for value in response.headers.getall("Retry-After", [])]
         retry_after = max((wait for wait in waits if wait is not None), default=None)
         return status_error(response.status, code)(response.status, code, details, body, headers, info, retry_after)
 
     def _describe(self, error: Exception) -> str:
-        """Describe an exception of aiohttp on one line."""
+        """Describe an exception of aiohttp on one line, without secrets."""
         text = _CREDENTIALS.sub("***@", redact(escape(str(error), 1_000), self._api_key))
         return f"{type(error).__name__}: {truncate(text, 300)}" if text else type(error).__name__
 
 
 class _Payload(aiohttp.Payload):
-    """A request's body that records whether aiohttp began to write it: before that, no server can have received it.
+    """The body of a request, which records whether aiohttp has started to write it.
 
-    aiohttp does not distinguish a time-out while connecting from one while waiting for the response, but it writes the
-    body only once there is a connection. A caller's middleware may have it written more than once.
+    aiohttp does not distinguish a time-out of the connection from one of the response, but it writes the body only
+    after it has connected. Before that, the server cannot have received the request. With middleware, aiohttp may write
+    the body more than once.
     """
 
     _value: bytes
@@ -351,7 +352,7 @@ def _is_success(status: int) -> bool:
 
 
 def _slash_redirect(url: URL, response: APIResponse) -> URL | None:
-    """Return where a redirect leads that only adds or removes the slash at the end of the path; None for any other."""
+    """Return the target of a redirect that only adds or removes a trailing slash; None for any other response."""
     if response.status not in {307, 308}:
         return None
     try:
@@ -365,8 +366,8 @@ def _slash_redirect(url: URL, response: APIResponse) -> URL | None:
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body; of that of an error only the beginning, or what can be read of it: the status matters more."""
-    body = BytesIO()  # a list of tiny pieces would take many times the memory
+    """Read a body. For an error status, return only the beginning, even if the rest cannot be read."""
+    body = BytesIO()  # a list of small pieces would need much more memory
     if _is_success(response.status):
         if await _read_into(body, response, MAX_BODY):
             raise InvalidResponseError(f"the response is larger than {MAX_BODY // 2**20} MiB")
@@ -377,10 +378,10 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _read_into(body: BytesIO, response: aiohttp.ClientResponse, limit: int) -> bool:
-    """Append a response's decompressed body until that is longer than `limit` bytes; return whether it is."""
+    """Append the decompressed body of a response; stop and return True if it is longer than `limit` bytes."""
     encoding = ", ".join(response.headers.getall("Content-Encoding", ())).strip().lower()
     if encoding not in SUPPORTED_ENCODINGS:
-        raise InvalidResponseError("the response is compressed in a way that was not requested")
+        raise InvalidResponseError("the response has a Content-Encoding that was not requested")
     pieces = response.content.iter_any()
     if not encoding:
         return await _append(body, pieces, limit)
@@ -388,7 +389,7 @@ async def _read_into(body: BytesIO, response: aiohttp.ClientResponse, limit: int
         async with aclosing(decompress(pieces, encoding)) as decompressed:
             return await _append(body, decompressed, limit)
     except ValueError as error:
-        raise InvalidResponseError(f"the response is broken: {error}", retryable=True) from None
+        raise InvalidResponseError(f"the response cannot be decompressed: {error}", retryable=True) from None
 
 
 async def _append(body: BytesIO, pieces: AsyncIterable[bytes], limit: int) -> bool:
@@ -412,7 +413,7 @@ async def _parse(body: bytes, parse: Callable[[bytes], T]) -> T:
 
 
 def _has_too_many_values(body: bytes) -> bool:
-    """Count the values of JSON without parsing it, first together with the characters inside of strings."""
+    """Return whether JSON has too many values, without parsing it. Strings are excluded only if that is necessary."""
     if body.count(b"[") + body.count(b"{") <= _MAX_CONTAINERS and body.count(b",") <= _MAX_VALUES:
         return False
     containers = values = position = 0
@@ -428,7 +429,7 @@ def _has_too_many_values(body: bytes) -> bool:
 
 
 def proxy_from_environment(base_url: str) -> URL | None:
-    """Return the proxy that the environment names for a URL (``HTTPS_PROXY``, ``NO_PROXY`` and so on), if any."""
+    """Return the proxy for a URL from the environment (``HTTPS_PROXY``, ``NO_PROXY``); None if there is none."""
     url = URL(base_url)
     proxy = getproxies().get(url.scheme)
     if not proxy or proxy_bypass(f"{url.host}:{url.port}"):
@@ -438,6 +439,6 @@ def proxy_from_environment(base_url: str) -> URL | None:
     except ValueError:
         address = URL()
     if address.scheme not in {"http", "https"} or not address.host:
-        # The value is not shown: it may hold a password.
+        # The value is omitted because it may contain a password.
         raise ConfigurationError(f"{url.scheme.upper()}_PROXY must be an http(s) URL such as 'http://proxy:3128'")
     return address

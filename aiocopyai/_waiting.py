@@ -1,4 +1,4 @@
-"""Polling a run at growing intervals until it is finished, and waiting for that with a time-out."""
+"""Poll a run at growing intervals until it is finished, or until a time-out."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from aiocopyai.models import Run, RunStatus
 logger = logging.getLogger("aiocopyai")
 
 FIRST_INTERVAL: Final = 1.0
-"""Seconds between the first two polls; each later interval is longer by half, up to the caller's maximum."""
+"""Seconds between the first two polls. Each later interval is 1.5 times as long, up to the caller's maximum."""
 NOT_FOUND_GRACE: Final = 60.0
-"""Seconds for which a 404 is tolerated: one public application saw it for up to 50 s after a start."""
+"""Seconds for which a 404 is tolerated: a public application received it for up to 50 s after a start."""
 _GROWTH: Final = 1.5
 _MAX_STATUS_LENGTH: Final = 80
-_MAX_LOGGED: Final = 10
-"""Statuses for which a wait logs a warning, if the API reference does not name them."""
+_MAX_STATUS_WARNINGS: Final = 10
+"""The maximum number of warnings about undocumented statuses in one wait."""
 _MAX_INVALID: Final = 2
-"""Responses in a row that are not the documented JSON and do not end a wait."""
+"""The number of consecutive responses to tolerate that are not the documented JSON."""
 _PROGRESS: Final = {RunStatus.NEW: 0, RunStatus.WAITING: 1, RunStatus.COMPLETE: 3, RunStatus.FAILED: 3}
 """The progress of a run by its status; 2 for any other status."""
 
@@ -51,13 +51,16 @@ def _final_statuses(value: Collection[str]) -> frozenset[str]:
 
 @frozen
 class WaitOptions:
-    """How to wait for a run; invalid values are a `ValueError`.
+    """How to wait for a run.
 
     Attributes:
         timeout: seconds to wait in total; None for no limit.
-        max_poll_interval: seconds between two polls at most.
-        final_statuses: statuses with which a run is finished, besides ``COMPLETE`` and ``FAILED``.
+        max_poll_interval: the maximum seconds between two polls.
+        final_statuses: further final statuses, besides ``COMPLETE`` and ``FAILED``.
         not_found_grace: seconds for which a 404 is tolerated after the first poll, or after the run was last received.
+
+    Raises:
+        ValueError: a value is invalid.
     """
 
     timeout: float | None
@@ -86,10 +89,10 @@ async def wait_for_run(
     """Poll a run until it is finished, and return it.
 
     Raises:
-        RunFailedError: it ended as ``FAILED``.
-        RunTimeoutError: it was not finished after `WaitOptions.timeout` seconds.
-        NotFoundError: it is unknown, beyond the first seconds.
-        CopyAIError: it cannot be read, and trying again will not help.
+        RunFailedError: the run ended with the status ``FAILED``.
+        RunTimeoutError: the run was not finished after `WaitOptions.timeout` seconds.
+        NotFoundError: the run was not found for `WaitOptions.not_found_grace` seconds.
+        CopyAIError: the run cannot be read, and the error is not retryable.
     """
     poller = RunPoller(get, workflow_id, run_id, options)
     deadline = asyncio.timeout(options.timeout)
@@ -99,7 +102,7 @@ async def wait_for_run(
                 await asyncio.sleep(poller.due - time.monotonic())
                 await poller.poll()
     except TimeoutError:
-        if options.timeout is None or not deadline.expired():  # a time-out of the caller or of a request
+        if options.timeout is None or not deadline.expired():  # the time-out of the caller or of a request
             raise
     if poller.finished is None:
         raise RunTimeoutError(workflow_id, run_id, options.timeout or 0.0, poller.status) from poller.error
@@ -113,11 +116,11 @@ class RunPoller:
     """Polls one run at growing intervals, until it is finished.
 
     Attributes:
-        status: the latest status received.
-        error: why the latest poll failed, if it did.
-        finished: the run, once it is finished.
-        is_done: whether no further poll is needed.
-        due: when the next poll is due, by the monotonic clock.
+        status: the latest status; None if no response had one.
+        error: the error of the latest poll; None if it succeeded.
+        finished: the finished run; None until then.
+        is_done: whether no more polls are needed.
+        due: the time of the next poll, by the monotonic clock.
     """
 
     get: Callable[[str, str], Awaitable[Run]]
@@ -130,8 +133,8 @@ class RunPoller:
     is_done: bool = False
     due: float = field(factory=time.monotonic)
     _interval: float = field(init=False)
-    _known_at: float | None = None  # when the run was last read, or at first when it was first requested
-    _latest: Run | None = None  # what `poll` returned last
+    _known_at: float | None = None  # when the run was last read, or if it never was, when it was first requested
+    _latest: Run | None = None  # the run that `poll` last returned
     _logged_statuses: set[str] = field(factory=set[str])
     _invalid_responses: int = 0  # in a row
 
@@ -139,7 +142,7 @@ class RunPoller:
         self._interval = self.options.first_interval
 
     async def poll(self) -> Run | None:
-        """Read the run once, and return it if it has changed; tolerate errors that may be temporary.
+        """Read the run, and return it if it has changed; tolerate temporary errors.
 
         A run that is ``COMPLETE`` without output is read again before it is returned, as its output may be late.
         """
@@ -149,7 +152,7 @@ class RunPoller:
         finally:
             self._schedule()
         if run is not None and run.status is not None:
-            self._note_status(run, run.status)
+            self._record_status(run, run.status)
         if self.finished is not None:
             self.is_done = is_second_read or bool(self.finished.output) or self.finished.status != RunStatus.COMPLETE
             run = self.finished if self.is_done else None
@@ -181,22 +184,22 @@ class RunPoller:
         self._known_at, self._invalid_responses, self.error = time.monotonic(), 0, None
         return run
 
-    def _note_status(self, run: Run, status: RunStatus) -> None:
-        """Remember a status; log one that the API reference does not name, once."""
+    def _record_status(self, run: Run, status: RunStatus) -> None:
+        """Store a status, and log a warning once if it is undocumented."""
         self.status = status
         is_unknown = status not in RunStatus.__members__ and status not in self._logged_statuses
         if self.options.is_final(status):
             self.finished = run
-        elif is_unknown and len(self._logged_statuses) < _MAX_LOGGED:
+        elif is_unknown and len(self._logged_statuses) < _MAX_STATUS_WARNINGS:
             self._logged_statuses.add(status)
             logger.warning(
-                "run %s has the status %s, which the API reference does not name; it is not taken for final",
+                "run %s has the undocumented status %s, which is assumed not to be final",
                 escape(self.run_id),
                 truncate(escape(status), _MAX_STATUS_LENGTH),
             )
 
     def _has_changed(self, run: Run) -> bool:
-        """Return whether a run differs from the one that was returned last."""
+        """Return whether a run differs from the last returned one."""
         latest = self._latest
         if latest is None:
             return True
@@ -207,11 +210,11 @@ class RunPoller:
         )  # fmt: skip
 
     def _schedule(self) -> None:
-        """Set the time of the next poll, with jitter that only shortens the wait."""
+        """Set the time of the next poll. The jitter only shortens the interval."""
         self.due = time.monotonic() + self._interval * random.uniform(0.75, 1.0)  # noqa: S311 (jitter is not a secret)
         self._interval = min(self._interval * _GROWTH, self.options.max_poll_interval)
 
 
 def progress(status: RunStatus | None) -> int:
-    """Return the progress of a run with a status, as a number to compare."""
+    """Return the progress of a run with this status, as a number for comparisons."""
     return -1 if status is None else _PROGRESS.get(status, 2)

@@ -8,9 +8,9 @@
     │   └── APITimeoutError        no complete response in time; a TimeoutError
     ├── InvalidResponseError       a response that is not the documented JSON
     ├── PaginationError            a list that does not advance from page to page
-    ├── AmbiguousStartError        a run may or may not have been started
+    ├── AmbiguousStartError        a run may have been started
     ├── RunFailedError             the awaited run failed
-    ├── RunTimeoutError            the awaited run is not finished in time; a TimeoutError
+    ├── RunTimeoutError            the awaited run was not finished in time; a TimeoutError
     ├── InvalidEventError          a webhook delivery that is not an event; a ValueError
     └── APIStatusError             a response with an HTTP status other than 2xx
         ├── BadRequestError        400
@@ -39,7 +39,7 @@ from aiocopyai.models import JSON, Run, RunStatus
 
 
 _MAX_DETAILS: Final = 300
-"""Characters of a server's own details that a message shows."""
+"""The maximum length of the server's details in a message, in characters."""
 _MAX_MESSAGE: Final = 1_000
 """The maximum length of a message, in characters."""
 
@@ -68,9 +68,8 @@ class CopyAIError(Exception):
     Attributes:
         page: the number of the requested page, from 1, if a list was being read; otherwise None. Pass it as
             `start_page` to continue in another process.
-        ambiguous: whether the server may have executed the request although the client received no success. Always
-            False for requests that only read.
-        request: the request that failed; None if the error is not about one request.
+        ambiguous: whether the server may have executed the failed request. Always False for requests that only read.
+        request: the failed request; None if the error does not concern a single request.
     """
 
     page: int | None = None
@@ -83,14 +82,14 @@ class CopyAIError(Exception):
 
     @property
     def message(self) -> str:
-        """What went wrong, the request, and what to do, without the page: one line, with control characters escaped."""
+        """The problem, the request and the advice on one line, with control characters escaped and without the page."""
         request = f" ({self.request})" if self.request else ""
         advice = self._advice()
         return escape(f"{self._describe()}{request}{advice and f'; {advice}'}", _MAX_MESSAGE)
 
     @property
     def summary(self) -> str:
-        """What went wrong, without the request and the advice: one line, with control characters escaped."""
+        """The problem on one line, with control characters escaped and without the request and the advice."""
         return escape(self._describe(), _MAX_MESSAGE)
 
     @property
@@ -117,14 +116,14 @@ class CopyAIError(Exception):
         return self.message if self.page is None else f"page {self.page}: {self.message}"
 
     def __repr__(self) -> str:
-        # The default has all arguments, which include up to 64 KiB of a body.
+        # By default, it would have all arguments, which include up to 64 KiB of a body.
         return f"{type(self).__name__}({str(self)!r})"
 
     def _describe(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__
 
     def _advice(self) -> str:
-        """Say what the caller can do about it; empty if nothing is known."""
+        """Return what the caller can do; empty if there is no advice."""
         return ""
 
 
@@ -181,7 +180,7 @@ class InvalidResponseError(CopyAIError):
 
     @property
     def retryable(self) -> bool:
-        """True if the response is not JSON at all, such as a gateway's HTML page or half a body."""
+        """True if the response is not JSON, such as the HTML page of a gateway or an incomplete body."""
         return self._retryable
 
     def _describe(self) -> str:
@@ -191,7 +190,7 @@ class InvalidResponseError(CopyAIError):
 
 
 class PaginationError(CopyAIError):
-    """A list does not advance: page after page has no new item although `total` is larger, or `total` keeps falling."""
+    """A list does not advance: many consecutive pages have no new item, although `total` is larger or keeps falling."""
 
 
 class AmbiguousStartError(CopyAIError):
@@ -204,7 +203,7 @@ class AmbiguousStartError(CopyAIError):
     Attributes:
         reason: what happened to the request.
         workflow_id: the workflow's id.
-        idempotency_key: the key of the start, which its run has in its metadata; None if it had none.
+        idempotency_key: the key of the start, which is in the metadata of its run; None if it had none.
     """
 
     ambiguous = True
@@ -220,8 +219,8 @@ class AmbiguousStartError(CopyAIError):
 
     def _advice(self) -> str:
         if self.idempotency_key is None:
-            return "check the newest runs before starting again, or pass an idempotency_key to automate that"
-        return f"look for it later with find_run() and the key {self.idempotency_key!r}"
+            return "check the newest runs before you start it again, or pass an idempotency_key to automate this"
+        return f"search for it later: call find_run() with the key {self.idempotency_key!r}"
 
 
 class RunFailedError(CopyAIError):
@@ -242,7 +241,7 @@ class RunFailedError(CopyAIError):
 
     def _describe(self) -> str:
         if self.error is None:
-            return f"run {self.run.id} failed, and the server does not say why"
+            return f"run {self.run.id} failed without an error message"
         return f"run {self.run.id} failed: {truncate(short_repr(self.error), _MAX_DETAILS)}"
 
 
@@ -264,13 +263,13 @@ class RunTimeoutError(CopyAIError, TimeoutError):
         self.status = status
 
     def _describe(self) -> str:
-        state = f"is still {self.status}" if self.status is not None else "did not show a status"
+        state = f"is still {self.status}" if self.status is not None else "has no status"
         return f"run {self.run_id} {state} after {self.seconds:g} s"
 
     def _advice(self) -> str:
         advice = "call wait_run() to keep waiting"
         if self.status is not None and self.status not in RunStatus.__members__:
-            advice += ", with final_statuses if this status, which the API reference does not name, is final"
+            advice += ", with final_statuses if this undocumented status is final"
         return advice
 
 
@@ -294,15 +293,15 @@ class InvalidEventError(CopyAIError, ValueError):
 class APIStatusError(CopyAIError):
     """The server responded with an HTTP status other than 2xx.
 
-    Copy.ai's reference documents 400, 404 and 422. The other statuses have their meaning in HTTP.
+    Copy.ai's reference documents 400, 404 and 422. The other statuses have their usual meaning in HTTP.
 
     Attributes:
         status: the HTTP status.
         error_code: the ``errorCode`` of the body, such as ``NOT_FOUND``; None if there is none.
         details: the ``details`` of the body, for a 422 the reasons by field; None if there are none.
         body: the body as JSON, or the beginning of its text if it is not JSON.
-        headers: the headers of the response, by their names in lower case.
-        retry_after: the seconds to wait according to ``Retry-After``; None without this header.
+        headers: the headers of the response, by name in lower case.
+        retry_after: the seconds to wait according to ``Retry-After``; None without a valid header.
     """
 
     _hint = ""
@@ -346,7 +345,7 @@ class APIStatusError(CopyAIError):
 
 
 class BadRequestError(APIStatusError):
-    """400: the server does not understand the request. The body is often ``{}``."""
+    """400: the request is malformed. The body is often ``{}``."""
 
 
 class CreditLimitReachedError(BadRequestError):
@@ -362,13 +361,13 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the API key lacks the permission, or a gateway blocks the request; `body` is then the gateway's text."""
+    """403: the API key lacks the permission, or a gateway blocks the request; in that case, `body` is its text."""
 
     _hint = "the key lacks the permission; keys are created by a workspace's Owner or Admin"
 
 
 class NotFoundError(APIStatusError):
-    """404: no such workflow, run or webhook for this key."""
+    """404: there is no such workflow, run or webhook, or the key has no access to it."""
 
     _hint = "check the id, and that the key belongs to the same workspace"
 
@@ -384,16 +383,16 @@ class RateLimitedError(APIStatusError):
 
 
 class ServerError(APIStatusError):
-    """5xx: the server or a gateway in front of it failed."""
+    """5xx: the server or a gateway failed."""
 
 
 def is_gateway_page(error: Exception) -> bool:
-    """Return whether an error is a 403 with a page instead of JSON, as gateways send it for single requests."""
+    """Return whether an error is a 403 without JSON, which gateways send for single requests."""
     return isinstance(error, PermissionDeniedError) and isinstance(error.body, str)
 
 
 def status_error(status: int, error_code: str | None) -> type[APIStatusError]:
-    """Return the class for an HTTP status and the vendor's code."""
+    """Return the error class for an HTTP status and the ``errorCode`` of the body."""
     if status >= 500:  # noqa: PLR2004 (HTTP's own number)
         return ServerError
     if error_code == "WORKFLOW_CREDIT_LIMIT_REACHED":

@@ -64,7 +64,7 @@ async def test_get_wait(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [("no such site", "failed: 'no such site'"), (None, "failed, and the server does not say why")],
+    [("no such site", "failed: 'no such site'"), (None, "failed without an error message")],
 )
 async def test_get_wait_for_a_run_that_fails(emulator: Emulator, error: str | None, reason: str) -> None:
     """With `--wait`, a failed run is printed, the message says why it failed, and the exit code is 1."""
@@ -83,7 +83,7 @@ async def test_get_wait_for_a_run_that_does_not_finish(emulator: Emulator) -> No
     assert (done.code, done.out) == (1, "")
     # On a busy machine the first response may come later than that.
     assert re.fullmatch(
-        rf"aiocopyai: run {run_id} (is still NEW|did not show a status) after 0\.3 s; "
+        rf"aiocopyai: run {run_id} (is still NEW|has no status) after 0\.3 s; "
         rf"`aiocopyai get {emulator.workflow_id} {run_id} --wait` continues to wait\n",
         done.err,
     )
@@ -98,7 +98,7 @@ async def test_get_wait_reports_failed_polls(emulator: Emulator) -> None:
 
     assert (unknown.code, rejected.code) == (1, 1)
     assert re.search(
-        r"WRUN-1 did not show a status after 0\.3 s; the last poll failed: HTTP 404 .*check the id.*; "
+        r"WRUN-1 has no status after 0\.3 s; the last poll failed: HTTP 404 .*check the id.*; "
         r"`aiocopyai get .* --wait` continues to wait\n",
         unknown.err,
     )

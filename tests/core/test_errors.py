@@ -162,19 +162,19 @@ GET_TWICE = RequestInfo("GET", "https://h/x", 2)
         ),
         (
             RunTimeoutError("W", "WRUN-1", 2.0),
-            "run WRUN-1 did not show a status after 2 s; call wait_run() to keep waiting",
+            "run WRUN-1 has no status after 2 s; call wait_run() to keep waiting",
         ),
         (RunFailedError(Run("WRUN-1", error="no site")), "run WRUN-1 failed: 'no site'"),
-        (RunFailedError(Run("WRUN-1")), "run WRUN-1 failed, and the server does not say why"),
+        (RunFailedError(Run("WRUN-1")), "run WRUN-1 failed without an error message"),
         (
             AmbiguousStartError("HTTP 503", "W", "k"),
-            "a run of W may have been started: HTTP 503; look for it later with find_run() and the key 'k'",
+            "a run of W may have been started: HTTP 503; search for it later: call find_run() with the key 'k'",
         ),
         (
             AmbiguousStartError("HTTP 503", "W"),
             (
-                "a run of W may have been started: HTTP 503; check the newest runs before starting again, or pass an "
-                "idempotency_key to automate that"
+                "a run of W may have been started: HTTP 503; check the newest runs before you start it again, or pass "
+                "an idempotency_key to automate this"
             ),
         ),
     ],
