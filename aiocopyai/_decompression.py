@@ -1,7 +1,7 @@
-"""Decompression of bodies in bounded pieces, so that a few bytes never expand to gigabytes in memory.
+"""Decompress bodies in pieces of limited size, so that a small body cannot expand to gigabytes in memory.
 
-aiohttp limits the size of a piece from 3.14 on; before, it decompresses each piece of a socket's data in one go. So the
-client asks aiohttp not to decompress responses, and requests only the encodings that are supported here.
+aiohttp limits the size of decompressed pieces only since version 3.14. Therefore, the client disables decompression in
+aiohttp, and requests only the encodings that this module supports.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final
 ACCEPT_ENCODING: Final = "gzip, deflate"
 """The encodings to request."""
 SUPPORTED_ENCODINGS: Final = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
-"""Each ``Content-Encoding`` that can be decompressed, in lower case."""
+"""The supported values of ``Content-Encoding``, in lower case."""
 PIECE_SIZE: Final = 2**18
-"""Bytes that are decompressed in one go at most."""
+"""The maximum size of a decompressed piece in bytes."""
 _MAX_MEMBERS: Final = 10_000
-"""Members of one gzip body: an empty one costs 20 bytes and far more time."""
+"""The maximum number of members of a gzip body: empty ones are small, but take much time."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _DEFLATE_METHOD: Final = 8
 
@@ -39,7 +39,7 @@ class Decompressor:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the body may end here."""
+        """Whether the data so far is a complete body."""
         return self._zlib is None or self._zlib.eof
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -49,14 +49,14 @@ class Decompressor:
             ValueError: the data is not in the named encoding.
         """
         if self._encoding == "deflate" and self._zlib is None and data:
-            # "deflate" is the format of zlib, but some servers send the raw data inside of it.
+            # "deflate" means the zlib format, but some servers send raw deflate data.
             is_raw = data[0] & 15 != _DEFLATE_METHOD
             self._zlib = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else zlib.MAX_WBITS)
         if self._zlib is None:
             yield data
             return
         piece = b""
-        # After a full piece more output may be pending, even if no input is left.
+        # After a full piece, more output may be pending even if all input was consumed.
         while data or len(piece) == PIECE_SIZE:
             if self._zlib.eof and not (data := self._next_member(data)):
                 return
@@ -69,7 +69,7 @@ class Decompressor:
                 yield piece
 
     def _next_member(self, data: bytes) -> bytes:
-        """Begin the next member of a gzip body, which may be padded with zeros, and return the data without them."""
+        """Start the next member of a gzip body, and return its data without the zero padding before it."""
         data = data.lstrip(b"\0") if self._is_gzip else data
         if data and (not self._is_gzip or self._members == _MAX_MEMBERS):
             raise ValueError("data after the end of the compressed data")
@@ -80,10 +80,10 @@ class Decompressor:
 
 
 async def decompress(chunks: AsyncIterable[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
-    """Yield a body's decompressed data in pieces; other tasks run between large ones.
+    """Yield the decompressed data of a body in pieces; other tasks can run between large pieces.
 
     Args:
-        chunks: the body as it was received.
+        chunks: the compressed body.
         encoding: as for `Decompressor`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Runs and their values as text for people, for example in tables and reports."""
+"""Format runs and their values as text for people, for example in tables and reports."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from aiocopyai.models import JSON, Run, RunStatus
 
 
 _PREVIEW_LENGTH: Final = 1000
-"""Characters of an output or error that a preview is made from."""
+"""The maximum number of characters of an output or error to use for a preview."""
 
 
 def json_line(value: JSON | Mapping[str, JSON]) -> bytes:
     """Return a value as one line of JSON, in UTF-8 regardless of the locale."""
-    # Escaped in files and pipes, too: some readers treat U+2028 as the end of a line.
+    # Also escaped in files and pipes, because some readers treat U+2028 as a line break.
     return printable(json.dumps(value, ensure_ascii=False)).encode() + b"\n"
 
 
 def printable(text: str) -> str:
-    r"""Escape everything that is not printable, such as terminal control sequences: ESC becomes ``\u001b``.
+    r"""Escape unprintable characters, such as those of terminal control sequences: ESC becomes ``\u001b``.
 
     The escapes are those of JSON, so that escaped JSON has the same value.
     """
@@ -33,19 +33,19 @@ def _escape(character: str) -> str:
     if character.isprintable():
         return character
     code = ord(character)
-    # json.dumps makes a surrogate pair of a code point of more than four digits, but does not escape DEL.
+    # json.dumps returns a surrogate pair for a code point of more than four digits, but does not escape DEL.
     return f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(character)[1:-1]  # noqa: PLR2004 (four digits)
 
 
 def value_text(value: JSON) -> str:
-    """Return a JSON value as text: a string as it is, anything else as JSON."""
+    """Return a JSON value as text: strings unchanged, other values as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def preview(run: Run) -> str:
-    """Return the beginning of a run's first output that is not empty, or of its error, on one line.
+    """Return the beginning of the first non-empty output of a run, or of its error, on one line.
 
-    The error of a failed run comes before its outputs.
+    For a failed run, the error takes precedence over the outputs.
     """
     values: list[JSON] = [value for value in run.output.values() if value]
     values.insert(0 if run.status == RunStatus.FAILED else len(values), run.error)
@@ -61,7 +61,7 @@ def plural(count: int, noun: str) -> str:
 def local_time(time: datetime, zone: tzinfo | None = None) -> datetime:
     """Return a datetime in a time zone, by default the user's.
 
-    A datetime that the zone cannot express, as at both ends of the calendar, is returned unchanged.
+    A datetime that is out of range in this time zone is returned unchanged.
     """
     try:
         return time.astimezone(zone)

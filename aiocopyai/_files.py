@@ -1,4 +1,4 @@
-"""Atomic replacement of files, and SQLite databases that are locked for one process."""
+"""Atomic replacement of files, and SQLite databases that one process locks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNUSABLE: Final = {
     sqlite3.SQLITE_PERM: "check the permissions of the file and its folder",
     sqlite3.SQLITE_READONLY: "check the permissions of the file and its folder",
 }
-"""What to do, by the primary result code of SQLite for an error of the file system; other errors are in the content."""
+"""The advice for errors of the file system, by SQLite's primary result code. Other errors mean invalid content."""
 
 
 class FileInUseError(CopyAIError, OSError):
@@ -35,7 +35,7 @@ class DamagedFileError(CopyAIError, ValueError):
 
 
 def replace_file(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file, or replace it, in one step: the path never leads to an incomplete file.
+    """Create or replace a file atomically: the path never refers to an incomplete file.
 
     A symbolic link is followed, and an existing file keeps its permissions.
 
@@ -57,7 +57,7 @@ def replace_file(path: Path, parts: Iterable[bytes]) -> None:
 
 @contextmanager
 def file_errors(path: Path) -> Generator[None]:
-    """Add a path to the errors of the operating system that have none, such as that of a write to a full disk."""
+    """Add the path to an `OSError` without a file name, such as after a write to a full disk."""
     try:
         yield
     except OSError as error:
@@ -67,7 +67,7 @@ def file_errors(path: Path) -> Generator[None]:
 
 
 def create_beside(path: Path, target: Path) -> BinaryIO:
-    """Create an empty file that becomes part of `target`, with its permissions if it exists.
+    """Create an empty file for the new content of `target`, with the permissions of `target` if it exists.
 
     Raises:
         OSError: the file cannot be created.
@@ -78,12 +78,12 @@ def create_beside(path: Path, target: Path) -> BinaryIO:
 
 
 def move_into_place(source: Path, target: Path) -> None:
-    """Rename a complete file to its final name, with the permissions of the file that it replaces.
+    """Rename a complete file to its final name, and keep the permissions of the file that it replaces.
 
-    When this returns, the new name is on the disk.
+    The rename is flushed to the disk.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: the file cannot be renamed.
     """
     if target.exists():
         shutil.copymode(target, source)
@@ -97,10 +97,10 @@ def move_into_place(source: Path, target: Path) -> None:
 
 
 def open_locked(path: Path, target: Path | None = None) -> sqlite3.Connection:
-    """Open an SQLite database and lock it until the connection is closed or the process ends, however it ends.
+    """Open an SQLite database, and lock it until the connection is closed or the process ends.
 
-    The connection is in autocommit mode, and may be used in any thread, in one at a time. No shared memory is used,
-    which network drives lack.
+    The connection is in autocommit mode. Any thread may use it, but only one at a time. It uses no shared memory,
+    because network drives do not support it.
 
     Args:
         path: the database; created if it does not exist.
@@ -116,7 +116,9 @@ def open_locked(path: Path, target: Path | None = None) -> sqlite3.Connection:
     with sqlite_errors(path):
         database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")  # first: the others would use shared memory
+            database.execute(
+                "PRAGMA locking_mode = EXCLUSIVE"
+            )  # must be first, because the other statements would use shared memory
             database.execute("BEGIN EXCLUSIVE")
             database.execute("COMMIT")
         except BaseException:
@@ -126,11 +128,11 @@ def open_locked(path: Path, target: Path | None = None) -> sqlite3.Connection:
 
 
 def check_database(database: sqlite3.Connection, path: Path) -> None:
-    """Check that a database without a write-ahead log that is not applied is complete.
+    """Check that a database is complete. Its write-ahead log must be applied before.
 
     Raises:
-        DamagedFileError: it is damaged. SQLite accepts a database that was cut off within a page, and detects other
-            damage only when it reads the damaged part.
+        DamagedFileError: it is damaged. SQLite does not detect a truncated last page, and detects other damage only
+            when it reads the damaged part.
     """
     check, pages, page_size = (
         database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("quick_check", "page_count", "page_size")
@@ -143,7 +145,7 @@ def check_database(database: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def sqlite_errors(path: Path) -> Generator[None]:
-    """Translate the errors of SQLite while a database is used.
+    """Convert the errors of SQLite.
 
     Raises:
         FileInUseError: another process has locked it.
@@ -154,7 +156,7 @@ def sqlite_errors(path: Path) -> Generator[None]:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # from Python's module and not from SQLite: a bug in the caller
+        if code is None:  # raised by the sqlite3 module: a bug in the caller
             raise
         if code & 0xFF in _LOCKED:
             raise FileInUseError(f"{path} is in use by another process") from None
@@ -164,7 +166,7 @@ def sqlite_errors(path: Path) -> Generator[None]:
 
 
 def _mode_of(target: Path) -> int:
-    """Return the permissions for a file that becomes part of `target`: those of `target`, or the default."""
+    """Return the permissions of `target`, or the default if it does not exist."""
     try:
         return target.stat().st_mode & _DEFAULT_MODE
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Incremental loading for exports and dlt: a `Cursor` notes which runs are stored, and from when to read next time."""
+"""Incremental loading for exports and dlt: a `Cursor` records where the next export or load continues."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from aiocopyai.models import Run
 
 
 _CLOCK_DIFFERENCE: Final = timedelta(days=1)
-"""How far a server's clock may be ahead; later times are ignored as errors."""
+"""The maximum difference to the server's clock. Later creation times are invalid, and are ignored."""
 
 
 @define
 class Cursor:
-    """The newest run that was stored, and the oldest one that was not finished then."""
+    """The creation times of the newest stored run and of the oldest unfinished one."""
 
     newest: datetime | None = None
-    """When the newest run was created; None if no run has a date."""
+    """When the newest run was created; None if no run has a valid creation time."""
     oldest_unfinished: datetime | None = None
-    """When the oldest unfinished run was created."""
+    """When the oldest unfinished run was created; None if there is none."""
     has_undated: bool = False
-    """Whether an unfinished run has no usable date."""
+    """Whether an unfinished run has no valid creation time."""
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Include runs that were stored."""
+        """Add stored runs."""
         latest = datetime.now(UTC) + _CLOCK_DIFFERENCE
         for run in runs:
             created = run.created_at
@@ -40,7 +40,7 @@ class Cursor:
 
     @classmethod
     def merge(cls, cursors: Iterable[Cursor]) -> Cursor:
-        """Return one cursor for the runs of several."""
+        """Merge several cursors into one."""
         merged = cls()
         for cursor in cursors:
             merged.newest = max(filter(None, [merged.newest, cursor.newest]), default=None)
@@ -51,11 +51,11 @@ class Cursor:
         return merged
 
     def since(self, look_back: timedelta, refresh_for: timedelta) -> datetime | None:
-        """Return the time since which runs are new or may have changed; None for all runs.
+        """Return the earliest creation time of runs to read next time; None for all runs.
 
         Args:
-            look_back: how much older than the newest stored run a run may be that was not on the list before.
-            refresh_for: how much older than the newest stored run an unfinished run may be to be read again.
+            look_back: the maximum age of a run that was not listed before, relative to the newest stored run.
+            refresh_for: the maximum age of an unfinished run to read again, relative to the newest stored run.
         """
         if self.newest is None or self.has_undated:
             return None
@@ -64,7 +64,7 @@ class Cursor:
             span = max(span, min(refresh_for, self.newest - self.oldest_unfinished))
         try:
             return self.newest - span
-        except OverflowError:  # before the first time that a datetime can express
+        except OverflowError:  # before the minimum of a datetime
             return None
 
     def dump(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Cursor:
 
     @classmethod
     def load(cls, document: Mapping[str, Any]) -> Cursor:
-        """Return the cursor that `dump` wrote; for an empty object, a cursor without runs."""
+        """Return the cursor from the result of `dump`, or an empty cursor from an empty object."""
         newest, oldest_unfinished = document.get("newest"), document.get("oldest_unfinished")
         return cls(
             newest and datetime.fromisoformat(newest),
@@ -87,5 +87,5 @@ class Cursor:
 
 
 def is_unfinished(run: Run) -> bool:
-    """Whether a run may still change: its status is missing or not final."""
+    """Return whether a run may still change: its status is missing or not final."""
     return run.status is None or not run.status.is_final

@@ -1,4 +1,4 @@
-"""JSON from bytes and to bytes, with msgspec if it is installed (the extra ``speedups``)."""
+"""Parse and write JSON, with msgspec if it is installed (the extra ``speedups``)."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ HAS_MSGSPEC: Final = msgspec is not None
 T = TypeVar("T")
 
 MAX_DIGITS: Final = 4300
-"""Digits from which an integer is kept as text: Python refuses to convert larger ones between text and number."""
+"""The maximum number of digits of an integer, which Python limits; longer integers are returned as strings."""
 MAX_DEPTH: Final = 950
-"""Levels of arrays and objects in each other that are read. Python's own functions fail at about 1,000."""
+"""The maximum number of nested arrays and objects. Python's own functions fail at about 1,000."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LONE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _REJECTIONS: Final = (TypeError, ValueError, RecursionError)
-"""What msgspec raises for values that a run may have: lone surrogates, subclasses of `str`, `MAX_DEPTH` levels."""
+"""The errors of msgspec for lone surrogates, subclasses of `str` and `MAX_DEPTH` levels, which a run may have."""
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},]', re.DOTALL)
 _ID_KEYS: Final = (b'"id"', b'"workflowRunId"')
 
 
 def loads(body: bytes) -> object:
-    """Parse JSON in UTF-8, perhaps with a byte order mark.
+    """Parse JSON in UTF-8, with or without a byte order mark.
 
     Raises:
         ValueError: it is not JSON.
@@ -50,26 +50,26 @@ def loads(body: bytes) -> object:
 
 
 def decode(body: bytes, decoder: Callable[[bytes], T]) -> T:
-    """Parse JSON in UTF-8, perhaps with a byte order mark, with the method of a decoder of msgspec.
+    """Parse JSON in UTF-8, with or without a byte order mark, with a decoder of msgspec.
 
     Raises:
         ValueError: it is not JSON.
-        TypeError: it does not fit the decoder's types, or only `loads` can read it.
+        TypeError: it does not have the types of the decoder, or only `loads` can parse it.
         RecursionError: it is nested too deeply for the parser.
     """
     try:
         return decoder(body.removeprefix(_BYTE_ORDER_MARK))
     except ValueError as error:
-        # msgspec rejects numbers beyond the range of a float, integers of too many digits, and half a surrogate pair.
-        # None of them may cost a page. Anything else is not parsed again, which would take long.
+        # msgspec rejects numbers out of the range of a float, integers with too many digits, and lone surrogates, which
+        # `loads` accepts. For other errors, a second attempt would only take time.
         if not isinstance(error, _VALIDATION_ERROR) and _LONE_SURROGATE.search(body) is None:
             raise
     raise TypeError
 
 
 def is_deep(values: Iterable[Any], depth: int) -> bool:
-    """Return whether one of some JSON values has more than `depth` levels of arrays and objects in each other."""
-    # Before Python 3.14, the garbage collector does not track an object that has no array or object in it.
+    """Return whether any of these JSON values has more than `depth` nested arrays and objects."""
+    # Before Python 3.14, the garbage collector does not track dicts without containers in them.
     level = list(filter(gc.is_tracked, values))
     for _ in range(depth + 1):
         objects = cast("list[dict[str, Any]]", [each for each in level if type(each) is dict])
@@ -82,13 +82,13 @@ def is_deep(values: Iterable[Any], depth: int) -> bool:
 
 
 def find_nested_object(body: bytes, depth: int) -> tuple[str, str] | None:
-    """Find where JSON is nested more deeply than this, without parsing it, which would fail.
+    """Find the object in which JSON is nested more deeply than `depth`, without parsing it, which would fail.
 
     Returns:
-        The path to the innermost object with an id in which it is, such as ``data.data[3]``, and that id; both are
-        empty if there is no such object. None if nothing is nested so deeply.
+        The path of the innermost enclosing object with an id, such as ``data.data[3]``, and the id; both are empty if
+        there is no such object. None if no value is nested so deeply.
     """
-    path: list[bytes | int] = []  # for each level the key of an object's member, or the index in an array
+    path: list[bytes | int] = []  # for each level, the key in an object or the index in an array
     ids: dict[int, bytes] = {}  # by level
     for match in _TOKEN.finditer(body):
         token = match[0]
@@ -114,10 +114,10 @@ def find_nested_object(body: bytes, depth: int) -> tuple[str, str] | None:
 
 
 def dump_json(value: object) -> bytes:
-    r"""Return a JSON value as compact UTF-8. Any mapping is an object, and a datetime a string in ISO 8601.
+    r"""Return a JSON value as compact UTF-8. Mappings are written as objects, and datetimes in ISO 8601.
 
-    A lone surrogate is escaped (``\ud83d``), which is the same JSON; integers of any size are kept. A number beyond the
-    range of a float, which Python reads as infinity, becomes ``null``.
+    Lone surrogates are escaped (``\ud83d``), and integers of any size are accepted. Infinity, which is how Python reads
+    numbers out of the range of a float, is written as ``null``.
 
     Raises:
         RecursionError: the value is nested too deeply.
@@ -129,7 +129,7 @@ def dump_json(value: object) -> bytes:
 
 
 def dump_with_stdlib(value: object) -> bytes:
-    """Do the same without msgspec, which writes some floats differently: ``1e16`` for ``1e+16``."""
+    """Do the same as `dump_json` without msgspec, which writes some floats differently: ``1e16`` for ``1e+16``."""
     try:
         text = _encode(_PLAIN_ENCODER, value)
     except ValueError:
@@ -138,7 +138,7 @@ def dump_with_stdlib(value: object) -> bytes:
 
 
 def dump_each(values: Sequence[object]) -> list[bytes]:
-    """Return what `dump_json` returns for each of some values."""
+    """Return the result of `dump_json` for each value."""
     if msgspec is not None:
         with suppress(*_REJECTIONS):
             return list(map(_ENCODER.encode, values))
@@ -146,7 +146,7 @@ def dump_each(values: Sequence[object]) -> list[bytes]:
 
 
 def dump_lines(values: Sequence[object]) -> bytes:
-    """Return what `dump_json` returns for each of some values, each with a line break behind it."""
+    """Return the result of `dump_json` for each value, each followed by a line break."""
     if msgspec is not None:
         with suppress(*_REJECTIONS):
             return _ENCODER.encode_lines(values)
@@ -154,10 +154,11 @@ def dump_lines(values: Sequence[object]) -> bytes:
 
 
 def encode_json(name: str, value: Mapping[str, object]) -> bytes:
-    """Encode an object as JSON in ASCII, to be sent; `name` is what an error calls it. Any mapping is an object.
+    """Encode a mapping as JSON in ASCII, to send it; `name` is its name in errors.
 
     Raises:
-        ValueError: something in it is not JSON: a NaN, a date, a key that is not a string. The message names its place.
+        ValueError: a value in it is not JSON, such as a NaN, a date or a key that is not a string. The message has the
+            path to the value.
     """
     try:
         try:
@@ -174,7 +175,7 @@ def _encode(encoder: json.JSONEncoder, value: object) -> str:
     try:
         return encoder.encode(value)
     except RecursionError:
-        # `MAX_DEPTH` levels need a larger stack.
+        # `MAX_DEPTH` levels need the full stack of a new thread.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(encoder.encode, value).result()
 
@@ -184,7 +185,7 @@ def _unquote(token: bytes) -> str:
 
 
 def _loads_tolerantly(body: bytes) -> object:
-    # While functions written in Python read the numbers of a large body, other threads can run: the event loop's, too.
+    # These callbacks are written in Python, so that other threads can run while a large body is parsed.
     return cast(
         "object",
         json.loads(body.decode(), parse_constant=reject_constant, parse_int=_parse_integer, parse_float=_parse_float),
@@ -192,7 +193,7 @@ def _loads_tolerantly(body: bytes) -> object:
 
 
 def reject_constant(constant: str) -> NoReturn:
-    """Raise for ``NaN`` and the infinities, which Python's parser accepts."""
+    """Raise a ValueError for ``NaN`` and the infinities, which Python's parser accepts."""
     raise ValueError(f"{constant} is not valid JSON")
 
 
@@ -205,7 +206,7 @@ def _parse_float(digits: str) -> float:
 
 
 def _check_keys(value: object) -> None:
-    """Reject keys that json.dumps would silently convert to strings."""
+    """Raise a TypeError for keys that json.dumps would silently convert to strings."""
     if isinstance(value, Mapping):
         for key, inner in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
@@ -227,7 +228,7 @@ def _plain_mapping(value: object) -> dict[object, object]:
 
 
 def _find_problem(place: str, value: object) -> str | None:
-    """Describe the first part of a value that is not JSON, with its place, such as ``inputs["leads"][2]``."""
+    """Describe the first value that is not JSON, with its path, such as ``inputs["leads"][2]``."""
     if isinstance(value, Mapping):
         for key, inner in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
@@ -252,7 +253,7 @@ _PLAIN_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":
 _LENIENT_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain)
 """Writes ``Infinity`` and ``NaN``, which are not JSON."""
 _INFINITY: Final = re.compile(r'("(?:[^"\\]++|\\.)*+")|-?Infinity|NaN', re.DOTALL)
-"""A number that is not JSON; or a string, which may contain the same text."""
+"""Matches numbers that are not JSON, and strings, which may contain the same characters."""
 if msgspec is not None:
     _DECODER: Final = msgspec.json.Decoder()
     _VALIDATION_ERROR: Final = msgspec.ValidationError

@@ -1,6 +1,6 @@
-"""``COPYAI_LOG``: the library's log on standard error, without a change to the program.
+"""``COPYAI_LOG``: enable logging to standard error with an environment variable.
 
-The log of the command line is set up in `cli._runner`.
+`cli._runner` configures the log of the command line.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def level_from_environment() -> int | None:
 
 
 def configure_from_environment() -> None:
-    """Set up the log according to ``COPYAI_LOG``, unless the program has configured the library's logger itself.
+    """Configure the library's logger according to ``COPYAI_LOG``, unless the program has added a handler to it.
 
-    At ``debug``, each attempt is one line: method, path, status, milliseconds and the number of the attempt.
+    The level ``debug`` logs one line per attempt: method, path, status, milliseconds and the number of the attempt.
 
     Raises:
         ConfigurationError: its value is not a level.

@@ -1,6 +1,6 @@
-"""From JSON to models: envelopes, pages, runs and webhooks, and the bodies of errors.
+"""Convert JSON to models: envelopes, pages, runs and webhooks, and the bodies of errors.
 
-The rules, each from a vendor page or a captured payload:
+The rules are based on Copy.ai's reference and on captured payloads:
 
 - ``total`` and ``credits`` are integers, or numerals in a string.
 - ``createdAt`` is ISO 8601 with a time zone, with or without milliseconds.
@@ -44,8 +44,8 @@ def parse_json(body: bytes) -> JSON:
     """Parse JSON.
 
     Raises:
-        InvalidResponseError: it is not JSON, which is retryable, as gateways respond with their own pages; or it is
-            nested too deeply.
+        InvalidResponseError: the body is nested too deeply, or is not JSON. The latter is retryable, because gateways
+            send their own pages.
     """
     return cast("JSON", parse_with(loads, body))
 
@@ -122,11 +122,11 @@ def read_webhook_page(response: JSON, number: int, size: int) -> Page[Webhook]:
 
 
 def read_nothing(_body: bytes) -> None:
-    """Read a response whose status says it all: to a deletion, it is ``{}``, ``Accepted`` or nothing."""
+    """Ignore the body of a response to a deletion: ``{}``, ``Accepted`` or nothing."""
 
 
 def read_total(total: JSON) -> int | None:
-    """Read a list's ``total``: an integer of at most 63 bits, or one in a string; None for anything else."""
+    """Read the ``total`` of a list, an integer or a numeric string of at most 63 bits; None if it is invalid."""
     try:
         count = read_integer(total)
     except MISFITS:
@@ -135,13 +135,13 @@ def read_total(total: JSON) -> int | None:
 
 
 def read_error(text: str) -> tuple[str | None, JSON, JSON]:
-    """Read an error's body: its ``errorCode``, its ``details``, and the body itself, JSON or the text's beginning."""
+    """Return the ``errorCode`` and the ``details`` of an error, and its body as JSON, or the beginning of its text."""
     try:
         body = parse_json(text.encode())
     except (InvalidResponseError, UnicodeEncodeError):
         return None, None, text[:_MAX_ERROR_TEXT]
     if is_deep([body], _MAX_ERROR_DEPTH):
-        # An error is shown and pickled, and either raises a RecursionError at some depth.
+        # The repr and pickling of a deeper value would raise a RecursionError.
         return None, None, text[:_MAX_ERROR_TEXT]
     if not isinstance(body, dict):
         return None, None, body
@@ -157,7 +157,7 @@ def _nesting_error(body: bytes) -> InvalidResponseError:
 
 
 def check_depth(values: Iterable[JSON]) -> None:
-    """Raise if one of some values, which are kept as they came, is nested so deeply that other functions would fail."""
+    """Raise a RecursionError if a value is nested so deeply that functions such as its repr would fail."""
     if is_deep(values, MAX_DEPTH):
         raise RecursionError
 
@@ -225,10 +225,10 @@ def _time(value: JSON) -> datetime | None:
 
 
 def read_integer(value: JSON) -> int | None:
-    """Read an integer, which may be sent as a float or in a string: ``2.0``, ``"2"``, ``"2.0000"``.
+    """Read an integer or None. Floats and strings with an integer are accepted: ``2.0``, ``"2"``, ``"2.0000"``.
 
     Raises:
-        TypeError: it is anything else, other than None.
+        TypeError: it is another value.
     """
     if value is None or type(value) is int:
         return value
@@ -273,7 +273,7 @@ _MAX_ERROR_DEPTH: Final = 100
 
 
 def read_run_item(item: JSON, place: str, workflow_id: str | None) -> tuple[Run, set[str]]:
-    """Read one run, and name the fields whose values do not fit."""
+    """Read one run; return it, and the names of the fields with invalid values."""
     if not isinstance(item, dict):
         raise InvalidResponseError("a run that is not an object", place, excerpt(item))
     values, misfits = _read_fields(item, RUN_FIELDS)
@@ -295,7 +295,7 @@ def _read_webhook_item(item: JSON, place: str) -> tuple[Webhook, set[str]]:
 def _read_fields(
     item: dict[str, JSON], table: Mapping[str, tuple[str, ReadValue]]
 ) -> tuple[dict[str, object], set[str]]:
-    """Read the fields of a table from an item; return the attributes, and the names of fields that do not fit."""
+    """Read the fields of a table; return the attributes, and the names of fields with invalid values."""
     known = {json_name for json_name, _ in table.values()}
     attributes: dict[str, object] = {}
     extra = {name: value for name, value in item.items() if name not in known}

@@ -1,4 +1,4 @@
-"""When a request may be sent: `max_rate`, a free connection, and the pause and the slower pace after a 429."""
+"""Limit requests to `max_rate` and to the free connections; pause and slow down after a 429."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from aiolimiter import AsyncLimiter
 
 
 _START_PACE: Final = 20.0
-"""Requests per second that are assumed before the first 429, if fewer were sent in the last second."""
+"""The minimum of the assumed requests per second before the first 429."""
 _MIN_PACE: Final = 0.5
-"""Requests per second below which the pace is not halved further."""
+"""The minimum pace in requests per second."""
 _MAX_PACE: Final = 1000.0
-"""Requests per second at which the pace is no longer limited."""
+"""The pace in requests per second above which there is no limit."""
 _GROWTH: Final = 1.1
-"""The factor by which the pace grows in each second without a 429: it doubles in about 7 s."""
+"""The growth of the pace per second without a 429: it doubles in about 7 s."""
 _SLOW_GROWTH: Final = 1.01
-"""The same while the pace is close to one that was too fast: between `_NEAR` and `_BEYOND` times as fast."""
+"""The growth while the pace is between `_NEAR` and `_BEYOND` times the pace that caused the latest 429."""
 _NEAR: Final = 0.75
 _BEYOND: Final = 1.1
 
 
 class RateLimiter:
-    """Admits the requests of a session one by one, in order; those that are sent again go first.
+    """Admits the requests of a session in order, one at a time; retries have priority.
 
-    A 429 pauses all requests for as long as the server asks. Then they are released one by one, with jitter, at half
-    the former pace. The pace grows until the next 429, and most slowly near the pace that caused the last one.
+    After a 429, all requests pause for as long as the server requests. Then they are admitted with jitter, at half the
+    previous pace. The pace grows until the next 429, and grows more slowly near the pace that caused the last one.
 
-    Waiting for a free connection happens here and not in aiohttp, which would count it against the time-out.
+    Requests also wait for a free connection here, because in aiohttp this wait would count towards the time-out.
     """
 
     def __init__(self, max_rate: float | None, connections: int = 0) -> None:
-        # A limiter of less than one request per period would never admit any.
+        # AsyncLimiter never admits a request if its rate is less than 1 per period.
         self._limiter = None if max_rate is None else AsyncLimiter(1, 1 / max_rate)
         self._connections = asyncio.Semaphore(connections) if connections else None
         self._first_attempts = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._sent: deque[float] = deque(maxlen=round(_MAX_PACE))
-        self._next = 0.0  # before this time no request is sent
+        self._next = 0.0  # the earliest time of the next request
         self._pace: float | None = None  # requests per second at `_resumed`
-        self._too_fast = 0.0  # the latest pace that ended in a 429; 0 if that is not known
-        self.slowdowns = 0  # how often the pace was halved
+        self._too_fast = 0.0  # the latest pace that caused a 429; 0 if unknown
+        self.slowdowns = 0  # the number of times that the pace was halved
         self._slowed = self._resumed = 0.0  # when the pace was last reduced, and when requests resumed after that
 
     def __repr__(self) -> str:
@@ -56,12 +56,12 @@ class RateLimiter:
 
     @property
     def delay(self) -> float:
-        """Seconds until the next request may be sent, apart from `max_rate`."""
+        """Seconds until the next request may be sent, without the limit of `max_rate`."""
         return max(0.0, self._next - time.monotonic())
 
     async def acquire(self, *, is_retry: bool = False) -> float:
-        """Wait until a request may be sent, and return the time at which it was. Call `release` after it."""
-        # Requests that were sent before wait in a separate queue, so that new ones do not delay them.
+        """Wait until a request may be sent, and return the current time. Call `release` after the request."""
+        # Retries skip this queue, so that new requests do not delay them.
         async with nullcontext() if is_retry else self._first_attempts:
             if self._connections is not None:
                 await self._connections.acquire()
@@ -73,18 +73,18 @@ class RateLimiter:
                 raise
 
     def release(self) -> None:
-        """Free the connection of a request that was acquired."""
+        """Free the connection of an admitted request."""
         if self._connections is not None:
             self._connections.release()
 
     def slow_down(self, sent: float, pause: float) -> None:
         """Pause because of a 429, and halve the pace.
 
-        The pace is halved once for all the requests that were sent before it was halved.
+        The pace is halved only once for all requests that were sent at the same pace.
 
         Args:
-            sent: when the rejected request was sent, as `acquire` returned it.
-            pause: seconds in which nothing is sent.
+            sent: the time when the rejected request was sent, as returned by `acquire`.
+            pause: seconds in which no request is sent.
         """
         now = time.monotonic()
         pace = self._current_pace(now)
@@ -100,7 +100,7 @@ class RateLimiter:
     async def _wait_for_turn(self) -> float:
         if self._limiter is not None:
             await self._limiter.acquire()
-        while (delay := self.delay) > 0:  # noqa: ASYNC110 (a pause may be extended meanwhile)
+        while (delay := self.delay) > 0:  # noqa: ASYNC110 (the pause may have been extended)
             await asyncio.sleep(delay)
         now = time.monotonic()
         self._sent.append(now)
@@ -109,7 +109,7 @@ class RateLimiter:
         return now
 
     def _current_pace(self, now: float) -> float | None:
-        """Return the pace as it has grown since the last 429; None once it is not limited any more."""
+        """Return the current pace, which grows after the last 429; None if it is no longer limited."""
         if self._pace is None:
             return None
         pace, seconds = self._pace, max(0.0, now - self._resumed)

@@ -1,4 +1,4 @@
-"""API keys and other secrets: no `repr` shows them, and they are removed from text that came from outside."""
+"""Mask API keys and other secrets in `repr`, and redact them in text from servers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import AnyStr, Final, NoReturn, Self, SupportsIndex
 
 _REDACTED: Final = "***"
 _PARTIAL_SECRET: Final = 8
-"""Characters of a long secret's beginning that are redacted even if the rest was cut off."""
+"""The length of the beginning of a long secret that is redacted even if the rest was truncated."""
 _LONG_SECRET: Final = 16
 """Minimum length of a long secret; a shorter one is redacted only as a whole."""
 
 
 class Secret(str):
-    """A string with a masked `repr`, so that neither a request's headers nor the variables of a frame show it.
+    """A string with a masked `repr`, so that headers and local variables can be shown without it.
 
     Headers that contain it can be copied, but not pickled.
     """
@@ -45,7 +45,7 @@ def redact(data: AnyStr, secret: str) -> AnyStr:
 
     The data is not parsed, as it may be invalid. The secret is found however JSON, Python, URLs and HTML escape it
     (``\/``, ``\u002f``, ``%2f``, ``&#47;``), at any depth of JSON inside JSON strings, and in any case, as header names
-    are lower-cased. Of a long secret, a beginning of 8 characters is enough, as the rest may have been cut off.
+    are lower-cased. The first 8 characters of a long secret are redacted, too, because the rest may be truncated.
     """
     pattern = _pattern(secret)
     if isinstance(data, bytes):
@@ -67,7 +67,7 @@ def _pattern(secret: str) -> str:
 def _spellings(secret: str) -> Iterator[str]:
     """Yield a pattern for each character of a secret, or for each run of backslashes.
 
-    None of them backtracks (atomic groups and possessive quantifiers), so that no body makes the search slow.
+    The patterns do not backtrack (atomic groups and possessive quantifiers), so the search is fast for any body.
     """
     for match in re.finditer(r"\\+|.", secret, re.DOTALL):
         part = match[0]

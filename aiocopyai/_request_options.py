@@ -1,4 +1,4 @@
-"""`RequestOptions`: the time-out, retries, headers and hooks of requests, checked here and applied in `_transport`."""
+"""`RequestOptions`: the time-out, retries, headers and hooks of requests. `_transport` applies them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _RESERVED: Final = {
 
 @frozen
 class AttemptInfo:
-    """An attempt of a request that has ended; the argument of `on_request`.
+    """A completed attempt of a request; the argument of `on_request`.
 
     Attributes:
         method: the HTTP method.
@@ -65,7 +65,7 @@ class RetryInfo:
     Attributes:
         method: the HTTP method.
         path: as in `AttemptInfo`.
-        attempt: the number of the attempt that failed, from 1.
+        attempt: the number of the failed attempt, from 1.
         status: the HTTP status of its response; None if no complete response was received.
         wait: seconds until the next attempt.
         reason: why the attempt failed, on one line.
@@ -103,7 +103,7 @@ def _retry(value: RetryPolicy | int) -> RetryPolicy:
 
 
 def _headers(value: Mapping[str, str] | None) -> Mapping[str, str]:
-    """Check headers, and return them with values that no `repr` shows, as they may be secrets."""
+    """Check headers, and return them with masked values, because they may be secrets."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -132,9 +132,9 @@ def _check_hook(_instance: object, attribute: Attribute[Any], value: object) -> 
     check_callback(attribute.name, value, error=ConfigurationError)
 
 
-@frozen(repr=False)  # tools that show variables would fail at a half-constructed one, if an argument is invalid
+@frozen(repr=False)  # it would fail for an instance whose constructor raised, as shown by debuggers
 class RequestOptions:
-    """How requests are sent. The arguments of `CopyAISession` with these names are checked here."""
+    """The options of requests. They are the arguments of `CopyAISession` with the same names, and are checked here."""
 
     timeout: aiohttp.ClientTimeout = field(converter=_timeout)
     retry: RetryPolicy = field(converter=_retry)
@@ -145,9 +145,9 @@ class RequestOptions:
 
 
 def call_hook(hook: Callable[[T], object], value: T) -> None:
-    """Call a hook. Its exception is logged, and does not affect the request."""
+    """Call a hook. If it raises an exception, log it; the request is not affected."""
     try:
         hook(value)
-    except Exception as error:  # a hook only observes
-        error.__suppress_context__ = True  # it is not caused by the error of the request, which may be in progress
+    except Exception as error:  # a hook must not affect the request
+        error.__suppress_context__ = True  # the context may be an unrelated error of the request
         logger.exception("a hook failed on %r", value)

@@ -1,4 +1,4 @@
-"""When a request is sent again: `RetryPolicy`, and the ``Retry-After`` header."""
+"""Retries of requests: `RetryPolicy`, and the ``Retry-After`` header."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ _SECONDS: Final = re.compile(r"\d{1,20}(\.\d{0,20})?", re.ASCII)
 
 @frozen
 class RetryPolicy:
-    """How often a request is retried, and how long to wait before each retry. The names are those of stamina.
+    """How often a request is retried, and how long to wait before each retry. The arguments are named as in stamina.
 
     The wait before attempt n + 1 is ``min(wait_initial * 2 ** (n - 1), wait_max - wait_jitter)`` seconds plus a random
-    part of `wait_jitter`, or longer if the server asks for that with ``Retry-After``. A wait never extends beyond
-    `timeout`: the last error is raised at once instead.
+    part of `wait_jitter`, or longer if the server requests it with ``Retry-After``. If a wait would exceed `timeout`,
+    the last error is raised immediately.
 
-    A 429 uses up the `timeout`, but not the `attempts`. It counts as an attempt if `timeout` is None, and it is raised
-    at once if `attempts` is 1.
+    A 429 does not count as an attempt, unless `timeout` is None. If `attempts` is 1, it is raised immediately.
 
     Attributes:
         attempts: the maximum number of attempts, 1 or more; None for no limit.
-        timeout: seconds after the start of the first attempt in which another may start; None for no limit.
+        timeout: seconds after the start of the first attempt until which another may start; None for no limit.
         wait_initial: seconds before the second attempt.
-        wait_max: the maximum wait in seconds, unless ``Retry-After`` asks for more.
-        wait_jitter: the maximum seconds of the random part of a wait.
+        wait_max: the maximum wait in seconds, unless ``Retry-After`` is longer.
+        wait_jitter: the maximum random part of a wait, in seconds.
 
     Raises:
         ValueError: a value is negative or infinite, or `attempts` is less than 1.
@@ -74,9 +73,9 @@ class RetryPolicy:
 
         Args:
             attempt: sends the request; its argument is the number of the attempt.
-            name: what is retried, for the log.
+            name: the request in log messages.
             min_wait: returns the shortest wait in seconds before the next attempt.
-            before_wait: called before each wait with the number of the attempt that failed, the seconds and the error.
+            before_wait: called before each wait with the number of the failed attempt, the seconds and the error.
         """
         started = time.monotonic()
         try:
@@ -85,7 +84,7 @@ class RetryPolicy:
             if not _is_safe_to_retry(error):
                 raise
             first = error
-        # Most requests succeed at once, and are spared the engine. It takes over from the error of the first attempt.
+        # For speed, tenacity is only used if the first attempt fails. It then starts with the error of this attempt.
         retries = _Retries(self, name, min_wait, before_wait, time.monotonic() - started)
         try:
             async for state in retries.engine():
@@ -98,31 +97,31 @@ class RetryPolicy:
         raise AssertionError  # pragma: no cover (tenacity ends by returning or raising)
 
     def wait_after(self, attempt: int, error: CopyAIError | None = None) -> float:
-        """Return the seconds to wait after attempt number `attempt` failed: at least what ``Retry-After`` asks for."""
+        """Return the seconds to wait after a failed attempt, at least those of ``Retry-After``."""
         jitter = min(self.wait_jitter, self.wait_max)
-        # 2 ** 60 half seconds exceed any wait_max, and are still a float.
+        # The maximum exponent avoids an overflow.
         growing = self.wait_initial * 2.0 ** min(attempt - 1, 60)
         wait = min(growing, self.wait_max - jitter) + random.uniform(0, jitter)  # noqa: S311 (not a secret)
         retry_after = error.retry_after if isinstance(error, APIStatusError) else None
         return wait if retry_after is None else max(wait, retry_after)
 
     def allows(self, seconds: float) -> bool:
-        """Whether a wait of this length fits into `timeout`."""
+        """Return whether a wait of this length is within `timeout`."""
         return self.timeout is None or seconds < self.timeout
 
 
 @define
 class _Retries:
-    """The retries of one call: a tenacity engine keeps the state of the call that it serves."""
+    """The state of the retries of one call."""
 
     policy: RetryPolicy
     name: str
     min_wait: Callable[[], float]
     before_wait: Callable[[int, float, CopyAIError], None]
     elapsed: float
-    """Seconds that the first attempt took."""
+    """The duration of the first attempt in seconds."""
     rate_limits: int = 0
-    """Responses 429 that did not count as an attempt."""
+    """The number of 429 responses that did not count as an attempt."""
 
     def engine(self) -> tenacity.AsyncRetrying:
         return tenacity.AsyncRetrying(
@@ -163,8 +162,8 @@ class _Retries:
 def parse_retry_after(value: str | None) -> float | None:
     """Return the seconds of a ``Retry-After`` header, a number or an HTTP date (RFC 9110, 10.2.3).
 
-    A fraction is accepted, which the RFC does not allow but some servers send; of several numbers, into which a gateway
-    may join several headers, the largest counts. Anything else is None.
+    Fractions are accepted: the RFC does not allow them, but some servers send them. If a gateway has joined several
+    headers, the largest number is returned. The result is None for any other value.
     """
     if value is None:
         return None
@@ -182,10 +181,10 @@ def parse_retry_after(value: str | None) -> float | None:
 
 
 def _error(state: tenacity.RetryCallState) -> CopyAIError:
-    """Return the error of the latest attempt; tenacity waits only after those that are `_is_safe_to_retry`."""
+    """Return the error of the latest attempt, for which `_is_safe_to_retry` is true."""
     return cast("CopyAIError", state.outcome and state.outcome.exception())
 
 
 def _is_safe_to_retry(error: BaseException) -> bool:
-    """Whether the request may succeed later, and was certainly not executed by the server."""
+    """Return whether a request may succeed later, and was certainly not executed by the server."""
     return isinstance(error, CopyAIError) and error.retryable and not error.ambiguous

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class TaskSet:
-    """Running tasks of one event loop; a finished task leaves the set by itself."""
+    """The running tasks of an event loop. Finished tasks are removed automatically."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
@@ -20,7 +20,7 @@ class TaskSet:
         return len(self._tasks)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a coroutine in a task of this set."""
+        """Create a task for a coroutine, and add it to the set."""
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._remove)

@@ -1,4 +1,4 @@
-"""Text from outside: escape and shorten it before it is logged or shown."""
+"""Escape and truncate untrusted text before it is logged or shown."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 
 
 EXCERPT_LENGTH: Final = 80
-"""Characters of a value that an error shows."""
+"""The maximum length of a value in an error message."""
 
 
 class _ShortRepr(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
-        """Return an integer, or its length if Python refuses to write it."""
+        """Return an integer, or its length if it has too many digits for Python."""
         try:
             return super().repr_int(x, level)
         except ValueError:
@@ -27,7 +27,7 @@ _SHORT_REPR.maxstring = _SHORT_REPR.maxother = 300
 
 
 def escape(text: str, max_length: int = 200) -> str:
-    """Return text for a log or a message: on one line, printable, and cut after `max_length` characters.
+    """Return text for a log or a message: on one line, printable, and truncated to `max_length` characters.
 
     Line breaks, terminal control sequences, lone surrogates and other unprintable characters are escaped.
     """
@@ -38,12 +38,12 @@ def escape(text: str, max_length: int = 200) -> str:
 
 
 def truncate(text: str, max_length: int) -> str:
-    """Cut text after `max_length` characters, and mark the cut with an ellipsis."""
+    """Truncate text to `max_length` characters, followed by an ellipsis."""
     return text if len(text) <= max_length else f"{text[:max_length]}…"
 
 
 def short_repr(value: object) -> str:
-    """Return the `repr` of a value; of a long or deeply nested one, only its beginning."""
+    """Return the `repr` of a value, shortened if it is long or deeply nested."""
     return _SHORT_REPR.repr(value)
 
 

@@ -18,7 +18,7 @@ _END: Final = object()
 
 
 class FileThread:
-    """A context manager with a thread for blocking work, so that the event loop is not blocked."""
+    """A context manager with a thread for work that would block the event loop."""
 
     def __enter__(self) -> Self:
         self._pool = ThreadPoolExecutor(1, "aiocopyai-files")
@@ -28,14 +28,14 @@ class FileThread:
         self._pool.shutdown(cancel_futures=True)
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start a call when the earlier ones are done."""
+        """Call a function in the thread, after the earlier calls."""
         return self._pool.submit(call, *args, **kwargs)
 
     async def wait(self, started: Future[T]) -> T:
-        """Wait for a call to end, even if the task is cancelled meanwhile: nothing else may use its files before.
+        """Wait until a call is done, even if the task is cancelled, because the call may still use its files.
 
         Raises:
-            CancelledError: the task was cancelled; the call is done. Its error, if it failed, is the cause.
+            CancelledError: the task was cancelled, and the call is done. If the call failed, its error is the cause.
             Exception: the call raised it.
         """
         waiter = asyncio.wrap_future(started)
@@ -50,7 +50,7 @@ class FileThread:
         return waiter.result()
 
     async def run_steps(self, steps: Generator[None]) -> None:
-        """Run a generator, each step as one call, so that a cancellation has to wait for one step only."""
+        """Run each step of a generator as one call, so that a cancellation waits for one step only."""
         with closing(steps):
             while await self.wait(self.submit(next, steps, _END)) is not _END:
                 pass
@@ -59,7 +59,7 @@ class FileThread:
 class LoopThread:
     """A context manager that runs an event loop in its own thread; tasks on it continue between calls.
 
-    It is for callers without an event loop, or with one that must not be blocked, such as a notebook's.
+    Use it if there is no event loop, or if it must not be blocked, as in a notebook.
     """
 
     def __enter__(self) -> Self:
@@ -76,7 +76,7 @@ class LoopThread:
         self._loop.close()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and return its result; an interrupt of the caller cancels it."""
+        """Run a coroutine on the loop and return its result. An interrupt cancels the coroutine."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

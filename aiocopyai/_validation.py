@@ -1,6 +1,6 @@
-"""Checks of a caller's arguments, made before anything is sent.
+"""Checks of arguments, before any request is sent.
 
-Each raises a `ValueError`, or the subclass of it passed as `error`, that says what is accepted and what was passed:
+Each check raises a `ValueError`, or the subclass passed as `error`, with the accepted values and the actual value:
 ``page_size must be between 1 and 100, got 101``.
 """
 
@@ -28,18 +28,18 @@ from aiocopyai.models import JSON
 MAX_PAGE_SIZE: Final = 100
 """The largest page size that the API reference allows."""
 _MIN_RATE: Final = 1e-9
-"""Requests per second; its reciprocal, more than 30 years, is a time that every clock accepts."""
+"""The minimum requests per second. Smaller rates would overflow the clock."""
 
 _CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ID_EXAMPLES: Final = {"workflow_id": "WCFG-6db59f06-…", "run_id": "WRUN-6fe9e53c-…"}
 _OTHER_ID: Final = {"workflow_id": (("WRUN-",), "a run's id"), "run_id": (("WCFG-", "PKGW-"), "a workflow's id")}
-"""The prefixes of the ids that are most easily confused with the expected one."""
+"""The prefixes of ids that are easily confused with the expected id."""
 
 
 def check_integer(
     name: str, value: int, minimum: int, maximum: int | None = None, *, error: type[ValueError] = ValueError
 ) -> None:
-    """Check that a value is an integer in a range. Without a `maximum`, it is that of a 64-bit integer."""
+    """Check that a value is an integer in a range. The default `maximum` is that of a 64-bit integer."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise error(f"{name} must be an integer, got {excerpt(value)}")
     if maximum is None and value < minimum:
@@ -58,7 +58,7 @@ def check_page_size(name: str, value: int) -> None:
 def check_positive(
     name: str, value: float, unit: str = "seconds", *, zero: bool = False, error: type[ValueError] = ValueError
 ) -> None:
-    """Check that a value is a finite number above 0, or with `zero` also 0 itself."""
+    """Check that a value is a finite number greater than 0, or with `zero`, 0 or more."""
     try:
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer beyond the range of a float
@@ -81,27 +81,27 @@ def check_datetime(name: str, value: datetime | None) -> None:
     """Check that a value is a datetime with a time zone, or None."""
     if value is None:
         return
-    # pandas' NaT, the maximum of an empty column, is an instance, and equals nothing.
+    # NaT of pandas is an instance of datetime, and not equal to itself.
     if not isinstance(value, datetime) or value != value or value.utcoffset() is None:  # noqa: PLR0124 (see above)
         example = "datetime(2026, 1, 1, tzinfo=UTC)"
         raise ValueError(f"{name} must be a datetime with a time zone, such as {example}, got {excerpt(value)}")
 
 
 def check_timedelta(name: str, value: timedelta, *, zero: bool = False) -> None:
-    """Check that a value is a positive timedelta, or with `zero` also one of 0."""
+    """Check that a value is a positive timedelta, or with `zero`, one of 0 or more."""
     if not isinstance(value, timedelta) or value < timedelta(0) or (not value and not zero):
         accepted = "a timedelta of 0 or more" if zero else "a positive timedelta"
         raise ValueError(f"{name} must be {accepted}, such as timedelta(days=1), got {excerpt(value)}")
 
 
 def check_string(name: str, value: str) -> None:
-    """Check that a value is a string, and not empty."""
+    """Check that a value is a non-empty string."""
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be a string that is not empty, got {excerpt(value)}")
+        raise ValueError(f"{name} must be a non-empty string, got {excerpt(value)}")
 
 
 def check_webhook(url: str, event_type: str, workflow_id: str | None) -> None:
-    """Check the arguments of a webhook. The URL is not shown, as it often holds a secret."""
+    """Check the arguments of a webhook. Errors omit the URL, because it often contains a secret."""
     try:
         is_valid = URL(url).host is not None and URL(url).scheme in {"http", "https"}
     except (ValueError, TypeError):
@@ -114,16 +114,16 @@ def check_webhook(url: str, event_type: str, workflow_id: str | None) -> None:
 
 
 def check_api_key(value: str) -> None:
-    """Check that an API key can be sent in a header. The key is not shown."""
+    """Check that an API key can be sent in a header. Errors omit the key."""
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ConfigurationError("the API key must be printable ASCII without spaces: check its end for a line break")
+        raise ConfigurationError("the API key must be printable ASCII without spaces: check for a trailing line break")
 
 
 def normalized_base_url(value: str) -> str:
-    """Check a base URL, and return it without the slash at its end.
+    """Check a base URL, and return it without a trailing slash.
 
     Raises:
-        ConfigurationError: it is invalid. It is not shown, as it may hold a password.
+        ConfigurationError: the URL is invalid. The error omits it, because it may contain a password.
     """
     try:
         url = URL(value)
@@ -139,7 +139,7 @@ def normalized_base_url(value: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine itself."""
+    """Return whether a host is `localhost` or a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -147,7 +147,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_rows(value: object) -> None:
-    """Check that rows are iterable, and not a single row."""
+    """Check that rows are an iterable of mappings, and not a single mapping."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable | AsyncIterable):
         raise ValueError(  # noqa: TRY004 (every invalid argument is a ValueError)
             "rows must be an iterable of mappings, one for each run; pass a single run as [inputs]"
@@ -155,16 +155,16 @@ def check_rows(value: object) -> None:
 
 
 def check_callback(name: str, value: object, *, error: type[ValueError] = ValueError) -> None:
-    """Check that a value is a function that is not asynchronous, or None."""
+    """Check that a value is None or a synchronous function."""
     if value is not None and (not callable(value) or iscoroutinefunction(value)):
-        raise error(f"{name} must be a function that is not asynchronous, got {excerpt(value)}")
+        raise error(f"{name} must be a synchronous function, got {excerpt(value)}")
 
 
 def json_object(name: str, value: object) -> dict[str, JSON]:
-    """Return a mapping as the server will read it: converted to JSON and back.
+    """Convert a mapping to JSON and back, and return the result.
 
     Raises:
-        ValueError: it is not a mapping, or something in it is not JSON.
+        ValueError: it is not a mapping, or a value in it is not JSON.
     """
     if not isinstance(value, Mapping):
         raise ValueError(  # noqa: TRY004 (every invalid argument is a ValueError)
@@ -174,12 +174,12 @@ def json_object(name: str, value: object) -> dict[str, JSON]:
 
 
 def path_segment(name: str, value: str) -> str:
-    """Return an id as one percent-encoded segment of a URL's path.
+    """Return an id as a percent-encoded segment of a path.
 
-    An id is opaque: its form is not checked. Only a run's id in place of a workflow's id is rejected, and the reverse.
+    The format of ids is not checked, except that a run's id is not accepted as a workflow's id, or the reverse.
 
     Raises:
-        ValueError: it is not a string, is empty, ``.`` or ``..``, has control characters, or is of the other kind.
+        ValueError: it is not a string, is empty, ``.`` or ``..``, has control characters, or is of the wrong kind.
     """
     example = _ID_EXAMPLES.get(name, "6db59f06-…")
     if not isinstance(value, str) or not value or value in {".", ".."} or _CONTROL_CHARACTERS.search(value):

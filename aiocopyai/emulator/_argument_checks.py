@@ -74,9 +74,9 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
 
 
 def check_string(name: str, value: object) -> None:
-    """Check that a value is a string that is not empty."""
+    """Check that a value is a non-empty string."""
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be a string that is not empty, got {short_repr(value)}")
+        raise ValueError(f"{name} must be a non-empty string, got {short_repr(value)}")
 
 
 def check_type(name: str, value: object, kind: type) -> None:

@@ -41,12 +41,12 @@ CASES: list[tuple[Callable[[], object], str]] = [
         lambda: make(Fault, reset="before", body={}, headers={"x": "1"}, truncate=0, drip=1),
         "reset sends no response, so body, headers, truncate, drip must not be given",
     ),
-    (lambda: make(Script, states=("NEW", None)), "states must be a string that is not empty, got None"),
+    (lambda: make(Script, states=("NEW", None)), "states must be a non-empty string, got None"),
     (lambda: make(Script, output=["x"]), "output must be a mapping of names to JSON values, got ['x']"),
     (lambda: make(Emulator, runs="12"), "runs must be a list, got '12'; pass a single one as [run]"),
     (lambda: make(Emulator, runs={"id": "R"}), "runs must be a list, got {'id': 'R'}; pass a single one as [run]"),
-    (lambda: make(Emulator, workflow_id=""), "workflow_id must be a string that is not empty, got ''"),
-    (lambda: make(Emulator, api_key=None), "api_key must be a string that is not empty, got None"),
+    (lambda: make(Emulator, workflow_id=""), "workflow_id must be a non-empty string, got ''"),
+    (lambda: make(Emulator, api_key=None), "api_key must be a non-empty string, got None"),
     (lambda: make(Emulator, quirks=None), "quirks must be a Quirks, got None"),
     (
         lambda: setattr(Emulator(), "quirks", Fault),
@@ -56,8 +56,8 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (lambda: make(Emulator().remove_runs, ids="WRUN-1"), "ids must be a list, got 'WRUN-1'; pass a single one as [id]"),
     (lambda: make(Emulator().replace_runs, items={}), "items must be a list, got {}; pass a single one as [item]"),
     (lambda: make(Emulator().inject, fault=503), "fault must be a Fault, got 503"),
-    (lambda: make(Emulator().inject, fault=Fault(), method=""), "method must be a string that is not empty, got ''"),
-    (lambda: make(Emulator().inject, fault=Fault(), path=b"/"), "path must be a string that is not empty, got b'/'"),
+    (lambda: make(Emulator().inject, fault=Fault(), method=""), "method must be a non-empty string, got ''"),
+    (lambda: make(Emulator().inject, fault=Fault(), path=b"/"), "path must be a non-empty string, got b'/'"),
     (lambda: make(Emulator().script_next_runs, script="x"), "script must be a Script, got 'x'"),
 ]
 

@@ -271,7 +271,7 @@ async def test_error_of_the_callback_does_not_wait_for_the_next_page(
 @pytest.mark.parametrize("callback", [3, asyncio.sleep])
 async def test_invalid_callback(session: CopyAISession, emulator: Emulator, path: Path, callback: Any) -> None:  # noqa: ANN401 (invalid on purpose)
     """A callback that cannot be called, or that is asynchronous, raises ValueError, and nothing is sent."""
-    with pytest.raises(ValueError, match="on_progress must be a function that is not asynchronous"):
+    with pytest.raises(ValueError, match="on_progress must be a synchronous function"):
         await export_runs(session, [emulator.workflow_id], path, on_progress=callback)
     assert emulator.requests == []
 
