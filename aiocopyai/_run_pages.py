@@ -44,6 +44,8 @@ class RunPageParser:
     def __init__(self) -> None:
         self._extra: tuple[str, ...] | None = ()
         """The fields without an attribute of the runs of the page before; None if no struct is suitable for them."""
+        self._misfits = 0
+        """The number of pages in a row that did not fit into structs."""
 
     def parse(self, body: bytes, number: int, size: int, workflow_id: str | None = None) -> Page[Run]:
         """Parse a response of ``GET /workflow/{id}/run`` for the page `number` of `size` runs.
@@ -53,9 +55,12 @@ class RunPageParser:
         Raises:
             InvalidResponseError: it is not JSON, has no list of runs, or an item is not an object or has no id.
         """
-        if HAS_MSGSPEC and self._extra is not None:
+        if HAS_MSGSPEC and self._extra is not None and self._misfits < _MAX_MISFITS:
             with suppress(*MISFITS, RecursionError):
-                return _struct_decoder(self._extra).parse(body, number, size, workflow_id)
+                page = _struct_decoder(self._extra).parse(body, number, size, workflow_id)
+                self._misfits = 0
+                return page
+            self._misfits += 1
         self._extra = None
         page = parse_response(body, partial(read_run_page, number=number, size=size, workflow_id=workflow_id))
         extra = dict.fromkeys(chain.from_iterable(run.extra for run in page.items))
@@ -108,6 +113,8 @@ class _RunColumns:
 
 _SLICE: Final = 1_000
 """The number of runs to read in one step. Other threads, such as that of the event loop, can run between steps."""
+_MAX_MISFITS: Final = 5
+"""Pages in a row that do not fit into structs, after which a session does not try it again: each is parsed twice."""
 _MAX_EXTRA: Final = 30
 """Fields without an attribute up to which runs are parsed into structs: a struct takes memory for all of them."""
 _MAX_EXTRA_NAMES: Final = 10_000

@@ -27,7 +27,7 @@ from aiocopyai._parsing import (
     read_webhook,
     read_webhook_page,
 )
-from aiocopyai._run_pages import RunPageParser, read_run_page
+from aiocopyai._run_pages import RunPageParser, _StructDecoder, read_run_page
 from aiocopyai._text import excerpt
 from tests.support.strategies import JSON_VALUES
 
@@ -611,3 +611,17 @@ def test_deep_run_after_a_page_with_the_same_fields() -> None:
     # In a thread, where the stack is empty, msgspec parses more levels than are read.
     with ThreadPoolExecutor(1) as pool, pytest.raises(InvalidResponseError, match="run 2 is nested too deeply"):
         pool.submit(parser.parse, body, 1, 10).result()
+
+
+def test_pages_that_never_fit_into_structs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five pages in a row that do not fit into structs, a session parses each page once."""
+    pytest.importorskip("msgspec")
+    tried: list[tuple[str, ...]] = []
+    monkeypatch.setattr(_run_pages, "_struct_decoder", lambda extra: tried.append(extra) or _StructDecoder(extra))
+    parser = RunPageParser()
+    fits = page_body({"id": "1"})
+    misfits = json.dumps({"status": "success", "next": 2, "data": {"total": 1, "data": [{"id": "1"}]}}).encode()
+    for body in (misfits, misfits, misfits, misfits, fits, *[misfits] * 8, fits):
+        assert [run.id for run in parser.parse(body, 1, 10).items] == ["1"]
+
+    assert len(tried) == 10
