@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from attrs import evolve, field, frozen
 
-from aiocopyai._pagination import Listing, PageRequest, PageResult, Progress, may_be_past_end
+from aiocopyai._pagination import Listing, ListProgress, PageRequest, PageResult, may_be_past_end
 from aiocopyai._repeats import T
 from aiocopyai._tasks import TaskSet, cancel_and_wait
 from aiocopyai._validation import check_integer
@@ -184,7 +184,7 @@ class PageIterator(AsyncIterator[Page[T]]):
             _cancel_from_any_thread(task)
 
     @property
-    def verified(self) -> Progress:
+    def verified(self) -> ListProgress:
         """How far the list was read without a missing item. Prefetched pages are included once they are verified."""
         return self._listing.verified
 

@@ -1,7 +1,7 @@
 """Decide which page of a list to request next, and which of its items are new: a state machine that never awaits.
 
 The list has numbered pages and changes while it is read: items are added at the start and removed anywhere. Therefore,
-`Progress` counts positions, not items: the first `position` items were read when the list had `total` items. If the
+`ListProgress` counts positions, not items: the first `position` items were read when the list had `total` items. If the
 total then falls by n, unread items have moved forward by at most n positions: the position is reduced by n, and reading
 continues from there. If the total has not fallen, all unread items are at or after the position. Repeated items are
 dropped. The list does not end when `total` items have been read: removed items would end it too early.
@@ -43,13 +43,13 @@ _INITIAL_PAUSE: Final = 8
 
 
 @frozen
-class Progress:
+class ListProgress:
     """How far a list was read: its first `position` items, when it had `total` items."""
 
     position: int
     total: int | None
 
-    def after(self, total: int | None) -> Progress:
+    def after(self, total: int | None) -> ListProgress:
         """Return the progress after a later response: if the total fell by n, reduce the position by n.
 
         If the later total is None, the progress does not change.
@@ -57,7 +57,7 @@ class Progress:
         if total is None:
             return self
         fallen = 0 if self.total is None else max(0, self.total - total)
-        return Progress(max(0, self.position - fallen), total)
+        return ListProgress(max(0, self.position - fallen), total)
 
     def has_fallen(self, total: int | None) -> bool:
         """Return whether the total of a later response is lower."""
@@ -85,7 +85,7 @@ class PageRequest:
 
     page: int
     is_prefetch: bool = False
-    verifies: Progress | None = None
+    verifies: ListProgress | None = None
 
 
 @frozen
@@ -127,7 +127,7 @@ class Listing(Generic[T]):
         self._start_page = start_page
         self._page_length = size  # the actual length of a full page
         self._last_length: int | None = None
-        self._progress = Progress((start_page - 1) * size, None)
+        self._progress = ListProgress((start_page - 1) * size, None)
         self._prefetching = _Prefetching(self._progress)
         self._repeats: Repeats[T] = Repeats(self._progress.position)
         self._filter: Filter[T] = Filter(limit, since, matches)
@@ -135,7 +135,7 @@ class Listing(Generic[T]):
         self._lowest_total = math.inf
         self._gap = (0, 0)  # the page after the latest gap, and the number of consecutive gaps there
         self._passes = 1
-        self._stop: Progress | None = None
+        self._stop: ListProgress | None = None
         self._state = _State.FINISHED if limit == 0 else _State.READING
         self._changes = Changes()
 
@@ -164,7 +164,7 @@ class Listing(Generic[T]):
         return self._page_length
 
     @property
-    def verified(self) -> Progress:
+    def verified(self) -> ListProgress:
         """The progress up to which no item is missing, even if pages were prefetched."""
         return self._prefetching.verified
 
@@ -178,7 +178,7 @@ class Listing(Generic[T]):
 
         If the total grows by n, so does `position`. A second call replaces `position`.
         """
-        self._stop = Progress(position, self._progress.total)
+        self._stop = ListProgress(position, self._progress.total)
         if self._state is _State.READING and self._is_at_stop(self._progress.position):
             self._end(0)
 
@@ -241,7 +241,7 @@ class Listing(Generic[T]):
         self._record(page.total, len(ids) - len(new))
         if new and total is not None and start + len(ids) > total:
             # The page has more items than the total allows: the totals of this server are useless.
-            self._ignores_total, total, self._progress = True, None, Progress(self._progress.position, None)
+            self._ignores_total, total, self._progress = True, None, ListProgress(self._progress.position, None)
         has_changed = self._progress.has_fallen(total)
         if total is None or start < total:
             has_changed |= self._repeats.explain(known, start, len(ids)) > 0
@@ -301,7 +301,7 @@ class Listing(Generic[T]):
         is_limited = 0 < length < self._size and total is not None and (total > end or (total < end and page > 1))
         if is_limited or length > self._size:
             self._page_length = length
-            self._progress = Progress((page - 1) * length, None)
+            self._progress = ListProgress((page - 1) * length, None)
             self._prefetching.verified = self._progress
             self._repeats.reach = self._progress.position
 
@@ -326,16 +326,16 @@ class Listing(Generic[T]):
             self._gap = (gap_page, 0)
             self._progress = progress
         else:
-            self._progress = Progress(start + self._page_length, progress.total)
+            self._progress = ListProgress(start + self._page_length, progress.total)
         if is_verified:
             self._prefetching.verified = self._progress
         return is_contiguous
 
-    def _rewind_to(self, progress: Progress, page: int) -> None:
+    def _rewind_to(self, progress: ListProgress, page: int) -> None:
         """Continue at a position before this page."""
         again = page + 1 - progress.next_page(self._page_length)
         self._changes = evolve(self._changes, reread=self._changes.reread + max(1, again), missing=0)
-        self._progress = Progress(progress.position, None) if self._ignores_total else progress
+        self._progress = ListProgress(progress.position, None) if self._ignores_total else progress
         self._state = _State.READING
         self._filter.restart()
 
@@ -379,7 +379,7 @@ class Listing(Generic[T]):
     def _is_read_through(self) -> bool:
         return self._progress.total is not None and self._progress.position >= self._progress.total
 
-    def _process_verification(self, verifies: Progress, page: Page[T], ids: list[str]) -> PageResult[T]:
+    def _process_verification(self, verifies: ListProgress, page: Page[T], ids: list[str]) -> PageResult[T]:
         """Compare the first page with the first page at the last verification."""
         self._record(page.total)
         earlier, first_page = self._prefetching.first_page, _FirstPage(ids, page.total)
@@ -424,7 +424,7 @@ class Listing(Generic[T]):
             self._end_without_progress(length)
         elif missing and self._passes == 1 and self._repeats.remembers_all:
             self._passes += 1
-            self._rewind_to(Progress(start, total), self._progress.next_page(self._page_length) - 1)
+            self._rewind_to(ListProgress(start, total), self._progress.next_page(self._page_length) - 1)
             self._prefetching.verified = self._progress
             self._prefetching.disable()
             self._repeats.unexplained = 0
@@ -442,7 +442,7 @@ class Listing(Generic[T]):
             self._state = _State.FINISHED
             return
         page = max(1, self._progress.next_page(self._page_length) - 1)
-        self._progress = Progress(max(first, self._progress.position - MAX_STALE_PAGES * self._page_length), total)
+        self._progress = ListProgress(max(first, self._progress.position - MAX_STALE_PAGES * self._page_length), total)
         self._prefetching.verified = self._progress
         self._repeats.reach = self._progress.position
         raise PaginationError(
@@ -477,7 +477,7 @@ class _FirstPage:
 class _Prefetching:
     """Decides whether pages may be prefetched, and when to verify them."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ListProgress) -> None:
         self.verified = progress
         self.first_page: _FirstPage | None = None
         """The first page before any unverified page was prefetched; None if unknown."""
@@ -488,7 +488,7 @@ class _Prefetching:
         """Return whether the page at a position may be prefetched."""
         return position >= self._paused_until
 
-    def is_verification_due(self, progress: Progress, page_length: int) -> bool:
+    def is_verification_due(self, progress: ListProgress, page_length: int) -> bool:
         """Return whether to verify the prefetched pages now.
 
         This must happen before ids since the last verification are forgotten, and while the first page still has an

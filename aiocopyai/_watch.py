@@ -180,7 +180,7 @@ class Watch(_Polling[RunEvent]):
         self._first_runs: list[Run] = []
         # With `since`, existing runs are reported, too.
         self._baseline = None if plan.since is None else _Baseline.of([])
-        self._listing: _Listing | None = None
+        self._listing: _TolerantListing | None = None
         self._failures = 0  # in a row
         self._has_read = False  # whether any request succeeded
 
@@ -223,7 +223,7 @@ class Watch(_Polling[RunEvent]):
         """Read one of the newest runs that exist when the watch starts; set the baseline after the last one."""
         if self._listing is None:
             self._first_runs = []
-            self._listing = _Listing(self._plan, None, _BASELINE_RUNS)
+            self._listing = _TolerantListing(self._plan, None, _BASELINE_RUNS)
         run = await self._listing.next_run()
         if run is not None:
             self._first_runs.append(run)
@@ -237,7 +237,7 @@ class Watch(_Polling[RunEvent]):
         if self._listing is None:
             lists_all = self._is_first_round and self._plan.since is not None
             since = self._plan.since if lists_all else self._known_runs.horizon(self._plan.since)
-            self._listing = _Listing(self._plan, since)
+            self._listing = _TolerantListing(self._plan, since)
         run = await self._listing.next_run()
         if run is not None:
             self._report_change(run, is_baseline=self._is_first_round and baseline.includes(run))
@@ -273,7 +273,7 @@ class Watch(_Polling[RunEvent]):
             self._items.append(event)
 
 
-class _Listing:
+class _TolerantListing:
     """The runs of one listing.
 
     If a page repeatedly cannot be read, its runs are read one by one, and unreadable runs are skipped.

@@ -136,7 +136,7 @@ class BatchResults(AsyncIterator[RunResult]):
 
     def __init__(self, session: CopyAISession, plan: BatchPlan) -> None:
         # The iteration does not refer to this object, so that it ends when this object is garbage-collected.
-        self._batch = _Batch(session, plan)
+        self._batch = _BatchState(session, plan)
         self._iteration = self._batch.iterate()
 
     def __repr__(self) -> str:
@@ -206,7 +206,7 @@ class BatchResults(AsyncIterator[RunResult]):
 
 
 @define(eq=False)
-class _Batch:
+class _BatchState:
     """The state of a batch during its iteration."""
 
     session: CopyAISession

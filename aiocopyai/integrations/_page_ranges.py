@@ -170,7 +170,7 @@ async def read_range(session: CopyAISession, page_range: PageRange, *, is_last_p
     start, prefetch = page_range.first_page(page_range.total, PAGE_SIZE), 0 if is_last_pass else PREFETCH
     read: list[ReadPage] = []
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
-        attempt = _Attempt(page_range, start, end, prefetch if attempts_left else 0, is_last=not attempts_left)
+        attempt = _RangeIteration(page_range, start, end, prefetch if attempts_left else 0, is_last=not attempts_left)
         is_postponed = False
         try:
             next_start = await attempt.read(session)
@@ -190,8 +190,8 @@ async def read_range(session: CopyAISession, page_range: PageRange, *, is_last_p
 
 
 @define
-class _Attempt:
-    """An attempt to read a range in one iteration."""
+class _RangeIteration:
+    """One iteration over the pages of a range. It may have to be repeated."""
 
     page_range: PageRange
     start: int

@@ -248,7 +248,7 @@ async def test_pages() -> None:
     ]
 
 
-async def test_proven_pages() -> None:
+async def test_verified_pages() -> None:
     """The iterator over pages has the position up to which no run is missing, and the server's page length."""
     changing = ChangingList.of(45)
 

@@ -24,7 +24,7 @@ from aiocopyai import (
     ServerError,
 )
 from aiocopyai._filters import Since
-from aiocopyai._pagination import MAX_STALE_PAGES, VERIFY_INTERVAL, Listing, PageRequest, Progress, may_be_past_end
+from aiocopyai._pagination import MAX_STALE_PAGES, VERIFY_INTERVAL, Listing, ListProgress, PageRequest, may_be_past_end
 from aiocopyai._repeats import REMEMBERED_IDS, RecentIds
 from tests.support.strategies import AT_THE_END, KINDS_OF_CHANGE, ChangingList, changing_lists
 
@@ -185,7 +185,7 @@ def test_changes_between_two_pages_are_detected(burst: int) -> None:
     assert len(set(reading.ids)) == len(reading.ids)
 
 
-def test_two_pages_do_not_need_a_proof() -> None:
+def test_two_pages_do_not_need_a_verification() -> None:
     """A list of two full pages needs three requests, although the last one is prefetched."""
     changing = ChangingList.of(20)
 
@@ -230,7 +230,7 @@ def test_list_that_shrinks_all_the_time(prefetch: int, seed: int) -> None:
     assert reading.listing.changes.missing == 0
 
 
-def test_only_the_pages_since_the_last_proof_are_read_again() -> None:
+def test_only_the_pages_since_the_last_verification_are_read_again() -> None:
     """After a change late in a long list, pages that are already verified are not read again."""
     pages = 3 * VERIFY_INTERVAL
     changing = ChangingList.of(2 * pages, ((1, [AT_THE_END]) if n == pages - 20 else (0, []) for n in range(2 * pages)))
@@ -561,7 +561,7 @@ def test_capped_list_of_more_runs_than_are_remembered(prefetch: int) -> None:
     assert reading.listing.changes.missing == 0
 
 
-def test_large_pages_are_proven_while_they_are_remembered() -> None:
+def test_large_pages_are_verified_while_they_are_remembered() -> None:
     """If a server sends very large pages, they are verified before their ids are forgotten."""
     length = REMEMBERED_IDS // 4
     changing = ChangingList.of(10 * length, ((1, [AT_THE_END]) if number == 8 else (0, []) for number in range(99)))
@@ -572,16 +572,16 @@ def test_large_pages_are_proven_while_they_are_remembered() -> None:
     assert reading.requested.count(1) >= 4
 
 
-def test_border() -> None:
+def test_progress_after_a_change_of_the_total() -> None:
     """The position is reduced by the decrease of the total, at most to the start of the list."""
-    progress = Progress(200, 1000)
+    progress = ListProgress(200, 1000)
 
-    assert progress.after(1010) == Progress(200, 1010)
+    assert progress.after(1010) == ListProgress(200, 1010)
     assert progress.after(None) == progress
-    assert progress.after(985) == Progress(185, 985)
-    assert progress.after(5) == Progress(0, 5)
-    assert Progress(200, None).after(5) == Progress(200, 5)
-    assert [Progress(position, 9).next_page(100) for position in (0, 99, 100)] == [1, 1, 2]
+    assert progress.after(985) == ListProgress(185, 985)
+    assert progress.after(5) == ListProgress(0, 5)
+    assert ListProgress(200, None).after(5) == ListProgress(200, 5)
+    assert [ListProgress(position, 9).next_page(100) for position in (0, 99, 100)] == [1, 1, 2]
 
 
 def test_prefetched_pages_are_verified_by_the_first_page() -> None:
@@ -610,7 +610,7 @@ def test_prefetched_pages_are_verified_by_the_first_page() -> None:
 
     process(listing, changing.page(1, 2))
 
-    assert listing.verified == Progress(12, 10)
+    assert listing.verified == ListProgress(12, 10)
     assert listing.is_finished
 
 
