@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 import aiocopyai
-from aiocopyai._validation import is_loopback
 from aiocopyai.cli import _demo
 from aiocopyai.cli._errors import listen_error, usage_errors
 from aiocopyai.cli._options import FormatOption, Settings, WebhookWorkflow, shared_options
@@ -81,6 +80,8 @@ def listen(
       aiocopyai webhooks listen https://0a1b2c.ngrok.app --port 8041
       aiocopyai webhooks listen https://0a1b2c.ngrok.app | jq -r --unbuffered .run.output
     """  # noqa: D301 (the backspace makes click keep the line breaks)
+    from aiocopyai._validation import is_loopback  # noqa: PLC0415 (loads msgspec, which --help of all commands does not)
+
     if not host:
         raise typer.BadParameter("--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0")
     if settings.demo and url is not None:
