@@ -116,9 +116,8 @@ def open_locked(path: Path, target: Path | None = None) -> sqlite3.Connection:
     with sqlite_errors(path):
         database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            database.execute(
-                "PRAGMA locking_mode = EXCLUSIVE"
-            )  # must be first, because the other statements would use shared memory
+            # Must be first, because the other statements would use shared memory.
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("BEGIN EXCLUSIVE")
             database.execute("COMMIT")
         except BaseException:

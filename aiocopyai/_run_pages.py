@@ -61,11 +61,11 @@ class RunPageParser:
                 self._misfits = 0
                 return page
             self._misfits += 1
-        self._extra = None
         page = parse_response(body, partial(read_run_page, number=number, size=size, workflow_id=workflow_id))
-        extra = dict.fromkeys(chain.from_iterable(run.extra for run in page.items))
-        if not page.invalid_fields and len(extra) <= _MAX_EXTRA and sum(map(len, extra)) <= _MAX_EXTRA_NAMES:
-            self._extra = tuple(extra)  # in this order, in which `Run.extra` has them
+        if HAS_MSGSPEC and self._misfits < _MAX_MISFITS:
+            extra = tuple(dict.fromkeys(chain.from_iterable(run.extra for run in page.items)))  # in response order
+            is_small = len(extra) <= _MAX_EXTRA and sum(map(len, extra)) <= _MAX_EXTRA_NAMES
+            self._extra = extra if is_small and not page.invalid_fields else None
         return page
 
 
