@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from itertools import chain
 from typing import Any, Final, NoReturn, TypeVar, cast
 
@@ -145,12 +146,20 @@ def dump_each(values: Sequence[object]) -> list[bytes]:
     return list(map(dump_json, values))
 
 
-def dump_lines(values: Sequence[object]) -> bytes:
-    """Return the result of `dump_json` for each value, each followed by a line break."""
+def dump_rows(columns: Mapping[str, Sequence[object]]) -> bytes:
+    """Return a JSON object for each row of columns with these names, each followed by a line break."""
     if msgspec is not None:
         with suppress(*_REJECTIONS):
-            return _ENCODER.encode_lines(values)
-    return b"".join([dump_json(value) + b"\n" for value in values])
+            return _ENCODER.encode_lines(list(map(_row_class(tuple(columns)), *columns.values())))
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return b"".join([dump_json(row) + b"\n" for row in rows])
+
+
+@cache
+def _row_class(names: tuple[str, ...]) -> type:
+    from msgspec import defstruct  # noqa: PLC0415 (optional)
+
+    return defstruct("Row", names, gc=False)
 
 
 def encode_json(name: str, value: Mapping[str, object]) -> bytes:

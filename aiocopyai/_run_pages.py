@@ -10,7 +10,7 @@ earlier page. This is faster, and msgspec checks most types during parsing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, lru_cache, partial
@@ -55,18 +55,24 @@ class RunPageParser:
         Raises:
             InvalidResponseError: it is not JSON, has no list of runs, or an item is not an object or has no id.
         """
-        if HAS_MSGSPEC and self._extra is not None and self._misfits < _MAX_MISFITS:
+        if HAS_MSGSPEC and self._extra is not None and self._misfits < MAX_MISFITS:
             with suppress(*MISFITS, RecursionError):
-                page = _struct_decoder(self._extra).parse(body, number, size, workflow_id)
+                page = self._parse_structs(self._extra, body, number, size, workflow_id)
                 self._misfits = 0
                 return page
             self._misfits += 1
         page = parse_response(body, partial(read_run_page, number=number, size=size, workflow_id=workflow_id))
-        if HAS_MSGSPEC and self._misfits < _MAX_MISFITS:
+        if HAS_MSGSPEC and self._misfits < MAX_MISFITS:
             extra = tuple(dict.fromkeys(chain.from_iterable(run.extra for run in page.items)))  # in response order
             is_small = len(extra) <= _MAX_EXTRA and sum(map(len, extra)) <= _MAX_EXTRA_NAMES
             self._extra = extra if is_small and not page.invalid_fields else None
         return page
+
+    def _parse_structs(
+        self, extra: tuple[str, ...], body: bytes, number: int, size: int, workflow_id: str | None
+    ) -> Page[Run]:
+        """Parse a page whose runs have these extra fields; raise one of `MISFITS` or a RecursionError if it differs."""
+        return _struct_decoder(extra).parse(body, number, size, workflow_id)
 
 
 def read_run_page(response: JSON, number: int, size: int, workflow_id: str | None = None) -> Page[Run]:
@@ -113,7 +119,7 @@ class _RunColumns:
 
 _SLICE: Final = 1_000
 """The number of runs to read in one step. Other threads, such as that of the event loop, can run between steps."""
-_MAX_MISFITS: Final = 5
+MAX_MISFITS: Final = 5
 """Pages in a row that do not fit into structs, after which a session does not try it again: each is parsed twice."""
 _MAX_EXTRA: Final = 30
 """Fields without an attribute up to which runs are parsed into structs: a struct takes memory for all of them."""
@@ -137,7 +143,7 @@ _TYPES: Final = {
 }
 """The types that msgspec checks. The columns of input, output, metadata and createdAt are converted further."""
 _STATUSES: Final[dict[JSON, RunStatus | None]] = {None: None, **{status.value: status for status in RunStatus}}
-_ABSENT: Final = object()
+ABSENT: Final = object()
 """The value of an extra field that a run does not have."""
 
 
@@ -151,7 +157,8 @@ def _read_objects(items: list[Any], workflow_id: str | None) -> list[Run]:
     if len(names) > 1 and set(map(len, items)) == {len(names)}:
         # All items have the same fields, or a KeyError is raised.
         columns = dict(zip(names, zip(*map(itemgetter(*names), items), strict=True), strict=True))
-        extra = _extra_fields([name for name in names if name not in _KNOWN], columns, len(items))
+        extra_names = [name for name in names if name not in _KNOWN]
+        extra = extra_fields(extra_names, [columns[name] for name in extra_names], len(items))
     else:
         columns = {name: [item.get(name) for item in items] for name in _KNOWN}
         extra = [{name: value for name, value in item.items() if name not in _KNOWN} for item in items]
@@ -160,13 +167,18 @@ def _read_objects(items: list[Any], workflow_id: str | None) -> list[Run]:
     return _create_runs(read, extra, workflow_id)
 
 
-def _extra_fields(names: Iterable[str], columns: Mapping[str, _Column], count: int) -> list[dict[str, JSON]]:
-    extra: list[dict[str, JSON]] = [{} for _ in range(count)]
-    for name in names:
-        for fields, value in zip(extra, columns[name], strict=True):
-            if value is not _ABSENT:
-                fields[name] = value
-    return extra
+def extra_fields(names: Sequence[str], columns: Sequence[_Column], count: int) -> list[dict[str, JSON]]:
+    """Return an object of the extra fields for each of `count` runs. `ABSENT` values are left out."""
+    if any(ABSENT in column for column in columns):
+        return [
+            {name: value for name, value in zip(names, values, strict=True) if value is not ABSENT}
+            for values in zip(*columns, strict=True)
+        ]
+    if not columns:
+        return [{} for _ in range(count)]
+    if len(columns) == 1:
+        return [{names[0]: value} for value in columns[0]]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _create_runs(columns: _RunColumns, extra: list[dict[str, JSON]], workflow_id: str | None) -> list[Run]:
@@ -193,21 +205,15 @@ class _StructDecoder:
 
     def __init__(self, extra: tuple[str, ...]) -> None:
         from msgspec import defstruct  # noqa: PLC0415 (optional)
-        from msgspec.json import Decoder  # noqa: PLC0415
         from msgspec.structs import astuple  # noqa: PLC0415
 
         names = {f"field_{index}": name for index, name in enumerate((*_KNOWN, *extra))}
         fields = [
-            (field, _TYPES[name], None) if name in _TYPES else (field, Any, _ABSENT) for field, name in names.items()
+            (field, _TYPES[name], None) if name in _TYPES else (field, Any, ABSENT) for field, name in names.items()
         ]
         # The garbage collector does not track the structs, because they are short-lived.
         item = defstruct("Item", fields, rename=names, forbid_unknown_fields=True, gc=False)
-        # Unknown fields are forbidden here, too, as msgspec does not check the UTF-8 of fields that it skips.
-        data = defstruct(
-            "Data", [("data", GenericAlias(list, (item,))), ("total", Any, None)], forbid_unknown_fields=True
-        )
-        response = defstruct("Response", [("data", data), ("status", Any, None)], forbid_unknown_fields=True)
-        self._decode: Callable[[bytes], Any] = Decoder(response).decode
+        self._decode = response_decoder(item)
         self._values: Callable[[Any], tuple[Any, ...]] = astuple
         self._names = tuple(names.values())
         self._extra = extra
@@ -221,9 +227,20 @@ class _StructDecoder:
         for start in range(0, len(items), _SLICE):
             rows = list(map(self._values, items[start : start + _SLICE]))
             columns = dict(zip(self._names, zip(*rows, strict=True), strict=True))
-            extra = _extra_fields(self._extra, columns, len(rows))
+            extra = extra_fields(self._extra, [columns[name] for name in self._extra], len(rows))
             runs += _create_runs(_column_reader(is_checked=True)(columns, _RunColumns), extra, workflow_id)
         return Page(number, size, read_total(response.data.total), runs)
+
+
+def response_decoder(item: type) -> Callable[[bytes], Any]:
+    """Return a function that parses a response with msgspec, each run into this class."""
+    from msgspec import defstruct  # noqa: PLC0415 (optional)
+    from msgspec.json import Decoder  # noqa: PLC0415
+
+    # Unknown fields are forbidden, as msgspec does not check the UTF-8 of fields that it skips.
+    data = defstruct("Data", [("data", GenericAlias(list, (item,))), ("total", Any, None)], forbid_unknown_fields=True)
+    response = defstruct("Response", [("data", data), ("status", Any, None)], forbid_unknown_fields=True)
+    return Decoder(response).decode
 
 
 # Shared by all sessions, because creating a decoder takes a fraction of a millisecond.
@@ -248,7 +265,7 @@ def _column_reader(*, is_checked: bool) -> Callable[[Mapping[str, _Column], type
         "input": _objects,
         "output": _objects,
         "metadata": _objects,
-        "created_at": _times,
+        "created_at": read_times,
         "credits": _same if is_checked else lambda column: _of_types(column, int, type(None)),
         "error": _same,
     }
@@ -300,7 +317,8 @@ def _objects(column: _Column) -> _Column:
     return [{} if value is None else value for value in column]
 
 
-def _times(column: _Column) -> _Column:
+def read_times(column: _Column) -> _Column:
+    """Read creation times that are all in UTC; otherwise raise one of `MISFITS`."""
     times = list(map(datetime.fromisoformat, column))
     if set(map(attrgetter("tzinfo"), times)) != {UTC}:
         raise ValueError

@@ -18,7 +18,7 @@ from yarl import URL
 
 from aiocopyai._filters import read_statuses, run_filter
 from aiocopyai._idempotency import Starter, StartRequest, check_reuse_within, time_before_now, with_key
-from aiocopyai._json import encode_json
+from aiocopyai._json import HAS_MSGSPEC, encode_json
 from aiocopyai._key_search import CLOCK_SKEW, KEY_NAME, KeySearch
 from aiocopyai._logging import configure_from_environment
 from aiocopyai._pager import MAX_PREFETCH, Pager, Plan
@@ -193,6 +193,15 @@ class CopyAISession:
         view.__dict__.update(self.__dict__)  # includes the attributes of a subclass
         view._set_up(self._transport.with_options(evolve(self._transport.options, **changes)), self)
         self._views.add(view)
+        return view
+
+    def _with_unparsed_runs(self) -> Self:
+        """Return a session for exports: its runs are only for `run_columns`, which is then faster with msgspec."""
+        view = self.with_options()
+        if HAS_MSGSPEC:
+            from aiocopyai._unparsed_runs import UnparsedRunPageParser  # noqa: PLC0415 (needs msgspec)
+
+            view._run_pages = UnparsedRunPageParser()  # noqa: SLF001 (of the same class)
         return view
 
     def __repr__(self) -> str:

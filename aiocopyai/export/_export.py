@@ -106,10 +106,13 @@ async def export_runs(
         if state is None:
             state = await _start(session, thread, journal, options)
             if state.base is None and (writer := options.format.writer) is not None:
-                out = files.enter_context(create_beside(journal.output_path, options.path))
-                output = files.enter_context(closing(OutputFile(journal.output_path, out, writer(out))))
+                with file_errors(journal.output_path):
+                    out = files.enter_context(create_beside(journal.output_path, options.path))
+                    output = files.enter_context(closing(OutputFile(journal.output_path, out, writer(out))))
         if not state.is_complete:
-            await ListReader(session, journal, state, options.format, on_progress, thread, output).read()
+            # Private, because only this package can use these runs.
+            unparsed = session._with_unparsed_runs()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            await ListReader(unparsed, journal, state, options.format, on_progress, thread, output).read()
             await thread.run_steps(_write_file(journal, state, options, output))
         if state.source is not None:
             source = options.path.with_name(state.source)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from itertools import chain
@@ -26,6 +27,7 @@ from typing import BinaryIO, Final
 from attrs import frozen
 from cattrs.preconf.json import make_converter
 
+from aiocopyai._columns import Columns, run_columns
 from aiocopyai._files import (
     DamagedFileError,
     FileInUseError,
@@ -44,7 +46,7 @@ from aiocopyai.models import Run
 
 _CONVERTER: Final = make_converter()
 _VERSION: Final = 3
-_SYNC_SECONDS: Final = 1.0
+_SYNC_SECONDS: Final = 0.25
 """Rows are written to the disk at this interval, so that little is left to write at the end."""
 # The last two are in pages and KiB. They let SQLite write pages less often: ids are at random places in the index.
 _SETTINGS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 4000", "cache_size = -8000")
@@ -60,6 +62,16 @@ PRAGMA user_version = {_VERSION};
 """
 _ROWS_PER_STATEMENT: Final = 300
 """The maximum number of rows in a statement. Older versions of SQLite accept at most 999 values."""
+_DIGEST_BYTES: Final = 16
+_EMPTY_DIGEST: Final = blake2b(digest_size=_DIGEST_BYTES)
+# The digests are one value, because SQLite runs without the GIL only while it executes a statement.
+_INSERT_SEEN: Final = """
+INSERT OR IGNORE INTO seen
+WITH RECURSIVE digest(start) AS (
+    SELECT 1 UNION ALL SELECT start + :size FROM digest WHERE start + :size < length(:digests)
+)
+SELECT substr(:digests, start, :size), :addition FROM digest
+"""
 _EXTENSIONS: Final = (".part.out", ".part", ".part.db-wal", ".part.db-journal", ".part.db")
 """The extensions of all files that an unfinished export may have. `Journal.exists` checks the last one."""
 
@@ -70,16 +82,45 @@ class DamagedJournalError(ExportError):
 
 @frozen
 class Batch:
-    """Runs that are ready to be stored."""
+    """Runs that are ready to be stored.
 
-    runs: Sequence[Run]
+    Attributes:
+        digests: the digests of their ids.
+        encoded: the runs, encoded for a format.
+        by_status: the number of runs by status.
+        credits: the credits that the runs have cost.
+    """
+
     digests: Sequence[bytes]
     encoded: bytes
+    by_status: Mapping[str, int]
+    credits: int
 
     @classmethod
-    def of(cls, runs: Sequence[Run], file_format: Format) -> Batch:
-        """Return a batch of runs, encoded for a format."""
-        return cls(runs, [_digest(run.id) for run in runs], file_format.encode(runs))
+    def of(cls, columns: Columns, file_format: Format) -> Batch:
+        """Return the runs of these columns as a batch."""
+        by_status = Counter[str]()
+        for status, count in Counter(columns["status"]).items():
+            by_status[str(status or "no status")] += count
+        return cls(
+            list(map(_digest, columns["id"])),
+            file_format.encode(columns),
+            by_status,
+            sum(filter(None, columns["credits"])),
+        )
+
+    @classmethod
+    def join(cls, batches: Sequence[Batch]) -> Batch:
+        """Return the runs of several batches as one."""
+        by_status = Counter[str]()
+        for batch in batches:
+            by_status.update(batch.by_status)
+        return cls(
+            list(chain.from_iterable([batch.digests for batch in batches])),
+            b"".join([batch.encoded for batch in batches]),
+            by_status,
+            sum([batch.credits for batch in batches]),
+        )
 
 
 class Journal:
@@ -123,7 +164,7 @@ class Journal:
     def add_base(self, runs: Sequence[Run]) -> None:
         """Store the runs of the base. `start` makes them permanent."""
         with self._transaction():
-            self._insert("seen", [(_digest(run.id), 0) for run in runs])
+            self._insert_seen([_digest(run.id) for run in runs], 0)
             self._insert("unfinished", [(_digest(run.id), _row_digest(run)) for run in runs if is_unfinished(run)])
 
     def forget_base(self) -> None:
@@ -151,16 +192,18 @@ class Journal:
         state = self._started()
         with self._transaction():
             addition = state.runs + 1  # no earlier addition has this number
-            runs, encoded, changed = batch.runs, batch.encoded, 0
-            if self._insert("seen", [(digest, addition) for digest in sorted(batch.digests)]) < len(runs):
-                runs, changed = self._select_unwritten(batch, addition)
-                encoded = file_format.encode(runs)
-            if not runs:
+            changed = 0
+            if self._insert_seen(batch.digests, addition) < len(batch.digests):
+                batch, changed = self._select_unwritten(batch, addition, file_format)
+            if not batch.digests:
                 return b""
-            content = file_format.pack(encoded)
+            content = file_format.pack(batch.encoded)
             self._open_rows().write(content)
             state.size += len(content)
-            state.count(runs, changed)
+            state.runs += len(batch.digests)
+            state.refreshed += changed
+            state.by_status.update(batch.by_status)
+            state.credits += batch.credits
             return content
 
     def keep(self, run_ids: Sequence[str]) -> list[bool]:
@@ -271,22 +314,33 @@ class Journal:
             self._db.rollback()
             raise
 
-    def _select_unwritten(self, batch: Batch, addition: int) -> tuple[list[Run], int]:
+    def _select_unwritten(self, batch: Batch, addition: int, file_format: Format) -> tuple[Batch, int]:
         """Return the runs of an addition that need a row, and how many of them replace a row of the base.
 
         A run needs a row if no earlier addition has it, or if it was unfinished in the base and has changed.
         """
-        by_digest: dict[bytes, Run] = {}
-        for digest, run in zip(batch.digests, batch.runs, strict=True):
-            by_digest.setdefault(digest, run)
-        seen = self._select("SELECT id FROM seen WHERE id IN ({}) AND addition = ?", by_digest, addition)
+        digests = dict.fromkeys(batch.digests)
+        seen = self._select("SELECT id FROM seen WHERE id IN ({}) AND addition = ?", digests, addition)
         new = {digest for (digest,) in seen}
-        unfinished = self._select("SELECT id, row FROM unfinished WHERE id IN ({})", by_digest.keys() - new)
+        unfinished = list(self._select("SELECT id, row FROM unfinished WHERE id IN ({})", digests.keys() - new))
+        by_digest: dict[bytes, Run] = {}
+        if new or unfinished:
+            for digest, run in zip(batch.digests, file_format.decode(batch.encoded), strict=True):
+                by_digest.setdefault(digest, run)
         changed = {digest for digest, row in unfinished if _row_digest(by_digest[digest]) != row}
         self._insert("replaced", [(digest,) for digest in changed])
         for digest in changed:
             self._db.execute("DELETE FROM unfinished WHERE id = ?", (digest,))
-        return [run for digest, run in by_digest.items() if digest in new or digest in changed], len(changed)
+        unwritten = [run for digest, run in by_digest.items() if digest in new or digest in changed]
+        return Batch.of(run_columns(unwritten), file_format), len(changed)
+
+    def _insert_seen(self, digests: Sequence[bytes], addition: int) -> int:
+        """Insert the digests that are not in the table, and return their number."""
+        joined = b"".join(sorted(digests))  # neighbours are inserted faster
+        if not joined:
+            return 0
+        values = {"digests": joined, "size": _DIGEST_BYTES, "addition": addition}
+        return self._db.execute(_INSERT_SEEN, values).rowcount
 
     def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> int:
         """Insert the rows whose ids are not in the table, and return their number."""
@@ -319,8 +373,10 @@ class Journal:
 
 def _digest(run_id: str) -> bytes:
     """Return the hash that is stored instead of an id. It is long enough to be unique."""
+    digest = _EMPTY_DIGEST.copy()  # faster than creating one
     # Lone surrogates are escaped as in formats that cannot contain them, so that ids from such files are recognized.
-    return blake2b(run_id.encode("utf-8", "backslashreplace"), digest_size=16).digest()
+    digest.update(run_id.encode("utf-8", "backslashreplace"))
+    return digest.digest()
 
 
 def _row_digest(run: Run) -> bytes:

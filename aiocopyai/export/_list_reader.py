@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import deque
@@ -17,20 +18,20 @@ from typing import BinaryIO, Final
 from attrs import define, field, frozen
 
 from aiocopyai import CopyAIError, CopyAISession
+from aiocopyai._columns import Columns, join_columns, run_columns
 from aiocopyai._files import file_errors
 from aiocopyai._pagination import may_be_past_end
 from aiocopyai._threads import FileThread
 from aiocopyai.export._formats import FileWriter, Format
 from aiocopyai.export._journal import Batch, Journal
 from aiocopyai.export._resume import LAST, ExportState, ListState, leaves_no_gap
-from aiocopyai.models import Run
 
 
 _COMMIT_RUNS: Final = 10_000
 _COMMIT_SECONDS: Final = 0.25
 """Runs are committed after this number or time, so that only a few are read again after a crash."""
-_BATCH_RUNS: Final = 500
-"""The number of runs that are encoded together, and stored in a thread while the next ones are read."""
+_BATCH_BYTES: Final = 2**21
+"""Runs are stored in a thread after this number of bytes, while the next ones are read."""
 _MAX_STORING: Final = 2
 """The maximum number of batches that are being stored, or wait for the thread."""
 
@@ -95,7 +96,11 @@ class ListReader:
     on_progress: Callable[[Progress], object] | None
     thread: FileThread
     output: OutputFile | None
-    unstored: list[Run] = field(factory=list[Run])
+    unencoded: list[Columns] = field(factory=list[Columns])
+    """The pages that are not in a batch yet."""
+    run_bytes: float = math.inf
+    """The mean size of the runs of the latest batch."""
+    unstored: list[Batch] = field(factory=list[Batch])
     storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
     """The batches in the thread; no other code uses the journal and the state until they are stored."""
     uncommitted: int = 0
@@ -146,12 +151,14 @@ class ListReader:
                 async for page in pages:
                     if not leaves_no_gap(checkpoint, start_page, pager.changes.first_total):
                         return False
+                    self.unencoded.append(run_columns(page.items))  # first: if this fails, the page is not recorded
                     list_state.add(page, pages.verified.position, pages.verified.total, pages.page_length)
                     if list_state.is_past_horizon(page) and pages.position >= page.number * pages.page_length:
                         pages.stop_at(pages.position)
                         rereads_at_horizon = pager.changes.reread
                     list_state.total = pager.total
-                    await self._store(page.items, workflow_id, list_state)
+                    self.uncommitted += len(page.items)
+                    await self._store(workflow_id, list_state)
             except CopyAIError as error:
                 if start_page == 1 or pager.total is not None or not may_be_past_end(error):
                     raise
@@ -162,12 +169,12 @@ class ListReader:
             return False  # pages were read again after the horizon: newer runs may have moved to unread pages
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 
-    async def _store(self, runs: Sequence[Run], workflow_id: str, list_state: ListState) -> None:
-        """Collect runs, and store them when a batch is full or a commit is due. Wait if the thread is busy."""
-        self.unstored += runs
-        self.uncommitted += len(runs)
+    async def _store(self, workflow_id: str, list_state: ListState) -> None:
+        """Store the batches when they are large enough or a commit is due. Wait if the thread is busy."""
+        if sum([len(columns["id"]) for columns in self.unencoded]) * self.run_bytes >= self.format.batch_bytes:
+            self._encode()
         is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
-        if is_due or len(self.unstored) >= _BATCH_RUNS:
+        if is_due or sum([len(batch.encoded) for batch in self.unstored]) >= _BATCH_BYTES:
             if len(self.storing) >= _MAX_STORING:
                 await self.thread.wait(self.storing[0])
                 self.storing.popleft()
@@ -176,6 +183,14 @@ class ListReader:
             if is_due:
                 loop = asyncio.get_running_loop()
                 storing.add_done_callback(lambda stored: loop.call_soon_threadsafe(self._report_stored, stored))
+
+    def _encode(self) -> None:
+        # Not in the thread, which would compete with the event loop for the GIL.
+        if self.unencoded:
+            batch = Batch.of(join_columns(self.unencoded), self.format)
+            self.run_bytes = len(batch.encoded) / len(batch.digests)
+            self.unstored.append(batch)
+            self.unencoded = []  # last: if encoding fails, `_store_rest` tries it again
 
     async def _store_rest(self, workflow_id: str, list_state: ListState) -> None:
         """Store and commit all runs that were read."""
@@ -206,16 +221,15 @@ class ListReader:
             self.on_progress = on_progress
 
     def _submit(self, workflow_id: str, list_state: ListState, *, commit: bool) -> Future[Progress]:
-        # Encoded here, because the thread and the event loop would compete for the GIL.
-        batch = Batch.of(self.unstored, self.format)
-        storing = self.thread.submit(self._write, batch, workflow_id, copy(list_state), commit=commit)
+        self._encode()
+        storing = self.thread.submit(self._write, self.unstored, workflow_id, copy(list_state), commit=commit)
         self.unstored = []  # after submit(): if that fails, the last commit still stores them
         if commit:
             self.uncommitted, self.committed_at = 0, time.monotonic()
         return storing
 
-    def _write(self, batch: Batch, workflow_id: str, list_state: ListState, *, commit: bool) -> Progress:
-        content = self.journal.add(batch, self.format)
+    def _write(self, batches: Sequence[Batch], workflow_id: str, list_state: ListState, *, commit: bool) -> Progress:
+        content = self.journal.add(Batch.join(batches), self.format)
         if commit:
             self.state.lists[workflow_id] = list_state
             self.journal.commit()

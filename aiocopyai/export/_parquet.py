@@ -5,7 +5,8 @@
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import os
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -13,8 +14,13 @@ from typing import BinaryIO, Final
 import pyarrow as pa  # type: ignore[import-untyped]  # see above
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # see above
 
+from aiocopyai._columns import Columns
 from aiocopyai.export._formats import ExportError, Keep
-from aiocopyai.integrations.arrow import SCHEMA, read_batch, record_batch
+from aiocopyai.integrations.arrow import (
+    SCHEMA,
+    _batch_of_columns,  # pyright: ignore[reportPrivateUsage]  # columns are not public
+    read_batch,
+)
 from aiocopyai.models import Run
 
 
@@ -30,8 +36,10 @@ class ParquetWriter:
     """Writes a file in row groups, which are compressed separately."""
 
     def __init__(self, out: BinaryIO) -> None:
+        # Opened again, because the writer would wait for the GIL at each of its many small writes to a Python file.
+        self._out = pa.OSFile(os.fsencode(out.name), mode="wb")
         self._writer = pq.ParquetWriter(
-            out,
+            self._out,
             SCHEMA,
             compression="zstd",
             use_dictionary=False,
@@ -58,7 +66,10 @@ class ParquetWriter:
             if self._group:
                 self._write_group()
         finally:
-            self._writer.close()
+            try:
+                self._writer.close()
+            finally:
+                self._out.close()
 
     def _write_group(self) -> None:
         group, self._group, self._size = self._group, [], 0
@@ -69,12 +80,16 @@ class Parquet:
     """Columns in the schema of `aiocopyai.integrations.arrow`, compressed with Zstandard."""
 
     head = b""
+    batch_bytes = 2**20  # each call of pyarrow takes as long as a few runs
     writer = ParquetWriter
 
-    def encode(self, runs: Sequence[Run]) -> bytes:
+    def encode(self, columns: Columns) -> bytes:
         """Return an Arrow message: unlike Parquet files, messages can be appended to each other."""
-        encoded: bytes = record_batch(runs).serialize().to_pybytes()
+        encoded: bytes = _batch_of_columns(columns).serialize().to_pybytes()
         return encoded
+
+    def decode(self, encoded: bytes) -> list[Run]:
+        return [run for batch in _read_messages(pa.BufferReader(encoded)) for run in read_batch(batch)]
 
     def pack(self, encoded: bytes) -> bytes:
         return encoded

@@ -10,9 +10,7 @@ read again for safety; runs that were seen before are not written again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -108,11 +106,11 @@ class ListState:
 
     def add(self, page: Page[Run], position: int, total: int | None, page_length: int) -> None:
         """Record a page, and that all runs before `position` were read when the list had this total."""
-        for newer, older in pairwise(run.created_at for run in page.items):
-            if newer is None or older is None or newer < older:
-                self.is_ordered = False
-            elif newer > older:
-                self.descends = True
+        times = [run.created_at for run in page.items if run.created_at is not None]
+        if len(times) < len(page.items) or times != sorted(times, reverse=True):
+            self.is_ordered = False
+        elif times and times[0] > times[-1]:
+            self.descends = True
         old = self.checkpoint
         # A checkpoint stays valid until a later one replaces it, even while pages before it are read again.
         if total is not None and (old is None or old.position - max(0, old.total - total) < position):
@@ -155,13 +153,6 @@ class ExportState:
     """Whether all runs are read and written, so that only the file `source` has to be moved into place."""
     source: str | None = None
     """The name of the complete file; None if there is nothing to add to the base."""
-
-    def count(self, runs: Sequence[Run], refreshed: int) -> None:
-        """Count runs that were added. `refreshed` of them replace a row of the base."""
-        self.runs += len(runs)
-        self.refreshed += refreshed
-        self.by_status.update([str(run.status or "no status") for run in runs])
-        self.credits += sum([run.credits or 0 for run in runs])
 
     def expected_runs(self) -> int | None:
         """Return the number of runs that the export will have; None if it does not read every list to its end."""

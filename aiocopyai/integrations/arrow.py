@@ -17,7 +17,7 @@ Each value of a map is JSON, so strings are in quotes. Future versions add new c
 
 Credits that do not fit into 64 bits are null, and `extra` has them as ``credits``. Arrow strings cannot contain lone
 surrogates, so these are escaped, for example as ``\ud83d``, which has the same meaning in JSON text. A number beyond
-the range of a float is ``null`` in JSON text.
+the range of a float is ``null`` in JSON text; an export may keep it.
 """
 
 # pyarrow is not typed, and pyarrow-stubs is wrong for maps: its values are unknown to the type checkers.
@@ -25,19 +25,20 @@ the range of a float is ``null`` in JSON text.
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-import json
 import struct
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, chain
-from typing import Any, Final
+from operator import methodcaller
+from typing import Any, Final, cast
 
 import pyarrow as pa  # type: ignore[import-untyped]  # see above
 
 from aiocopyai import JSON, CopyAISession, Run, RunStatus
-from aiocopyai._json import dump_each, dump_json
+from aiocopyai._columns import Columns, run_columns
+from aiocopyai._json import dump_each, dump_json, loads
 
 
 _JSON_MAP: Final = pa.map_(pa.string(), pa.string())
@@ -74,31 +75,37 @@ def record_batch(runs: Iterable[Run]) -> pa.RecordBatch:
     Args:
         runs: any number of runs. Each `created_at` must have a time zone, as in runs from a session.
     """
-    runs = runs if isinstance(runs, Sequence) else list(runs)
-    credit_column = [
-        run.credits if run.credits is not None and -_INT64_LIMIT <= run.credits < _INT64_LIMIT else None for run in runs
+    return _batch_of_columns(run_columns(runs if isinstance(runs, Sequence) else list(runs)))
+
+
+def _batch_of_columns(columns: Columns) -> pa.RecordBatch:
+    """Return a batch with the schema `SCHEMA` from the columns of runs."""
+    numbers = [
+        number if number is not None and -_INT64_LIMIT <= number < _INT64_LIMIT else None
+        for number in columns["credits"]
     ]
-    columns: list[pa.Array] = [
-        _strings([run.id for run in runs]),
-        _strings([run.workflow_id for run in runs]),
-        _strings([run.status for run in runs]),
+    extra = columns["extra"]
+    if numbers != columns["credits"]:
+        extra = [
+            fields if number == stored else {**fields, "credits": number}
+            for fields, number, stored in zip(extra, columns["credits"], numbers, strict=True)
+        ]
+    arrays: list[pa.Array] = [
+        _strings(columns["id"]),
+        _strings(columns["workflow_id"]),
+        _strings(columns["status"]),
         _integers(
-            [None if run.created_at is None else (run.created_at - _EPOCH) // _MICROSECOND for run in runs],
+            [None if time is None else (time - _EPOCH) // _MICROSECOND for time in columns["created_at"]],
             SCHEMA.field("created_at").type,
         ),
-        _integers(credit_column, pa.int64()),
-        _maps([run.input for run in runs]),
-        _maps([run.output for run in runs]),
-        _maps([run.metadata for run in runs]),
-        _utf8([None if run.error is None else dump_json(run.error) for run in runs]),
-        _maps(
-            [
-                run.extra if run.credits == stored else {**run.extra, "credits": run.credits}
-                for run, stored in zip(runs, credit_column, strict=True)
-            ]
-        ),
+        _integers(numbers, pa.int64()),
+        _maps(columns["input"]),
+        _maps(columns["output"]),
+        _maps(columns["metadata"]),
+        _utf8([None if error is None else dump_json(error) for error in columns["error"]]),
+        _maps(extra),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
 async def runs_table(
@@ -167,8 +174,9 @@ def read_batch(batch: pa.RecordBatch) -> list[Run]:
 
 
 def _read_row(row: Mapping[str, Any], created: int | None) -> Run:
-    maps = {
-        name: {key: json.loads(text) for key, text in row[name]} for name in ("input", "output", "metadata", "extra")
+    maps: dict[str, dict[str, Any]] = {
+        name: {key: loads(text.encode()) for key, text in row[name]}
+        for name in ("input", "output", "metadata", "extra")
     }
     run_credits = row["credits"]
     if run_credits is None and type(maps["extra"].get("credits")) is int:
@@ -179,7 +187,7 @@ def _read_row(row: Mapping[str, Any], created: int | None) -> Run:
         status=None if row["status"] is None else RunStatus(row["status"]),
         created_at=None if created is None else _EPOCH + created * _MICROSECOND,
         credits=run_credits,
-        error=None if row["error"] is None else json.loads(row["error"]),
+        error=None if row["error"] is None else cast("JSON", loads(row["error"].encode())),
         **maps,
     )
 
@@ -191,14 +199,18 @@ def _strings(texts: Sequence[str | None]) -> pa.Array:
     content = [text or "" for text in texts]
     joined = "".join(content)
     if joined.isascii():  # offsets in characters are offsets in bytes
-        buffers = [_validity(texts), _offsets(content), pa.py_buffer(joined.encode())]
-        return pa.Array.from_buffers(pa.string(), len(texts), buffers)
+        return _string_array(joined.encode(), content, texts)
     return _utf8([None if text is None else text.encode("utf-8", "backslashreplace") for text in texts])
 
 
 def _utf8(texts: Sequence[bytes | None]) -> pa.Array:
     content = [text or b"" for text in texts]
-    buffers = [_validity(texts), _offsets(content), pa.py_buffer(b"".join(content))]
+    return _string_array(b"".join(content), content, texts)
+
+
+def _string_array(joined: bytes, texts: Sequence[Sized], values: Sequence[object] = ()) -> pa.Array:
+    """Return an array of texts, which are null where one of `values` is None."""
+    buffers = [_validity(values), _offsets(texts), pa.py_buffer(joined)]
     return pa.Array.from_buffers(pa.string(), len(texts), buffers)
 
 
@@ -209,9 +221,9 @@ def _integers(numbers: Sequence[int | None], kind: pa.DataType) -> pa.Array:
 
 def _maps(mappings: Sequence[Mapping[str, JSON]]) -> pa.Array:
     names = list(chain.from_iterable(mappings))
-    values = dump_each(list(chain.from_iterable([mapping.values() for mapping in mappings])))
+    values = dump_each(list(chain.from_iterable(map(methodcaller("values"), mappings))))
     offsets = pa.Array.from_buffers(pa.int32(), len(mappings) + 1, [None, _offsets(mappings)])
-    return pa.MapArray.from_arrays(offsets, _strings(names), _utf8(values))
+    return pa.MapArray.from_arrays(offsets, _strings(names), _string_array(b"".join(values), values))
 
 
 def _offsets(values: Iterable[Sized]) -> pa.Buffer:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai import JSON
-from aiocopyai._json import MAX_DEPTH, dump_each, dump_json, dump_lines
+from aiocopyai._json import MAX_DEPTH, dump_each, dump_json, dump_rows
 from tests.support.strategies import JSON_VALUES
 
 
@@ -66,7 +66,7 @@ def test_subclass_of_str_is_a_string(text: str) -> None:
     expected = b'{"a":"%s"}' % text.encode()
     assert dump_json({"a": Text(text)}) == expected
     assert dump_each([{"a": Text(text)}]) == [expected]
-    assert dump_lines([{"a": Text(text)}]) == expected + b"\n"
+    assert dump_rows({"a": [Text(text), None]}) == expected + b'\n{"a":null}\n'
 
 
 def test_output_is_the_same_without_msgspec() -> None:

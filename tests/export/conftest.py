@@ -35,5 +35,5 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prove and commit each page, and read only the required pages again when an export is resumed."""
     monkeypatch.setattr(_resume, "_PREFETCH", 0)
     monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 1)
-    monkeypatch.setattr(_list_reader, "_BATCH_RUNS", 1)
+    monkeypatch.setattr(_list_reader, "_BATCH_BYTES", 1)
     monkeypatch.setattr(_resume, "MARGIN", 0)

@@ -89,7 +89,8 @@ async def test_parquet_is_written_in_groups(
 ) -> None:
     """A Parquet file has several row groups, and each is written when it is full."""
     monkeypatch.setattr("aiocopyai.export._parquet._GROUP_BYTES", 1)
-    monkeypatch.setattr("aiocopyai.export._list_reader._BATCH_RUNS", 1)
+    monkeypatch.setattr(Parquet, "batch_bytes", 0)
+    monkeypatch.setattr("aiocopyai.export._list_reader._BATCH_BYTES", 1)
     path = tmp_path / "runs.parquet"
     await export_runs(session, [emulator.workflow_id], path)
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
+from aiocopyai._columns import JSON_COLUMNS, run_columns
 from aiocopyai._json import dump_json
 from aiocopyai.export import ExportError, _formats, read_export
-from aiocopyai.export._columns import JSON_COLUMNS
 from aiocopyai.export._parquet import Parquet
 from aiocopyai.models import Run
 from tests.support.exporting import ANY_TEXT, FORMATS, UNICODE
@@ -25,7 +25,7 @@ def read_back(chosen: _formats.Format, runs: list[Run]) -> list[Run]:
     """Write each run as a batch, and read the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "runs")
-        path.write_bytes(chosen.head + b"".join(chosen.pack(chosen.encode([run])) for run in runs))
+        path.write_bytes(chosen.head + b"".join(chosen.pack(chosen.encode(run_columns([run]))) for run in runs))
         return list(chosen.read(path))
 
 
@@ -56,6 +56,16 @@ def test_csv_accepts_lone_surrogates(runs: list[Run]) -> None:
     assert [run.output for run in back] == [run.output for run in runs]
 
 
+@given(UNICODE)
+def test_encoded_runs_are_decoded(runs: list[Run]) -> None:
+    """Encoded runs are decoded without a file, also after several batches were joined."""
+    for chosen in (_formats.JSONLines(), _formats.JSONLines(is_gzipped=True), _formats.CSV(), Parquet()):
+        encoded = [chosen.encode(run_columns([run])) for run in runs]
+        decoded = chosen.decode(b"".join(encoded))
+        assert decoded == runs
+        assert [chosen.encode(run_columns([run])) for run in decoded] == encoded
+
+
 @given(ANY_TEXT)
 def test_encoders_match_to_json_and_the_csv_module(runs: list[Run]) -> None:
     """JSON lines are what `Run.to_json` returns, and CSV is what `csv.writer` writes for the same values."""
@@ -64,8 +74,8 @@ def test_encoders_match_to_json_and_the_csv_module(runs: list[Run]) -> None:
         row = run.to_dict() | {name: dump_json(getattr(run, name)).decode() for name in JSON_COLUMNS}
         csv.writer(text).writerow(row.values() if run.error is not None else (row | {"error": None}).values())
 
-    assert _formats.JSONLines().encode(runs) == "".join(f"{run.to_json()}\n" for run in runs).encode()
-    assert _formats.CSV().encode(runs) == text.getvalue().encode("utf-8", "backslashreplace")
+    assert _formats.JSONLines().encode(run_columns(runs)) == "".join(f"{run.to_json()}\n" for run in runs).encode()
+    assert _formats.CSV().encode(run_columns(runs)) == text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def test_long_outputs_are_read_from_csv() -> None:
@@ -89,10 +99,11 @@ def test_kept_rows_are_unchanged(runs: list[Run]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for chosen in formats:
             rows, base, out = (Path(folder, name) for name in ("rows", "base", "out"))
-            rows.write_bytes(chosen.head + b"".join(chosen.pack(chosen.encode([run])) for run in base_runs))
+            encoded = [chosen.pack(chosen.encode(run_columns([run]))) for run in base_runs]
+            rows.write_bytes(chosen.head + b"".join(encoded))
             with base.open("wb") as file:
                 list(chosen.write(None, None, rows, file))
-            rows.write_bytes(chosen.pack(chosen.encode([added])))
+            rows.write_bytes(chosen.pack(chosen.encode(run_columns([added]))))
             with out.open("wb") as file:
                 list(chosen.write(base, lambda ids: [number % 2 == 0 for number in range(len(ids))], rows, file))
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocopyai import CopyAISession, Page, Pager, PermissionDeniedError, Run
+from aiocopyai._columns import Columns
 from aiocopyai._pager import Plan
 from aiocopyai._threads import FileThread
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
@@ -197,10 +198,10 @@ class TestContinue:
         encode = JSONLines.encode
         failures = itertools.count(1)
 
-        def fail_once(chosen: JSONLines, runs: Sequence[Run]) -> bytes:
+        def fail_once(chosen: JSONLines, columns: Columns) -> bytes:
             if next(failures) == 5:
                 raise MemoryError
-            return encode(chosen, runs)
+            return encode(chosen, columns)
 
         monkeypatch.setattr(JSONLines, "encode", fail_once)
         with pytest.raises(MemoryError):
@@ -360,6 +361,9 @@ class ChangingList:
         runs = [Run(f"WRUN-{run}", created_at=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(run)) for run in numbers]
         return Page(number, size, len(self.numbers), runs)
 
+    def _with_unparsed_runs(self) -> ChangingList:
+        return self
+
     async def runs_page(self, _: str, *, size: int) -> Page[Run]:
         return await self.page(1, size)
 
@@ -405,7 +409,7 @@ def test_no_run_is_lost_or_repeated_after_kills_and_changes(
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(_list_reader, "_COMMIT_RUNS", commit_runs)
-        patch.setattr(_list_reader, "_BATCH_RUNS", commit_runs // 2)
+        patch.setattr(_list_reader, "_BATCH_BYTES", commit_runs * 50)
         patch.setattr(_resume, "_PREFETCH", prefetch)
         patch.setattr(Journal, "commit", commit_unless_killed)
         path = Path(folder, "runs.jsonl")

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 
 from aiocopyai import JSON, CopyAISession, Run
+from aiocopyai._columns import COLUMNS
 from aiocopyai.emulator import Emulator
-from aiocopyai.export._columns import COLUMNS
 from aiocopyai.integrations.arrow import FLAT_SCHEMA, SCHEMA, flat_batch, read_batch, record_batch, runs_table
 from tests.support.exporting import ANY_TEXT, UNICODE
 
