@@ -83,7 +83,7 @@ class Format(Protocol):
         """The class that writes a file from rows; None if a complete rows file already has this format."""
         ...
 
-    def encode(self, columns: Columns) -> bytes:
+    def encode(self, columns: Columns) -> bytes | memoryview:
         """Encode runs."""
         ...
 

@@ -92,7 +92,7 @@ class Batch:
     """
 
     digests: Sequence[bytes]
-    encoded: bytes
+    encoded: bytes | memoryview
     by_status: Mapping[str, int]
     credits: int
 
@@ -197,7 +197,7 @@ class Journal:
                 batch, changed = self._select_unwritten(batch, addition, file_format)
             if not batch.digests:
                 return b""
-            content = file_format.pack(batch.encoded)
+            content = file_format.pack(bytes(batch.encoded))
             self._open_rows().write(content)
             state.size += len(content)
             state.runs += len(batch.digests)
@@ -325,7 +325,7 @@ class Journal:
         unfinished = list(self._select("SELECT id, row FROM unfinished WHERE id IN ({})", digests.keys() - new))
         by_digest: dict[bytes, Run] = {}
         if new or unfinished:
-            for digest, run in zip(batch.digests, file_format.decode(batch.encoded), strict=True):
+            for digest, run in zip(batch.digests, file_format.decode(bytes(batch.encoded)), strict=True):
                 by_digest.setdefault(digest, run)
         changed = {digest for digest, row in unfinished if _row_digest(by_digest[digest]) != row}
         self._insert("replaced", [(digest,) for digest in changed])

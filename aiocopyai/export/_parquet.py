@@ -83,10 +83,9 @@ class Parquet:
     batch_bytes = 2**20  # each call of pyarrow takes as long as a few runs
     writer = ParquetWriter
 
-    def encode(self, columns: Columns) -> bytes:
+    def encode(self, columns: Columns) -> memoryview:
         """Return an Arrow message: unlike Parquet files, messages can be appended to each other."""
-        encoded: bytes = _batch_of_columns(columns).serialize().to_pybytes()
-        return encoded
+        return memoryview(_batch_of_columns(columns).serialize())
 
     def decode(self, encoded: bytes) -> list[Run]:
         return [run for batch in _read_messages(pa.BufferReader(encoded)) for run in read_batch(batch)]

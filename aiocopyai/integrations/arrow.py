@@ -85,7 +85,7 @@ def _batch_of_columns(columns: Columns) -> pa.RecordBatch:
         for number in columns["credits"]
     ]
     extra = columns["extra"]
-    if numbers != columns["credits"]:
+    if numbers != list(columns["credits"]):
         extra = [
             fields if number == stored else {**fields, "credits": number}
             for fields, number, stored in zip(extra, columns["credits"], numbers, strict=True)
