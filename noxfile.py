@@ -39,6 +39,9 @@ SKIPPED_IN_LOWEST = [
 ]
 """Tests whose dependencies are also used by other tests: the session `lowest` does not need them."""
 
+USES_MSGSPEC = [f"tests/core/test_{name}.py" for name in ("json", "parsing", "unparsed_runs")]
+"""Tests of the modules that use msgspec."""
+
 if pyenv := shutil.which("pyenv"):  # its shims run only the versions that this variable names
     installed = subprocess.run([pyenv, "versions", "--bare"], capture_output=True, text=True, check=False).stdout  # noqa: S603 (no input)
     os.environ.setdefault("PYENV_VERSION", ":".join(reversed(installed.split())))
@@ -100,10 +103,12 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lowest(session: nox.Session) -> None:
-    """Run the tests with the oldest accepted dependencies, and without the extra `speedups`."""
+    """Run the tests with the oldest accepted dependencies, first without the extra `speedups`, and some with it."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *_lower_bounds(*EXTRAS), *_group("test"))
     selection = ("-m", "not slow", *(f"--ignore={path}" for path in SKIPPED_IN_LOWEST), *PARALLEL)
     session.run("python", "-m", "pytest", *(session.posargs or selection), env={"HYPOTHESIS_PROFILE": "quick"})
+    session.install(*_lower_bounds("speedups"))
+    session.run("python", "-m", "pytest", *USES_MSGSPEC, *PARALLEL, env={"HYPOTHESIS_PROFILE": "quick"})
 
 
 @nox.session
