@@ -118,6 +118,7 @@ class Connections:
         rate_limiter: admits the requests.
         loop: the event loop; None until the first request.
         is_closed: whether the connections are closed.
+        parsing: held while a large response is parsed in a thread.
     """
 
     http: aiohttp.ClientSession | None
@@ -125,6 +126,7 @@ class Connections:
     rate_limiter: RateLimiter
     loop: asyncio.AbstractEventLoop | None = None
     is_closed: bool = False
+    parsing: asyncio.Lock = field(factory=asyncio.Lock)
 
     @classmethod
     def create(cls, http_session: aiohttp.ClientSession | None, max_rate: float | None) -> Self:
@@ -237,7 +239,7 @@ class Transport:
                 response = await self._exchange("GET", target, None)
             attempt.status = response.status
             if _is_success(response.status):
-                return await _parse(response.body, parse)
+                return await _parse(response.body, parse, self._connections.parsing)
             problem = self._status_error(response, info)
         except InvalidResponseError as error:
             # The reason may contain an id, and the place the names of fields.
@@ -400,7 +402,7 @@ async def _append(body: BytesIO, pieces: AsyncIterable[bytes], limit: int) -> bo
     return False
 
 
-async def _parse(body: bytes, parse: Callable[[bytes], T]) -> T:
+async def _parse(body: bytes, parse: Callable[[bytes], T], lock: asyncio.Lock) -> T:
     if len(body) < _LARGE_BODY:
         return parse(body)
 
@@ -409,7 +411,9 @@ async def _parse(body: bytes, parse: Callable[[bytes], T]) -> T:
             raise InvalidResponseError("the response has too many JSON values: request smaller pages")
         return parse(body)
 
-    return await asyncio.to_thread(count_and_parse)
+    # One by one, because the event loop would wait for the GIL while each of several threads holds it.
+    async with lock:
+        return await asyncio.to_thread(count_and_parse)
 
 
 def _has_too_many_values(body: bytes) -> bool:

@@ -8,6 +8,7 @@ import json
 import logging
 import pickle
 import re
+import threading
 import time
 from typing import Any
 
@@ -25,13 +26,16 @@ from aiocopyai import (
     CopyAISession,
     CreditLimitReachedError,
     InvalidResponseError,
+    Page,
     PermissionDeniedError,
     RateLimitedError,
     RequestInvalidError,
     RetryPolicy,
+    Run,
     ServerError,
     _transport,
 )
+from aiocopyai._run_pages import RunPageParser
 from aiocopyai.emulator import Emulator, Fault
 from tests.conftest import AT_ONCE
 from tests.support.proxying import listening_in_thread, serving
@@ -561,3 +565,27 @@ async def test_the_debug_log(
         f"{path}: no response after N ms (attempt 2)",
         f"{path}: 200 after N ms (attempt 3)",
     ]
+
+
+async def test_large_responses_are_parsed_one_by_one(
+    copyai_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several large responses, one at a time is parsed in a thread, also in sessions that share connections."""
+    monkeypatch.setattr(_transport, "_LARGE_BODY", 1)
+    parse, in_progress, most = RunPageParser.parse, threading.Semaphore(1), list[bool]()
+
+    def parse_and_note(parser: RunPageParser, body: bytes, number: int, size: int, workflow_id: str) -> Page[Run]:
+        most.append(in_progress.acquire(blocking=False))
+        time.sleep(0.005)  # other threads run meanwhile
+        page = parse(parser, body, number, size, workflow_id)
+        in_progress.release()
+        return page
+
+    monkeypatch.setattr(RunPageParser, "parse", parse_and_note)
+    async with session_on(copyai_emulator) as session:
+        sessions = (session, session.with_options(timeout=30))
+        reads = [each.runs_page(copyai_emulator.workflow_id) for each in sessions * 4]
+        async with asyncio.timeout(30):
+            await asyncio.gather(*reads)
+
+    assert most == [True] * 8
