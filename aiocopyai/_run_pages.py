@@ -17,7 +17,7 @@ from functools import cache, lru_cache, partial
 from itertools import chain, repeat, starmap
 from operator import attrgetter, itemgetter
 from types import GenericAlias
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import frozen
 
@@ -213,34 +213,43 @@ class _StructDecoder:
         ]
         # The garbage collector does not track the structs, because they are short-lived.
         item = defstruct("Item", fields, rename=names, forbid_unknown_fields=True, gc=False)
-        self._decode = response_decoder(item)
+        self._parse_data = data_parser(item)
         self._values: Callable[[Any], tuple[Any, ...]] = astuple
         self._names = tuple(names.values())
         self._extra = extra
 
     def parse(self, body: bytes, number: int, size: int, workflow_id: str | None) -> Page[Run]:
         """Parse a page; raise one of `MISFITS` if its runs have other fields, or values that do not fit."""
-        response = parse_with(partial(decode, decoder=self._decode), body)
-        if response.status == "error":
-            raise ValueError
-        items, runs = response.data.data, list[Run]()
+        data, runs = self._parse_data(body), list[Run]()
+        items = data.data
         for start in range(0, len(items), _SLICE):
             rows = list(map(self._values, items[start : start + _SLICE]))
             columns = dict(zip(self._names, zip(*rows, strict=True), strict=True))
             extra = extra_fields(self._extra, [columns[name] for name in self._extra], len(rows))
             runs += _create_runs(_column_reader(is_checked=True)(columns, _RunColumns), extra, workflow_id)
-        return Page(number, size, read_total(response.data.total), runs)
+        return Page(number, size, read_total(data.total), runs)
 
 
-def response_decoder(item: type) -> Callable[[bytes], Any]:
-    """Return a function that parses a response with msgspec, each run into this class."""
+def data_parser(item: type) -> Callable[[bytes], Any]:
+    """Return a function that parses a response with msgspec, and returns its `data`, with runs of this class.
+
+    The function raises one of `MISFITS` for other fields or values, and for an error response.
+    """
     from msgspec import defstruct  # noqa: PLC0415 (optional)
     from msgspec.json import Decoder  # noqa: PLC0415
 
     # Unknown fields are forbidden, as msgspec does not check the UTF-8 of fields that it skips.
     data = defstruct("Data", [("data", GenericAlias(list, (item,))), ("total", Any, None)], forbid_unknown_fields=True)
     response = defstruct("Response", [("data", data), ("status", Any, None)], forbid_unknown_fields=True)
-    return Decoder(response).decode
+    parser = partial(decode, decoder=cast("Callable[[bytes], Any]", Decoder(response).decode))
+
+    def parse(body: bytes) -> Any:  # noqa: ANN401 (of a class that is created above)
+        parsed = parse_with(parser, body)
+        if parsed.status == "error":
+            raise ValueError
+        return parsed.data
+
+    return parse
 
 
 # Shared by all sessions, because creating a decoder takes a fraction of a millisecond.
