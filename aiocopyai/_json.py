@@ -147,7 +147,7 @@ def dump_each(values: Sequence[object]) -> list[bytes]:
 
 
 def dump_rows(columns: Mapping[str, Sequence[object]]) -> bytes:
-    """Return a JSON object for each row of columns with these names, each followed by a line break."""
+    """Return each row of these columns as a JSON object, followed by a line break."""
     if msgspec is not None:
         with suppress(*_REJECTIONS):
             return _ENCODER.encode_lines(list(map(_row_class(tuple(columns)), *columns.values())))
