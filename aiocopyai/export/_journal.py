@@ -82,7 +82,7 @@ class DamagedJournalError(ExportError):
 
 @frozen
 class Batch:
-    """Runs that are ready to be stored.
+    """Runs that are encoded, to be stored together.
 
     Attributes:
         digests: the digests of their ids.
@@ -98,7 +98,7 @@ class Batch:
 
     @classmethod
     def of(cls, columns: Columns, file_format: Format) -> Batch:
-        """Return the runs of these columns as a batch."""
+        """Encode the runs of these columns."""
         by_status = Counter[str]()
         for status, count in Counter(columns["status"]).items():
             by_status[str(status or "no status")] += count
@@ -342,15 +342,13 @@ class Journal:
         values = {"digests": joined, "size": _DIGEST_BYTES, "addition": addition}
         return self._db.execute(_INSERT_SEEN, values).rowcount
 
-    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> int:
-        """Insert the rows whose ids are not in the table, and return their number."""
-        inserted = 0
+    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert the rows whose ids are not in the table."""
         # Unlike executemany(), this does not release and acquire the GIL for each row.
         for batch in batched(rows, _ROWS_PER_STATEMENT):
             groups = ", ".join([f"({', '.join('?' * len(batch[0]))})"] * len(batch))
             statement = f"INSERT OR IGNORE INTO {table} VALUES {groups}"  # noqa: S608 (only names of this module)
-            inserted += self._db.execute(statement, list(chain.from_iterable(batch))).rowcount
-        return inserted
+            self._db.execute(statement, list(chain.from_iterable(batch)))
 
     def _select(self, statement: str, digests: Iterable[bytes], *values: object) -> Iterator[tuple[bytes, ...]]:
         """Execute a statement for the digests, which replace its braces, and for the values that follow them."""
