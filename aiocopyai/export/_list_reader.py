@@ -33,7 +33,7 @@ _COMMIT_SECONDS: Final = 0.25
 _BATCH_BYTES: Final = 2**21
 """Runs are stored in a thread after this number of bytes, while the next ones are read."""
 _MAX_STORING: Final = 2
-"""The maximum number of batches that are being stored, or wait for the thread."""
+"""The maximum number of additions that are being stored, or wait for the thread."""
 
 
 @frozen
@@ -99,10 +99,11 @@ class ListReader:
     unencoded: list[Columns] = field(factory=list[Columns])
     """The pages that are not in a batch yet."""
     run_bytes: float = math.inf
-    """The mean size of the runs of the latest batch."""
+    """The mean encoded size of the runs of the latest batch. It is infinite at first: the first page is a batch."""
     unstored: list[Batch] = field(factory=list[Batch])
+    """The batches that are not in the thread yet."""
     storing: deque[Future[Progress]] = field(factory=deque[Future[Progress]])
-    """The batches in the thread; no other code uses the journal and the state until they are stored."""
+    """The additions in the thread. No other code uses the journal and the state until they are stored."""
     uncommitted: int = 0
     """The number of runs that were read since the last commit."""
     committed_at: float = 0.0
@@ -170,7 +171,10 @@ class ListReader:
         return leaves_no_gap(checkpoint, start_page, pager.changes.first_total)
 
     async def _store(self, workflow_id: str, list_state: ListState) -> None:
-        """Store the batches when they are large enough or a commit is due. Wait if the thread is busy."""
+        """Encode the pages, and store the batches, if they are large enough or a commit is due.
+
+        Wait if the thread is busy.
+        """
         if sum([len(columns["id"]) for columns in self.unencoded]) * self.run_bytes >= self.format.batch_bytes:
             self._encode()
         is_due = self.uncommitted >= _COMMIT_RUNS or time.monotonic() - self.committed_at >= _COMMIT_SECONDS
