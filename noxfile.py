@@ -39,7 +39,11 @@ SKIPPED_IN_LOWEST = [
 ]
 """Tests whose dependencies are also used by other tests: the session `lowest` does not need them."""
 
-USES_MSGSPEC = [f"tests/core/test_{name}.py" for name in ("json", "parsing", "unparsed_runs")]
+USES_MSGSPEC = [
+    *(f"tests/core/test_{name}.py" for name in ("json", "parsing", "unparsed_runs")),
+    "tests/export/test_formats.py",
+    "tests/export/test_since_last.py",
+]
 """Tests of the modules that use msgspec."""
 
 if pyenv := shutil.which("pyenv"):  # its shims run only the versions that this variable names
