@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -143,7 +142,7 @@ class JSONLines:
             yield from _copy(base, out)
         elif base is not None and keep is not None:
             for lines in batched(self._lines(base), _FILTER_ROWS):
-                mask = keep([json.loads(line)["id"] for line in lines])
+                mask = keep([_load_row(line)["id"] for line in lines])
                 out.write(self.pack(b"".join(compress(lines, mask))))
                 yield
         yield from _copy(rows, out)

@@ -110,6 +110,17 @@ def test_kept_rows_are_unchanged(runs: list[Run]) -> None:
             assert list(chosen.read(out)) == [*base_runs[::2], added]
 
 
+def test_lines_with_long_integers_are_kept(tmp_path: Path) -> None:
+    """A line with an integer of more digits than Python converts can be kept, because exports copy such integers."""
+    base, rows, out = (tmp_path / name for name in ("base", "rows", "out"))
+    base.write_bytes(b'{"id":"a","output":{"n":%b}}\n' % (b"9" * 5000))
+    rows.touch()
+    with out.open("wb") as file:
+        list(_formats.JSONLines().write(base, lambda ids: [run_id == "a" for run_id in ids], rows, file))
+
+    assert out.read_bytes() == base.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
