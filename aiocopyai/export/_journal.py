@@ -182,8 +182,8 @@ class Journal:
             self._db.execute("INSERT INTO state VALUES ('')")
         self.commit()
 
-    def add(self, batch: Batch, file_format: Format) -> bytes:
-        """Append the runs that are new, or were unfinished in the base and have changed.
+    def add(self, batches: Sequence[Batch], file_format: Format) -> bytes:
+        """Append the runs of an addition that are new, or were unfinished in the base and have changed.
 
         `commit` makes this permanent.
 
@@ -192,6 +192,7 @@ class Journal:
         """
         state = self._started()
         with self._transaction():
+            batch = Batch.join(batches)
             addition = state.runs + 1  # no earlier addition has this number
             changed = 0
             if self._insert_seen(batch.digests, addition) < len(batch.digests):

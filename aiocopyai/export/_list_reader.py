@@ -233,7 +233,7 @@ class ListReader:
         return storing
 
     def _write(self, batches: Sequence[Batch], workflow_id: str, list_state: ListState, *, commit: bool) -> Progress:
-        content = self.journal.add(Batch.join(batches), self.format)
+        content = self.journal.add(batches, self.format)
         if commit:
             self.state.lists[workflow_id] = list_state
             self.journal.commit()

@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -24,7 +25,7 @@ from aiocopyai._threads import FileThread
 from aiocopyai.emulator import Emulator, Fault, Quirks, Request
 from aiocopyai.export import Progress, _export, _list_reader, _resume, export_runs
 from aiocopyai.export._formats import JSONLines
-from aiocopyai.export._journal import Journal
+from aiocopyai.export._journal import Batch, Journal
 from tests.support.exporting import ids_in, ids_of, interrupt, leftovers, raw_run, requested_pages
 
 
@@ -205,6 +206,27 @@ class TestContinue:
 
         monkeypatch.setattr(JSONLines, "encode", fail_once)
         with pytest.raises(MemoryError):
+            await export_runs(session, [emulator.workflow_id], lines)
+        await export_runs(session, [emulator.workflow_id], lines, resume=True)
+
+        assert ids_in(lines) == ids_of(emulator)
+
+    async def test_additions_after_one_that_fails_are_read_again(
+        self, session: CopyAISession, emulator: Emulator, lines: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If batches cannot be joined in the thread, later additions that wait for the thread are not committed."""
+        monkeypatch.setattr(_list_reader, "_COMMIT_RUNS", 1)
+        monkeypatch.setattr(_resume, "MARGIN", 0)
+        join, additions = Batch.join, itertools.count(1)
+
+        def fail_once(batches: Sequence[Batch]) -> Batch:
+            if next(additions) == 3:
+                time.sleep(0.05)  # so that the next addition waits for the thread
+                raise MemoryError
+            return join(batches)
+
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(Batch, "join", fail_once)
             await export_runs(session, [emulator.workflow_id], lines)
         await export_runs(session, [emulator.workflow_id], lines, resume=True)
 
