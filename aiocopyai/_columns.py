@@ -31,7 +31,7 @@ JSON_COLUMNS: Final = frozenset({"input", "output", "metadata", "error", "extra"
 """The columns that contain JSON text in formats whose cells are text."""
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
-"""The values of each column, by the names in `COLUMNS`. Objects in `JSON_COLUMNS` may have JSON text as values."""
+"""The values of each column, by the names in `COLUMNS`. Errors and the values in objects may be JSON text."""
 
 
 def run_columns(runs: Sequence[Run]) -> Columns:

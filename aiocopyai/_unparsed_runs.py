@@ -15,13 +15,13 @@ from msgspec import Raw, Struct, defstruct, field
 from msgspec.structs import astuple
 
 from aiocopyai._json import MAX_DEPTH
-from aiocopyai._parsing import MISFITS, check_depth, read_total
+from aiocopyai._parsing import MISFITS, read_total
 from aiocopyai._run_pages import ABSENT, MAX_MISFITS, RunPageParser, data_parser, extra_fields, read_times
 from aiocopyai.models import Page, Run
 
 
 class UnparsedRun(Struct, gc=False, forbid_unknown_fields=True):
-    """A run with the attributes of a `Run` except `extra`. The values in its objects are JSON text.
+    """A run with the attributes of a `Run` except `extra`. Its error and the values in its objects are JSON text.
 
     A subclass has an attribute for each extra field, which is JSON text, too.
     """
@@ -34,10 +34,11 @@ class UnparsedRun(Struct, gc=False, forbid_unknown_fields=True):
     input: dict[str, Raw] | None = None
     output: dict[str, Raw] | None = None
     metadata: dict[str, Raw] | None = None
-    error: Any = None
+    error: Raw = Raw(b"null")
 
 
 _FIELDS: Final = UnparsedRun.__struct_fields__
+_NULL: Final = Raw(b"null")
 
 
 class UnparsedRunPageParser(RunPageParser):
@@ -64,11 +65,12 @@ class UnparsedRunPageParser(RunPageParser):
 
 
 def unparsed_columns(runs: Sequence[UnparsedRun]) -> dict[str, Sequence[Any]]:
-    """Return the columns of the runs of one page. The values in objects are JSON text."""
+    """Return the columns of the runs of one page. Errors and the values in objects are JSON text."""
     values = list(zip(*map(astuple, runs), strict=True))
     columns: dict[str, Sequence[Any]] = dict(zip(_FIELDS, values, strict=False))
     for name in ("input", "output", "metadata"):
         columns[name] = [{} if value is None else value for value in columns[name]]
+    columns["error"] = [None if text == _NULL else text for text in columns["error"]]
     names: tuple[str, ...] = type(runs[0]).__struct_encode_fields__[len(_FIELDS) :]
     columns["extra"] = extra_fields(names, values[len(_FIELDS) :], len(runs))
     return columns
@@ -101,13 +103,12 @@ def _data_parser(extra: tuple[str, ...]) -> Callable[[bytes], Any]:
 
 def _check_depth(body: bytes, runs: Iterable[UnparsedRun]) -> None:
     """Raise a RecursionError if a value may be nested too deeply."""
-    check_depth([run.error for run in runs])
     if _count_brackets(body) <= MAX_DEPTH:
         return
     for run in runs:
         objects = [value.values() for value in (run.input, run.output, run.metadata) if value]
         extra = [value for value in astuple(run)[len(_FIELDS) :] if value is not ABSENT]
-        for text in chain(extra, *objects):
+        for text in chain([run.error], extra, *objects):
             if len(memoryview(text)) > MAX_DEPTH and _count_brackets(bytes(text)) >= MAX_DEPTH:
                 raise RecursionError
 

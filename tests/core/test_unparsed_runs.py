@@ -160,6 +160,19 @@ def test_deep_values_are_rejected(field: str, opening: bytes) -> None:
         pool.submit(check).result()
 
 
+def test_deep_errors_are_written_with_any_stack() -> None:
+    """An error that is almost nested too deeply is written from a deep stack: large pages are parsed in a thread."""
+    error = b"[" * 900 + b"]" * 900
+    body = body_of(SUITABLE | {"error": "deep"}).replace(b'"deep"', error)
+    with ThreadPoolExecutor(1) as pool:
+        runs = pool.submit(UnparsedRunPageParser().parse, body, 1, 10).result().items
+
+    def dump_below(frames: int) -> bytes:
+        return dump_below(frames - 1) if frames else dump_rows(run_columns(runs))
+
+    assert b'"error":%b,' % error in dump_below(300)
+
+
 def test_many_shallow_values_are_accepted() -> None:
     """Values with many brackets, but few levels, are left unparsed."""
     values: dict[str, JSON] = {str(number): [{}] for number in range(1_000)}
