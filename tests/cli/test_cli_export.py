@@ -305,7 +305,7 @@ async def test_kills(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 async def test_memory_use_is_bounded(tmp_path: Path, ending: str) -> None:
-    """An export of 100,000 runs uses at most 90 MiB, without the mapped libraries."""
+    """An export of 100,000 runs uses less than 100 MiB, without the mapped libraries."""
     code = (
         "import atexit, re, sys\n"
         "class NoPandas:\n"  # pyarrow loads it if it is installed
@@ -327,4 +327,4 @@ async def test_memory_use_is_bounded(tmp_path: Path, ending: str) -> None:
 
     assert done.code == 0, done.err
     assert len(set(ids_in(tmp_path / f"runs.{ending}"))) == 100_000
-    assert int(done.err.splitlines()[-1].removesuffix(" MiB")) < 90
+    assert int(done.err.splitlines()[-1].removesuffix(" MiB")) < 100
