@@ -116,7 +116,7 @@ def _read_messages(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
 
 def _read_rows(path: Path) -> Iterator[pa.RecordBatch]:
     try:
-        with pa.OSFile(str(path)) as source:
+        with pa.OSFile(os.fsencode(path)) as source:
             for batch in _read_messages(source):
                 batch.validate(full=True)  # damaged bytes could cause any error in the writer
                 yield batch
@@ -128,7 +128,8 @@ def _read_rows(path: Path) -> Iterator[pa.RecordBatch]:
 
 def _read_file(path: Path) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(path) as file:
+        # pyarrow encodes strings as UTF-8, which not all paths are.
+        with pa.OSFile(os.fsencode(path)) as source, pq.ParquetFile(source) as file:
             if not file.schema_arrow.equals(SCHEMA):
                 raise ExportError(f"{path} does not have the columns of an export")
             if file.num_row_groups:  # older versions of pyarrow raise if there is none

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -156,6 +158,17 @@ def test_other_parquet_columns_are_rejected(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["1"]}), path)
     with pytest.raises(ExportError, match="does not have the columns"):
         list(read_export(path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems require valid Unicode")
+def test_parquet_paths_are_any_bytes(tmp_path: Path) -> None:
+    """Parquet files are written and read if their paths are not valid UTF-8."""
+    rows, out = tmp_path / os.fsdecode(b"rows\xff"), tmp_path / os.fsdecode(b"\xff.parquet")
+    rows.write_bytes(Parquet().encode(run_columns([Run("a")])))
+    with out.open("wb") as file:
+        list(Parquet().write(None, None, rows, file))
+
+    assert list(Parquet().read(out)) == [Run("a")]
 
 
 def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
