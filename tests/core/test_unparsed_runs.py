@@ -163,7 +163,7 @@ def test_deep_values_are_rejected(field: str, opening: bytes) -> None:
 def test_deep_errors_are_written_with_any_stack() -> None:
     """An error that is almost nested too deeply is written from a deep stack: large pages are parsed in a thread."""
     error = b"[" * 900 + b"]" * 900
-    body = body_of(SUITABLE | {"error": "deep"}).replace(b'"deep"', error)
+    body = body_of(SUITABLE | {"output": {"a": 1}, "error": "deep"}).replace(b'"deep"', error)
     with ThreadPoolExecutor(1) as pool:
         runs = pool.submit(UnparsedRunPageParser().parse, body, 1, 10).result().items
 
